@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A content-addressed store for what is expensive to make.
+
+An entry is a folder named by its kind, a label for people, and a digest of everything
+that went into it (the key, which includes the recipe). It is made in a temporary folder
+on the same file system and renamed into place, so that there is never half an entry.
+Locks (flock, released by the kernel when their owner dies) let any number of runs share
+the store: one makes an entry while the others wait for it, and what is in use is not
+removed.
+
+Each use checks the entry. A manifest holds each file's size, times and SHA-256; a file
+whose size and times are as recorded is taken as good (git's index does the same), any
+other is read and compared. An entry with a damaged file is thrown away and made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HostError, SpaceError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "entry.json"
+# Bumped when the manifest's own form changes; part of every key.
+FORMAT = 1
+
+Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, ctime in ns
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished entry of the cache; ``path`` holds what ``make`` put there."""
+
+    kind: str
+    label: str
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a listing says of an entry."""
+
+    entry: Entry
+    size: int  # bytes, as allocated on disk
+    made: float  # seconds since the epoch
+    key: Mapping[str, object]
+
+
+def default_root() -> Path:
+    """EUDYPTULA_CACHE, or ``eudyptula`` in the user's cache folder (XDG base directories)."""
+    override = os.environ.get("EUDYPTULA_CACHE")
+    if override:
+        return Path(override).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "eudyptula"
+
+
+def digest_of(key: Mapping[str, object]) -> str:
+    """16 hexadecimal digits that stand for a key (any JSON value)."""
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest_of_tree(root: Path) -> str:
+    """A digest of the names, modes and contents of all files below ``root``."""
+    whole = hashlib.sha256()
+    for path in sorted(_files(root)):
+        name = path.relative_to(root).as_posix()
+        whole.update(f"{name}\0{path.lstat().st_mode:o}\0".encode())
+        whole.update(_content(path).encode())
+    return whole.hexdigest()
+
+
+class Cache:
+    """The store below one folder. Everything taken stays locked until ``close``."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+        self._held: dict[Path, int] = {}
+        for folder in ("locks", "tmp"):
+            with _explain(self.root):
+                (self.root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._sweep()
+
+    def get(
+        self,
+        kind: str,
+        label: str,
+        key: Mapping[str, object],
+        make: Callable[[Path], None],
+        *,
+        note: str = "",
+    ) -> Entry:
+        """The entry for ``key``, made by ``make(folder)`` if it is not there yet.
+
+        ``note`` is said before making. Whatever ``make`` raises passes through, and then
+        nothing is left behind; a full disk becomes ``SpaceError``.
+        """
+        digest = digest_of(key)
+        entry = Entry(kind, label, digest, self.root / kind / f"{label}-{digest}")
+        if self._usable(entry):
+            return entry
+        with self._lock(self._lock_path(entry, "make"), f"another run that makes {kind} {label}"):
+            if self._usable(entry):  # made by the other run while this one waited
+                return entry
+            if note:
+                log.info("%s", note)
+            with _explain(self.root), self._scratch(kind, label) as folder:
+                make(folder)
+                manifest = {
+                    "kind": kind,
+                    "label": label,
+                    "made": time.time(),
+                    "key": dict(key),
+                    "files": _survey(folder),
+                }
+                (folder / MANIFEST).write_text(json.dumps(manifest))
+                entry.path.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(entry.path)
+            self._hold(entry)
+        return entry
+
+    def peek(self, kind: str, label: str, key: Mapping[str, object]) -> bool:
+        """Whether an entry for ``key`` is there (not whether it is whole)."""
+        return (self.root / kind / f"{label}-{digest_of(key)}" / MANIFEST).exists()
+
+    def stored(self) -> list[Stored]:
+        """All finished entries, oldest first."""
+        found = []
+        for path in self.root.glob(f"*/*/{MANIFEST}"):
+            if path.parent.parent.name == "tmp":
+                continue
+            try:
+                data = json.loads(path.read_text())
+                entry = Entry(data["kind"], data["label"], path.parent.name[-16:], path.parent)
+                found.append(Stored(entry, _allocated(path.parent), data["made"], data["key"]))
+            except (OSError, ValueError, KeyError):
+                continue  # being removed, or damaged: its next use will find out
+        return sorted(found, key=lambda stored: stored.made)
+
+    def remove(self, entry: Entry) -> bool:
+        """Remove an entry unless some run is using it; says whether it did."""
+        use = self._lock_path(entry, "use")
+        descriptor = os.open(use, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            self._discard(entry.path)
+            return True
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def scratch(self, label: str) -> Iterator[Path]:
+        """A folder for one run's own files, removed at the end (or by a later run)."""
+        with _explain(self.root), self._scratch("run", label) as folder:
+            yield folder
+
+    def close(self) -> None:
+        """Let go of everything that was taken."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    # -- inside --------------------------------------------------------------------
+
+    def _usable(self, entry: Entry) -> bool:
+        if entry.path in self._held:
+            return True
+        if not entry.path.exists():
+            return False
+        self._hold(entry)
+        damage = _damage(entry.path)
+        if damage is None:
+            return True
+        os.close(self._held.pop(entry.path))
+        log.warning(
+            "cache: %s %s is damaged (%s); making it again", entry.kind, entry.label, damage
+        )
+        self._discard(entry.path)
+        return False
+
+    def _hold(self, entry: Entry) -> None:
+        """Mark an entry as in use by this process."""
+        descriptor = os.open(
+            self._lock_path(entry, "use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._held[entry.path] = descriptor
+
+    def _lock_path(self, entry: Entry, purpose: str) -> Path:
+        return self.root / "locks" / f"{entry.kind}-{entry.label}-{entry.digest}.{purpose}"
+
+    @contextmanager
+    def _lock(self, path: Path, owner: str) -> Iterator[None]:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for %s", owner)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _scratch(self, kind: str, label: str) -> Iterator[Path]:
+        """A temporary folder whose lock says that its owner is alive."""
+        name = f"{kind}-{label}-{os.getpid()}-{secrets.token_hex(4)}"
+        folder = self.root / "tmp" / name
+        lock = self.root / "tmp" / f"{name}.lock"
+        with self._lock(lock, "itself"):
+            try:
+                folder.mkdir(mode=0o700)
+                yield folder
+            finally:
+                _remove_tree(folder)
+                lock.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what runs that were killed have left in tmp/."""
+        for lock in (self.root / "tmp").glob("*.lock"):
+            try:
+                descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_tree(lock.with_suffix(""))
+                lock.unlink(missing_ok=True)
+            except BlockingIOError:
+                pass  # its owner is alive
+            finally:
+                os.close(descriptor)
+
+    def _discard(self, path: Path) -> None:
+        """Take an entry out of sight at once, then delete it."""
+        grave = self.root / "tmp" / f"gone-{os.getpid()}-{secrets.token_hex(4)}"
+        lock = grave.with_name(f"{grave.name}.lock")
+        with self._lock(lock, "itself"):
+            with suppress(FileNotFoundError):
+                path.rename(grave)
+            _remove_tree(grave)
+            lock.unlink(missing_ok=True)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            yield Path(folder, name)
+
+
+def _stamp(path: Path | str) -> Stamp:
+    info = os.lstat(path)
+    return (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of what a symbolic link says."""
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        return hashlib.sha256(os.readlink(path).encode()).hexdigest()
+    if not stat.S_ISREG(info.st_mode):
+        return ""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _survey(root: Path) -> dict[str, list[object]]:
+    """For each file below ``root``: size, mtime, ctime, SHA-256."""
+    paths = list(_files(root))
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        digests = pool.map(_content, paths, chunksize=64)
+        return {
+            str(path.relative_to(root)): [*_stamp(path), digest]
+            for path, digest in zip(paths, digests, strict=True)
+        }
+
+
+def _damage(root: Path) -> str | None:
+    """What is wrong with an entry, or None; refreshes times that moved without a change."""
+    manifest = root / MANIFEST
+    try:
+        data = json.loads(manifest.read_text())
+        recorded: dict[str, list[object]] = data["files"]
+    except (OSError, ValueError, KeyError):
+        return "its manifest cannot be read"
+    prefix = f"{root}{os.sep}"
+    moved = False
+    for name, (size, mtime, ctime, digest) in recorded.items():
+        try:
+            stamp = _stamp(prefix + name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if stamp == (size, mtime, ctime):
+            continue
+        if stamp[0] != size:
+            return f"{name} has {stamp[0]} bytes instead of {size}"
+        if _content(root / name) != digest:
+            return f"the content of {name} has changed"
+        recorded[name] = [*stamp, digest]
+        moved = True
+    if moved:
+        fresh = manifest.with_suffix(".new")
+        fresh.write_text(json.dumps(data))
+        fresh.rename(manifest)
+    return None
+
+
+def _allocated(root: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in _files(root))
+
+
+def _remove_tree(path: Path) -> None:
+    """Delete a tree that is ours, also where packages left folders without write access."""
+
+    def retry(function: Callable[[str], object], name: str, _: object) -> None:
+        with suppress(OSError):
+            os.chmod(os.path.dirname(name), 0o700)
+            os.chmod(name, 0o700)
+            function(name)
+
+    if path.exists():
+        shutil.rmtree(path, onerror=retry)
+
+
+@contextmanager
+def _explain(root: Path) -> Iterator[None]:
+    """Turn the file system's refusals into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpaceError(
+                f"no space left for the cache in {root}",
+                hint="free some space (`invoke clean` empties the cache), "
+                "or point EUDYPTULA_CACHE to a folder on a larger disk",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise HostError(
+                f"the cache in {root} cannot be written: {error}",
+                hint="point EUDYPTULA_CACHE to a folder that you may write to",
+            ) from error
+        raise

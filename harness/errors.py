@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every error the harness raises on purpose.
+
+One root, and one class for each decision a caller can take. Each error is a few
+sentences for a person: what happened, why, and what to do next. Faults of the host
+(``HostError``), of the person's input (``InputError``), of the module under test
+(``BuildError``) and of the guest (``GuestError``, ``MachineError``) are different
+classes, so that no test is ever blamed for a full disk.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class HarnessError(Exception):
+    """Something the harness knows how to explain.
+
+    ``what`` is the sentence; ``hint`` says what to do; ``command``, ``status``,
+    ``tail`` (last lines of output) and ``log`` are the evidence, where there is any.
+    ``exit_status`` is what a task that ends with this error exits with.
+    """
+
+    exit_status = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str = "",
+        command: Sequence[str] = (),
+        status: int | None = None,
+        tail: str = "",
+        log: Path | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+        self.command = tuple(command)
+        self.status = status
+        self.tail = tail
+        self.log = log
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.command:
+            ended = "" if self.status is None else f" (exit status {self.status})"
+            parts.append(f"command: {shlex.join(self.command)}{ended}")
+        if self.tail:
+            parts.append(self.tail.rstrip())
+        if self.log is not None:
+            parts.append(f"log: {self.log}")
+        if self.hint:
+            parts.append(f"What to do: {self.hint}")
+        return "\n".join(parts)
+
+
+class InputError(HarnessError):
+    """What was asked for cannot be done as asked: an option, a file, a name."""
+
+    exit_status = 2
+
+
+class HostError(HarnessError):
+    """The host lacks something; no module and no kernel is to blame."""
+
+    exit_status = 3
+
+
+class MissingToolError(HostError):
+    """A program that the harness needs is not installed, or is too old."""
+
+
+class NetworkError(HostError):
+    """A mirror could not be reached, and what is asked for is not in the cache."""
+
+
+class SpaceError(HostError):
+    """The disk (or the quota) is full."""
+
+
+class CommandError(HarnessError):
+    """A host command failed."""
+
+
+class DeadlineError(HarnessError):
+    """Something on the host took longer than its deadline."""
+
+
+class BuildError(HarnessError):
+    """The module does not compile; ``tail`` has the compiler's own words."""
+
+
+class MachineError(HarnessError):
+    """QEMU ended, or does not answer."""
+
+
+class BootError(MachineError):
+    """The kernel did not come up; ``tail`` has the end of its console."""
+
+
+class GuestError(HarnessError):
+    """What runs in the guest misbehaved."""
+
+
+class CommandFailed(GuestError):
+    """A command in the guest ended with another status than 0."""
+
+
+class CommandTimeout(GuestError):
+    """A command in the guest did not end in time."""
+
+
+class GuestLost(GuestError):
+    """The guest does not answer over SSH any more."""

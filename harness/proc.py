@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The one place that starts programs on the host.
+
+Programs are argv lists, never shell strings. Each runs in a session of its own, so
+that Ctrl-C reaches only the harness, which then ends its children in order; and each
+dies with the harness, even when that is killed with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from harness.errors import (
+    CommandError,
+    DeadlineError,
+    HarnessError,
+    MissingToolError,
+    NetworkError,
+    SpaceError,
+)
+
+TAIL_LINES = 15
+
+
+class Deadline:
+    """A moment that a whole chain of calls shares; each takes what is left of it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        return self.left == 0.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A host command that has ended; outputs are text, undecodable bytes replaced."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+# PR_SET_PDEATHSIG fires when the *thread* that forked ends, not the process, so every
+# child is forked by one thread that lives as long as the process does.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-spawner")
+
+
+def popen(
+    argv: Sequence[str],
+    *,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` so that it dies with this process; None for a stream inherits it.
+
+    ``setpriv`` asks the kernel for SIGKILL at the parent's death and ``sh`` checks that
+    the parent had not died before that; both then exec, so the pid is the program's.
+    """
+    guard = 'test "$PPID" = "$0" || exit 125; exec "$@"'
+    wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, str(os.getpid()), *argv]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            wrapped,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+
+    try:
+        return _spawner.submit(start).result()
+    except FileNotFoundError as error:
+        raise MissingToolError(
+            f"cannot start {argv[0]}: {error}", hint="`invoke doctor` says what is missing"
+        ) from error
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process that ``popen`` started, with whatever it started in its session."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    deadline: Deadline,
+    stdin: bytes | None = None,
+    log: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a host command to its end.
+
+    With ``log`` both of its streams go to that file (appended) and ``stdout`` holds the
+    end of it. Raises ``CommandError`` for a status that is not 0 (if ``check``),
+    ``NetworkError`` or ``SpaceError`` where the output shows that one of these is the
+    cause, ``DeadlineError`` when time is up, ``MissingToolError`` when there is no such
+    program. Nothing is left running in any of these cases.
+    """
+    with contextlib.ExitStack() as stack:
+        out: int | IO[bytes] = subprocess.PIPE
+        err: int | IO[bytes] = subprocess.PIPE
+        if log is not None:
+            out = stack.enter_context(log.open("ab"))
+            err = subprocess.STDOUT
+        process = popen(
+            argv,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            env=env,
+            cwd=cwd,
+        )
+        stack.callback(kill, process)
+        try:
+            raw_out, raw_err = process.communicate(stdin, timeout=deadline.left)
+        except subprocess.TimeoutExpired:
+            raise DeadlineError(
+                f"{argv[0]} did not end within {deadline.seconds:.0f} s",
+                command=argv,
+                log=log,
+                tail=_tail_of(log),
+            ) from None
+    stdout = (raw_out or b"").decode(errors="replace") if log is None else _tail_of(log, 400)
+    stderr = (raw_err or b"").decode(errors="replace")
+    done = Completed(tuple(argv), process.returncode, stdout, stderr)
+    if check and done.status != 0:
+        raise failure(done, log)
+    return done
+
+
+def failure(done: Completed, log: Path | None = None) -> HarnessError:
+    """The error for a command that failed, of the class that its output shows."""
+    output = done.stdout + done.stderr
+    tail = "\n".join(output.splitlines()[-TAIL_LINES:])
+    if done.status == 127 and "not found" in done.stderr:
+        return MissingToolError(
+            f"{done.argv[0]} is not installed", hint="`invoke doctor` says how to install it"
+        )
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        return SpaceError(
+            f"{done.argv[0]} failed: no space left on the device",
+            tail=tail,
+            log=log,
+            hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+        )
+    if any(sign in output for sign in _NETWORK_SIGNS):
+        return NetworkError(
+            f"{done.argv[0]} could not reach a package mirror",
+            tail=tail,
+            log=log,
+            hint="check the network; what is cached already works without one",
+        )
+    return CommandError(
+        f"{done.argv[0]} failed", command=done.argv, status=done.status, tail=tail, log=log
+    )
+
+
+# What apt says when a mirror cannot be reached (apt-pkg/acquire and its http method).
+_NETWORK_SIGNS = (
+    "Temporary failure resolving",
+    "Could not resolve",
+    "Could not connect",
+    "Unable to connect",
+    "Cannot initiate the connection",
+    "Connection failed",
+    "Connection timed out",
+    "Network is unreachable",
+)
+
+
+def available_memory_mib() -> int:
+    """Memory that programs can get without swapping (MemAvailable, proc_meminfo(5)), in MiB."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        facts = dict(line.split(":", 1) for line in stream)
+    return int(facts["MemAvailable"].split()[0]) // 1024
+
+
+def _tail_of(log: Path | None, lines: int = TAIL_LINES) -> str:
+    if log is None or not log.exists():
+        return ""
+    with log.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 256 * lines))
+        return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
