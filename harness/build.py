@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a kernel and a folder with a Kbuild file to a module, built in a sandbox."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import sysroot
+from harness.cache import Cache, digest_of_tree
+from harness.errors import BuildError, CommandError, InputError
+from harness.kernel import Kernel
+from harness.proc import Deadline
+
+BUILD_SECONDS = 600.0
+# Where the sources stand inside the sandbox, and so in the module's debug information.
+INSIDE = "/mnt/module"
+_MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that was built for one kernel.
+
+    ``ko`` is the file, ``name`` what lsmod calls it, ``warnings`` the compiler's lines,
+    ``vermagic`` and ``depends`` what modinfo says.
+    """
+
+    name: str
+    ko: Path
+    source: Path
+    kernel: Kernel
+    warnings: tuple[str, ...]
+    vermagic: str
+    depends: tuple[str, ...]
+
+
+def build(
+    kernel: Kernel, source: Path, cache: Cache, *, strict: bool = False, sparse: bool = False
+) -> Module:
+    """Build the module in ``source`` for ``kernel``.
+
+    Only its Kbuild file is used, never the targets of a Makefile, without a network and
+    with nothing writable but a copy of the folder. ``strict`` makes warnings errors (and
+    asks for W=1); ``sparse`` has each file checked by sparse too. Raises ``InputError``
+    for a folder that is not a module's, ``BuildError`` with the compiler's words.
+    """
+    check_source(source)
+    options = ["W=1", "KCFLAGS=-Werror"] if strict else []
+    if sparse:
+        options += ["C=2", "CF=-Wsparse-error"]
+    key = {
+        "recipe": 2,
+        "kernel": kernel.digest,
+        "source": digest_of_tree(source),
+        "options": options,
+    }
+    note = f"kernel {kernel.name}: building {source.name}/ for {kernel.release}"
+    entry = cache.get(
+        "module", f"{kernel.name}", key, lambda folder: _make(folder, kernel, source, options),
+        note=note,
+    )  # fmt: skip
+    objects = sorted(entry.path.glob("*.ko"))
+    info = _modinfo((entry.path / "modinfo").read_text())
+    return Module(
+        name=objects[0].stem.replace("-", "_"),
+        ko=objects[0],
+        source=source,
+        kernel=kernel,
+        warnings=tuple(warnings_in((entry.path / "build.log").read_text(errors="replace"))),
+        vermagic=info.get("vermagic", ""),
+        depends=tuple(name for name in info.get("depends", "").split(",") if name),
+    )
+
+
+def check_source(source: Path) -> None:
+    """Raise ``InputError`` unless ``source`` is a folder with a Kbuild file."""
+    if not source.is_dir():
+        raise InputError(f"there is no folder {source}", hint="--module takes a module's folder")
+    if not (source / "Kbuild").is_file():
+        hint = "it needs a file named Kbuild with a line such as `obj-m += mymodule.o`"
+        if (source / "Makefile").is_file():
+            hint += "; the targets of its Makefile are never run, move the obj-m lines from there"
+        raise InputError(f"{source} has no Kbuild file", hint=hint)
+    size = 0
+    for path in source.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            size += path.stat().st_size
+        if size > _MAX_SOURCE:
+            raise InputError(
+                f"{source} holds more than {_MAX_SOURCE >> 20} MiB, too much for a module's sources"
+            )
+
+
+def warnings_in(log: str) -> list[str]:
+    """The warnings of gcc, clang, sparse, modpost and objtool in a build's log."""
+    pattern = re.compile(r"(: warning: |^WARNING: modpost|: warning: objtool|^WARNING: )")
+    # Not about the module: out-of-tree headers come without vmlinux, so no BTF, and
+    # kbuild compares the compiler's full name rather than the compiler.
+    harmless = re.compile(r"the compiler differs from the one used to build the kernel")
+    return [
+        line.replace(f"{INSIDE}/", "")
+        for line in log.splitlines()
+        if pattern.search(line) and not harmless.search(line)
+    ]
+
+
+def _make(folder: Path, kernel: Kernel, source: Path, options: list[str]) -> None:
+    work = folder / "work"
+    ignore = shutil.ignore_patterns("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", ".git")
+    shutil.copytree(source, work, symlinks=False, ignore=ignore, ignore_dangling_symlinks=True)
+    log = folder / "build.log"
+    jobs = len(os.sched_getaffinity(0))
+    command = ["make", f"-j{jobs}", "-C", kernel.build, f"M={INSIDE}", *options, "modules"]
+    try:
+        sysroot.run(
+            kernel.sysroot,
+            command,
+            deadline=Deadline(BUILD_SECONDS),
+            log=log,
+            writable={INSIDE: work},
+            env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "eudyptula",
+                 "KBUILD_BUILD_HOST": "sandbox"},
+        )  # fmt: skip
+    except CommandError as error:
+        raise BuildError(
+            f"{source.name}/ does not build for kernel {kernel.name} ({kernel.release})",
+            tail=log.read_text(errors="replace").replace(f"{INSIDE}/", ""),
+        ) from error
+    built = sorted(work.rglob("*.ko"))
+    if len(built) != 1:
+        names = ", ".join(path.name for path in built) or "none"
+        raise InputError(
+            f"{source}/Kbuild builds {len(built)} modules ({names}), one was expected",
+            hint="name one module in obj-m",
+        )
+    (folder / built[0].name).write_bytes(built[0].read_bytes())
+    shutil.rmtree(work)
+    told = sysroot.run(
+        kernel.sysroot,
+        ["modinfo", f"{INSIDE}/{built[0].name}"],
+        deadline=Deadline(30),
+        read_only={INSIDE: folder},
+    )
+    (folder / "modinfo").write_text(told.stdout)
+
+
+def _modinfo(text: str) -> dict[str, str]:
+    """What ``modinfo FILE`` printed, as field -> value (the first of each)."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        name, separator, value = line.partition(":")
+        if separator:
+            fields.setdefault(name.strip(), value.strip())
+    return fields

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Debian trees that are unpacked, never installed: no root, nothing changed on the host.
+
+``mmdebstrap`` unpacks packages and their dependencies into a folder, ``bubblewrap`` runs
+programs in it. Neither needs more than a user namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import proc
+from harness.cache import Cache, Entry
+from harness.errors import CommandError, HostError, InputError
+from harness.proc import Deadline
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+UNPACK_SECONDS = 1200.0  # a slow line for 300 MB; not a sleep, only the end of patience
+
+# What nothing here reads; removing it saves a third of the space and of the checking.
+# (dpkg could leave it out by path-exclude, but then mmdebstrap takes twice as long.)
+_REMOVED = (
+    "usr/share/bash-completion",
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/locale",
+    "usr/share/man",
+    "usr/share/zoneinfo",
+    "usr/lib/x86_64-linux-gnu/gconv",
+)
+
+
+@dataclass(frozen=True)
+class Sysroot:
+    """An unpacked Debian tree at ``root``; ``entry`` keeps it in the cache."""
+
+    root: Path
+    entry: Entry
+
+
+def prepare(
+    cache: Cache, *, label: str, suite: str, packages: Sequence[str], note: str = ""
+) -> Sysroot:
+    """The tree with ``packages`` of ``suite`` and all that they depend on.
+
+    Raises ``NetworkError`` when it is not in the cache and no mirror answers.
+    """
+    key = {"suite": suite, "packages": sorted(packages), "recipe": [4, *_REMOVED]}
+    entry = cache.get(
+        "sysroot", label, key, lambda folder: unpack(folder, suite, packages), note=note
+    )
+    return Sysroot(entry.path / "root", entry)
+
+
+def sandbox(
+    root: Path,
+    argv: Sequence[str],
+    *,
+    read_only: Mapping[str, Path] | None = None,
+    writable: Mapping[str, Path] | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The bubblewrap command that runs ``argv`` in ``root``.
+
+    The tree is read-only, there is no network and no other process, and all ends with
+    the harness. ``read_only`` and ``writable`` map folders below /mnt to the host's.
+    """
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
+    command += ["--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
+    # /mnt is where to mount folders of the host: the tree itself has no room for them.
+    command += ["--tmpfs", "/tmp", "--tmpfs", "/mnt"]
+    for inside, outside in (read_only or {}).items():
+        command += ["--ro-bind", str(outside), inside]
+    for inside, outside in (writable or {}).items():
+        command += ["--bind", str(outside), inside]
+    variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C"}
+    for name, value in (variables | dict(env or {})).items():
+        command += ["--setenv", name, value]
+    return [*command, "--chdir", cwd, "--", *argv]
+
+
+def run(
+    sysroot: Sysroot,
+    argv: Sequence[str],
+    *,
+    deadline: Deadline,
+    log: Path | None = None,
+    check: bool = True,
+    read_only: Mapping[str, Path] | None = None,
+    writable: Mapping[str, Path] | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+) -> proc.Completed:
+    """Run a program in a tree; see ``sandbox`` and ``proc.run``."""
+    command = sandbox(sysroot.root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env)
+    done = proc.run(command, deadline=deadline, log=log, check=False)
+    fault = namespace_fault(done.stdout + done.stderr)
+    if done.status != 0 and fault is not None:
+        raise fault
+    if check and done.status != 0:
+        error = proc.failure(done, log)
+        if isinstance(error, CommandError):
+            error.what = f"{argv[0]} failed"
+            error.command = tuple(argv)
+        raise error
+    return done
+
+
+def namespace_fault(output: str) -> HostError | None:
+    """The error for a host that keeps ordinary users from user namespaces, if it is that."""
+    if "bwrap:" not in output:
+        return None
+    signs = ("setting up uid map", "No permissions to create", "Creating new namespace failed")
+    if not any(sign in output for sign in signs):
+        return None
+    if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
+        hint = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    else:
+        hint = "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    return HostError(
+        "this host does not let ordinary users make user namespaces, which bubblewrap needs",
+        tail=output.strip(),
+        hint=f"{hint}   (or run as root)",
+    )
+
+
+# -- where packages come from ------------------------------------------------------
+
+
+def sources(suite: str, *, deadline: Deadline) -> list[str]:
+    """Lines for sources.list: the suite from the mirrors that the host's apt uses.
+
+    A host that is not a Debian (or whose apt knows no Debian mirror) gives an empty
+    list, and mmdebstrap then takes its own default.
+    """
+    done = proc.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+            "Created-By: Packages",
+        ],
+        deadline=deadline,
+        check=False,
+    )
+    return sources_from(suite, done.stdout)
+
+
+def sources_from(suite: str, indextargets: str) -> list[str]:
+    """``sources`` from what ``apt-get indextargets`` printed, as ORIGIN|LABEL|REPO_URI."""
+    main = security = ""
+    for line in indextargets.splitlines():
+        origin, label, uri = [*line.split("|"), "", ""][:3]
+        if origin != "Debian" or uri.startswith(("cdrom:", "file:")):
+            continue
+        if label == "Debian" and not main:
+            main = uri
+        elif label == "Debian-Security" and not security:
+            security = uri
+    if not main:
+        return []
+    option = f"[signed-by={KEYRING}]"
+    lines = [f"deb {option} {main} {suite} main"]
+    if suite not in _NO_SECURITY:
+        lines.append(f"deb {option} {main} {suite}-updates main")
+        if security:
+            lines.append(f"deb {option} {security} {suite}-security main")
+    return lines
+
+
+_NO_SECURITY = ("sid", "unstable", "experimental")
+
+
+def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
+    """Unpack packages and all they depend on into ``folder/root``; see ``prepare``."""
+    deadline = Deadline(UNPACK_SECONDS)
+    if not KEYRING.exists():
+        raise HostError(
+            "the keys of the Debian archive are not installed",
+            hint="sudo apt-get install debian-archive-keyring",
+        )
+    root = folder / "root"
+    log = folder / "unpack.log"
+    command = [
+        "mmdebstrap",
+        # Nothing of the packages is run, so that no privileges are needed and the
+        # tree belongs to whoever asked for it.
+        "--mode=chrootless",
+        "--variant=extract",
+        "--architectures=amd64",
+        f"--include={','.join(packages)}",
+        suite,
+        str(root),
+        *sources(suite, deadline=deadline),
+    ]
+    # In a process namespace of its own: when the harness dies, so do apt and dpkg.
+    boxed = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc"]
+    boxed += ["--die-with-parent", "--", *command]
+    done = proc.run(boxed, deadline=deadline, log=log, check=False, env=_environment(folder))
+    if done.status != 0:
+        fault = namespace_fault(done.stdout)
+        if fault is not None:
+            raise fault
+        error = proc.failure(done, None)
+        error.what = f"unpacking packages of Debian {suite} failed"
+        if "does not have a Release file" in done.stdout:
+            error = InputError(
+                f"the mirror has no suite named {suite}",
+                tail=error.tail,
+                hint="see vm/kernels.toml",
+            )
+        elif "is expired" in done.stdout or "not valid yet" in done.stdout:
+            error = HostError(f"the mirror's index of {suite} has expired", tail=error.tail)
+        raise error
+    _finish(root)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """mmdebstrap's own temporary files go beside the tree, so that they leave with it."""
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    return {**os.environ, "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+
+
+def _finish(root: Path) -> None:
+    """Do what maintainer scripts would have done and what ``sandbox`` needs."""
+    for name in _REMOVED:
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name in ("dev", "mnt", "proc", "sys", "tmp"):
+        (root / name).mkdir(exist_ok=True)
+    # The alternatives system is not run, so nobody has named an awk.
+    awk = root / "usr/bin/awk"
+    for candidate in ("mawk", "gawk"):
+        if not awk.is_symlink() and (root / "usr/bin" / candidate).exists():
+            awk.symlink_to(candidate)
