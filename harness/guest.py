@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest, over SSH: run a command, put and get a file, read the kernel's log.
+
+One SSH connection serves many commands. No key, agent or configuration of the user's is
+used, the guest's host key is pinned, and every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import shlex
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+
+from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
+from harness.image import Keys
+from harness.proc import Deadline
+
+COMMAND_SECONDS = 30.0
+CONNECT_SECONDS = 20.0
+# After its exit status is known, how long a command's output may still be on its way; a
+# process that it left behind may hold the stream open for ever.
+_GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A command that has ended in the guest.
+
+    ``status`` is its exit status; 128 + N if signal N ended it. ``seconds`` is how long
+    it took as seen from the host.
+    """
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+
+class Guest:
+    """What runs in a machine, reached over SSH as root."""
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self._transport = transport
+
+    @classmethod
+    def connect(cls, port: int, keys: Keys, deadline: Deadline | None = None) -> Guest:
+        """Open the SSH connection on 127.0.0.1; raises ``GuestLost``."""
+        deadline = deadline or Deadline(CONNECT_SECONDS)
+        transport = None
+        try:
+            stream = socket.create_connection(("127.0.0.1", port), timeout=deadline.left)
+            transport = paramiko.Transport(stream, disabled_algorithms={})
+            transport.banner_timeout = deadline.left
+            transport.handshake_timeout = deadline.left
+            transport.auth_timeout = deadline.left
+            options = transport.get_security_options()
+            # The cheapest of today's algorithms for a guest without an accelerator.
+            options.kex = ("curve25519-sha256@libssh.org",)
+            options.key_types = ("ssh-ed25519",)
+            options.ciphers = ("aes128-ctr",)
+            options.digests = ("hmac-sha2-256",)
+            transport.start_client(timeout=deadline.left)
+            if transport.get_remote_server_key().get_base64() != keys.host:
+                raise GuestLost("the SSH server that answered is not the guest's")
+            transport.auth_publickey("root", paramiko.Ed25519Key(filename=str(keys.client)))
+        except GuestLost:
+            if transport is not None:
+                transport.close()
+            raise
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if transport is not None:
+                transport.close()
+            raise GuestLost(f"the guest does not answer over SSH: {error}") from error
+        return cls(transport)
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout: float = COMMAND_SECONDS,
+        stdin: bytes = b"",
+        user: str = "root",
+    ) -> Result:
+        """Run a shell command and say how it ended, whatever its exit status.
+
+        Raises ``CommandTimeout`` when it has not ended after ``timeout`` seconds, and
+        ``GuestLost`` when the connection breaks.
+        """
+        __tracebackhide__ = True
+        started = time.monotonic()
+        with self.spawn(command, user=user) as process:
+            if stdin:
+                process.send(stdin)
+            process.end_input()
+            status, stdout, stderr = process.finish(Deadline(timeout))
+        return Result(command, status, stdout, stderr, time.monotonic() - started)
+
+    def check(
+        self,
+        command: str,
+        *,
+        timeout: float = COMMAND_SECONDS,
+        stdin: bytes = b"",
+        user: str = "root",
+    ) -> str:
+        """Run a shell command that must succeed; its standard output.
+
+        Raises ``CommandFailed`` with what it said on its standard error.
+        """
+        __tracebackhide__ = True
+        result = self.run(command, timeout=timeout, stdin=stdin, user=user)
+        if not result.ok:
+            raise CommandFailed(
+                f"in the guest, `{command}` ended with status {result.status}",
+                tail=(result.stdout + result.stderr).strip(),
+            )
+        return result.stdout
+
+    def spawn(self, command: str, *, user: str = "root") -> Running:
+        """Start a shell command and go on; see ``Running``."""
+        if user != "root":
+            quoted = shlex.quote(command)
+            group = f'"$(id -g {user})"'
+            command = f"exec setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
+        try:
+            channel = self._transport.open_session(timeout=CONNECT_SECONDS)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
+        return Running(command, channel)
+
+    def put(self, source: Path | bytes, target: str, *, mode: int = 0o644) -> None:
+        """Write a file in the guest from a file of the host, or from bytes."""
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        path = shlex.quote(target)
+        self.check(f"cat >{path} && chmod {mode:o} {path}", stdin=data)
+
+    def get(self, source: str) -> bytes:
+        """The content of a file in the guest."""
+        with self.spawn(f"cat -- {shlex.quote(source)}") as process:
+            process.end_input()
+            status, _, stderr = process.finish(Deadline(COMMAND_SECONDS))
+            if status != 0:
+                raise CommandFailed(f"cannot get {source} from the guest", tail=stderr)
+            return process.raw_output
+
+    def dmesg(self) -> str:
+        """The kernel's log, from the start of its buffer."""
+        return self.check("dmesg")
+
+    def taint(self) -> int:
+        """The kernel's taint flags, a bit mask (Documentation/admin-guide/tainted-kernels)."""
+        return int(self.check("cat /proc/sys/kernel/tainted"))
+
+    def shell(self, command: str, terminal: str, columns: int, rows: int) -> paramiko.Channel:
+        """An interactive channel with a terminal, running ``command``."""
+        channel = self._transport.open_session(timeout=CONNECT_SECONDS)
+        channel.get_pty(terminal, columns, rows)
+        channel.exec_command(command)
+        return channel
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Running:
+    """A command that runs in the guest while the test goes on.
+
+    A context manager: at its end the channel is closed (the process may live on, and ends
+    with the guest).
+    """
+
+    def __init__(self, command: str, channel: paramiko.Channel) -> None:
+        self.command = command
+        self._channel = channel
+        self._output = bytearray()
+        self._errors = bytearray()
+
+    @property
+    def raw_output(self) -> bytes:
+        """What came on its standard output so far."""
+        return bytes(self._output)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return not self._channel.exit_status_ready()
+
+    def send(self, data: bytes) -> None:
+        """Write to its standard input."""
+        with contextlib.suppress(OSError):  # it has ended: its status says why
+            self._channel.sendall(data)
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown_write()
+
+    def read_line(self, timeout: float = COMMAND_SECONDS) -> str:
+        """Its next line of standard output, without the newline; ``CommandTimeout``."""
+        __tracebackhide__ = True
+        deadline = Deadline(timeout)
+        while b"\n" not in self._output:
+            if self._ended():
+                raise GuestError(
+                    f"in the guest, `{self.command}` ended where a line was expected",
+                    tail=self._errors.decode(errors="replace"),
+                )
+            self._pump(deadline)
+        line, _, rest = bytes(self._output).partition(b"\n")
+        self._output[:] = rest
+        return line.decode(errors="replace")
+
+    def wait(self, timeout: float = COMMAND_SECONDS) -> Result:
+        """Wait for its end; ``CommandTimeout``."""
+        __tracebackhide__ = True
+        started = time.monotonic()
+        status, stdout, stderr = self.finish(Deadline(timeout))
+        return Result(self.command, status, stdout, stderr, time.monotonic() - started)
+
+    def finish(self, deadline: Deadline) -> tuple[int, str, str]:
+        """Read both streams to their end: exit status, output, errors."""
+        __tracebackhide__ = True
+        while not self._ended():
+            self._pump(deadline)
+        status = self._channel.recv_exit_status()
+        if status == -1:
+            raise GuestLost(
+                f"the connection to the guest broke during `{self.command}`",
+                tail=self._errors.decode(errors="replace"),
+            )
+        return (
+            status,
+            self._output.decode(errors="replace"),
+            self._errors.decode(errors="replace"),
+        )
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ended(self) -> bool:
+        """Whether both streams have been read to their end and the exit status is known."""
+        channel = self._channel
+        if channel.recv_ready() or channel.recv_stderr_ready():
+            return False
+        return channel.closed or bool(channel.eof_received and channel.exit_status_ready())
+
+    def _pump(self, deadline: Deadline) -> None:
+        """Take what has come on either stream, waiting for it if there is nothing."""
+        __tracebackhide__ = True
+        channel = self._channel
+        if channel.recv_ready():
+            self._output += channel.recv(1 << 16)
+        elif channel.recv_stderr_ready():
+            self._errors += channel.recv_stderr(1 << 16)
+        elif channel.eof_received:
+            # Nothing more can come but the exit status; its arrival sets this event.
+            if not channel.status_event.wait(deadline.left) or deadline.expired:
+                self._timeout(deadline)
+        elif channel.exit_status_ready():
+            # Something that it left behind holds its streams open.
+            readable, _, _ = select.select([channel.fileno()], [], [], _GRACE_SECONDS)
+            if not readable:
+                channel.close()
+        else:
+            select.select([channel.fileno()], [], [], deadline.left)
+            if deadline.expired:
+                self._timeout(deadline)
+
+    def _timeout(self, deadline: Deadline) -> None:
+        __tracebackhide__ = True
+        raise CommandTimeout(
+            f"in the guest, `{self.command}` did not end within {deadline.seconds:g} s",
+            tail=(self._output + self._errors).decode(errors="replace"),
+        )

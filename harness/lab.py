@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole way from the name of a kernel to a template, for tasks and fixtures alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import build, image, kernel, template
+from harness.build import Module
+from harness.cache import Cache
+from harness.config import MODULE, KernelSpec, Matrix
+from harness.image import GuestImage
+from harness.kernel import Kernel
+from harness.template import Template
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A kernel and its guest, ready to be booted."""
+
+    kernel: Kernel
+    image: GuestImage
+    cache: Cache
+
+    def build(self, source: Path) -> Module:
+        """The module in ``source``, built for this kernel.
+
+        Warnings are errors for this project's own module; another's are only shown.
+        """
+        own = source.resolve() == MODULE.resolve()
+        return build.build(self.kernel, source, self.cache, strict=own)
+
+    def template(
+        self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = ()
+    ) -> Template:
+        """The frozen machine of this shape."""
+        return template.prepare(
+            self.kernel, self.image, self.cache,
+            memory_mib=memory_mib, cpus=cpus, append=append,
+        )  # fmt: skip
+
+
+def prepare(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
+    """Everything that one kernel needs, taken from the cache or made now."""
+    its_kernel = kernel.prepare(spec, cache)
+    return Lab(its_kernel, image.prepare(matrix.guest, its_kernel, cache), cache)

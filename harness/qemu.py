@@ -1,0 +1,527 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""QEMU: its arguments, its process, its monitor, the guest's two serial ports.
+
+``argv`` is a pure function of a ``MachineSpec``. A ``Machine`` is one QEMU process with
+its QMP connection. The first serial port is the console, which QEMU writes to a file by
+itself, so that the last words of a dying kernel are there whatever else happens. The
+second is the control port to vm/agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
+
+from harness import proc
+from harness.cache import Cache
+from harness.errors import BootError, HarnessError, MachineError, MissingToolError
+from harness.proc import Deadline
+
+QEMU = "qemu-system-x86_64"
+MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
+CONSOLE_TAIL = 25  # lines of console in an error
+
+# What goes wrong on the monitor becomes an error of ours; it need not be said twice.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
+
+T = TypeVar("T")
+EventTest = Callable[[Message], bool]
+
+# Kernel options for every guest.
+APPEND = (
+    "console=ttyS0",
+    # All that the kernel logs is on the console, where it can be read without the guest.
+    "ignore_loglevel",
+    # With -no-reboot this ends QEMU at once where a panic comes before pvpanic is there.
+    "panic=-1",
+    # Addresses are the same each time, for debuggers.
+    "nokaslr",
+    # An emulated CPU does not speculate, so there is nothing to mitigate; and the virtual
+    # clocks need no calibration and no watchdog, which a busy host would set off.
+    "mitigations=off", "no_timer_check", "tsc=reliable",
+    # QEMU's RDRAND is the host's own random state.
+    "random.trust_cpu=on",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """The shape of a machine; all of it is part of a template's key."""
+
+    kernel: Path
+    initrd: Path
+    accelerator: str = "tcg"
+    memory_mib: int = 512
+    cpus: int = 1
+    append: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What differs from one process to the next of the same shape.
+
+    ``memory`` is the file behind the guest's memory (None: QEMU's own), which the machine
+    either writes to (``share``) or maps privately; ``incoming`` waits for a state to load.
+    """
+
+    console: Path
+    qmp_fd: int = 3
+    control_fd: int = 4
+    memory: Path | None = None
+    share: bool = False
+    incoming: bool = False
+
+
+def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
+    """QEMU's command line."""
+    backend = f"memory-backend-ram,id=ram,size={spec.memory_mib}M"
+    if wiring.memory is not None:
+        backend = (
+            f"memory-backend-file,id=ram,size={spec.memory_mib}M,"
+            f"share={'on' if wiring.share else 'off'},mem-path={_escaped(wiring.memory)}"
+        )
+    # 64 MiB hold all the code that a small guest runs; the default would grow to 1 GiB.
+    accelerator = "tcg,thread=multi,tb-size=64" if spec.accelerator == "tcg" else spec.accelerator
+    command = [
+        QEMU,
+        "-nodefaults", "-no-user-config", "-display", "none",
+        "-accel", accelerator,
+        "-machine", "q35,memory-backend=ram",
+        "-cpu", "host" if spec.accelerator == "kvm" else "max",
+        "-object", backend,
+        "-m", f"{spec.memory_mib}M",
+        "-smp", str(spec.cpus),
+        "-kernel", str(spec.kernel),
+        "-initrd", _escaped(spec.initrd),
+        "-append", " ".join((*APPEND, *spec.append)),
+        # The clock is right after a restore because it follows the host's.
+        "-rtc", "base=utc,clock=host",
+        # A guest that panics is stopped and kept, to be looked at; one that reboots ends.
+        "-no-reboot", "-action", "panic=pause",
+        "-chardev", f"file,id=console,path={_escaped(wiring.console)},append=on",
+        "-serial", "chardev:console",
+        "-chardev", f"socket,id=control,fd={wiring.control_fd}",
+        "-serial", "chardev:control",
+        "-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}",
+        "-mon", "chardev=qmp,mode=control",
+        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+        "-device", "virtio-net-pci,netdev=net,romfile=",
+        "-device", "pvpanic",
+        "-device", "vmcoreinfo",
+        # Drawn anew for each process: this is what tells a restored kernel that it is a
+        # clone and must not go on with its twin's random state.
+        "-device", "vmgenid,guid=auto",
+    ]  # fmt: skip
+    if wiring.incoming:
+        command += ["-incoming", "defer"]
+    return command
+
+
+def shape(spec: MachineSpec) -> list[str]:
+    """What of a machine must be the same for a frozen state to fit it."""
+    return [*argv(spec, Wiring(Path("console")))[1:], version_text()]
+
+
+def _escaped(path: Path) -> str:
+    """QEMU splits option values at commas; a doubled one is a comma."""
+    return str(path).replace(",", ",,")
+
+
+@cache
+def version_text() -> str:
+    """What ``qemu-system-x86_64 --version`` says in its first line."""
+    done = proc.run([QEMU, "--version"], deadline=Deadline(30))
+    return done.stdout.partition("\n")[0]
+
+
+def check_version() -> tuple[int, int]:
+    """QEMU's version; raises ``MissingToolError`` if it is not there or too old."""
+    return version_in(version_text())
+
+
+def version_in(text: str) -> tuple[int, int]:
+    """The version in ``--version``'s first line, if it is new enough."""
+    found = re.search(r"version (\d+)\.(\d+)", text)
+    if not found:
+        raise MissingToolError(f"{QEMU} --version says {text!r}, which names no version")
+    version = (int(found[1]), int(found[2]))
+    if version < MIN_VERSION:
+        raise MissingToolError(
+            f"{QEMU} is version {version[0]}.{version[1]}; at least "
+            f"{MIN_VERSION[0]}.{MIN_VERSION[1]} is needed",
+            hint="install a newer qemu-system-x86 (Debian 12, Ubuntu 24.04 or later have one)",
+        )
+    return version
+
+
+# -- the event loop ----------------------------------------------------------------
+#
+# qemu.qmp is asynchronous and everything else here is not. One thread runs one event
+# loop for all machines of the process.
+
+
+class _Loop:
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name="harness-qmp", daemon=True)
+        thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T], deadline: Deadline, what: str) -> T:
+        """The result of ``work``; raises ``MachineError`` when the time is up."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(deadline.left)
+        except TimeoutError:
+            raise MachineError(f"{what} took longer than {deadline.seconds:.1f} s") from None
+        finally:
+            future.cancel()
+
+
+@cache
+def _loop() -> _Loop:
+    return _Loop()
+
+
+# -- a machine ---------------------------------------------------------------------
+
+
+class Machine:
+    """One QEMU process. A context manager: at its end the process is gone.
+
+    ``events`` is what QMP reported so far; ``console_text`` reads what the guest printed.
+    """
+
+    def __init__(self, spec: MachineSpec, folder: Path) -> None:
+        """Nothing is started yet; ``folder`` is where the console goes."""
+        self.spec = spec
+        self.console = folder / "console.log"
+        self.events: list[Message] = []
+        self._qmp = QMPClient()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._gone: asyncio.Event
+        self._listener: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[EventTest, asyncio.Future[Message]]] = []
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._port: int | None = None
+        self._stderr = folder / "qemu.log"
+
+    def start(
+        self,
+        deadline: Deadline,
+        *,
+        memory: Path | None = None,
+        share: bool = False,
+        incoming: bool = False,
+    ) -> None:
+        """Start QEMU and connect to it; a start that fails leaves nothing running."""
+        check_version()
+        with contextlib.ExitStack() as ends:
+            qmp, qmp_far = (ends.enter_context(end) for end in socket.socketpair())
+            control, control_far = (ends.enter_context(end) for end in socket.socketpair())
+            wiring = Wiring(
+                self.console, qmp_far.fileno(), control_far.fileno(), memory, share, incoming
+            )
+            errors = ends.enter_context(self._stderr.open("wb"))
+            self._process = proc.popen(
+                argv(self.spec, wiring),
+                stderr=errors,
+                stdout=errors,
+                pass_fds=(wiring.qmp_fd, wiring.control_fd),
+            )
+            qmp_far.close()
+            control_far.close()
+            try:
+                _loop().call(self._connect(qmp.dup(), control.dup()), deadline, "starting QEMU")
+            except BaseException as error:
+                self.close()
+                if isinstance(error, (QMPError, OSError, EOFError)):
+                    raise self._died("QEMU did not start") from error
+                raise
+
+    async def _connect(self, qmp: socket.socket, control: socket.socket) -> None:
+        self._gone = asyncio.Event()
+        self._pidfd = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._gone.set)
+        await self._qmp.connect(qmp)
+        self._listener = asyncio.create_task(self._listen())
+        self._reader, self._writer = await asyncio.open_connection(sock=control)
+
+    async def _listen(self) -> None:
+        listener = EventListener()
+        self._qmp.register_listener(listener)
+        async for event in listener:
+            self.events.append(event)
+            for test, future in self._waiting:
+                if not future.done() and test(event):
+                    future.set_result(event)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the QEMU process exists (not whether the guest is well)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def panicked(self) -> bool:
+        """Whether the guest has reported a panic through pvpanic."""
+        return any(_is_panic(event) for event in self.events)
+
+    def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
+        """One QMP command; raises ``MachineError`` if QEMU refuses it or is gone."""
+        try:
+            return _loop().call(
+                self._qmp.execute(command, arguments or None), deadline, f"QMP {command}"
+            )
+        except ExecuteError as error:
+            raise MachineError(f"QEMU refuses {command}: {error}") from error
+        except QMPError as error:
+            raise self._died(f"QEMU is gone (at {command})") from error
+
+    def await_event(self, test: EventTest, deadline: Deadline, what: str) -> Message:
+        """The first event, past ones included, for which ``test`` holds.
+
+        Raises ``MachineError`` when QEMU ends first or time is up.
+        """
+        event = _loop().call(self._unless_gone(self._event(test)), deadline, what)
+        if event is None:
+            raise self._died(f"QEMU ended while {what}")
+        return event
+
+    async def _event(self, test: EventTest) -> Message:
+        for event in self.events:
+            if test(event):
+                return event
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        waiter = (test, future)
+        self._waiting.append(waiter)
+        try:
+            return await future
+        finally:
+            self._waiting.remove(waiter)
+
+    async def _unless_gone(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of ``work``, or None when QEMU ends before there is one."""
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            gone.cancel()
+
+    def await_control(self, word: str, deadline: Deadline) -> str:
+        """Wait until vm/agent says ``word``; the rest of its line.
+
+        Raises ``BootError`` if it says that something failed, if QEMU ends or the guest
+        panics before, and when time is up; each with the end of the console.
+        """
+        try:
+            line = _loop().call(self._control_line(), deadline, f"waiting for {word!r}")
+        except MachineError as error:
+            self._raise_boot(
+                f"the guest did not say {word!r} within {deadline.seconds:.0f} s", error
+            )
+        said, _, rest = line.partition(" ")
+        if said != word:
+            what = f"the guest says {line!r}" if line else f"the machine stopped before {word!r}"
+            self._raise_boot(what)
+        return rest
+
+    async def _control_line(self) -> str:
+        """The next line from vm/agent, or "" when QEMU ends or the guest panics first."""
+        assert self._reader is not None
+        line = asyncio.ensure_future(self._reader.readline())
+        panic = asyncio.ensure_future(self._event(_is_panic))
+        gone = asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait([line, panic, gone], return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(OSError):
+                return line.result().decode(errors="replace").strip() if line.done() else ""
+            return ""
+        finally:
+            for task in (line, panic, gone):
+                task.cancel()
+
+    def order(self, text: str, answer: str, deadline: Deadline) -> str:
+        """Give vm/agent an order and wait for its answer; the rest of the answer's line."""
+
+        async def send() -> None:
+            assert self._writer is not None
+            self._writer.write(f"{text}\n".encode())
+            await self._writer.drain()
+
+        _loop().call(send(), deadline, f"ordering {answer!r}")
+        return self.await_control(answer, deadline)
+
+    def mark(self, deadline: Deadline) -> int:
+        """Wait until all that the kernel has logged is on the console; its taint flags.
+
+        The guest logs a word that was never used before: once that is on the console,
+        so is everything before it.
+        """
+        word = f"eudyptula-mark-{secrets.token_hex(4)}"
+        taint = int(self.order(f"mark {word}", "marked", deadline))
+        while word not in self.console_text():
+            if deadline.expired:
+                raise MachineError("the kernel's log does not reach the console")
+            # QEMU writes the console to a file; there is nothing to wait on but the file.
+            time.sleep(0.001)
+        return taint
+
+    def ssh_port(self, deadline: Deadline) -> int:
+        """The port on 127.0.0.1 that QEMU chose for the guest's SSH server."""
+        if self._port is None:
+            text = self.execute(
+                "human-monitor-command", deadline, **{"command-line": "info usernet"}
+            )
+            found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", str(text))
+            if not found:
+                raise MachineError("QEMU does not say which port it forwards", tail=str(text))
+            self._port = int(found[1])
+        return self._port
+
+    def console_text(self) -> str:
+        """Everything on the console so far; undecodable bytes are replaced."""
+        try:
+            return self.console.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def quit(self, deadline: Deadline) -> None:
+        """Have QEMU end by itself, so that what it writes is written."""
+        with contextlib.suppress(MachineError):
+            self.execute("quit", deadline)
+        if self._process is not None:
+            try:
+                self._process.wait(deadline.left)
+            except subprocess.TimeoutExpired:
+                raise MachineError("QEMU does not end when asked to") from None
+
+    def close(self) -> None:
+        """End the process. A machine has nothing to save, so it is simply killed."""
+        if self._process is not None:
+            proc.kill(self._process)
+        with contextlib.suppress(HarnessError):
+            _loop().call(self._disconnect(), Deadline(5), "closing QMP")
+
+    async def _disconnect(self) -> None:
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._listener is not None:
+            self._listener.cancel()
+        if self._writer is not None:
+            self._writer.close()
+        with contextlib.suppress(QMPError, EOFError, OSError):
+            await self._qmp.disconnect()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def console_tail(self) -> str:
+        """The last lines of the console, with control characters made visible."""
+        return printable("\n".join(self.console_text().splitlines()[-CONSOLE_TAIL:]))
+
+    def _raise_boot(self, what: str, cause: Exception | None = None) -> NoReturn:
+        tail = self.console_tail()
+        raise BootError(
+            f"{self.spec.kernel.name}: {what}",
+            tail=f"end of the console:\n{tail}" if tail else "(the console is empty)",
+        ) from cause
+
+    def _died(self, what: str) -> MachineError:
+        said = ""
+        with contextlib.suppress(OSError):
+            said = self._stderr.read_text(errors="replace")
+        status = None if self._process is None else self._process.poll()
+        return MachineError(what, status=status, tail=said.strip())
+
+
+def _is_panic(event: Message) -> bool:
+    return event["event"] == "GUEST_PANICKED"
+
+
+def printable(text: str) -> str:
+    """Text from a guest, harmless on a terminal: control characters become escapes."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text
+    )
+
+
+@contextlib.contextmanager
+def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[Machine]:
+    """A machine that was booted until SSH is listening."""
+    with Machine(spec, folder) as machine:
+        machine.start(deadline)
+        machine.await_control("ready", deadline)
+        yield machine
+
+
+# -- the accelerator ---------------------------------------------------------------
+
+PROBE_SECONDS = 10.0  # with a working KVM the probe takes about a second
+
+
+def accelerator(spec: MachineSpec, cache_: Cache) -> tuple[str, str]:
+    """("kvm" or "tcg", why): KVM only where it has been seen to boot a kernel.
+
+    /dev/kvm may exist, open, and create a virtual machine, and still be unable to run a
+    kernel: QEMU then stops with an internal error or spins in silence. The answer holds
+    until the host boots again.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg", "no access to /dev/kvm"
+    known = kvm_answer(cache_.root)
+    if known is not None:
+        return known
+    verdict, why = "kvm", "KVM has booted a kernel on this host"
+    probe = MachineSpec(spec.kernel, spec.initrd, "kvm", spec.memory_mib)
+    with cache_.scratch("kvm-probe") as folder:
+        try:
+            with booted(probe, folder, Deadline(PROBE_SECONDS)):
+                pass
+        except MachineError as error:
+            verdict, why = "tcg", f"/dev/kvm is there but cannot boot a kernel ({error.what})"
+    answer = _kvm_answer_file(cache_.root)
+    fresh = answer.with_suffix(f".{os.getpid()}")
+    fresh.write_text(f"{verdict} {why}")
+    fresh.rename(answer)
+    return verdict, why
+
+
+def kvm_answer(root: Path) -> tuple[str, str] | None:
+    """What an earlier probe found since the host booted, or None."""
+    with contextlib.suppress(FileNotFoundError):
+        verdict, _, why = _kvm_answer_file(root).read_text().partition(" ")
+        return verdict, why
+    return None
+
+
+def _kvm_answer_file(root: Path) -> Path:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return root / f"kvm-{boot_id}"
