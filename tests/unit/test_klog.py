@@ -1,0 +1,1062 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel log reader, on logs composed by hand in the formats that the kernel's sources print.
+
+The functions in them do not exist; a module named ``[brook]`` is out of tree.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import klog, klogbench
+from harness.klog import Event, Frame, Kind
+
+DATA = Path(__file__).parent / "data" / "klog"
+
+
+def log(body: str, caller: str | None = None, start: float = 12.0) -> str:
+    """Gives each line a console stamp, and a caller if there is one."""
+    tag = f"[{caller:>7}]" if caller else ""
+    return "".join(
+        f"[{start + at / 1000:12.6f}]{tag} {line}\n" for at, line in enumerate(body.splitlines())
+    )
+
+
+def only(text: str) -> Event:
+    """The one event of a text."""
+    events = klog.read(text)
+    assert len(events) == 1, [event.title for event in events]
+    return events[0]
+
+
+REGISTERS = """\
+Code: 0f 0b 48 89 df e8 11 22 33 44 <0f> 0b eb f5
+RSP: 0018:ffffc9000012fd40 EFLAGS: 00010246
+RAX: 0000000000000000 RBX: ffff888004d01000 RCX: 0000000000000027
+CR2: 0000000000000010 CR3: 0000000004d5a000 CR4: 00000000000006f0"""
+
+SYSCALL = """\
+ ksys_write+0x6d/0xf0
+ do_syscall_64+0x58/0x80
+ entry_SYSCALL_64_after_hwframe+0x6e/0xd8
+RIP: 0033:0x7f1d4ab15190
+RSP: 002b:00007ffd4e3b0c58 EFLAGS: 00000202 ORIG_RAX: 0000000000000001
+ </TASK>"""
+
+NULL_POINTER = f"""\
+BUG: kernel NULL pointer dereference, address: 0000000000000010
+#PF: supervisor read access in kernel mode
+#PF: error_code(0x0000) - not-present page
+PGD 0 P4D 0
+Oops: 0000 [#1] PREEMPT SMP NOPTI
+CPU: 1 PID: 321 Comm: sh Tainted: G           OE      6.1.0-20-amd64 #1
+RIP: 0010:brook_drain+0x1c/0x90 [brook]
+{REGISTERS}
+Call Trace:
+ <TASK>
+ ? __die_body.cold+0x1a/0x1f
+ ? page_fault_oops+0xd2/0x2b0
+ brook_write+0x41/0xb0 [brook]
+ vfs_write+0xb5/0x3d0
+{SYSCALL}
+Modules linked in: brook(OE) virtio_net
+CR2: 0000000000000010
+---[ end trace 0000000000000000 ]---
+Kernel panic - not syncing: Fatal exception
+Kernel Offset: disabled"""
+
+KASAN = """\
+==================================================================
+BUG: KASAN: slab-use-after-free in memcpy+0x3c/0x60
+Read of size 16 at addr ffff888005c41a00 by task brook-test/412
+
+CPU: 0 PID: 412 Comm: brook-test Tainted: G           O       6.6.9 #3
+Hardware name: QEMU Standard PC (Q35 + ICH9, 2009)
+Call Trace:
+ <TASK>
+ dump_stack_lvl+0x44/0x60
+ print_report+0xc2/0x610
+ kasan_report+0xac/0xe0
+ ? brook_peek+0x5d/0x110 [brook]
+ kasan_check_range+0xf9/0x1e0
+ memcpy+0x20/0x60
+ brook_peek.constprop.0+0x5d/0x110 [brook 0123456789abcdef(O)]
+ brook_ioctl+0x88/0x200 [brook 0123456789abcdef(O)]
+ __x64_sys_ioctl+0xab/0xe0
+ do_syscall_64+0x3b/0x90
+ </TASK>
+
+Allocated by task 412:
+ kasan_save_stack+0x22/0x50
+ brook_alloc+0x31/0x80 [brook]
+
+Freed by task 410:
+ kasan_save_stack+0x22/0x50
+ brook_free+0x12/0x40 [brook]
+
+The buggy address belongs to the object at ffff888005c41a00
+=================================================================="""
+
+WARNING = """\
+------------[ cut here ]------------
+WARNING: CPU: 0 PID: 99 at /src/brook/main.c:77 brook_flow+0x2b/0x40 [brook]
+Modules linked in: brook(O)
+CPU: 0 PID: 99 Comm: brookd Tainted: G           O      5.10.0 #1
+RIP: 0010:brook_flow+0x2b/0x40 [brook]
+Call Trace:
+ brook_thread+0x90/0x120 [brook]
+ kthread+0x118/0x140
+ ret_from_fork+0x22/0x30
+---[ end trace 3f1b2c4d5e6f7a8b ]---"""
+
+
+def trace(*frames: str) -> str:
+    return "\n".join(["Call Trace:", " <TASK>", *(f" {frame}" for frame in frames), " </TASK>"])
+
+
+# Each: the log without stamps, kind, title, function, module.
+REPORTS = {
+    "kasan": (
+        KASAN,
+        Kind.KASAN,
+        "KASAN: slab-use-after-free Read in brook_peek",
+        "brook_peek",
+        "brook",
+    ),
+    "kasan double free": (
+        "BUG: KASAN: double-free in brook_free+0x12/0x40 [brook]\nFree of addr ffff888001020304\n"
+        + trace("dump_stack_lvl+0x1/0x2", "kfree+0x10/0x20", "brook_free+0x12/0x40 [brook]"),
+        Kind.KASAN,
+        "KASAN: invalid-free in brook_free",
+        "brook_free",
+        "brook",
+    ),
+    "kasan cut after the header": (
+        "BUG: KASAN: use-after-free in brook_peek+0x5d/0x110 at addr ffff880001020304",
+        Kind.KASAN,
+        "KASAN: use-after-free in brook_peek at addr ADDR",
+        "brook_peek",
+        None,
+    ),
+    "kfence": (
+        "BUG: KFENCE: use-after-free read in brook_peek+0x5d/0x110 [brook]\n\n"
+        "Use-after-free read at 0x00000000deadbeef (in kfence-#24):\n"
+        " brook_peek+0x5d/0x110 [brook]\n brook_ioctl+0x88/0x200 [brook]\n\n"
+        "kfence-#24: 0x0-0x1, size=32, cache=kmalloc-32\n\n"
+        "allocated by task 1 on cpu 0 at 1.0s:\n brook_alloc+0x31/0x80",
+        Kind.KFENCE,
+        "KFENCE: use-after-free read in brook_peek",
+        "brook_peek",
+        "brook",
+    ),
+    "kmsan": (
+        "BUG: KMSAN: uninit-value in string+0x1/0x2 lib/vsprintf.c:12\n"
+        " string+0x1/0x2 lib/vsprintf.c:12\n"
+        " brook_show+0x3/0x4 drivers/brook/sysfs.c:44\n\n"
+        "Uninit was created at:\n slab_post_alloc_hook+0x1/0x2\n brook_alloc+0x31/0x80",
+        Kind.KMSAN,
+        "KMSAN: uninit-value in brook_show",
+        "brook_show",
+        None,
+    ),
+    "kcsan": (
+        "BUG: KCSAN: data-race in brook_count / brook_flow\n\n"
+        "write to 0xffff888005c41a00 of 8 bytes by task 12 on cpu 0:\n brook_count+0x1/0x20",
+        Kind.KCSAN,
+        "KCSAN: data-race in brook_count / brook_flow",
+        "brook_count",
+        None,
+    ),
+    "ubsan": (
+        "UBSAN: shift-out-of-bounds in drivers/brook/main.c:31:14\n"
+        "shift exponent 64 is too large for 32-bit type 'int'\n"
+        + trace("dump_stack+0x1/0x2", "ubsan_epilogue+0x5/0x40", "brook_scale+0x9/0x30 [brook]"),
+        Kind.UBSAN,
+        "UBSAN: shift-out-of-bounds in brook_scale",
+        "brook_scale",
+        "brook",
+    ),
+    "page fault": (
+        NULL_POINTER,
+        Kind.PAGE_FAULT,
+        "BUG: unable to handle kernel NULL pointer dereference in brook_drain",
+        "brook_drain",
+        "brook",
+    ),
+    "page fault of 4.x": (
+        "BUG: unable to handle kernel paging request at ffffc90000200000\n"
+        "IP: [<ffffffff81234567>] brook_drain+0x1c/0x90\n"
+        "Oops: 0002 [#1] SMP\n"
+        "RIP: 0010:[<ffffffff81234567>]  [<ffffffff81234567>] brook_drain+0x1c/0x90\n"
+        "Call Trace:\n"
+        " [<ffffffff81234999>] ? brook_guess+0x1/0x2\n"
+        " [<ffffffff81235000>] brook_write+0x41/0xb0",
+        Kind.PAGE_FAULT,
+        "BUG: unable to handle kernel paging request in brook_drain",
+        "brook_drain",
+        None,
+    ),
+    "page fault through a wild call": (
+        "BUG: unable to handle page fault for address: ffffffffc0401000\n"
+        "Oops: 0010 [#1] SMP\nRIP: 0010:0xffffffffc0401000\n" + trace("brook_call+0x8/0x10"),
+        Kind.PAGE_FAULT,
+        "BUG: unable to handle kernel paging request in brook_call",
+        "brook_call",
+        None,
+    ),
+    "arm64": (
+        "Unable to handle kernel paging request at virtual address dead000000000108\n"
+        "Mem abort info:\n  ESR = 0x0000000096000044\n"
+        "Internal error: Oops: 0000000096000044 [#1] SMP\n"
+        "pc : brook_unlink+0x18/0x40 [brook]\nlr : brook_drop+0x24/0x60 [brook]\n"
+        "Call trace:\n brook_unlink+0x18/0x40 [brook] (P)\n brook_drop+0x24/0x60 [brook]",
+        Kind.PAGE_FAULT,
+        "BUG: unable to handle kernel paging request in brook_unlink",
+        "brook_unlink",
+        "brook",
+    ),
+    "arm": (
+        "8<--- cut here ---\nUnhandled fault: page domain fault (0x01b) at 0x00000e30\n"
+        "Internal error: : 1b [#1] SMP ARM\nPC is at memset+0x4c/0x78\nLR is at 0x12\n"
+        "Backtrace:\n"
+        "[<80100000>] (memset) from [<80200000>] (brook_clear+0x10/0x20 [brook])\n"
+        "[<80200000>] (brook_clear [brook]) from [<80300000>] (brook_probe+0x1/0x2 [brook])",
+        Kind.PAGE_FAULT,
+        "Unhandled fault in brook_clear",
+        "brook_clear",
+        "brook",
+    ),
+    "riscv": (
+        "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008\n"
+        "Oops [#1]\nepc : brook_drain+0x1c/0x90\n ra : brook_write+0x41/0xb0\n"
+        "status: 0000000200000120 badaddr: 0000000000000008 cause: 000000000000000d\n"
+        "[<ffffffff80123456>] brook_drain+0x1c/0x90\n[<ffffffff80123466>] brook_write+0x41/0xb0",
+        Kind.PAGE_FAULT,
+        "BUG: unable to handle kernel NULL pointer dereference in brook_drain",
+        "brook_drain",
+        None,
+    ),
+    "gpf": (
+        "Oops: general protection fault, probably for non-canonical address 0xdead000000000100:"
+        " 0000 [#1] PREEMPT SMP\nRIP: 0010:__list_del_entry_valid_or_report+0x13/0x100\n"
+        + trace("brook_unlink+0x18/0x40 [brook]"),
+        Kind.GPF,
+        "general protection fault in brook_unlink",
+        "brook_unlink",
+        "brook",
+    ),
+    "divide": (
+        "divide error: 0000 [#1] SMP\nRIP: 0010:brook_rate+0x3/0x9 [brook]\n" + trace("x+0x1/0x2"),
+        Kind.TRAP,
+        "divide error in brook_rate",
+        "brook_rate",
+        "brook",
+    ),
+    "double fault": (
+        "traps: PANIC: double fault, error_code: 0x0\nRIP: 0010:brook_deep+0x5/0x50\n"
+        + trace("<#DF>", "brook_deep+0x20/0x50"),
+        Kind.TRAP,
+        "PANIC: double fault in brook_deep",
+        "brook_deep",
+        None,
+    ),
+    "stack overflow": (
+        "BUG: TASK stack guard page was hit at 00000000abcdef01 (stack is 0..1)\n"
+        "stack guard page: 0000 [#1] SMP\nRIP: 0010:brook_deep+0x5/0x50\n"
+        + trace("brook_deep+0x20/0x50", "brook_start+0x2/0x9", "__x64_sys_ioctl+0x1/0x2"),
+        Kind.STACK_OVERFLOW,
+        "BUG: stack guard page was hit in brook_start",
+        "brook_start",
+        None,
+    ),
+    "BUG()": (
+        "------------[ cut here ]------------\nkernel BUG at drivers/brook/main.c:12!\n"
+        "invalid opcode: 0000 [#1] PREEMPT SMP\nRIP: 0010:brook_check+0x2/0x10 [brook]\n"
+        + trace("brook_write+0x41/0xb0 [brook]"),
+        Kind.BUG,
+        "kernel BUG in brook_check",
+        "brook_check",
+        "brook",
+    ),
+    "list corruption": (
+        "list_del corruption. prev->next should be ffff888001, but was dead000000000100\n"
+        "------------[ cut here ]------------\nkernel BUG at lib/list_debug.c:59!\n"
+        "invalid opcode: 0000 [#1] SMP\nRIP: 0010:__list_del_entry_valid_or_report+0xb8/0x100\n"
+        + trace("brook_unlink+0x18/0x40 [brook]"),
+        Kind.LIST_CORRUPTION,
+        "BUG: corrupted list in brook_unlink",
+        "brook_unlink",
+        "brook",
+    ),
+    "usercopy": (
+        "usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-64'!\n"
+        "------------[ cut here ]------------\nkernel BUG at mm/usercopy.c:102!\n"
+        "invalid opcode: 0000 [#1] SMP\nRIP: 0010:usercopy_abort+0x6c/0x80\n"
+        + trace(
+            "__check_heap_object+0xe3/0x120", "__check_object_size+0x1/0x2", "brook_read+0x5/0x9"
+        ),
+        Kind.USERCOPY,
+        "BUG: bad usercopy in brook_read",
+        "brook_read",
+        None,
+    ),
+    "warning": (WARNING, Kind.WARNING, "WARNING in brook_flow", "brook_flow", "brook"),
+    "warning since 6.18": (
+        "------------[ cut here ]------------\n"
+        "WARNING: [depth > 4] drivers/brook/a.c:77 at brook_flow+0x2b/0x40 [brook], CPU#1: sh/99\n"
+        "RIP: 0010:brook_flow+0x2b/0x40 [brook]\n" + trace("brook_thread+0x90/0x120 [brook]"),
+        Kind.WARNING,
+        "WARNING in brook_flow",
+        "brook_flow",
+        "brook",
+    ),
+    "warning as a trap, 4.14": (
+        "WARNING: CPU: 1 PID: 5 at lib/refcount.c:187 refcount_sub_and_test+0x55/0x60\n"
+        "Kernel panic - not syncing: panic_on_warn set ...\n\nCall Trace:\n"
+        " dump_stack+0x194/0x257\n panic+0x1e4/0x41c\n __warn+0x1dc/0x200\n"
+        " report_bug+0x211/0x2d0\n invalid_op+0x18/0x20\n"
+        "RIP: 0010:refcount_sub_and_test+0x55/0x60\nRSP: 0018:ffff8801d9bd7840\n"
+        " brook_put+0x10/0x20 [brook]",
+        Kind.REFCOUNT,
+        "WARNING: refcount bug in brook_put",
+        "brook_put",
+        "brook",
+    ),
+    "refcount": (
+        "------------[ cut here ]------------\nrefcount_t: underflow; use-after-free.\n"
+        "WARNING: CPU: 1 PID: 5 at lib/refcount.c:28 refcount_warn_saturate+0xba/0x110\n"
+        "RIP: 0010:refcount_warn_saturate+0xba/0x110\n" + trace("brook_put+0x10/0x20 [brook]"),
+        Kind.REFCOUNT,
+        "WARNING: refcount bug in brook_put",
+        "brook_put",
+        "brook",
+    ),
+    "odebug": (
+        "ODEBUG: free active (active state 0) object: 0 object type: timer_list hint: x+0x0/0x10\n"
+        "WARNING: CPU: 1 PID: 5 at lib/debugobjects.c:514 debug_print_object+0x16e/0x250\n"
+        "RIP: 0010:debug_print_object+0x16e/0x250\n"
+        + trace("debug_check_no_obj_freed+0x1/0x2", "kfree+0x1/0x2", "brook_exit+0x9/0x10 [brook]"),
+        Kind.ODEBUG,
+        "WARNING: ODEBUG bug in brook_exit",
+        "brook_exit",
+        "brook",
+    ),
+    "kobject": (
+        "WARNING: CPU: 1 PID: 5 at lib/kobject.c:734 kobject_put+0xd9/0x240\n"
+        "RIP: 0010:kobject_put+0xd9/0x240\n" + trace("brook_exit+0x9/0x10 [brook]"),
+        Kind.KOBJECT,
+        "WARNING: kobject bug in brook_exit",
+        "brook_exit",
+        "brook",
+    ),
+    "deadlock": (
+        "======================================================\n"
+        "WARNING: possible circular locking dependency detected\n6.1.0 #1 Tainted: G O\n"
+        "------------------------------------------------------\n"
+        "sh/12 is trying to acquire lock:\n"
+        "ffff888 (&bank_a){+.+.}-{3:3}, at: brook_fill+0x21/0x90 [brook]\n\n"
+        "but task is already holding lock:\n"
+        "ffff889 (&bank_b){+.+.}-{3:3}, at: brook_flow+0x11/0x90 [brook]\n\n"
+        "the existing dependency chain (in reverse order) is:\n\n-> #1 (&bank_b){+.+.}-{3:3}:\n"
+        "       __mutex_lock+0x1/0x2\n       brook_other+0x1/0x2 [brook]\n\n"
+        "stack backtrace:\nCPU: 0 PID: 12 Comm: sh\n" + trace("dump_stack+0x1/0x2"),
+        Kind.LOCKDEP,
+        "possible deadlock in brook_fill",
+        "brook_fill",
+        "brook",
+    ),
+    "irq state": (
+        "================================\nWARNING: inconsistent lock state\n6.1.0 #1\n"
+        "--------------------------------\ninconsistent {IN-HARDIRQ-W} -> {HARDIRQ-ON-W} usage.\n"
+        "sh/12 [HC0[0]:SC0[0]:HE1:SE1] takes:\n"
+        "ffff888 (&gate){?.-.}-{2:2}, at: brook_fill+0x21/0x90 [brook]\n"
+        "{IN-HARDIRQ-W} state was registered at:\n  brook_irq+0x1/0x2 [brook]\n"
+        "stack backtrace:\n"
+        + trace("dump_stack+0x1/0x2", "mark_lock+0x1/0x2", "_raw_spin_lock+0x1/0x2")
+        + "\n brook_fill+0x21/0x90 [brook]",
+        Kind.LOCKDEP,
+        "inconsistent lock state in brook_fill",
+        "brook_fill",
+        "brook",
+    ),
+    "unlock balance": (
+        "=====================================\nWARNING: bad unlock balance detected!\n6.1.0 #1\n"
+        "-------------------------------------\nsh/12 is trying to release lock (&gate) at:\n"
+        "[<ffffffffc0401021>] brook_fill+0x21/0x90 [brook]\n"
+        "but there are no more locks to release!\n"
+        "stack backtrace:\n" + trace("dump_stack+0x1/0x2", "brook_fill+0x21/0x90 [brook]"),
+        Kind.LOCKDEP,
+        "WARNING: bad unlock balance in brook_fill",
+        "brook_fill",
+        "brook",
+    ),
+    "lock held at return": (
+        "================================================\n"
+        "WARNING: lock held when returning to user space!\n6.1.0 #1 Tainted: G O\n"
+        "------------------------------------------------\n"
+        "sh/12 is leaving the kernel with locks still held!\n1 lock held by sh/12:\n"
+        " #0: ffff888 (&gate){+.+.}-{3:3}, at: brook_open+0x21/0x90 [brook]",
+        Kind.LOCKDEP,
+        "WARNING: lock held when returning to user space in brook_open",
+        "brook_open",
+        "brook",
+    ),
+    "rcu usage": (
+        "=============================\nWARNING: suspicious RCU usage\n6.1.0 #1 Tainted: G O\n"
+        "-----------------------------\ndrivers/brook/main.c:55 suspicious rcu_dereference_check()"
+        " usage!\n\nstack backtrace:\n"
+        + trace(
+            "dump_stack+0x1/0x2", "lockdep_rcu_suspicious+0x1/0x2", "brook_map+0x4/0x9 [brook]"
+        ),
+        Kind.LOCKDEP,
+        "WARNING: suspicious RCU usage in brook_map",
+        "brook_map",
+        "brook",
+    ),
+    "wait context": (
+        "=============================\n[ BUG: Invalid wait context ]\n6.1.0 #1 Tainted: G O\n"
+        "-----------------------------\nsh/12 is trying to lock:\n"
+        "ffff888 (&gate){+.+.}-{3:3}, at: brook_tick+0x21/0x90 [brook]\nstack backtrace:\n"
+        + trace("dump_stack+0x1/0x2", "__lock_acquire+0x1/0x2", "brook_tick+0x21/0x90 [brook]"),
+        Kind.LOCKDEP,
+        "WARNING: locking bug in brook_tick",
+        "brook_tick",
+        "brook",
+    ),
+    "spinlock": (
+        "BUG: spinlock bad magic on CPU#0, sh/12\n lock: brook_gate+0x0/0x40 [brook], .magic: 0\n"
+        + trace("dump_stack+0x1/0x2", "do_raw_spin_lock+0x1/0x2", "brook_open+0x21/0x90 [brook]"),
+        Kind.LOCKDEP,
+        "BUG: spinlock bad magic in brook_open",
+        "brook_open",
+        "brook",
+    ),
+    "sleep in atomic": (
+        "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580\n"
+        "in_atomic(): 1, irqs_disabled(): 0, non_block: 0, pid: 12, name: sh\n"
+        + trace("dump_stack+0x1/0x2", "__might_resched.cold+0x1/0x2", "mutex_lock+0x1c/0x40")
+        + "\n brook_write+0x41/0xb0 [brook]",
+        Kind.ATOMIC_SLEEP,
+        "BUG: sleeping function called from invalid context in brook_write",
+        "brook_write",
+        "brook",
+    ),
+    "scheduling while atomic": (
+        "BUG: scheduling while atomic: brookd/99/0x00000002\n"
+        + trace("__schedule_bug+0x1/0x2", "__schedule+0x1/0x2", "schedule+0x1/0x2")
+        + "\n brook_thread+0x90/0x120 [brook]",
+        Kind.ATOMIC_SLEEP,
+        "BUG: scheduling while atomic in brook_thread",
+        "brook_thread",
+        "brook",
+    ),
+    "rcu stall": (
+        "rcu: INFO: rcu_preempt self-detected stall on CPU\n"
+        "rcu: \t0-....: (5249 ticks this GP) idle=6fa4/1/0x4000000000000000 softirq=1/1 fqs=2\n"
+        "NMI backtrace for cpu 0\nCall Trace:\n <IRQ>\n dump_stack+0x1/0x2\n"
+        " rcu_sched_clock_irq.cold+0x1/0x2\n hrtimer_interrupt+0x1/0x2\n"
+        " sysvec_apic_timer_interrupt+0x1/0x2\n </IRQ>\n <TASK>\n"
+        " asm_sysvec_apic_timer_interrupt+0x16/0x20\nRIP: 0010:brook_spin+0x3/0x10 [brook]\n"
+        " brook_write+0x41/0xb0 [brook]\n vfs_write+0xb5/0x3d0\n do_syscall_64+0x1/0x2",
+        Kind.RCU_STALL,
+        "INFO: rcu detected stall in brook_write",
+        "brook_write",
+        "brook",
+    ),
+    "soft lockup": (
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [brookd:99]\n"
+        "CPU: 0 PID: 99 Comm: brookd\nRIP: 0010:brook_spin+0x3/0x10 [brook]\n"
+        + trace("brook_thread+0x90/0x120 [brook]", "kthread+0x118/0x140", "ret_from_fork+0x1/0x2"),
+        Kind.SOFT_LOCKUP,
+        "BUG: soft lockup in brook_thread",
+        "brook_thread",
+        "brook",
+    ),
+    "hung task": (
+        "INFO: task brook-test:412 blocked for more than 120 seconds.\n      Not tainted 6.1.0 #1\n"
+        '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.\n'
+        "task:brook-test      state:D stack:0     pid:412   ppid:1      flags:0x00000002\n"
+        + trace("__schedule+0x1/0x2", "schedule+0x1/0x2", "__mutex_lock.constprop.0+0x1/0x2")
+        + "\n brook_open+0x21/0x90 [brook]",
+        Kind.HUNG_TASK,
+        "INFO: task hung in brook_open",
+        "brook_open",
+        "brook",
+    ),
+    "workqueue lockup": (
+        "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 32s!\n"
+        "Showing busy workqueues and worker pools:",
+        Kind.WORKQUEUE_LOCKUP,
+        "BUG: workqueue lockup",
+        None,
+        None,
+    ),
+    "leaked lock": (
+        "BUG: workqueue leaked lock or atomic: kworker/0:1/0x00000001/9\n"
+        "     last function: brook_work_fn [brook]\n1 lock held by kworker/0:1/9:",
+        Kind.LOCKDEP,
+        "BUG: workqueue leaked lock or atomic in brook_work_fn",
+        "brook_work_fn",
+        "brook",
+    ),
+    "page state": (
+        "BUG: Bad page state in process sh  pfn:1b317b\n"
+        "page dumped because: PAGE_FLAGS_CHECK_AT_FREE flag(s) set\n"
+        "page last allocated via order 0, migratetype Unmovable, gfp_mask 0xcc0(GFP_KERNEL)\n"
+        " post_alloc_hook+0x1/0x2\n __alloc_pages+0x1/0x2\n brook_map+0x4/0x9 [brook]\n"
+        "page last free stack trace:\n brook_other+0x1/0x2\n" + trace("bad_page.cold+0x1/0x2"),
+        Kind.BAD_PAGE,
+        "BUG: Bad page state in brook_map",
+        "brook_map",
+        "brook",
+    ),
+    "rss counter": (
+        "BUG: Bad rss-counter state mm:00000000abcdef01 type:MM_ANONPAGES val:3",
+        Kind.BAD_PAGE,
+        "BUG: Bad rss-counter state",
+        None,
+        None,
+    ),
+    "slub": (
+        "=============================================================================\n"
+        "BUG kmalloc-64 (Tainted: G           O      ): Right Redzone overwritten\n"
+        "-----------------------------------------------------------------------------\n\n"
+        "0xffff888005c41a40-0xffff888005c41a47 @offset=2624. First byte 0x41 instead of 0xcc\n"
+        + trace("dump_stack_lvl+0x44/0x60", "check_bytes_and_report+0x1/0x2"),
+        Kind.SLAB,
+        "BUG: Right Redzone overwritten",
+        None,
+        None,
+    ),
+    "netdev": (
+        "unregister_netdevice: waiting for brook0 to become free. Usage count = 2\n"
+        "unregister_netdevice: waiting for brook0 to become free. Usage count = 2",
+        Kind.NETDEV_LEAK,
+        "unregister_netdevice: waiting for DEV to become free",
+        None,
+        None,
+    ),
+    "rust": (
+        "rust_kernel: panicked at drivers/brook/brook.rs:12:9:\nattempt to divide by zero\n"
+        "------------[ cut here ]------------\nkernel BUG at rust/helpers/bug.c:7!\n"
+        "Oops: invalid opcode: 0000 [#1] SMP\nRIP: 0010:rust_helper_BUG+0x8/0x10\n"
+        + trace(
+            "_RNvCs0_7___rustc17rust_begin_unwind+0x1/0x2",
+            "_RNvNtCs1_4core9panicking9panic_fmt+0x1/0x2",
+            "_RNvXs_Cs2_5brookNtB4_6StreamNtNtCs3_6kernel2fs4File4read+0x9/0x10 [brook]",
+        ),
+        Kind.RUST_PANIC,
+        "attempt to divide by zero in <brook::Stream as kernel::fs::File>::read",
+        "<brook::Stream as kernel::fs::File>::read",
+        "brook",
+    ),
+    "panic": (
+        "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n"
+        + trace("dump_stack+0x1/0x2", "panic+0x1/0x2", "mount_root_generic+0x1/0x2"),
+        Kind.PANIC,
+        "kernel panic: VFS: Unable to mount root fs on unknown-block(NUM,NUM)",
+        None,
+        None,
+    ),
+    "init died": (
+        "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n"
+        + trace("a+0x1/0x2"),
+        Kind.PANIC,
+        "kernel panic: Attempted to kill init!",
+        None,
+        None,
+    ),
+    "stack protector": (
+        "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in:"
+        " brook_smash+0x1b/0x20 [brook]\n" + trace("panic+0x1/0x2", "__stack_chk_fail+0x1/0x2"),
+        Kind.STACK_OVERFLOW,
+        "kernel panic: stack is corrupted in brook_smash",
+        "brook_smash",
+        "brook",
+    ),
+    "unknown BUG line": (
+        "BUG: MAX_LOCKDEP_KEYS too low!\nturning off the locking correctness validator.",
+        Kind.BUG,
+        "BUG: MAX_LOCKDEP_KEYS too low!",
+        None,
+        None,
+    ),
+    "unknown warning with a stack": (
+        "WARNING: chain_key collision\n6.1.0 #1\n" + trace("dump_stack+0x1/0x2"),
+        Kind.WARNING,
+        "WARNING: chain_key collision",
+        None,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("caller", [None, "T412", "C0"])
+def test_report(name: str, caller: str | None) -> None:
+    body, kind, title, function, module = REPORTS[name]
+    event = only(log("random: crng init done\n" + body, caller))
+    assert (event.kind, event.title) == (kind, title)
+    assert (event.function, event.module) == (function, module)
+
+
+def test_every_kind_is_produced() -> None:
+    produced = {kind for _, kind, *_ in REPORTS.values()}
+    elsewhere = {Kind.LEAK, Kind.REBOOT, Kind.HARD_LOCKUP}
+    assert produced | elsewhere == set(Kind)
+
+
+def dressed(style: str) -> str:
+    """The NULL pointer report as different readers of the log give it."""
+    lines = NULL_POINTER.splitlines()
+    styles = {
+        "console": log(NULL_POINTER),
+        "carriage returns": log(NULL_POINTER).replace("\n", "\r\n"),
+        "control characters": log(NULL_POINTER)
+        .replace("[ ", "\x00[ ")
+        .replace("BUG", "\x1b[31mBUG"),
+        "no stamps": NULL_POINTER,
+        "kmsg": "".join(f"{1 + (i > 3)},{i},{9000 + i},-;{t}\n" for i, t in enumerate(lines)),
+        "kmsg with caller": "".join(f"4,{i},{i},-,caller=T9;{t}\n" for i, t in enumerate(lines)),
+        "dmesg -r": "".join(f"<4>[    1.{i:06}] {t}\n" for i, t in enumerate(lines)),
+        "dmesg -T": "".join(f"[Mon Mar  4 12:00:01 2024] {t}\n" for t in lines),
+        "journal": "".join(f"Mar 04 12:00:01 host kernel: {t}\n" for t in lines),
+        "after a prompt": "brook login: " + log(NULL_POINTER),
+    }
+    return styles[style]
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        "console",
+        "carriage returns",
+        "control characters",
+        "no stamps",
+        "kmsg",
+        "kmsg with caller",
+        "dmesg -r",
+        "dmesg -T",
+        "journal",
+        "after a prompt",
+    ],
+)
+def test_prefixes(style: str) -> None:
+    event = only(dressed(style))
+    assert event.title == "BUG: unable to handle kernel NULL pointer dereference in brook_drain"
+    assert event.module == "brook"
+    assert not event.corrupted
+
+
+def test_details_of_a_page_fault() -> None:
+    text = log("one\ntwo\n" + NULL_POINTER)
+    event = only(text)
+    assert event.line == 2
+    end = next(at for at, line in enumerate(text.splitlines()) if "end trace" in line)
+    assert event.excerpt.splitlines() == text.splitlines()[2 : end + 1]
+    assert event.stack[:3] == (
+        Frame("brook_drain", 0x1C, 0x90, "brook"),
+        Frame("brook_write", 0x41, 0xB0, "brook"),
+        Frame("vfs_write", 0xB5, 0x3D0),
+    )
+    assert event.location is None
+
+
+def test_details_of_a_warning() -> None:
+    event = only(log(WARNING + "\nbrook: business as usual"))
+    assert event.location == "/src/brook/main.c:77"
+    assert event.line == 0
+    assert event.excerpt.splitlines()[0].endswith("[ cut here ]------------")
+    assert "end trace" in event.excerpt
+    assert "as usual" not in event.excerpt
+    assert [frame.function for frame in event.stack] == [
+        "brook_flow",
+        "brook_thread",
+        "kthread",
+        "ret_from_fork",
+    ]
+
+
+def test_symbolised_frames_give_the_location() -> None:
+    event = only(
+        log(
+            "BUG: KASAN: use-after-free in brook_inner drivers/brook/main.c:40 [inline]\n"
+            "Write of size 4 at addr ffff888005c41a00 by task sh/1\nCall Trace:\n"
+            " __dump_stack lib/dump_stack.c:88 [inline]\n dump_stack+0x1/0x2 lib/dump_stack.c:106\n"
+            " brook_inner drivers/brook/main.c:40 [inline]\n"
+            " brook_outer+0x5/0x10 drivers/brook/main.c:50 [brook]\n"
+        )
+    )
+    assert event.title == "KASAN: use-after-free Write in brook_inner"
+    assert event.stack[0] == Frame("brook_inner", location="drivers/brook/main.c:40")
+
+
+def test_reports_are_followed_by_their_callers() -> None:
+    """Two CPUs and a chatty task, line by line in turn."""
+    parts = (log(KASAN, "T412"), log(WARNING, "C1"), log("chatter\n" * 40, "T7"))
+    columns = [part.splitlines() for part in parts]
+    mixed = [c[i] for i in range(50) for c in columns if i < len(c)]
+    events = klog.read("\n".join(mixed))
+    assert [event.title for event in events] == [
+        "KASAN: slab-use-after-free Read in brook_peek",
+        "WARNING in brook_flow",
+    ]
+    assert not any(event.corrupted for event in events)
+    assert all("chatter" not in event.excerpt for event in events)
+    assert "[     C1]" not in events[0].excerpt
+
+
+def test_a_report_cut_by_another_is_corrupted() -> None:
+    """Without callers nobody can tell whose stack follows."""
+    text = log("\n".join(KASAN.splitlines()[1:3]) + "\n" + WARNING)
+    cut, whole = klog.read(text)
+    assert cut.title == "KASAN: slab-use-after-free Read in corrupted"
+    assert cut.corrupted
+    assert cut.function is None
+    assert not whole.corrupted
+
+
+@pytest.mark.parametrize("lines", [1, 2, 4, 6])
+def test_a_report_at_the_end_of_the_log_is_corrupted(lines: int) -> None:
+    event = only(log("\n".join(NULL_POINTER.splitlines()[:lines])))
+    assert event.kind is Kind.PAGE_FAULT
+    assert event.title.endswith("in corrupted")
+    assert event.corrupted
+
+
+def test_a_stack_of_fault_injection_is_not_the_report_s() -> None:
+    event = only(
+        log(
+            "BUG: sleeping function called from invalid context at a.c:1\nCall Trace:\n"
+            " dump_stack+0x1/0x2\n should_fail_ex+0x1/0x2\n brook_alloc+0x31/0x80 [brook]"
+        )
+    )
+    assert event.title == "BUG: sleeping function called from invalid context in corrupted"
+    assert event.corrupted
+
+
+def test_what_is_left_of_a_panic_whose_cause_is_not_in_the_text() -> None:
+    event = only(log("Kernel panic - not syncing: panic_on_warn set ..."))
+    assert event.title == "kernel panic: panic_on_warn set"
+    assert event.corrupted
+
+
+def test_a_panic_belongs_to_its_cause_in_whatever_task() -> None:
+    body, kind, *_ = REPORTS["hung task"]
+    text = log(body, "T30") + log("Kernel panic - not syncing: hung_task: blocked tasks", "C3")
+    assert only(text).kind is kind
+
+
+def test_init_may_die_of_its_own() -> None:
+    death = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
+    kinds = [event.kind for event in klog.read(log(WARNING + "\n" + death))]
+    assert kinds == [Kind.WARNING, Kind.PANIC]
+    assert only(log(NULL_POINTER + "\n" + death)).kind is Kind.PAGE_FAULT
+
+
+def test_the_name_of_a_hung_task_may_hold_a_line_feed() -> None:
+    body, *_ = REPORTS["hung task"]
+    event = only(log(body.replace("brook-test", "br\nook")))
+    assert event.title == "INFO: task hung in brook_open"
+    assert klog.read(log("INFO: task br\nook is fine")) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "title"),
+    [
+        (WARNING.splitlines()[1], "WARNING in corrupted"),
+        (
+            "WARNING: possible circular locking dependency detected\n6.1.0 #1 Not tainted",
+            "WARNING: possible circular locking dependency detected",
+        ),
+        ("BUG: unable to handle kernel", "BUG: unable to handle kernel"),
+        ("BUG:", "BUG: corrupted"),
+        (
+            "BUG: KASAN: null-ptr-deref on address 0000000000000010",
+            "KASAN: null-ptr-deref on address ADDR",
+        ),
+        (
+            "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+            "INFO: rcu detected stall in corrupted",
+        ),
+    ],
+)
+def test_a_header_alone_is_corrupted(body: str, title: str) -> None:
+    event = only(log(body))
+    assert event.title == title
+    assert event.corrupted
+
+
+def test_two_reports_of_one_task_are_two_events() -> None:
+    titles = [event.title for event in klog.read(log(WARNING + "\n" + KASAN, "T9"))]
+    assert titles == ["WARNING in brook_flow", "KASAN: slab-use-after-free Read in brook_peek"]
+    assert klog.first(log(WARNING + "\n" + KASAN)) == klog.read(log(WARNING))[0]
+
+
+KMEMLEAK = """\
+unreferenced object 0xffff888005c41a00 (size 64):
+  comm "insmod", pid 300, jiffies 4294892345
+  hex dump (first 32 bytes):
+    00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................
+  backtrace (crc 1f2e3d4c):
+    [<00000000a1b2c3d4>] kmalloc_trace+0x26/0x90
+    [<00000000e5f60718>] brook_alloc_pool+0x1/0x2 [brook]
+    [<0000000011223344>] brook_init+0x31/0x80 [brook]
+"""
+
+
+@pytest.mark.parametrize("above", ["", "BUG: memory leak\n"])
+def test_leaks_as_the_kernel_s_file_and_as_tools_print_them(above: str) -> None:
+    event = only(above + KMEMLEAK)
+    assert (event.kind, event.title) == (Kind.LEAK, "memory leak in brook_init")
+    assert event.module == "brook"
+
+
+def test_hard_lockup() -> None:
+    event = only(
+        log(
+            "watchdog: Watchdog detected hard LOCKUP on cpu 1\n"
+            "RIP: 0010:brook_spin+0x3/0x10 [brook]\n"
+            + trace("brook_write+0x41/0xb0 [brook]", "vfs_write+0x1/0x2")
+            + "\nKernel panic - not syncing: Hard LOCKUP"
+        )
+    )
+    assert (event.kind, event.title) == (Kind.HARD_LOCKUP, "BUG: hard lockup in brook_write")
+
+
+BOOT = """\
+[    0.000000] Linux version 6.1.0-20-amd64 (debian-kernel@lists.debian.org) #1 SMP
+[    0.000000] Command line: console=ttyS0 panic=-1 oops=panic ignore_loglevel
+[    0.004000] Kernel command line: console=ttyS0 panic=-1 oops=panic ignore_loglevel
+[    0.100000] Speculative Store Bypass: WARNING: this CPU is what it is
+[    0.200000] WARNING: Unprivileged eBPF is enabled with eIBRS on, data leaks possible
+[    0.300000] Memory: 100K/200K available (1K kernel code, INFO: none, 0K cma-reserved)
+[    0.400000] WARNING: CPU frequencies are not known
+[    1.000000] brook: loading out-of-tree module taints kernel.
+[    1.000001] brook: module verification failed: signature and/or required key missing
+[    1.100000] systemd[1]: Started brook.
+[    1.200000] Run /init as init process
+"""
+
+
+def test_an_ordinary_boot_has_no_problem() -> None:
+    assert klog.read(BOOT, booted=False) == []
+    assert klog.read(BOOT) == []  # the text begins with it: it is not a reboot
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "Booting the kernel.\n",
+        "Decompressing Linux... Parsing ELF... done.\nBooting the kernel (entry_offset: 0x10).\n",
+        "",
+    ],
+)
+def test_a_second_boot_is_an_unexpected_reboot(mark: str) -> None:
+    running = log("brook: flowing\n" * 3, start=100)
+    event = only(running + mark + BOOT)
+    assert (event.kind, event.title) == (Kind.REBOOT, "unexpected kernel reboot")
+    assert klog.read(mark + BOOT, booted=False) == []
+    assert [e.kind for e in klog.read(BOOT + running + mark + BOOT, booted=False)] == [Kind.REBOOT]
+
+
+def test_a_reboot_after_a_panic_belongs_to_the_panic() -> None:
+    assert only(log(NULL_POINTER) + "Booting the kernel.\n" + BOOT).kind is Kind.PAGE_FAULT
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "brook: DEBUG: all is well",
+        "DEBUG: BUG_ON is a macro",
+        "rmt_storage:INFO:open",
+        "INFO: lockdep is turned off.",
+        "INFO: NMI handler (perf_event_nmi_handler) took too long to run: 1.2 msecs",
+        "INFO: rcu_preempt detected stall, but suppressed full report due to a stuck CSD-lock.",
+        "WARNING: brook is a toy driver",
+        "brook: warning: level is low",
+        "PANIC_TIMEOUT is 0",
+        "brook: panic=-1 was given",
+        "Kernel panic is what this test is about",
+        'audit: type=1400 comm="BUG: KASAN: use-after-free in x"',
+        "traps: brook-test[12] general protection fault ip:55d sp:7ff error:0 in brook[55d0+10]",
+        "brook-test[12]: segfault at 0 ip 0000 sp 0000 error 4 in libc.so",
+        "BUG UNIX (Not tainted): kasan: bad access detected",
+        "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+        "brook: Unknown parameter 'Booting the kernel.'",
+        "test_brook.py::test_bug_on: BUG: expected",
+        "Internal error: the door is open",
+        "Oops: wrong door",
+        "brook: it took: 0000 ms, BUG free",
+    ],
+)
+def test_no_false_alarm(line: str) -> None:
+    around = "before\n{}\nafter\n"
+    assert klog.read(log(around.format(line))) == []
+    assert klog.read(around.format(line)) == []
+    assert klog.read(log("kernel line\n") + around.format(line)) == []
+
+
+def test_lines_of_programs_are_no_kernel_problems() -> None:
+    """What /dev/kmsg and dmesg -r show with a facility was written by a program."""
+    title = "BUG: KASAN: use-after-free in brook_peek+0x1/0x2"
+    assert klog.read(f"12,1,2,-;{title}\n") == []
+    assert klog.read(f"<12>[    1.000000] {title}\n") == []
+    assert klog.read(f"4,1,2,-;{title}\n") != []
+    # In a log with stamps, a line without one is a program's.
+    assert klog.read(log("kernel line") + "BUG: no door\n" + "WARNING: no door\n") == []
+
+
+def test_a_thousand_reports_are_enough() -> None:
+    assert len(klog.read(log("BUG: soft lockup - CPU#0 stuck for 26s! [a:1]\n" * 1500))) == 1000
+    assert len(klog.read(log("BUG: no door\n" * 12_000))) == 1
+
+
+MUTATIONS = 400
+
+
+def test_never_raises() -> None:
+    """Any text gives events: the reports cut, shuffled, doubled and sprinkled with rubbish."""
+    chance = random.Random(20240304)  # noqa: S311 - the same texts each time
+    texts = [log(body, "T1") for body, *_ in REPORTS.values()] + [BOOT, KMEMLEAK]
+    rubbish = [
+        "\x00",
+        "\r",
+        "\n",
+        "[",
+        "]",
+        "<",
+        "+0x",
+        "\ufffd",
+        "\u2028",
+        "_R",
+        "{func}",
+        "?" * 99,
+    ]
+    for _ in range(MUTATIONS):
+        lines = chance.choice(texts).splitlines(keepends=True)
+        lines += chance.choice(texts).splitlines(keepends=True)
+        match chance.randrange(4):
+            case 0:
+                chance.shuffle(lines)
+            case 1:
+                lines = lines[chance.randrange(len(lines)) :]
+            case 2:
+                lines = chance.choices(lines, k=len(lines))
+        text = "".join(lines)
+        for _ in range(chance.randrange(12)):
+            at = chance.randrange(len(text) + 1)
+            text = text[:at] + chance.choice(rubbish) + text[at + chance.randrange(30) :]
+        events = klog.read(text, booted=chance.random() < 0.5)
+        count = text.count("\n") + 1
+        assert all(0 <= event.line < count and event.title for event in events)
+        assert [e.line for e in events] == sorted(e.line for e in events)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\x00", "BUG:", "WARNING: ", "[", "_R" * 9000])
+def test_smallest_texts(text: str) -> None:
+    assert len(klog.read(text)) <= 1
+
+
+def seconds(text: str) -> float:
+    before = time.process_time()
+    klog.read(text)
+    return time.process_time() - before
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        log("brook: level 5 of 9, all is well, nothing to see here"),
+        log("BUG: KASAN: use-after-free in x") + "a." * 900 + "\n",
+        log("BUG: KASAN: use-after-free in x") + "[" * 900 + " " * 900 + "+0x1/0x\n",
+        log(WARNING, "T5"),
+        log("WARNING: it rains"),
+        "BUG: Dentry " * 150 + "\n",
+    ],
+    ids=["flood", "dots", "brackets", "warnings", "talk", "dentries"],
+)
+def test_time_is_proportional_to_length(unit: str) -> None:
+    text = unit * (200_000 // len(unit))
+    once, fourfold = min(seconds(text) for _ in range(3)), seconds(text * 4)
+    assert fourfold < 12 * max(once, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("mangled", "name"),
+    [
+        ("_RNvCs15kBYyAo9fc_7mycrate7example", "mycrate::example"),
+        ("_RNvMs_Cs4_5brookNtB4_6Stream4fill", "<brook::Stream>::fill"),
+        ("_RNCNvCs4_5brook4fill0B3_", "brook::fill::{closure#0}"),
+        ("_RINvCs4_5brook4fillmE", "brook::fill::<u32>"),
+        ("_RNvCs4_5brook40fill", "_RNvCs4_5brook40fill"),
+        ("_RB_", "_RB_"),
+        ("_R" + "I" * 300, "_R" + "I" * 300),
+    ],
+)
+def test_rust_names(mangled: str, name: str) -> None:
+    text = log(
+        f"BUG: sleeping function called from invalid context\nCall Trace:\n {mangled}+0x1/0x2"
+    )
+    assert only(text).function == name
+
+
+# --------------------------------------------------------------------------------------------
+
+
+def test_bench_measures_a_folder() -> None:
+    score = klogbench.measure(DATA)
+    assert (score.logs, score.problems, score.found) == (4, 3, 3)
+    assert (score.right_kind, score.right_function, score.false_alarms) == (2, 2, 0)
+    assert [(miss.log, miss.got) for miss in score.misses] == [
+        ("mislabelled.log", "WARNING in brook_flow")
+    ]
+    assert json.loads(klogbench.as_json(score))["logs"] == 4
+
+
+def test_bench_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert klogbench.main([str(DATA), "--misses"]) == 0
+    shown = capsys.readouterr().out
+    assert "problems found  3 of 3 (100.0 %)" in shown
+    assert "false alarms    0 of 1" in shown
+    assert "mislabelled.log" in shown
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"),
+    [
+        (None, "has no labels.json"),
+        ("{", "cannot be read"),
+        ("[]", "must hold an object"),
+        ('{"a.log": {}}', '"title"'),
+        ('{"a.log": {"title": 5}}', "string or null"),
+        ('{"a.log": {"title": null, "alt": "x"}}', '"alt"'),
+        ('{"a.log": {"title": null}}', "cannot be read"),
+    ],
+)
+def test_bench_says_what_is_wrong_with_a_folder(
+    tmp_path: Path, labels: str | None, word: str
+) -> None:
+    if labels is not None:
+        (tmp_path / "labels.json").write_text(labels)
+    with pytest.raises(klogbench.KlogBenchError, match=word.replace('"', '"')):
+        klogbench.measure(tmp_path)
+    assert klogbench.main([str(tmp_path)]) == 2
+
+
+def test_bench_wants_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(klogbench.KlogBenchError, match="not a folder"):
+        klogbench.measure(tmp_path / "nowhere")
+
+
+def test_bench_counts_false_alarms(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"a.log": {"title": null}}')
+    (tmp_path / "a.log").write_text(log(WARNING))
+    score = klogbench.measure(tmp_path)
+    assert (score.problems, score.false_alarms) == (0, 1)
+    assert "1 of 1" in klogbench.render(score)
