@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke bench`: how long each stage takes on this host, as medians.
+
+Every number has a name that stays the same, so that runs can be compared; all are
+seconds of wall time unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import build, config, lab, proc, qemu, template
+from harness.cache import Cache
+from harness.guest import Guest
+from harness.lab import Lab
+from harness.proc import Deadline
+
+Samples = dict[str, list[float]]
+
+
+def run(kernel: str | None, *, json: bool, rounds: int, scratch: bool = False) -> None:
+    """Measure, and print a table or JSON."""
+    matrix = config.load()
+    cache = Cache()
+    samples: Samples = {}
+    for spec in matrix.select(kernel):
+        place = lab.prepare(spec, matrix, cache)
+        place.template()
+        for _ in range(rounds):
+            _boot(place, samples)
+            _clone(place, samples)
+            _build(place, samples)
+        for _ in range(min(rounds, 3)):
+            _whole(spec.name, samples)
+    if scratch:
+        _from_nothing(samples)
+    print(as_json(samples) if json else as_text(samples))
+
+
+def as_text(samples: Samples) -> str:
+    """A table: name, median, smallest, largest, number of samples."""
+    width = max(len(name) for name in samples)
+    rows = [f"{'':{width}}  median     min     max   n"]
+    for name, values in samples.items():
+        rows.append(
+            f"{name:{width}}  {statistics.median(values):6.2f}  {min(values):6.2f}  "
+            f"{max(values):6.2f}  {len(values):2}"
+        )
+    return "\n".join(rows)
+
+
+def as_json(samples: Samples) -> str:
+    """The same with every sample."""
+    return json.dumps(
+        {
+            "cores": len(os.sched_getaffinity(0)),
+            "qemu": qemu.version_text(),
+            "results": {
+                name: {"median": statistics.median(values), "samples": values}
+                for name, values in samples.items()
+            },
+        },
+        indent=2,
+    )
+
+
+@contextmanager
+def _timed(samples: Samples, name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    samples.setdefault(name, []).append(time.monotonic() - started)
+
+
+def _answered(machine: qemu.Machine, place: Lab) -> None:
+    port = machine.ssh_port(Deadline(30))
+    with Guest.connect(port, place.image.keys) as guest:
+        guest.check("true")
+
+
+def _boot(place: Lab, samples: Samples) -> None:
+    """boot_s: starting QEMU to the first SSH command's answer, without a template."""
+    spec = template.machine_spec(place.kernel, place.image, place.cache)
+    with (
+        place.cache.scratch("bench") as folder,
+        _timed(samples, "boot_s"),
+        qemu.booted(spec, folder, Deadline(template.BOOT_SECONDS)) as machine,
+    ):
+        _answered(machine, place)
+
+
+def _clone(place: Lab, samples: Samples) -> None:
+    """clone_s: a clone to running again; ready_s: to the first SSH command's answer."""
+    frozen = place.template()
+    with place.cache.scratch("bench") as folder:
+        started = time.monotonic()
+        with template.clone(frozen, folder) as clone:
+            samples.setdefault("clone_s", []).append(time.monotonic() - started)
+            clone.guest.check("true")
+            samples.setdefault("ready_s", []).append(time.monotonic() - started)
+            with _timed(samples, "command_s"):
+                clone.guest.check("true")
+
+
+def _touched(source: Path, folder: Path) -> Path:
+    """A copy of the module's folder that was never built."""
+    copy = folder / "module"
+    shutil.copytree(source, copy)
+    with (copy / "waitqueues.c").open("a") as stream:
+        stream.write(f"\n/* {time.time_ns()} */\n")
+    return copy
+
+
+def _build(place: Lab, samples: Samples) -> None:
+    """build_s: the module, its source touched."""
+    with place.cache.scratch("bench") as folder:
+        source = _touched(config.MODULE, folder)
+        with _timed(samples, "build_s"):
+            build.build(place.kernel, source, place.cache)
+
+
+def _whole(kernel: str, samples: Samples) -> None:
+    """test_vm_contract_s: `invoke test-vm` with the contract suite, its source touched."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = _touched(config.MODULE, Path(folder))
+        command = [str(Path(sys.executable).parent / "invoke"), "test-vm", "--kernel", kernel,
+                   "--module", str(source)]  # fmt: skip
+        with _timed(samples, "test_vm_contract_s"):
+            proc.run(command, deadline=Deadline(600), cwd=config.PROJECT)
+
+
+def _from_nothing(samples: Samples) -> None:
+    """from_nothing_s: `./bootstrap test-vm` with an empty cache and no virtual environment.
+
+    The system packages stay installed: taking them away is not for a benchmark to do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "clone"
+        proc.run(["git", "clone", "--quiet", str(config.PROJECT), str(copy)], deadline=Deadline(60))
+        environment = {**os.environ, "EUDYPTULA_CACHE": f"{folder}/cache"}
+        with _timed(samples, "from_nothing_s"):
+            proc.run(["./bootstrap", "test-vm"], deadline=Deadline(900), cwd=copy, env=environment)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `invoke build`, `test-vm`, `test` and `clean` do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import build as builds
+from harness import config, lab, proc, qemu
+from harness.cache import Cache
+from harness.errors import InputError
+from harness.lab import Lab
+
+log = logging.getLogger(__name__)
+
+BUILD = config.PROJECT / "build"
+UNIT = "tests/unit"
+CONTRACT = "tests/vm/contract"
+VM = "tests/vm"
+
+
+def build(kernels: str | None, source: Path) -> None:
+    """Build for each kernel; the modules land in build/KERNEL/."""
+    builds.check_source(source)
+    matrix = config.load()
+    cache = Cache()
+    for spec in matrix.select(kernels):
+        place = lab.prepare(spec, matrix, cache)
+        module = place.build(source)
+        for warning in module.warnings:
+            log.warning("%s", warning)
+        target = BUILD / spec.name
+        target.mkdir(parents=True, exist_ok=True)
+        fresh = target / f".{module.ko.name}.{os.getpid()}"
+        shutil.copyfile(module.ko, fresh)
+        fresh.replace(target / module.ko.name)
+        shown = os.path.relpath(target / module.ko.name)
+        log.info("built %s for %s", shown, place.kernel.release)
+
+
+def test_vm(
+    kernels: str | None, source: Path, expression: str | None, jobs: int | None, verbose: bool
+) -> int:
+    """Test the module on each kernel; 0 only if every one is green."""
+    builds.check_source(source)
+    qemu.check_version()
+    matrix = config.load()
+    cache = Cache()
+    worst = 0
+    specs = matrix.select(kernels)
+    own = source.resolve() == config.MODULE.resolve()
+    if not own:
+        log.info("testing %s against the contract (%s); tests/vm/module is about module/ only",
+                 source, CONTRACT)  # fmt: skip
+    for spec in specs:
+        started = time.monotonic()
+        place = lab.prepare(spec, matrix, cache)
+        module = place.build(source)
+        for warning in module.warnings:
+            log.warning("%s", warning)
+        place.template()
+        log.info("kernel %s: %s, ready after %.1f s", spec.name, place.kernel.release,
+                 time.monotonic() - started)  # fmt: skip
+        options = [f"--kernel={spec.name}", f"--module={source.resolve()}"]
+        if expression:
+            options += ["-k", expression]
+        count = jobs if jobs is not None else default_jobs(place)
+        if count > 1:
+            options += ["-n", str(count)]
+        worst = max(worst, pytest([VM if own else CONTRACT, *options], verbose))
+    return worst
+
+
+def test(
+    kernels: str | None, source: Path, expression: str | None, jobs: int | None, verbose: bool
+) -> int:
+    """The unit tests, then the machine tests; both run even if the first are red."""
+    chosen = ["-k", expression] if expression else []
+    unit = pytest([UNIT, *chosen], verbose, empty_is_red=not expression)
+    return max(unit, test_vm(kernels, source, expression, jobs, verbose))
+
+
+def pytest(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True) -> int:
+    """Run pytest in a process of its own: its exit status, and never 0 for no tests."""
+    command = [sys.executable, "-m", "pytest", *arguments, *(["-v"] if verbose else [])]
+    process = proc.popen(command, stdin=None, stdout=None, stderr=None, cwd=config.PROJECT)
+    try:
+        status = process.wait()
+    except BaseException:
+        # Ask first: pytest's own clean-up removes machines and temporary folders.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            proc.kill(process)
+        raise
+    if status == 5:  # pytest: no tests were collected
+        if not empty_is_red:
+            return 0
+        raise InputError("no test matches, so nothing was tested", hint="see --filter")
+    return status
+
+
+def default_jobs(_: Lab) -> int:
+    """As many tests at a time as there are cores, if each can have a machine's memory."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, proc.available_memory_mib() // 1024))
+
+
+def clean(cache: Cache) -> None:
+    """Remove every entry of the cache that nobody uses, and build/."""
+    freed = 0
+    for stored in cache.stored():
+        if cache.remove(stored.entry):
+            freed += stored.size
+        else:
+            log.info("%s %s is in use by another run; left", stored.entry.kind, stored.entry.label)
+    for answer in cache.root.glob("kvm-*"):
+        answer.unlink()
+    if BUILD.exists():
+        shutil.rmtree(BUILD)
+    log.info("%s: %.0f MiB freed", cache.root, freed / (1 << 20))

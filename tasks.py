@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tasks of `invoke`. Each parses its options and calls one function of harness/."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from harness import bench as benchmark
+from harness import checks, config, runs
+from harness import doctor as host
+from harness import shell as interactive
+from harness.cache import Cache
+from harness.errors import HarnessError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The options that several tasks have, spelt and explained the same everywhere.
+HELP = {
+    "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default)",
+    "module": "DIR: the module's folder, with a Kbuild file (default: module/)",
+    "filter": "EXPR: only tests that match, as pytest -k takes it",
+    "jobs": "N: tests at a time (default: what cores and memory allow)",
+    "verbose": "say more",
+    "json": "print JSON",
+}
+
+
+def _help(*names: str, **more: str) -> dict[str, str]:
+    return {name: HELP[name] for name in names} | more
+
+
+def _explained(function: F) -> F:
+    """Turn the harness's errors into their sentences and an exit status."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        level = logging.DEBUG if kwargs.get("verbose") else logging.INFO
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        logging.getLogger("harness").setLevel(level)
+        try:
+            status = function(*args, **kwargs)
+        except HarnessError as error:
+            print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+            sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            print("\ninterrupted; nothing was left running", file=sys.stderr)
+            sys.exit(130)
+        if status:
+            sys.exit(status)
+        return None
+
+    return wrapper  # type: ignore[return-value]  # same arguments, no result
+
+
+@task(help=_help("kernel", "module", "verbose"))
+@_explained
+def build(
+    _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
+) -> None:
+    """Build the module for a kernel, into build/KERNEL/."""
+    runs.build(kernel, _folder(module))
+
+
+@task(name="test-vm", help=_help("kernel", "module", "filter", "jobs", "verbose"))
+@_explained
+def test_vm(
+    _: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    filter: str | None = None,  # noqa: A002  # the option's name
+    jobs: int | None = None,
+    verbose: bool = False,
+) -> int:
+    """Build the module, boot the kernel, and test the one in the other over SSH."""
+    return runs.test_vm(kernel, _folder(module), filter, jobs, verbose)
+
+
+@task(help=_help("kernel", "module", "filter", "jobs", "verbose"))
+@_explained
+def test(
+    _: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    filter: str | None = None,  # noqa: A002
+    jobs: int | None = None,
+    verbose: bool = False,
+) -> int:
+    """Everything: the tests without a machine, then those in one."""
+    return runs.test(kernel, _folder(module), filter, jobs, verbose)
+
+
+@task(help=_help("kernel", "module", "verbose"))
+@_explained
+def shell(
+    _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
+) -> int:
+    """Open a prompt in a booted guest, with the module loaded."""
+    return interactive.run(kernel, _folder(module))
+
+
+@task(help=_help("json"))
+@_explained
+def doctor(_: Context, json: bool = False) -> int:
+    """Say what this host has and lacks, and the one command that mends it."""
+    return host.run(json)
+
+
+@task(help=_help("kernel", "module", "verbose"))
+@_explained
+def check(
+    _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
+) -> int:
+    """Check the sources: ruff, mypy, checkpatch, W=1, sparse, spelling."""
+    return checks.run(kernel, _folder(module))
+
+
+@task(
+    help=_help(
+        "kernel", "json", "verbose", rounds="N: how often each stage is measured",
+        scratch="also ./bootstrap test-vm in a fresh clone with an empty cache",
+    )
+)  # fmt: skip
+@_explained
+def bench(
+    _: Context,
+    kernel: str | None = None,
+    json: bool = False,
+    rounds: int = 5,
+    scratch: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Measure each stage on this host: medians and spread."""
+    benchmark.run(kernel, json=json, rounds=rounds, scratch=scratch)
+
+
+@task(help=_help("verbose"))
+@_explained
+def clean(_: Context, verbose: bool = False) -> None:
+    """Empty the cache and remove build/, except what another run is using."""
+    runs.clean(Cache())
+
+
+def _folder(module: str | None) -> Path:
+    return config.MODULE if module is None else Path(module)
+
+
+# Colours are for people: pytest and ruff see a terminal through these.
+os.environ.setdefault("PYTHONUNBUFFERED", "1")
