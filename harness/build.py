@@ -26,13 +26,14 @@ class Module:
     """A module that was built for one kernel.
 
     ``ko`` is the file, ``name`` what lsmod calls it, ``warnings`` the compiler's lines,
-    ``vermagic`` and ``depends`` what modinfo says.
+    ``vermagic`` and ``depends`` what modinfo says; ``digest`` stands for what it was made of.
     """
 
     name: str
     ko: Path
     source: Path
     kernel: Kernel
+    digest: str
     warnings: tuple[str, ...]
     vermagic: str
     depends: tuple[str, ...]
@@ -70,6 +71,7 @@ def build(
         ko=objects[0],
         source=source,
         kernel=kernel,
+        digest=entry.digest,
         warnings=tuple(warnings_in((entry.path / "build.log").read_text(errors="replace"))),
         vermagic=info.get("vermagic", ""),
         depends=tuple(name for name in info.get("depends", "").split(",") if name),

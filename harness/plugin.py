@@ -9,7 +9,7 @@ say counts as much as what the test asserted.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from harness.guest import Guest
 from harness.lab import Lab
 from harness.proc import Deadline
 from harness.qemu import printable
-from harness.template import Clone
+from harness.template import Clone, Template
 from harness.verdict import Evidence, Problem
 
 MARK_SECONDS = 20.0
@@ -88,15 +88,28 @@ def module(request: pytest.FixtureRequest, lab: Lab) -> Module:
 
 
 @pytest.fixture
-def machine(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Clone]:
-    """A freshly booted machine of this test's own."""
+def template(request: pytest.FixtureRequest, lab: Lab) -> Template:
+    """The frozen machine of the shape that this test asks for."""
     marker = request.node.get_closest_marker("machine")
-    template = lab.template(**(marker.kwargs if marker else {}))
-    with ExitStack() as stack:
-        folder = stack.enter_context(lab.cache.scratch("test"))
-        clone = stack.enter_context(templates.clone(template, folder))
+    return lab.template(**(marker.kwargs if marker else {}))
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, lab: Lab, template: Template) -> Iterator[Clone]:
+    """A freshly booted machine of this test's own."""
+    with _watched(request.node, lab, template) as clone:
+        yield clone
+
+
+@contextmanager
+def _watched(item: pytest.Item, lab: Lab, template: Template) -> Iterator[Clone]:
+    """A clone whose kernel's log and taint count for the test ``item``."""
+    with (
+        lab.cache.scratch("test") as folder,
+        templates.clone(template, folder) as clone,
+    ):
         taint = clone.machine.mark(Deadline(MARK_SECONDS))
-        request.node.stash.setdefault(_WATCHED, []).append(Watched(clone, taint))
+        item.stash.setdefault(_WATCHED, []).append(Watched(clone, taint))
         yield clone
 
 
@@ -107,17 +120,32 @@ def guest(machine: Clone) -> Guest:
 
 
 @pytest.fixture
-def loaded(guest: Guest, module: Module) -> Guest:
+def loaded(
+    request: pytest.FixtureRequest, lab: Lab, template: Template, module: Module
+) -> Iterator[Guest]:
     """A fresh guest in which the module under test has just been loaded."""
-    load(guest, module)
-    return guest
+    with _watched(request.node, lab, loaded_template(lab, template, module)) as clone:
+        yield clone.guest
 
 
 def load(guest: Guest, module: Module) -> None:
-    """Load a module that was built on the host."""
+    """Load a module that was built on the host; its file stays in /root."""
     target = f"/root/{module.ko.name}"
     guest.put(module.ko, target)
     guest.check(f"insmod {target}")
+
+
+def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
+    """``base`` with the module loaded; loading it must not upset the kernel."""
+
+    def set_up(clone: Clone) -> None:
+        taint = clone.machine.mark(Deadline(MARK_SECONDS))
+        load(clone.guest, module)
+        problems = verdict.judge(_evidence(Watched(clone, taint)))
+        if problems:
+            raise KernelProblem(list(problems))
+
+    return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
 
 # -- verdicts ----------------------------------------------------------------------

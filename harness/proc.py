@@ -159,33 +159,40 @@ def run(
     return done
 
 
-def failure(done: Completed, log: Path | None = None) -> HarnessError:
-    """The error for a command that failed, of the class that its output shows."""
+def failure(done: Completed, log: Path | None = None, *, doing: str = "") -> HarnessError:
+    """The error for a command that failed, of the class that its output shows.
+
+    ``doing`` says what it was for, and begins the sentence instead of the program's name.
+    """
+    doing = doing or f"{done.argv[0]} failed"
     output = done.stdout + done.stderr
     tail = "\n".join(output.splitlines()[-TAIL_LINES:])
     if done.status == 127 and "not found" in done.stderr:
         return MissingToolError(
             f"{done.argv[0]} is not installed", hint="`invoke doctor` says how to install it"
         )
-    if "No space left on device" in output or "Disk quota exceeded" in output:
+    if any(sign in output for sign in _SPACE_SIGNS):
         return SpaceError(
-            f"{done.argv[0]} failed: no space left on the device",
+            f"{doing}: no space left on the device",
             tail=tail,
             log=log,
             hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
         )
     if any(sign in output for sign in _NETWORK_SIGNS):
         return NetworkError(
-            f"{done.argv[0]} could not reach a package mirror",
+            f"{doing}: no package mirror could be reached",
             tail=tail,
             log=log,
             hint="check the network; what is cached already works without one",
         )
-    return CommandError(
-        f"{done.argv[0]} failed", command=done.argv, status=done.status, tail=tail, log=log
-    )
+    return CommandError(doing, command=done.argv, status=done.status, tail=tail, log=log)
 
 
+_SPACE_SIGNS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "You don't have enough free space",  # apt, before it downloads
+)
 # What apt says when a mirror cannot be reached (apt-pkg/acquire and its http method).
 _NETWORK_SIGNS = (
     "Temporary failure resolving",

@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -133,8 +133,12 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
 
 
 def shape(spec: MachineSpec) -> list[str]:
-    """What of a machine must be the same for a frozen state to fit it."""
-    return [*argv(spec, Wiring(Path("console")))[1:], version_text()]
+    """What of a machine must be the same for a frozen state to fit it.
+
+    Kernel and initramfs count by their content, which is not for this to look at.
+    """
+    anywhere = replace(spec, kernel=Path("kernel"), initrd=Path("initrd"))
+    return [*argv(anywhere, Wiring(Path("console")))[1:], version_text()]
 
 
 def _escaped(path: Path) -> str:
@@ -298,18 +302,18 @@ class Machine:
         except QMPError as error:
             raise self._died(f"QEMU is gone (at {command})") from error
 
-    def await_event(self, test: EventTest, deadline: Deadline, what: str) -> Message:
-        """The first event, past ones included, for which ``test`` holds.
+    def await_event(self, since: int, test: EventTest, deadline: Deadline, what: str) -> Message:
+        """The first event for which ``test`` holds, of ``events[since:]`` and those to come.
 
         Raises ``MachineError`` when QEMU ends first or time is up.
         """
-        event = _loop().call(self._unless_gone(self._event(test)), deadline, what)
+        event = _loop().call(self._unless_gone(self._event(since, test)), deadline, what)
         if event is None:
             raise self._died(f"QEMU ended while {what}")
         return event
 
-    async def _event(self, test: EventTest) -> Message:
-        for event in self.events:
+    async def _event(self, since: int, test: EventTest) -> Message:
+        for event in self.events[since:]:
             if test(event):
                 return event
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -352,7 +356,7 @@ class Machine:
         """The next line from vm/agent, or "" when QEMU ends or the guest panics first."""
         assert self._reader is not None
         line = asyncio.ensure_future(self._reader.readline())
-        panic = asyncio.ensure_future(self._event(_is_panic))
+        panic = asyncio.ensure_future(self._event(0, _is_panic))
         gone = asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait([line, panic, gone], return_when=asyncio.FIRST_COMPLETED)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import proc
 from harness.cache import Cache, Entry
-from harness.errors import CommandError, HostError, InputError
+from harness.errors import HostError, InputError
 from harness.proc import Deadline
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -104,11 +104,7 @@ def run(
     if done.status != 0 and fault is not None:
         raise fault
     if check and done.status != 0:
-        error = proc.failure(done, log)
-        if isinstance(error, CommandError):
-            error.what = f"{argv[0]} failed"
-            error.command = tuple(argv)
-        raise error
+        raise proc.failure(replace(done, argv=tuple(argv)), log)
     return done
 
 
@@ -193,6 +189,9 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
         # Nothing of the packages is run, so that no privileges are needed and the
         # tree belongs to whoever asked for it.
         "--mode=chrootless",
+        # From 1.5 on it refuses this mode to root, because maintainer scripts would run
+        # outside the tree. The extract variant runs none.
+        "--skip=check/chrootless",
         "--variant=extract",
         "--architectures=amd64",
         f"--include={','.join(packages)}",
@@ -208,8 +207,7 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
         fault = namespace_fault(done.stdout)
         if fault is not None:
             raise fault
-        error = proc.failure(done, None)
-        error.what = f"unpacking packages of Debian {suite} failed"
+        error = proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
         if "does not have a Release file" in done.stdout:
             error = InputError(
                 f"the mirror has no suite named {suite}",

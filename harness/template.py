@@ -16,17 +16,18 @@ import json
 import logging
 import secrets
 import shlex
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qemu.qmp import Message
 
-from harness import qemu
+from harness import proc, qemu
 from harness.cache import Cache, Entry
-from harness.errors import MachineError
+from harness.errors import MachineError, SpaceError
 from harness.guest import Guest
 from harness.image import GuestImage, Keys
 from harness.kernel import Kernel
@@ -76,8 +77,6 @@ def prepare(
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
     spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
-    # The paths of kernel and initramfs are those of cache entries, so they change with
-    # the content; what else shapes the machine is in QEMU's command line.
     key = {"recipe": 1, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",
@@ -90,8 +89,30 @@ def prepare(
     return Template(spec, image.keys, entry, facts["boot_seconds"])
 
 
+def derive(
+    base: Template,
+    label: str,
+    key: Mapping[str, object],
+    set_up: Callable[[Clone], None],
+    cache: Cache,
+) -> Template:
+    """A template in which ``set_up`` has been done to a clone of ``base``, so that it is
+    paid for once.
+
+    ``key`` stands for all that ``set_up`` depends on. What it raises passes through.
+    """
+    entry = cache.get(
+        "template",
+        f"{base.entry.label}-{label}",
+        {"recipe": 1, "base": base.entry.digest, "key": dict(key)},
+        lambda folder: _freeze_again(base, folder, set_up),
+    )
+    return replace(base, entry=entry)
+
+
 def _freeze(spec: MachineSpec, folder: Path) -> None:
     """Boot a machine whose memory is a file, stop it, and save the rest of its state."""
+    _check_space(spec, folder)
     deadline = Deadline(BOOT_SECONDS)
     started = time.monotonic()
     with Machine(spec, folder) as machine:
@@ -99,11 +120,56 @@ def _freeze(spec: MachineSpec, folder: Path) -> None:
         machine.await_control("ready", deadline)
         boot_seconds = time.monotonic() - started
         _capabilities(machine, deadline)
-        machine.execute("stop", deadline)
-        machine.execute("migrate", deadline, uri=_file_uri("cat >", folder / "state"))
-        _await_migration(machine, deadline)
-        machine.quit(deadline)
+        _save(machine, folder, deadline)
     (folder / "facts.json").write_text(json.dumps({"boot_seconds": boot_seconds}))
+
+
+def _freeze_again(base: Template, folder: Path, set_up: Callable[[Clone], None]) -> None:
+    """Wake a copy of a template that writes to its own memory file, change it, freeze it."""
+    _check_space(base.spec, folder)
+    deadline = Deadline(BOOT_SECONDS)
+    memory = folder / "memory"
+    copy = ["cp", "--reflink=auto", "--sparse=always", str(base.memory), str(memory)]
+    proc.run(copy, deadline=deadline)
+    with Machine(base.spec, folder) as machine:
+        _wake(machine, base, deadline, memory=memory, share=True)
+        with Clone(machine, base.keys) as running:
+            set_up(running)
+        # SSH does not survive a freeze; its server is to have noticed that it was closed.
+        machine.order("settle", "settled", deadline)
+        _save(machine, folder, deadline)
+
+
+def _check_space(spec: MachineSpec, folder: Path) -> None:
+    """QEMU does not survive a full disk behind its memory, and cannot say why."""
+    if shutil.disk_usage(folder).free < spec.memory_mib << 20:
+        raise SpaceError(
+            f"no space left for a machine's memory ({spec.memory_mib} MiB) in {folder.parent}",
+            hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+        )
+
+
+def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
+    """Stop the machine and write all of its state but the memory, which is a file already."""
+    machine.execute("stop", deadline)
+    since = len(machine.events)
+    machine.execute("migrate", deadline, uri=_file_uri("cat >", folder / "state"))
+    _await_migration(machine, since, deadline)
+    machine.quit(deadline)
+
+
+def _wake(
+    machine: Machine, template: Template, deadline: Deadline, *, memory: Path, share: bool = False
+) -> None:
+    """Start a machine where the template was frozen, with the right time."""
+    machine.start(deadline, memory=memory, share=share, incoming=True)
+    _capabilities(machine, deadline)
+    machine.execute("migrate-incoming", deadline, uri=_file_uri("cat", template.state))
+    _await_migration(machine, 0, deadline)
+    machine.execute("cont", deadline)
+    # The clock stands where the template was frozen, and all clones would draw the
+    # same random numbers: vm/agent mends both.
+    machine.order(f"wake {time.time():.6f} {secrets.token_hex(32)}", "awake", deadline)
 
 
 @contextmanager
@@ -111,14 +177,7 @@ def clone(template: Template, folder: Path, deadline: Deadline | None = None) ->
     """A machine that goes on where the template was frozen, with the right time."""
     deadline = deadline or Deadline(CLONE_SECONDS)
     with Machine(template.spec, folder) as machine:
-        machine.start(deadline, memory=template.memory, incoming=True)
-        _capabilities(machine, deadline)
-        machine.execute("migrate-incoming", deadline, uri=_file_uri("cat", template.state))
-        _await_migration(machine, deadline)
-        machine.execute("cont", deadline)
-        # The clock stands where the template was frozen, and all clones would draw the
-        # same random numbers: vm/agent mends both.
-        machine.order(f"wake {time.time():.6f} {secrets.token_hex(32)}", "awake", deadline)
+        _wake(machine, template, deadline, memory=template.memory)
         with Clone(machine, template.keys) as running:
             yield running
 
@@ -152,8 +211,9 @@ def _capabilities(machine: Machine, deadline: Deadline) -> None:
     machine.execute("migrate-set-capabilities", deadline, capabilities=wanted)
 
 
-def _await_migration(machine: Machine, deadline: Deadline) -> None:
+def _await_migration(machine: Machine, since: int, deadline: Deadline) -> None:
     event = machine.await_event(
+        since,
         lambda event: event["event"] == "MIGRATION" and _status(event) in ("completed", "failed"),
         deadline,
         "saving or loading the machine's state",

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Nothing is left running: not after Ctrl-C, not after kill -9, not beside another run."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.lab import Lab
+
+SECONDS = 120.0
+TRIAL = "tests/vm/contract/test_contract.py::test_thread_sleeps_interruptibly_and_costs_nothing"
+
+
+@contextmanager
+def trial(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of one machine test, in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TRIAL]
+    command.append(f"--kernel={lab.kernel.name}")
+    with subprocess.Popen(
+        command, cwd=config.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below ``pid``."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def machine_of(process: subprocess.Popen[bytes]) -> int:
+    """The pid of the QEMU that a run has started, once there is one."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        assert process.poll() is None, "the run ended before it had a machine"
+        for pid in descendants(process.pid):
+            try:
+                # A clone, and not the `qemu-system-x86_64 --version` before it.
+                if b"-incoming" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return pid
+            except OSError:
+                continue  # it ended meanwhile
+        time.sleep(0.01)  # the kernel has no event for a grandchild
+    raise AssertionError("no machine was started")
+
+
+def gone(pidfd: int) -> bool:
+    """Whether the process ends within the time that a loaded host may need for it."""
+    return bool(select.select([pidfd], [], [], SECONDS)[0])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_machine_ends_with_the_harness(lab: Lab, sent: signal.Signals) -> None:
+    """QEMU dies with a run that is killed, terminated or interrupted."""
+    lab.template()
+    with trial(lab) as process:
+        machine = os.pidfd_open(machine_of(process))
+        process.send_signal(sent)
+        process.wait(SECONDS)
+        assert gone(machine)
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(lab: Lab) -> None:
+    """The same test in two runs at the same time is green in both."""
+    lab.template()
+    with trial(lab) as one, trial(lab) as two:
+        said = [process.communicate(timeout=SECONDS)[0].decode() for process in (one, two)]
+        assert [(one.returncode, two.returncode), said] == [(0, 0), said]
+
+
+def test_the_next_run_removes_what_a_killed_one_left(lab: Lab) -> None:
+    """The scratch folder of a killed run is gone once another run has begun."""
+    lab.template()
+    with trial(lab) as process:
+        machine_of(process)
+        left = [
+            folder
+            for folder in (lab.cache.root / "tmp").iterdir()
+            if f"-{process.pid}-" in folder.name
+        ]
+        assert left
+        process.kill()
+        process.wait(SECONDS)
+    with trial(lab) as process:
+        process.communicate(timeout=SECONDS)
+    assert [folder for folder in left if folder.exists()] == []
