@@ -78,12 +78,16 @@ def digest_of(key: Mapping[str, object]) -> str:
 
 
 def digest_of_tree(root: Path) -> str:
-    """A digest of the names, modes and contents of all files below ``root``."""
+    """A digest of the names, modes and contents of all files below ``root``.
+
+    What a symbolic link leads to counts, not where it leads.
+    """
     whole = hashlib.sha256()
-    for path in sorted(_files(root)):
+    for path in sorted(_files(root, follow=True)):
         name = path.relative_to(root).as_posix()
-        whole.update(f"{name}\0{path.lstat().st_mode:o}\0".encode())
-        whole.update(_content(path).encode())
+        target = path.resolve()
+        if target.is_file():
+            whole.update(f"{name}\0{target.stat().st_mode:o}\0{_content(target)}".encode())
     return whole.hexdigest()
 
 
@@ -150,7 +154,7 @@ class Cache:
                 data = json.loads(path.read_text())
                 entry = Entry(data["kind"], data["label"], path.parent.name[-16:], path.parent)
                 found.append(Stored(entry, _allocated(path.parent), data["made"], data["key"]))
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 continue  # being removed, or damaged: its next use will find out
         return sorted(found, key=lambda stored: stored.made)
 
@@ -263,8 +267,8 @@ class Cache:
             lock.unlink(missing_ok=True)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
+def _files(root: Path, *, follow: bool = False) -> Iterator[Path]:
+    for folder, _, names in os.walk(root, followlinks=follow):
         for name in names:
             yield Path(folder, name)
 
@@ -301,23 +305,23 @@ def _damage(root: Path) -> str | None:
     manifest = root / MANIFEST
     try:
         data = json.loads(manifest.read_text())
-        recorded: dict[str, list[object]] = data["files"]
-    except (OSError, ValueError, KeyError):
+        recorded = {name: (*stamp, digest) for name, (*stamp, digest) in data["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
     prefix = f"{root}{os.sep}"
     moved = False
-    for name, (size, mtime, ctime, digest) in recorded.items():
+    for name, (size, *times, digest) in recorded.items():
         try:
             stamp = _stamp(prefix + name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
-        if stamp == (size, mtime, ctime):
+        if stamp == (size, *times):
             continue
         if stamp[0] != size:
             return f"{name} has {stamp[0]} bytes instead of {size}"
         if _content(root / name) != digest:
             return f"the content of {name} has changed"
-        recorded[name] = [*stamp, digest]
+        data["files"][name] = [*stamp, digest]
         moved = True
     if moved:
         fresh = manifest.with_suffix(".new")
@@ -355,7 +359,7 @@ def _explain(root: Path) -> Iterator[None]:
                 hint="free some space (`invoke clean` empties the cache), "
                 "or point EUDYPTULA_CACHE to a folder on a larger disk",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise HostError(
                 f"the cache in {root} cannot be written: {error}",
                 hint="point EUDYPTULA_CACHE to a folder that you may write to",

@@ -32,8 +32,9 @@ _GRACE_SECONDS = 1.0
 class Result:
     """A command that has ended in the guest.
 
-    ``status`` is its exit status; 128 + N if signal N ended it. ``seconds`` is how long
-    it took as seen from the host.
+    ``status`` is its exit status as the shell has it in ``$?``: 128 + N if signal N ended
+    it; -1 if a signal ended the shell itself. ``seconds`` is how long it took as seen from
+    the host.
     """
 
     command: str
@@ -132,10 +133,12 @@ class Guest:
         if user != "root":
             quoted = shlex.quote(command)
             group = f'"$(id -g {user})"'
-            command = f"exec setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
+            command = f"setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
         try:
             channel = self._transport.open_session(timeout=CONNECT_SECONDS)
-            channel.exec_command(command)
+            # The last line keeps the shell from becoming its last command: it is to live and
+            # tell how that ended, since SSH's word for death by a signal has no number.
+            channel.exec_command(f"{command}\nexit $?")
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
         return Running(command, channel)
@@ -241,7 +244,7 @@ class Running:
         while not self._ended():
             self._pump(deadline)
         status = self._channel.recv_exit_status()
-        if status == -1:
+        if status == -1 and not self._channel.eof_received:
             raise GuestLost(
                 f"the connection to the guest broke during `{self.command}`",
                 tail=self._errors.decode(errors="replace"),
@@ -286,7 +289,9 @@ class Running:
             if not readable:
                 channel.close()
         else:
-            select.select([channel.fileno()], [], [], deadline.left)
+            # paramiko's descriptor tells of data and of the end, but not of an exit status
+            # that comes while the streams stay open; hence the short rounds.
+            select.select([channel.fileno()], [], [], min(deadline.left, 0.05))
             if deadline.expired:
                 self._timeout(deadline)
 

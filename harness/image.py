@@ -221,7 +221,7 @@ def dependencies(modules_dep: str, wanted: tuple[str, ...]) -> list[str]:
     A name that the index does not have is built in, or this kernel does without it.
     """
     needed: dict[str, None] = {}
-    names = set(wanted)
+    names = {_module_name(name) for name in wanted}
     for line in modules_dep.splitlines():
         file, _, others = line.partition(":")
         if _module_name(file) in names:

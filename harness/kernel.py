@@ -8,6 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -136,15 +137,19 @@ def payload(image: bytes) -> bytes | None:
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (sectors + 1) * 512 + offset
     packed = image[start : start + length]
+    unpacker: Any
     try:
         if packed.startswith(b"\x28\xb5\x2f\xfd"):
-            elf = zstandard.ZstdDecompressor().decompressobj().decompress(packed[:-4])
+            unpacker = zstandard.ZstdDecompressor().decompressobj()
+            elf = unpacker.decompress(packed[:-4])
         elif packed.startswith(b"\xfd7zXZ\x00"):
-            elf = lzma.LZMADecompressor().decompress(packed)
+            unpacker = lzma.LZMADecompressor()
+            elf = unpacker.decompress(packed)
         elif packed.startswith(b"\x1f\x8b"):
-            elf = zlib.decompressobj(wbits=31).decompress(packed)
+            unpacker = zlib.decompressobj(wbits=31)
+            elf = unpacker.decompress(packed)
         else:
             return None
     except (zstandard.ZstdError, lzma.LZMAError, zlib.error):
         return None
-    return elf if elf.startswith(b"\x7fELF") else None
+    return elf if unpacker.eof and elf.startswith(b"\x7fELF") else None

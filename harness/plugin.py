@@ -9,27 +9,26 @@ say counts as much as what the test asserted.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 from harness import config as matrix_config
 from harness import lab as labs
+from harness import pool, verdict
 from harness import template as templates
-from harness import verdict
 from harness.build import Module
 from harness.cache import Cache
 from harness.errors import HarnessError, MachineError
 from harness.guest import Guest
 from harness.lab import Lab
+from harness.pool import Fresh, Pool
 from harness.proc import Deadline
-from harness.qemu import printable
+from harness.qemu import Machine, printable
 from harness.template import Clone, Template
 from harness.verdict import Evidence, Problem
-
-MARK_SECONDS = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,15 +52,51 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@dataclass
-class Watched:
-    """A clone that belongs to a test, with what its taint was when it was made."""
+_FRESH = pytest.StashKey[list[Fresh]]()
+_NEXT = pytest.StashKey["pytest.Item | None"]()
+_SUPPLY = pytest.StashKey["Supply"]()
 
-    clone: Clone
-    taint: int
+# The shape of a test's machine (the marker's arguments), and whether the module is loaded.
+Wanted = tuple[tuple[tuple[str, object], ...], bool]
 
 
-_WATCHED = pytest.StashKey[list[Watched]]()
+class Supply:
+    """Where the tests' machines come from."""
+
+    def __init__(self, lab: Lab, source: Path) -> None:
+        self.lab = lab
+        self.pool = Pool()
+        self._source = source
+
+    @cached_property
+    def module(self) -> Module:
+        """The module under test."""
+        return self.lab.build(self._source)
+
+    def wanted(self, item: pytest.Item) -> Wanted | None:
+        """What kind of machine a test asks for by its fixtures and its marker."""
+        fixtures = getattr(item, "fixturenames", ())
+        if "machine" not in fixtures:
+            return None
+        marker = item.get_closest_marker("machine")
+        return tuple(sorted(marker.kwargs.items())) if marker else (), "loaded" in fixtures
+
+    def take(self, wanted: Wanted) -> Fresh:
+        """A machine of that kind that nobody has used."""
+        return self.pool.take(wanted, lambda: self._make(wanted))
+
+    def prepare(self, item: pytest.Item | None) -> None:
+        """Begin to make the machine of the test that comes next."""
+        wanted = self.wanted(item) if item else None
+        if wanted:
+            self.pool.prepare(wanted, lambda: self._make(wanted))
+
+    def _make(self, wanted: Wanted) -> Fresh:
+        shape, loaded = wanted
+        template = self.lab.template(**dict(shape))  # type: ignore[arg-type]  # a marker's
+        if loaded:
+            template = loaded_template(self.lab, template, self.module)
+        return pool.fresh(template, self.lab.cache)
 
 
 # -- fixtures ----------------------------------------------------------------------
@@ -82,35 +117,34 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def module(request: pytest.FixtureRequest, lab: Lab) -> Module:
+def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Supply]:
+    """Where the tests' machines come from."""
+    supply = Supply(lab, Path(request.config.getoption("--module")))
+    request.config.stash[_SUPPLY] = supply
+    try:
+        yield supply
+    finally:
+        del request.config.stash[_SUPPLY]
+        supply.pool.close()
+
+
+@pytest.fixture(scope="session")
+def module(supply: Supply) -> Module:
     """The module under test, built for the kernel under test."""
-    return lab.build(Path(request.config.getoption("--module")))
+    return supply.module
 
 
 @pytest.fixture
-def template(request: pytest.FixtureRequest, lab: Lab) -> Template:
-    """The frozen machine of the shape that this test asks for."""
-    marker = request.node.get_closest_marker("machine")
-    return lab.template(**(marker.kwargs if marker else {}))
-
-
-@pytest.fixture
-def machine(request: pytest.FixtureRequest, lab: Lab, template: Template) -> Iterator[Clone]:
-    """A freshly booted machine of this test's own."""
-    with _watched(request.node, lab, template) as clone:
-        yield clone
-
-
-@contextmanager
-def _watched(item: pytest.Item, lab: Lab, template: Template) -> Iterator[Clone]:
-    """A clone whose kernel's log and taint count for the test ``item``."""
-    with (
-        lab.cache.scratch("test") as folder,
-        templates.clone(template, folder) as clone,
-    ):
-        taint = clone.machine.mark(Deadline(MARK_SECONDS))
-        item.stash.setdefault(_WATCHED, []).append(Watched(clone, taint))
-        yield clone
+def machine(request: pytest.FixtureRequest, supply: Supply) -> Iterator[Clone]:
+    """The freshly booted machine of this test's own."""
+    wanted = supply.wanted(request.node)
+    assert wanted is not None  # this fixture is one of the test's
+    fresh = supply.take(wanted)
+    try:
+        request.node.stash.setdefault(_FRESH, []).append(fresh)
+        yield fresh.clone
+    finally:
+        fresh.close()
 
 
 @pytest.fixture
@@ -120,12 +154,9 @@ def guest(machine: Clone) -> Guest:
 
 
 @pytest.fixture
-def loaded(
-    request: pytest.FixtureRequest, lab: Lab, template: Template, module: Module
-) -> Iterator[Guest]:
-    """A fresh guest in which the module under test has just been loaded."""
-    with _watched(request.node, lab, loaded_template(lab, template, module)) as clone:
-        yield clone.guest
+def loaded(guest: Guest) -> Guest:
+    """The test's fresh guest, in which the module under test has just been loaded."""
+    return guest  # `machine` has seen this fixture's name and has cloned the right template
 
 
 def load(guest: Guest, module: Module) -> None:
@@ -139,9 +170,9 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
     """``base`` with the module loaded; loading it must not upset the kernel."""
 
     def set_up(clone: Clone) -> None:
-        taint = clone.machine.mark(Deadline(MARK_SECONDS))
+        taint = clone.machine.mark(Deadline(pool.MARK_SECONDS))
         load(clone.guest, module)
-        problems = verdict.judge(_evidence(Watched(clone, taint)))
+        problems = verdict.judge(_evidence(clone.machine, taint))
         if problems:
             raise KernelProblem(list(problems))
 
@@ -162,10 +193,18 @@ class KernelProblem(AssertionError):
         super().__init__("\n".join(lines))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.stash[_NEXT] = nextitem
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """After the test's own verdict, its machines'."""
+    """After the test's own verdict, its machine's; meanwhile, the next test's machine."""
     __tracebackhide__ = True
+    supply = item.config.stash.get(_SUPPLY, None)
+    if supply:
+        supply.prepare(item.stash[_NEXT])
     failure: BaseException | None = None
     result = None
     try:
@@ -173,11 +212,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     except (Exception, pytest.fail.Exception) as error:
         failure = error
     problems: list[Problem] = []
-    for watched in item.stash.get(_WATCHED, []):
-        problems += verdict.judge(_evidence(watched))
+    for fresh in item.stash.get(_FRESH, []):
+        machine = fresh.clone.machine
+        problems += verdict.judge(_evidence(machine, fresh.taint))
         if failure or problems:
-            console = printable(watched.clone.machine.console_text())
-            item.add_report_section("call", "console", console)
+            item.add_report_section("call", "console", printable(machine.console_text()))
     if problems:
         raise KernelProblem(problems) from failure
     if failure:
@@ -185,18 +224,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-def _evidence(watched: Watched) -> Evidence:
+def _evidence(machine: Machine, taint_before: int) -> Evidence:
     """Ask a machine how it is, whatever its state."""
-    machine = watched.clone.machine
     taint = None
     if machine.running and not machine.panicked:
-        try:
-            taint = machine.mark(Deadline(MARK_SECONDS))
-        except MachineError:
-            taint = None
+        with suppress(MachineError):
+            taint = machine.mark(Deadline(pool.MARK_SECONDS))
     return Evidence(
         console=machine.console_text(),
-        taint_before=watched.taint,
+        taint_before=taint_before,
         taint_after=taint,
         panicked=machine.panicked,
         running=machine.running,

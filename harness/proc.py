@@ -103,10 +103,14 @@ def popen(
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process that ``popen`` started, with whatever it started in its session."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    # Also when it has ended by itself: what it started may have stayed.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 def run(
@@ -167,7 +171,8 @@ def failure(done: Completed, log: Path | None = None, *, doing: str = "") -> Har
     doing = doing or f"{done.argv[0]} failed"
     output = done.stdout + done.stderr
     tail = "\n".join(output.splitlines()[-TAIL_LINES:])
-    if done.status == 127 and "not found" in done.stderr:
+    # So says the shell in popen() of what it was to become.
+    if done.status == 127 and f"exec: {done.argv[0]}: not found" in output:
         return MissingToolError(
             f"{done.argv[0]} is not installed", hint="`invoke doctor` says how to install it"
         )

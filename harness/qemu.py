@@ -107,7 +107,7 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         "-m", f"{spec.memory_mib}M",
         "-smp", str(spec.cpus),
         "-kernel", str(spec.kernel),
-        "-initrd", _escaped(spec.initrd),
+        "-initrd", str(spec.initrd),
         "-append", " ".join((*APPEND, *spec.append)),
         # The clock is right after a restore because it follows the host's.
         "-rtc", "base=utc,clock=host",
@@ -252,7 +252,7 @@ class Machine:
             qmp_far.close()
             control_far.close()
             try:
-                _loop().call(self._connect(qmp.dup(), control.dup()), deadline, "starting QEMU")
+                _loop().call(self._connect(qmp, control), deadline, "starting QEMU")
             except BaseException as error:
                 self.close()
                 if isinstance(error, (QMPError, OSError, EOFError)):
@@ -263,9 +263,9 @@ class Machine:
         self._gone = asyncio.Event()
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone.set)
-        await self._qmp.connect(qmp)
+        self._reader, self._writer = await asyncio.open_connection(sock=control.dup())
+        await self._qmp.connect(qmp.dup())
         self._listener = asyncio.create_task(self._listen())
-        self._reader, self._writer = await asyncio.open_connection(sock=control)
 
     async def _listen(self) -> None:
         listener = EventListener()
@@ -302,7 +302,9 @@ class Machine:
         except QMPError as error:
             raise self._died(f"QEMU is gone (at {command})") from error
 
-    def await_event(self, since: int, test: EventTest, deadline: Deadline, what: str) -> Message:
+    def await_event(
+        self, test: EventTest, deadline: Deadline, what: str, *, since: int = 0
+    ) -> Message:
         """The first event for which ``test`` holds, of ``events[since:]`` and those to come.
 
         Raises ``MachineError`` when QEMU ends first or time is up.

@@ -112,7 +112,13 @@ def namespace_fault(output: str) -> HostError | None:
     """The error for a host that keeps ordinary users from user namespaces, if it is that."""
     if "bwrap:" not in output:
         return None
-    signs = ("setting up uid map", "No permissions to create", "Creating new namespace failed")
+    signs = (
+        "setting up uid map",
+        "No permissions to create",
+        "Creating new namespace failed",
+        # AppArmor lets the namespace be made, and takes every capability in it.
+        "loopback: Failed RTM_NEWADDR: Operation not permitted",
+    )
     if not any(sign in output for sign in signs):
         return None
     if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():

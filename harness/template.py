@@ -213,10 +213,10 @@ def _capabilities(machine: Machine, deadline: Deadline) -> None:
 
 def _await_migration(machine: Machine, since: int, deadline: Deadline) -> None:
     event = machine.await_event(
-        since,
         lambda event: event["event"] == "MIGRATION" and _status(event) in ("completed", "failed"),
         deadline,
         "saving or loading the machine's state",
+        since=since,
     )
     if _status(event) == "failed":
         told = machine.execute("query-migrate", deadline)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Prepares the next test's machine while this test runs, so that a test waits for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from harness import template as templates
+from harness.cache import Cache
+from harness.proc import Deadline
+from harness.template import Clone, Template
+
+MARK_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A clone that nobody has used, connected over SSH; ``taint`` is its kernel's now.
+
+    Whoever takes it closes it.
+    """
+
+    clone: Clone
+    taint: int
+    ends: ExitStack
+
+    def close(self) -> None:
+        self.ends.close()
+
+
+def fresh(template: Template, cache: Cache) -> Fresh:
+    """Clone a template, connect to it, and see that its kernel's log can be read."""
+    with ExitStack() as ends:
+        folder = ends.enter_context(cache.scratch("test"))
+        clone = ends.enter_context(templates.clone(template, folder))
+        taint = clone.machine.mark(Deadline(MARK_SECONDS))
+        clone.guest  # noqa: B018  # connects
+        return Fresh(clone, taint, ends.pop_all())
+
+
+class Pool:
+    """One clone ahead. ``wanted`` names a kind of clone, ``make`` makes one of it."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-pool")
+        self._ahead: tuple[Hashable, Future[Fresh]] | None = None
+
+    def prepare(self, wanted: Hashable, make: Callable[[], Fresh]) -> None:
+        """Begin to make the next clone, unless one of its kind is on its way."""
+        if self._ahead is not None and self._ahead[0] == wanted:
+            return
+        self.discard()
+        self._ahead = (wanted, self._worker.submit(make))
+
+    def take(self, wanted: Hashable, make: Callable[[], Fresh]) -> Fresh:
+        """The prepared clone if it is of the kind wanted, else one made now."""
+        if self._ahead is None or self._ahead[0] != wanted:
+            return make()
+        future = self._ahead[1]
+        self._ahead = None
+        return future.result()
+
+    def discard(self) -> None:
+        """End a clone that nobody took."""
+        if self._ahead is None:
+            return
+        future = self._ahead[1]
+        self._ahead = None
+        if not future.cancel() and future.exception() is None:
+            future.result().close()
+
+    def close(self) -> None:
+        """End what was prepared and the thread that prepares."""
+        self.discard()
+        self._worker.shutdown()

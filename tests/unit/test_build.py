@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/build.py: what is a module's folder, what is run in it, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from harness import build, sysroot
+from harness.build import INSIDE
+from harness.cache import Cache
+from harness.errors import BuildError, CommandError, InputError
+from harness.kernel import Kernel
+from harness.proc import Completed
+
+MODINFO = f"""\
+filename:       {INSIDE}/wee-one.ko
+description:    a module: with a colon
+author:         First
+author:         Second
+license:        GPL
+depends:        virtio,virtio_ring
+name:           wee_one
+vermagic:       6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A module's folder."""
+    folder = tmp_path / "wee"
+    folder.mkdir()
+    (folder / "Kbuild").write_text("obj-m += wee-one.o\n")
+    (folder / "wee-one.c").write_text("/* nothing */\n")
+    return folder
+
+
+# -- what is a module's folder -----------------------------------------------------
+
+
+def test_a_folder_with_a_kbuild_file_is_right(source: Path) -> None:
+    """Nothing but Kbuild is demanded."""
+    build.check_source(source)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path, source: Path) -> None:
+    """A folder that is not there, and a file in its place."""
+    for path in (tmp_path / "nowhere", source / "wee-one.c"):
+        with pytest.raises(InputError, match=str(path)) as caught:
+            build.check_source(path)
+        assert "Kbuild" not in str(caught.value)
+
+
+@pytest.mark.parametrize("makefile", [False, True])
+def test_a_folder_without_kbuild_is_told_what_it_needs(source: Path, makefile: bool) -> None:
+    """The hint shows the line to write; who has a Makefile hears that it is never run."""
+    (source / "Kbuild").unlink()
+    if makefile:
+        (source / "Makefile").write_text("all:\n\trm -rf /\n")
+    with pytest.raises(InputError) as caught:
+        build.check_source(source)
+    assert str(source) in caught.value.what
+    assert "obj-m" in caught.value.hint
+    assert ("Makefile" in caught.value.hint) is makefile
+
+
+def test_a_folder_that_is_somebodys_home_is_refused(source: Path) -> None:
+    """What holds far more than a module's sources is not copied."""
+    with (source / "video").open("wb") as stream:
+        stream.truncate(1 << 30)
+    with pytest.raises(InputError, match=str(source)):
+        build.check_source(source)
+
+
+# -- the compiler's words ----------------------------------------------------------
+
+LOG = f"""\
+make: Entering directory '/usr/src/linux-headers-6.12.9'
+warning: the compiler differs from the one used to build the kernel
+  The kernel was built by: x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0
+  CC [M]  {INSIDE}/wee.o
+{INSIDE}/wee.c: In function 'wee_init':
+{INSIDE}/wee.c:12:13: warning: unused variable 'x' [-Wunused-variable]
+   12 |         int x;
+{INSIDE}/wee.c:20:5: warning: unused variable 'y' [-Wunused-variable]
+{INSIDE}/wee.c:30:9: warning: incorrect type in argument 1 (different address spaces)
+{INSIDE}/wee.o: warning: objtool: wee_write+0x12: call to memcpy with UACCESS enabled
+  MODPOST {INSIDE}/Module.symvers
+WARNING: modpost: missing MODULE_DESCRIPTION() in {INSIDE}/wee.o
+WARNING: Symbol version dump "Module.symvers" is missing.
+  LD [M]  {INSIDE}/wee.ko
+  BTF [M] {INSIDE}/wee.ko
+Skipping BTF generation for {INSIDE}/wee.ko due to unavailability of vmlinux
+"""
+
+
+def test_the_warnings_of_every_tool_are_found() -> None:
+    """gcc, clang, sparse, objtool and modpost; nothing else, and no paths of the sandbox."""
+    assert build.warnings_in(LOG) == [
+        "wee.c:12:13: warning: unused variable 'x' [-Wunused-variable]",
+        "wee.c:20:5: warning: unused variable 'y' [-Wunused-variable]",
+        "wee.c:30:9: warning: incorrect type in argument 1 (different address spaces)",
+        "wee.o: warning: objtool: wee_write+0x12: call to memcpy with UACCESS enabled",
+        "WARNING: modpost: missing MODULE_DESCRIPTION() in wee.o",
+        'WARNING: Symbol version dump "Module.symvers" is missing.',
+    ]
+
+
+def test_a_quiet_build_has_no_warnings() -> None:
+    """Words that only look like it are none: a file's name, the compiler's full name."""
+    quiet = f"""\
+  CC [M]  {INSIDE}/warning.o
+warning: the compiler differs from the one used to build the kernel
+"""
+    assert build.warnings_in(quiet) == []
+
+
+# -- building, with somebody else in the compiler's place --------------------------
+
+
+@dataclass
+class Compiler:
+    """Stands for kbuild and modinfo in the sandbox; remembers what it was asked."""
+
+    makes: list[list[str]] = field(default_factory=list)
+    options: dict[str, object] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)  # the folder that make saw
+    modules: tuple[str, ...] = ("wee-one.ko",)
+    says: str = ""
+    fails: bool = False
+
+    def run(self, _: object, argv: Sequence[str], **options: object) -> Completed:
+        if argv[0] == "modinfo":
+            return Completed(tuple(argv), 0, MODINFO, "")
+        self.makes.append(list(argv))
+        self.options = options
+        folder = cast(dict[str, Path], options["writable"])[INSIDE]
+        self.found = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+        cast(Path, options["log"]).write_text(self.says)
+        if self.fails:
+            raise CommandError("make failed", command=argv, status=2)
+        for name in self.modules:
+            (folder / name).write_bytes(b"\x7fELF")
+        return Completed(tuple(argv), 0, "", "")
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    """Takes the sandbox's place."""
+    made = Compiler()
+    monkeypatch.setattr(sysroot, "run", made.run)
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    """A cache of this test's own."""
+    with closing(Cache(tmp_path / "cache")) as made:
+        yield made
+
+
+def a_kernel(digest: str = "0" * 16) -> Kernel:
+    """As much of a kernel as building asks for."""
+    return cast(
+        Kernel,
+        SimpleNamespace(
+            name="wee", release="6.12.9", digest=digest, build="/usr/src/linux-headers-6.12.9",
+            sysroot=SimpleNamespace(root=Path("/")),
+        ),
+    )  # fmt: skip
+
+
+def test_a_built_module_says_what_modinfo_says(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """Name as lsmod has it, vermagic and dependencies; the file stays in the cache."""
+    compiler.says = LOG
+    module = build.build(a_kernel(), source, cache)
+    assert module.name == "wee_one"
+    assert module.ko.read_bytes() == b"\x7fELF"
+    assert module.vermagic == "6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions"
+    assert module.depends == ("virtio", "virtio_ring")
+    assert list(module.warnings) == build.warnings_in(LOG)
+
+
+def test_only_kbuild_is_run_on_a_copy(compiler: Compiler, cache: Cache, source: Path) -> None:
+    """make runs in the kernel's folder with the target ``modules``, never in the module's."""
+    (source / "Makefile").write_text("modules:\n\trm -rf /\n")
+    (source / "old.o").write_text("stale")
+    (source / "wee-one.ko").write_text("stale")
+    build.build(a_kernel(), source, cache)
+    (command,) = compiler.makes
+    assert command[0] == "make"
+    assert command[command.index("-C") + 1] == "/usr/src/linux-headers-6.12.9"
+    assert f"M={INSIDE}" in command
+    assert command[-1] == "modules"
+    writable = cast(dict[str, Path], compiler.options["writable"])
+    assert list(writable) == [INSIDE]
+    assert writable[INSIDE] != source
+    assert "wee-one.c" in compiler.found
+    assert not {"old.o", "wee-one.ko"} & set(compiler.found)
+
+
+STRICT = {"W=1", "KCFLAGS=-Werror"}
+SPARSE = {"C=2", "CF=-Wsparse-error"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [({}, set()), ({"strict": True}, STRICT), ({"strict": True, "sparse": True}, STRICT | SPARSE)],
+)
+def test_strictness_is_asked_for(
+    compiler: Compiler, cache: Cache, source: Path, asked: dict[str, bool], options: set[str]
+) -> None:
+    """Warnings are errors for our own module, and only shown for others."""
+    build.build(a_kernel(), source, cache, **asked)
+    assert set(compiler.makes[0]) & (STRICT | SPARSE) == options
+
+
+def test_a_module_is_built_again_when_something_changed(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """Kernel, source and options are the key; the same again is not built."""
+    build.build(a_kernel(), source, cache)
+    build.build(a_kernel(), source, cache)
+    assert len(compiler.makes) == 1
+    build.build(a_kernel("1" * 16), source, cache)
+    assert len(compiler.makes) == 2
+    build.build(a_kernel(), source, cache, strict=True)
+    assert len(compiler.makes) == 3
+    (source / "wee-one.c").write_text("/* something */\n")
+    build.build(a_kernel(), source, cache)
+    assert len(compiler.makes) == 4
+
+
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_a_change_behind_a_link_is_built_too(
+    compiler: Compiler, cache: Cache, source: Path, tmp_path: Path, linked: str
+) -> None:
+    """What make is given includes what links lead to, so the key must as well."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "common.h").write_text("#define WEE 1\n")
+    if linked == "file":
+        (source / "common.h").symlink_to(shared / "common.h")
+    else:
+        (source / "include").symlink_to(shared)
+    build.build(a_kernel(), source, cache)
+    (shared / "common.h").write_text("#define WEE 2\n")
+    build.build(a_kernel(), source, cache)
+    assert len(compiler.makes) == 2
+
+
+def test_a_module_that_does_not_compile_shows_the_compilers_words(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """All of them, with the paths as the author knows them, and nothing is cached."""
+    words = [f"{INSIDE}/wee-one.c:{line}:1: error: expected ';'" for line in range(100)]
+    compiler.says, compiler.fails = "\n".join(words), True
+    with pytest.raises(BuildError) as caught:
+        build.build(a_kernel(), source, cache)
+    assert "wee" in caught.value.what
+    assert "6.12.9" in caught.value.what
+    for line in (0, 99):
+        assert f"wee-one.c:{line}:1: error: expected ';'" in caught.value.tail
+    assert INSIDE not in str(caught.value)
+    assert cache.stored() == []
+
+
+@pytest.mark.parametrize("modules", [(), ("wee-one.ko", "wee-two.ko")])
+def test_one_module_is_expected(
+    compiler: Compiler, cache: Cache, source: Path, modules: tuple[str, ...]
+) -> None:
+    """A Kbuild that builds none, or several, is told what it built."""
+    compiler.modules = modules
+    with pytest.raises(InputError) as caught:
+        build.build(a_kernel(), source, cache)
+    for name in modules:
+        assert name in caught.value.what
+    assert "obj-m" in caught.value.hint

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/guest.py against an SSH server in this process, which runs commands on the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import paramiko
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_SUCCEEDED,
+    cMSG_CHANNEL_REQUEST,
+)
+
+from harness import guest as guests
+from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
+from harness.guest import Guest
+from harness.image import Keys
+
+PATIENCE = 20.0
+
+
+def make_key(path: Path) -> paramiko.Ed25519Key:
+    """A new Ed25519 pair; the private key is written to ``path``."""
+    private = Ed25519PrivateKey.generate()
+    path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    return paramiko.Ed25519Key(filename=str(path))
+
+
+@dataclass
+class Server:
+    """What the guest's SSH server does, as far as a client can tell.
+
+    As dropbear does, it tells a process's death by a signal in a message of its own, and
+    tells the end of a process before the end of its streams.
+    """
+
+    host_key: paramiko.Ed25519Key
+    client_key: paramiko.Ed25519Key
+    path: str
+    port: int = 0
+    _ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Server:
+        listening = self._ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.port = listening.getsockname()[1]
+        # Waking accept() up: closing a listening socket does not.
+        self._ends.callback(listening.shutdown, socket.SHUT_RDWR)
+        self.spawn(self._accept, listening)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def spawn(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                stream, _ = listening.accept()
+                transport = paramiko.Transport(stream)
+                transport.add_server_key(self.host_key)
+                self._ends.callback(transport.close)
+                # With an event it does not wait: one bad client must not stop the next.
+                transport.start_server(threading.Event(), Session(self))
+
+    def execute(self, channel: paramiko.Channel, command: str) -> None:
+        """Run one command, then tell how it ended."""
+        process = subprocess.Popen(
+            ["sh", "-c", command], bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, env={**os.environ, "PATH": self.path},
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+
+        def end() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        self._ends.callback(end)
+        pumps = [
+            self.spawn(self._pump, process.stdout, channel.sendall),
+            self.spawn(self._pump, process.stderr, channel.sendall_stderr),
+        ]
+        self.spawn(self._feed, channel, process.stdin)
+        status = process.wait()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            if status < 0:
+                self._tell_signal(channel, signal.Signals(-status).name.removeprefix("SIG"))
+            else:
+                channel.send_exit_status(status)
+        for pump in pumps:
+            pump.join()
+        channel.close()
+
+    @staticmethod
+    def _pump(source: IO[bytes], send: Callable[[bytes], None]) -> None:
+        with source, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            while data := source.read(1 << 15):
+                send(data)
+
+    @staticmethod
+    def _feed(channel: paramiko.Channel, target: IO[bytes]) -> None:
+        with target, contextlib.suppress(OSError):
+            while data := channel.recv(1 << 15):
+                while data:
+                    data = data[target.write(data) :]
+
+    @staticmethod
+    def _tell_signal(channel: paramiko.Channel, name: str) -> None:
+        """RFC 4254, section 6.10."""
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("exit-signal")
+        message.add_boolean(False)
+        message.add_string(name)
+        message.add_boolean(False)
+        message.add_string("")
+        message.add_string("")
+        transport: Any = channel.get_transport()
+        transport._send_user_message(message)  # paramiko has no call of its own for it
+
+
+class Session(paramiko.ServerInterface):
+    """One connection."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def get_allowed_auths(self, _: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        known = username == "root" and key == self.server.client_key
+        return AUTH_SUCCESSFUL if known else AUTH_FAILED
+
+    def check_channel_request(self, _kind: str, _chanid: int) -> int:
+        return OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if command .startswith(b"the guest dies"):
+            self.server.spawn(channel.get_transport().close)
+        else:
+            self.server.spawn(self.server.execute, channel, command.decode())
+        return True
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys, and a `setpriv` that changes no user but runs what follows its options."""
+    made = tmp_path_factory.mktemp("ssh")
+    setpriv = made / "setpriv"
+    setpriv.write_text(
+        '#!/bin/sh\necho "$*" >&2\nwhile [ "$1" != sh ]; do shift; done\nexec "$@"\n'
+    )
+    setpriv.chmod(0o755)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    """An SSH server on 127.0.0.1."""
+    keys = make_key(folder / "host"), make_key(folder / "client")
+    with Server(*keys, path=f"{folder}:{os.environ['PATH']}") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def keys(server: Server, folder: Path) -> Keys:
+    """What gets in."""
+    return Keys(folder / "client", server.host_key.get_base64())
+
+
+@pytest.fixture
+def guest(server: Server, keys: Keys) -> Iterator[Guest]:
+    """A connection of this test's own."""
+    with Guest.connect(server.port, keys) as connected:
+        yield connected
+
+
+# -- connecting --------------------------------------------------------------------
+
+
+def test_another_host_key_is_refused(server: Server, folder: Path) -> None:
+    """A server that answers in the guest's place is given nothing, not even our key."""
+    stranger = make_key(folder / "stranger")
+    with pytest.raises(GuestLost, match="not the guest's"):
+        Guest.connect(server.port, Keys(folder / "client", stranger.get_base64()))
+
+
+def test_a_key_that_the_guest_does_not_know_gets_nowhere(server: Server, folder: Path) -> None:
+    """An authentication that fails is an error of ours, in time."""
+    make_key(folder / "unknown")
+    with pytest.raises(GuestLost):
+        Guest.connect(server.port, Keys(folder / "unknown", server.host_key.get_base64()))
+
+
+def test_nobody_there_is_a_lost_guest(keys: Keys) -> None:
+    """A port that nobody listens on, and one that hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def hang_up() -> None:
+            listening.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(GuestLost):
+            Guest.connect(port, keys)
+        thread.join()
+    with pytest.raises(GuestLost):
+        Guest.connect(port, keys)
+
+
+# -- commands ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 255])
+def test_run_returns_status_and_both_outputs(guest: Guest, status: int) -> None:
+    """Whatever the exit status is, it is a result and no error."""
+    result = guest.run(f"echo out; echo err >&2; exit {status}")
+    assert (result.status, result.stdout, result.stderr) == (status, "out\n", "err\n")
+    assert result.ok is (status == 0)
+
+
+def test_a_command_that_a_signal_ended_has_its_number(guest: Guest) -> None:
+    """128 + N, as a shell has it: an oops kills the task that provoked it with SIGKILL."""
+    result = guest.run("echo before; sh -c 'kill -KILL $$'")
+    assert result.status == 128 + signal.SIGKILL
+    assert result.stdout == "before\n"
+
+
+def test_a_shell_that_a_signal_ended_is_not_a_lost_guest(guest: Guest) -> None:
+    """SSH does not say which signal it was; the guest is there all the same."""
+    assert guest.run("echo before; kill -KILL $$").status == -1
+    assert guest.check("echo after") == "after\n"
+
+
+def test_large_outputs_on_both_streams_arrive_whole(guest: Guest) -> None:
+    """More than SSH's window on each stream, in turns: neither may hold up the other."""
+    script = "for i in $(seq 24); do head -c 65536 /dev/zero | tr '\\0' {}; {}; done"
+    half = "head -c 65536 /dev/zero | tr '\\0' e >&2"
+    result = guest.run(script.format("o", half), timeout=PATIENCE)
+    assert result.stdout == "o" * (24 << 16)
+    assert result.stderr == "e" * (24 << 16)
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_one_stream_may_be_large_alone(guest: Guest, stream: str) -> None:
+    """Three megabytes on one stream before anything on the other."""
+    result = guest.run(
+        f"head -c 3000000 /dev/zero | tr '\\0' x >&{stream}; echo done >&{3 - int(stream)}",
+        timeout=PATIENCE,
+    )
+    assert {len(result.stdout), len(result.stderr)} == {3_000_000, 5}
+
+
+def test_stdin_is_written_whole_and_closed(guest: Guest) -> None:
+    """The command reads all of it and then its end."""
+    assert guest.check("wc -c", stdin=b"x" * 300_000).strip() == "300000"
+    assert guest.check("cat") == ""
+
+
+def test_stdin_that_nobody_reads_is_no_error(guest: Guest) -> None:
+    """The command's status says why it did not read."""
+    assert guest.run("exec <&-; exit 3", stdin=b"x" * 10).status == 3
+
+
+def test_a_command_that_hangs_is_given_up(guest: Guest) -> None:
+    """The error has what it said so far, and the connection still works."""
+    with pytest.raises(CommandTimeout) as caught:
+        guest.run("echo so far; sleep 1000", timeout=0.3)
+    assert "sleep 1000" in caught.value.what
+    assert "so far" in caught.value.tail
+    assert guest.check("echo still here") == "still here\n"
+
+
+def test_a_command_that_never_stops_talking_is_given_up(guest: Guest) -> None:
+    """Output that goes on does not extend the time that a command has."""
+    with pytest.raises(CommandTimeout):
+        guest.run("timeout 1.5 yes", timeout=0.2)
+
+
+def test_what_stays_in_the_background_is_not_waited_for(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that holds the streams open does not keep its parent's result."""
+    monkeypatch.setattr(guests, "_GRACE_SECONDS", 0.1)
+    result = guest.run("sleep 1000 & echo started", timeout=2)
+    assert (result.status, result.stdout) == (0, "started\n")
+
+
+def test_check_shows_what_the_command_said(guest: Guest) -> None:
+    """A command that must succeed and does not is an error with its words."""
+    assert guest.check("echo fine") == "fine\n"
+    with pytest.raises(CommandFailed) as caught:
+        guest.check("echo went wrong >&2; exit 7")
+    assert "7" in caught.value.what
+    assert "went wrong" in caught.value.tail
+
+
+def test_a_guest_that_dies_is_lost(guest: Guest) -> None:
+    """A connection that breaks is never a command's status."""
+    with pytest.raises(GuestLost):
+        guest.run("the guest dies")
+    with pytest.raises(GuestLost):
+        guest.run("true")
+
+
+def test_undecodable_output_is_replaced(guest: Guest) -> None:
+    """Bytes that are no UTF-8 do not raise."""
+    assert guest.check(r"printf 'a\377b'") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["plain", "two  spaces", "'\"'\"", "$HOME `id` $(id)", "a\\nb\\\\", "new\nline", "; id #"],
+)
+def test_another_users_command_is_quoted_once(guest: Guest, text: str) -> None:
+    """The shell of another user gets the very words that root's would get."""
+    quoted = "'" + text.replace("'", "'\\''") + "'"
+    command = f"printf '%s' {quoted}"
+    assert guest.run(command).stdout == text
+    result = guest.run(command, user="daemon")
+    assert result.stdout == text
+    assert "--reuid daemon" in result.stderr
+    assert "--init-groups" in result.stderr
+
+
+# -- commands that go on -----------------------------------------------------------
+
+
+def test_a_running_command_can_be_talked_to(guest: Guest) -> None:
+    """Line for line, while it runs; then its end."""
+    with guest.spawn('while read -r word; do echo "got $word"; done; exit 5') as process:
+        process.send(b"one\ntwo\n")
+        assert process.read_line() == "got one"
+        assert process.read_line() == "got two"
+        assert process.running
+        process.end_input()
+        result = process.wait(PATIENCE)
+    assert (result.status, result.stdout) == (5, "")
+
+
+def test_a_line_that_does_not_come_is_an_error(guest: Guest) -> None:
+    """At the deadline, or at the command's end, whichever is first."""
+    with guest.spawn("sleep 1000") as process, pytest.raises(CommandTimeout):
+        process.read_line(timeout=0.2)
+    with guest.spawn("echo oh >&2; exit 1") as process, pytest.raises(GuestError, match="oh"):
+        process.read_line(timeout=PATIENCE)
+
+
+def test_commands_run_side_by_side(guest: Guest) -> None:
+    """One connection serves several at once."""
+    with guest.spawn("read -r x; echo first") as first, guest.spawn("echo second") as second:
+        assert second.wait(PATIENCE).stdout == "second\n"
+        first.send(b"\n")
+        assert first.wait(PATIENCE).stdout == "first\n"
+
+
+# -- files -------------------------------------------------------------------------
+
+
+def test_files_go_in_and_come_back(guest: Guest, tmp_path: Path) -> None:
+    """Any bytes, any name, with the mode asked for; from bytes or from a file."""
+    data = bytes(range(256)) * 500
+    target = tmp_path / "a 'quoted' name; $HOME"
+    guest.put(data, str(target), mode=0o750)
+    assert target.read_bytes() == data
+    assert target.stat().st_mode & 0o777 == 0o750
+    assert guest.get(str(target)) == data
+    guest.put(target, str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == data
+
+
+def test_files_that_cannot_be_had_are_errors(guest: Guest, tmp_path: Path) -> None:
+    """The guest's own words say why."""
+    for action in (
+        lambda: guest.get(str(tmp_path / "missing")),
+        lambda: guest.put(b"", str(tmp_path / "no" / "folder")),
+    ):
+        with pytest.raises(CommandFailed) as caught:
+            action()
+        assert "No such file" in str(caught.value) or "nonexistent" in str(caught.value)
+
+
+def test_taint_is_a_number(guest: Guest) -> None:
+    """As the kernel's file has it."""
+    assert guest.taint() == int(Path("/proc/sys/kernel/tainted").read_text())

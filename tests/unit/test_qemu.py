@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/qemu.py: the command line, and what becomes of a machine that fails.
+
+The machines here are a Python script that speaks as much of QEMU's monitor as is needed;
+nothing is booted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import qemu
+from harness.cache import Cache
+from harness.errors import BootError, MachineError, MissingToolError
+from harness.proc import Deadline
+from harness.qemu import Machine, MachineSpec, Wiring
+
+PATIENCE = 20.0
+SPEC = MachineSpec(Path("/cache/vmlinuz"), Path("/cache/initrd.cpio"))
+WIRING = Wiring(Path("/run/console.log"))
+
+
+def options(spec: MachineSpec = SPEC, wiring: Wiring = WIRING) -> list[tuple[str, str]]:
+    """QEMU's command line as (option, value); a value is empty where there is none."""
+    words = qemu.argv(spec, wiring)[1:]
+    found = []
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        if word.startswith("-"):
+            found.append((word, "" if following.startswith("-") else following))
+    return found
+
+
+def values(option: str, found: list[tuple[str, str]]) -> list[str]:
+    return [value for name, value in found if name == option]
+
+
+def only(option: str, found: list[tuple[str, str]]) -> str:
+    (value,) = values(option, found)
+    return value
+
+
+# -- the command line --------------------------------------------------------------
+
+
+def test_the_guest_reaches_nothing_and_only_this_host_reaches_it() -> None:
+    """No way out of the user network, and SSH forwarded from 127.0.0.1 alone."""
+    network = only("-netdev", options()).split(",")
+    assert "restrict=on" in network
+    forwards = [part for part in network if part.startswith(("hostfwd", "guestfwd"))]
+    assert forwards == ["hostfwd=tcp:127.0.0.1:0-:22"]
+
+
+def test_nothing_of_the_users_shapes_the_machine() -> None:
+    """Neither QEMU's default devices nor a configuration file of the host's."""
+    found = options()
+    for option in ("-nodefaults", "-no-user-config", "-no-reboot"):
+        assert (option, "") in found
+    assert only("-display", found) == "none"
+
+
+def test_a_guest_that_panics_is_kept() -> None:
+    """A panic stops the machine, to be looked at, and is reported."""
+    found = options()
+    assert "panic=pause" in only("-action", found)
+    assert "pvpanic" in values("-device", found)
+
+
+def test_the_emulated_cpu_has_everything() -> None:
+    """Without KVM: all that TCG can do, and a translation cache of a bounded size."""
+    found = options(replace(SPEC, accelerator="tcg"))
+    assert only("-accel", found).startswith("tcg")
+    assert only("-cpu", found) == "max"
+
+
+def test_kvm_has_the_hosts_cpu() -> None:
+    """With KVM: the host's own."""
+    found = options(replace(SPEC, accelerator="kvm"))
+    assert only("-accel", found) == "kvm"
+    assert only("-cpu", found) == "host"
+
+
+def test_memory_and_cpus_are_as_asked_for() -> None:
+    """The backend and the machine agree on the size."""
+    found = options(replace(SPEC, memory_mib=768, cpus=3))
+    assert only("-m", found) == "768M"
+    assert "size=768M" in only("-object", found).split(",")
+    assert only("-smp", found) == "3"
+
+
+@pytest.mark.parametrize(("share", "said"), [(True, "share=on"), (False, "share=off")])
+def test_memory_in_a_file_is_written_to_or_mapped_privately(share: bool, said: str) -> None:
+    """A template writes its memory's file; a clone must never."""
+    wiring = replace(WIRING, memory=Path("/cache/memory"), share=share)
+    backend = only("-object", options(wiring=wiring)).split(",")
+    assert backend[0] == "memory-backend-file"
+    assert said in backend
+    assert "mem-path=/cache/memory" in backend
+
+
+def test_without_a_file_memory_is_qemus_own() -> None:
+    """A machine that is only booted leaves no file."""
+    backend = only("-object", options()).split(",")
+    assert backend[0] == "memory-backend-ram"
+    assert not any(part.startswith("mem-path") for part in backend)
+
+
+def test_a_clone_waits_for_its_state_and_nothing_else_does() -> None:
+    """-incoming only where a state is to be loaded."""
+    assert values("-incoming", options()) == []
+    assert only("-incoming", options(wiring=replace(WIRING, incoming=True))) == "defer"
+
+
+def test_everything_but_the_process_is_the_same_for_template_and_clone() -> None:
+    """A state fits only a machine of the same shape: memory's backing and -incoming aside."""
+    template = options(wiring=replace(WIRING, memory=Path("/m"), share=True))
+    clone = options(wiring=replace(WIRING, memory=Path("/m"), incoming=True))
+    differ = {name for name, _ in set(template) ^ set(clone)}
+    assert differ == {"-object", "-incoming"}
+
+
+def test_the_monitor_and_the_control_port_are_descriptors() -> None:
+    """No socket in the file system, which another user might open."""
+    wiring = replace(WIRING, qmp_fd=17, control_fd=23)
+    channels = values("-chardev", options(wiring=wiring))
+    assert any("socket" in channel and "fd=17" in channel for channel in channels)
+    assert any("socket" in channel and "fd=23" in channel for channel in channels)
+    assert not any("path=" in channel for channel in channels if channel.startswith("socket"))
+
+
+def test_commas_in_paths_survive() -> None:
+    """Where QEMU splits at commas they are doubled; -kernel and -initrd are plain paths."""
+    spec = replace(SPEC, kernel=Path("/a,b/vmlinuz"), initrd=Path("/a,b/initrd"))
+    wiring = Wiring(Path("/a,b/console"), memory=Path("/a,b/memory"))
+    found = options(spec, wiring)
+    assert "mem-path=/a,,b/memory" in only("-object", found)
+    assert any("path=/a,,b/console" in channel for channel in values("-chardev", found))
+    assert only("-kernel", found) == "/a,b/vmlinuz"
+    assert only("-initrd", found) == "/a,b/initrd"
+
+
+def test_the_tests_kernel_options_come_last() -> None:
+    """They win over the harness's own."""
+    append = only("-append", options(replace(SPEC, append=("panic=0", "slub_debug=FZ"))))
+    assert append.endswith(" panic=0 slub_debug=FZ")
+    assert "console=ttyS0" in append.split()
+
+
+# -- the shape ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SPEC, accelerator="kvm"),
+        replace(SPEC, memory_mib=1024),
+        replace(SPEC, cpus=2),
+        replace(SPEC, append=("slub_debug=FZ",)),
+    ],
+)
+def test_whatever_shapes_the_machine_is_in_its_shape(
+    monkeypatch: pytest.MonkeyPatch, other: MachineSpec
+) -> None:
+    """A frozen state is never loaded into a machine that is built otherwise."""
+    monkeypatch.setattr(qemu, "version_text", lambda: "QEMU emulator version 9.0.0")
+    assert qemu.shape(other) != qemu.shape(SPEC)
+
+
+def test_another_qemu_is_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States do not move between versions."""
+    monkeypatch.setattr(qemu, "version_text", lambda: "QEMU emulator version 9.0.0")
+    before = qemu.shape(SPEC)
+    monkeypatch.setattr(qemu, "version_text", lambda: "QEMU emulator version 9.0.1")
+    assert qemu.shape(SPEC) != before
+
+
+def test_where_a_machine_runs_is_no_part_of_its_shape(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same machine in another folder, of another cache, finds the same template.
+
+    Kernel and initramfs count by their content, which the template's key has.
+    """
+    monkeypatch.setattr(qemu, "version_text", lambda: "QEMU emulator version 9.0.0")
+    before = qemu.shape(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    elsewhere = replace(SPEC, kernel=tmp_path / "vmlinuz", initrd=tmp_path / "initrd.cpio")
+    assert qemu.shape(elsewhere) == before
+    assert not any(str(WIRING.console) in word for word in before)
+
+
+# -- versions and texts ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", (7, 2)),
+        ("QEMU emulator version 10.0.7 (Debian 1:10.0.7+ds-0+deb13u1)", (10, 0)),
+        ("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1.10)", (8, 2)),
+    ],
+)
+def test_new_enough_versions_are_read(text: str, version: tuple[int, int]) -> None:
+    """Numbers are compared as numbers: 10 is newer than 7."""
+    assert qemu.version_in(text) == version
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6)", "6.2"),
+        ("QEMU emulator version 7.1.0", "7.1"),
+        ("", "''"),
+        ("command not understood", "not understood"),
+    ],
+)
+def test_what_is_too_old_or_unreadable_is_told(text: str, named: str) -> None:
+    """The error has what was found; the harness does not try its luck."""
+    with pytest.raises(MissingToolError) as caught:
+        qemu.version_in(text)
+    assert named in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("größe", "größe"),
+        ("\x1b[2Jgone", "\\x1b[2Jgone"),
+        ("over\rwritten", "over\\x0dwritten"),
+        ("\x07\x00\x7f\x9b", "\\x07\\x00\\x7f\\x9b"),
+        ("a\u202eb", "a\\x202eb"),
+    ],
+)
+def test_a_guests_text_is_harmless(text: str, shown: str) -> None:
+    """Nothing that a guest prints moves the cursor, clears the screen or rings."""
+    assert qemu.printable(text) == shown
+
+
+@contextlib.contextmanager
+def ignored_leaks() -> Iterator[None]:
+    """Keep what was left open from being blamed on whichever test runs when it is collected."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
+# -- a process that answers as QEMU does -------------------------------------------
+
+FAKE_QEMU = """\
+import json, os, re, socket, sys
+line = " ".join(sys.argv)
+act = os.environ["FAKE_QEMU"]
+if act == "refuses":
+    sys.exit("qemu: -accel nonesuch: invalid accelerator")
+def channel(name):
+    return socket.socket(fileno=int(re.search(rf"id={name},fd=(\\d+)", line)[1]))
+qmp, control = channel("qmp"), channel("control")
+console = open(re.search(r"path=(\\S+),append", line)[1], "ab", buffering=0)
+def tell(**message):
+    qmp.sendall(json.dumps(message).encode() + b"\\n")
+def event(name, **data):
+    tell(event=name, data=data, timestamp={"seconds": 0, "microseconds": 0})
+version = {"qemu": {"major": 9, "minor": 0, "micro": 0}, "package": ""}
+tell(QMP={"version": version, "capabilities": []})
+console.write(b"[    0.000000] Linux version\\r\\n\\x1b[31mlast words\\n")
+def requests():
+    text = ""
+    while data := qmp.recv(65536):  # JSON without line ends, as the protocol has it
+        text += data.decode()
+        while text.strip():
+            try:
+                request, end = json.JSONDecoder().raw_decode(text.lstrip())
+            except ValueError:
+                break
+            text = text.lstrip()[end:]
+            yield request
+for request in requests():
+    command = request["execute"]
+    same = {"id": request["id"]} if "id" in request else {}
+    def answer(value):
+        tell(**{"return": value}, **same)
+    if command == "qmp_capabilities":
+        answer({})
+        if act == "ready":
+            control.sendall(b"ready 1.5\\n")
+        elif act == "fails":
+            control.sendall(b"failed no network device\\n")
+    elif command == "human-monitor-command":
+        text = "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port\\r\\n"
+        text += "  TCP[HOST_FORWARD]  12       127.0.0.1 34567       10.0.2.15    22\\r\\n"
+        answer(text if act != "no-port" else "")
+    elif command == "stop":
+        if act == "ends":
+            sys.exit(0)
+        event("GUEST_PANICKED" if act == "panics" else "STOP")
+        answer({})
+    elif command == "quit":
+        answer({})
+        if act != "stays":
+            sys.exit(0)
+    elif command == "die":
+        sys.exit("qemu: assertion failed")
+    else:
+        tell(error={"class": "CommandNotFound", "desc": f"no {command}"}, **same)
+"""
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
+    """Starts a machine that acts in a certain way; it ends with the test."""
+    program = tmp_path / "qemu"
+    program.write_text(f"#!{sys.executable} -SE\n{FAKE_QEMU}")
+    program.chmod(0o755)
+    monkeypatch.setattr(qemu, "QEMU", str(program))
+    monkeypatch.setattr(qemu, "check_version", lambda: (9, 0))
+    with contextlib.ExitStack() as stack:
+
+        def start(act: str) -> Machine:
+            monkeypatch.setenv("FAKE_QEMU", act)
+            made = stack.enter_context(Machine(SPEC, tmp_path))
+            made.start(Deadline(PATIENCE))
+            return made
+
+        yield start
+
+
+def test_a_machine_that_does_not_start_says_why(machine: Callable[[str], Machine]) -> None:
+    """QEMU's own words are in the error."""
+    with ignored_leaks(), pytest.raises(MachineError) as caught:
+        machine("refuses")
+    assert "invalid accelerator" in str(caught.value)
+    assert not isinstance(caught.value, BootError)
+
+
+def test_a_machine_that_does_not_start_leaves_nothing_open(
+    machine: Callable[[str], Machine],
+) -> None:
+    """A start that fails closes what it opened: processes, sockets, files."""
+    with ignored_leaks():
+        machine("silent").close()  # what is opened once and kept is open now
+        before = sorted(os.listdir("/proc/self/fd"))
+        with pytest.raises(MachineError) as caught:
+            machine("refuses")
+        after = sorted(os.listdir("/proc/self/fd"))
+        del caught
+    assert after == before
+
+
+def test_a_guest_that_is_ready_is_heard(machine: Callable[[str], Machine]) -> None:
+    """The rest of the line comes back."""
+    running = machine("ready")
+    assert running.await_control("ready", Deadline(PATIENCE)) == "1.5"
+    assert running.running
+    assert not running.panicked
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [("fails", "failed no network device"), ("panics", "ready"), ("ends", "ready")],
+)
+def test_a_guest_that_does_not_come_up_shows_its_console(
+    machine: Callable[[str], Machine], act: str, named: str
+) -> None:
+    """A failed init, a panic and a QEMU that ends are each noticed at once, without a timeout."""
+    running = machine(act)
+    with contextlib.suppress(MachineError):
+        running.execute("stop", Deadline(PATIENCE))  # what ends or panics does so now
+    with pytest.raises(BootError) as caught:
+        running.await_control("ready", Deadline(PATIENCE))
+    assert named in caught.value.what
+    assert "last words" in caught.value.tail
+    assert "\x1b" not in str(caught.value)
+    assert "vmlinuz" in caught.value.what
+    assert "within" not in caught.value.what
+
+
+def test_a_guest_that_says_nothing_is_given_up(machine: Callable[[str], Machine]) -> None:
+    """At the deadline the error has the console too."""
+    with pytest.raises(BootError, match="last words"):
+        machine("silent").await_control("ready", Deadline(0.2))
+
+
+def test_a_panic_is_remembered(machine: Callable[[str], Machine]) -> None:
+    """Who asks later still learns of it; the process is kept."""
+    running = machine("panics")
+    running.execute("stop", Deadline(PATIENCE))
+    running.await_event(
+        lambda event: event["event"] == "GUEST_PANICKED", Deadline(PATIENCE), "panicking"
+    )
+    assert running.panicked
+    assert running.running
+
+
+def test_an_event_of_the_past_is_found(machine: Callable[[str], Machine]) -> None:
+    """Nothing is lost between a command and the wait for what it causes."""
+    running = machine("silent")
+    running.execute("stop", Deadline(PATIENCE))
+    for _ in range(2):
+        event = running.await_event(lambda e: e["event"] == "STOP", Deadline(PATIENCE), "stopping")
+        assert event["event"] == "STOP"
+
+
+def test_a_wait_ends_with_the_process(machine: Callable[[str], Machine]) -> None:
+    """A QEMU that is gone sends no event: the wait says so at once."""
+    running = machine("silent")
+    os.kill(running.pid, 9)
+    with pytest.raises(MachineError, match="ended"):
+        running.await_event(lambda _: False, Deadline(PATIENCE), "waiting for nothing")
+
+
+def test_a_command_that_qemu_refuses_is_an_error(machine: Callable[[str], Machine]) -> None:
+    """QEMU's reason is in it, and the machine goes on."""
+    running = machine("silent")
+    with pytest.raises(MachineError, match="no nonesuch"):
+        running.execute("nonesuch", Deadline(PATIENCE))
+    assert running.running
+
+
+def test_a_qemu_that_dies_has_its_last_words_in_the_error(
+    machine: Callable[[str], Machine],
+) -> None:
+    """What it wrote to its standard error is the evidence."""
+    with pytest.raises(MachineError) as caught:
+        machine("silent").execute("die", Deadline(PATIENCE))
+    assert "die" in caught.value.what
+    assert "assertion failed" in str(caught.value)
+
+
+def test_the_port_is_the_one_that_qemu_chose(machine: Callable[[str], Machine]) -> None:
+    """From `info usernet`; without one there, an error."""
+    assert machine("silent").ssh_port(Deadline(PATIENCE)) == 34567
+    with pytest.raises(MachineError):
+        machine("no-port").ssh_port(Deadline(PATIENCE))
+
+
+def test_quit_waits_for_the_end(machine: Callable[[str], Machine]) -> None:
+    """What QEMU writes at its end is written when ``quit`` returns; who stays is told."""
+    running = machine("silent")
+    running.quit(Deadline(PATIENCE))
+    assert not running.running
+    with pytest.raises(MachineError, match="does not end"):
+        machine("stays").quit(Deadline(0.2))
+
+
+def test_a_closed_machine_is_gone(machine: Callable[[str], Machine]) -> None:
+    """The process has ended when ``close`` returns; closing again does nothing."""
+    running = machine("silent")
+    running.close()
+    assert not running.running
+    running.close()
+    with pytest.raises(MachineError):
+        running.execute("stop", Deadline(PATIENCE))
+
+
+# -- the accelerator ---------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    """A cache of this test's own."""
+    with contextlib.closing(Cache(tmp_path / "cache")) as made:
+        yield made
+
+
+def test_without_access_to_kvm_there_is_no_probe(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCG, with a reason."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.delattr(qemu, "booted")
+    name, why = qemu.accelerator(SPEC, cache)
+    assert name == "tcg"
+    assert "/dev/kvm" in why
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_kvm_is_used_only_once_it_has_booted_a_kernel(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    """A /dev/kvm that opens proves nothing; the answer is kept, so the probe is run once."""
+    probes: list[str] = []
+
+    @contextlib.contextmanager
+    def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[None]:
+        probes.append(spec.accelerator)
+        if not works:
+            raise MachineError("internal error")
+        yield
+
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    monkeypatch.setattr(qemu, "booted", booted)
+    assert qemu.kvm_answer(cache.root) is None
+    first = qemu.accelerator(SPEC, cache)
+    assert first[0] == ("kvm" if works else "tcg")
+    assert works or "internal error" in first[1]
+    assert qemu.accelerator(SPEC, cache) == first == qemu.kvm_answer(cache.root)
+    assert probes == ["kvm"]

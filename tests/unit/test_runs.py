@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/runs.py: what the tasks do, and the exit statuses that they end with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from harness import config, lab, proc, qemu, runs
+from harness.cache import Cache
+from harness.config import GuestSpec, KernelSpec, Matrix
+from harness.errors import InputError
+from harness.lab import Lab
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a shell script in the place of the Python that runs pytest."""
+
+    def becomes(script: str) -> None:
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return becomes
+
+
+# -- pytest in a process of its own ------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 4])
+def test_pytests_exit_status_is_the_result(python: Callable[[str], None], status: int) -> None:
+    """Red stays red."""
+    python(f"exit {status}")
+    assert runs.pytest(["tests"], verbose=False) == status
+
+
+def test_a_run_without_tests_is_not_green(python: Callable[[str], None]) -> None:
+    """A --filter that matches nothing is a mistake that is told, not a success."""
+    python("exit 5")
+    with pytest.raises(InputError, match="nothing was tested"):
+        runs.pytest(["tests"], verbose=False)
+    assert runs.pytest(["tests"], verbose=False, empty_is_red=False) == 0
+
+
+def test_a_pytest_that_was_killed_is_not_green(python: Callable[[str], None]) -> None:
+    """A signal's number is no success either."""
+    python("kill -9 $$")
+    assert runs.pytest(["tests"], verbose=False) != 0
+
+
+def test_pytest_gets_its_arguments_in_the_projects_folder(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Wherever the task was called, pytest finds its configuration."""
+    python(f'printf "%s\\n" "$PWD" "$@" >{tmp_path}/seen')
+    runs.pytest(["tests/vm", "-k", "a b"], verbose=True)
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert seen[0] == str(config.PROJECT)
+    assert seen[1:3] == ["-m", "pytest"]
+    assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 6]
+
+
+def test_an_interrupted_run_lets_pytest_clean_up(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Ctrl-C is passed on and waited for: pytest ends its machines itself."""
+    python(
+        f"trap 'echo cleaned >{tmp_path}/said; kill $!; exit 130' INT\n"
+        "sleep 1000 &\nkill -INT $PPID\nwait"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        runs.pytest(["tests"], verbose=False)
+    assert (tmp_path / "said").read_text() == "cleaned\n"
+
+
+# -- the tasks ---------------------------------------------------------------------
+
+
+@dataclass
+class Calls:
+    """What was asked of the stages, which are not there."""
+
+    pytest: list[list[str]] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    built: list[Path] = field(default_factory=list)
+
+
+MATRIX = Matrix(
+    "one",
+    {name: KernelSpec(name, "trixie", "amd64") for name in ("one", "two")},
+    GuestSpec("trixie", (), ()),
+)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    """Everything below the tasks is replaced by something that remembers."""
+    made = Calls()
+
+    def prepare(spec: KernelSpec, *_: object) -> Lab:
+        def build(source: Path) -> object:
+            made.built.append(source)
+            ko = tmp_path / "wee.ko"
+            ko.write_text(spec.name)
+            return SimpleNamespace(warnings=(), ko=ko)
+
+        return cast(
+            Lab,
+            SimpleNamespace(
+                build=build, template=lambda: None, kernel=SimpleNamespace(release="6.12.9")
+            ),
+        )
+
+    def run(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True) -> int:
+        made.pytest.append(list(arguments))
+        return made.statuses.pop(0) if made.statuses else 0
+
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(config, "load", lambda: MATRIX)
+    monkeypatch.setattr(lab, "prepare", prepare)
+    monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
+    monkeypatch.setattr(runs, "pytest", run)
+    monkeypatch.setattr(runs, "default_jobs", lambda _: 1)
+    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    return made
+
+
+@pytest.fixture
+def other_module(tmp_path: Path) -> Path:
+    """A module's folder that is not the project's own."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "Kbuild").write_text("obj-m += other.o\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("statuses", "worst"), [([0, 0], 0), ([0, 1], 1), ([1, 0], 1), ([2, 1], 2)]
+)
+def test_every_kernel_is_tested_and_the_worst_counts(
+    calls: Calls, statuses: list[int], worst: int
+) -> None:
+    """A red kernel does not keep the next from being tested, nor does a green one hide it."""
+    calls.statuses = list(statuses)
+    assert runs.test_vm("one,two", config.MODULE, None, None, verbose=False) == worst
+    assert [
+        f"--kernel={name}" in call for name, call in zip(("one", "two"), calls.pytest, strict=True)
+    ] == [
+        True,
+        True,
+    ]
+
+
+def test_options_reach_pytest(calls: Calls) -> None:
+    """The filter and the number of jobs, where they are given."""
+    runs.test_vm("one", config.MODULE, "a b", 3, verbose=False)
+    (call,) = calls.pytest
+    assert call[call.index("-k") + 1] == "a b"
+    assert call[call.index("-n") + 1] == "3"
+    assert f"--module={config.MODULE}" in call
+    runs.test_vm("one", config.MODULE, None, 1, verbose=False)
+    assert not {"-k", "-n"} & set(calls.pytest[1])
+
+
+def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path) -> None:
+    """Tests about our own module's device say nothing about somebody else's."""
+    runs.test_vm("one", config.MODULE, None, None, verbose=False)
+    runs.test_vm("one", other_module, None, None, verbose=False)
+    assert calls.pytest[0][0] == "tests/vm"
+    assert calls.pytest[1][0] == "tests/vm/contract"
+    assert f"--module={other_module}" in calls.pytest[1]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "worst"), [([0, 0], 0), ([1, 0], 1), ([0, 1], 1)], ids=["green", "unit", "vm"]
+)
+def test_all_tests_run_even_if_the_first_are_red(
+    calls: Calls, statuses: list[int], worst: int
+) -> None:
+    """`invoke test` is the unit tests and then the machines, and red if either is."""
+    calls.statuses = list(statuses)
+    assert runs.test("one", config.MODULE, None, None, verbose=False) == worst
+    assert [call[0] for call in calls.pytest] == ["tests/unit", "tests/vm"]
+
+
+def test_a_wrong_folder_is_refused_before_anything_is_downloaded(
+    calls: Calls, tmp_path: Path
+) -> None:
+    """The quickest check comes first."""
+    for task in (
+        lambda: runs.build("one", tmp_path),
+        lambda: runs.test_vm("one", tmp_path, None, None, verbose=False),
+    ):
+        with pytest.raises(InputError, match="Kbuild"):
+            task()
+    assert calls.built == []
+
+
+def test_each_kernels_module_lands_in_a_folder_of_its_own(
+    calls: Calls, other_module: Path, tmp_path: Path
+) -> None:
+    """build/KERNEL/ has the module and no leftovers; an older one is replaced."""
+    (tmp_path / "build" / "one").mkdir(parents=True)
+    (tmp_path / "build" / "one" / "wee.ko").write_text("old")
+    runs.build("one,two", other_module)
+    for name in ("one", "two"):
+        (built,) = (tmp_path / "build" / name).iterdir()
+        assert (built.name, built.read_text()) == ("wee.ko", name)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_mib", "jobs"), [(2, 8192, 2), (16, 8192, 8), (8, 500, 1), (1, 64000, 1)]
+)
+def test_jobs_are_what_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch, cores: int, memory_mib: int, jobs: int
+) -> None:
+    """A machine for each core, if each can have its memory, and always one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(proc, "available_memory_mib", lambda: memory_mib)
+    assert runs.default_jobs(cast(Lab, None)) == jobs
+
+
+# -- cleaning ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    """A cache of this test's own."""
+    with closing(Cache(tmp_path / "cache")) as made:
+        yield made
+
+
+def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Path) -> None:
+    """Entries, remembered answers and build/ go; what another run uses stays whole."""
+    user = Cache(cache.root)
+    used = user.get("kind", "used", {}, lambda folder: (folder / "file").touch())
+    free = cache.get("kind", "free", {}, lambda folder: (folder / "file").touch())
+    cache.close()
+    (cache.root / "kvm-of-this-boot").write_text("tcg why")
+    (tmp_path / "build").mkdir()
+    runs.clean(cache)
+    assert (used.path / "file").exists()
+    assert not free.path.exists()
+    assert not (tmp_path / "build").exists()
+    assert list(cache.root.glob("kvm-*")) == []
+    user.close()
+    runs.clean(cache)
+    assert not used.path.exists()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/verdict.py: from what is known of a machine to the reasons why a test is red."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness import verdict
+from harness.verdict import Evidence, Verdict, judge, taint_letters
+
+OE = 1 << 12 | 1 << 13
+WARN = 1 << 9
+DIE = 1 << 7
+
+BOOT = """\
+[    0.000000] Linux version 6.12.9+deb13-cloud-amd64 (gcc-14) #1 SMP
+[    1.100000] wee: loading out-of-tree module taints kernel.
+[    1.100001] wee: module verification failed: signature and/or required key missing
+[    1.200000] wee: hello
+"""
+WARNING = """\
+[    2.000000] ------------[ cut here ]------------
+[    2.000001] WARNING: CPU: 0 PID: 77 at /mnt/module/wee.c:42 wee_write+0x1c/0x90 [wee]
+[    2.000002] Modules linked in: wee(OE)
+[    2.000003] CPU: 0 UID: 0 PID: 77 Comm: sh Tainted: G           OE      6.12.9 #1
+[    2.000004] RIP: 0010:wee_write+0x1c/0x90 [wee]
+[    2.000005] Call Trace:
+[    2.000006]  <TASK>
+[    2.000007]  wee_write+0x1c/0x90 [wee]
+[    2.000008]  vfs_write+0xf1/0x440
+[    2.000009]  ksys_write+0x6b/0xf0
+[    2.000010]  do_syscall_64+0x82/0x190
+[    2.000011]  </TASK>
+[    2.000012] ---[ end trace 0000000000000000 ]---
+"""
+OOPS = """\
+[    3.000000] BUG: kernel NULL pointer dereference, address: 0000000000000000
+[    3.000001] #PF: supervisor write access in kernel mode
+[    3.000002] #PF: error_code(0x0002) - not-present page
+[    3.000003] Oops: Oops: 0002 [#1] PREEMPT SMP
+[    3.000004] CPU: 0 UID: 0 PID: 78 Comm: sh Tainted: G           OE      6.12.9 #1
+[    3.000005] RIP: 0010:wee_oops+0x5/0x20 [wee]
+[    3.000006] Call Trace:
+[    3.000007]  <TASK>
+[    3.000008]  wee_write+0x1c/0x90 [wee]
+[    3.000009]  vfs_write+0xf1/0x440
+[    3.000010]  </TASK>
+[    3.000011] ---[ end trace 0000000000000000 ]---
+"""
+PANIC = "[    3.100000] Kernel panic - not syncing: Fatal exception\n"
+
+CLEAN = Evidence(console=BOOT, taint_before=OE, taint_after=OE)
+
+
+def test_a_quiet_machine_has_no_problem() -> None:
+    """A clean log, the same taint, an answer: nothing to say."""
+    assert list(judge(CLEAN)) == []
+
+
+def test_a_warning_is_a_splat_with_its_title_and_its_log() -> None:
+    """The kernel's own words say what and where, even where the taint was not asked for."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + WARNING, taint_after=OE | WARN))
+    assert problem.verdict is Verdict.SPLAT
+    assert "WARNING" in problem.title
+    assert "wee_write" in problem.title
+    assert "wee.c:42" in problem.detail
+    assert "hello" not in problem.detail
+
+
+def test_an_oops_that_stops_the_machine_is_a_panic() -> None:
+    """The first cause gives the title; the panic that follows is no second problem."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + OOPS + PANIC, taint_after=None, panicked=True))
+    assert problem.verdict is Verdict.PANIC
+    assert "wee_oops" in problem.title
+
+
+def test_an_oops_that_the_kernel_survives_is_a_splat() -> None:
+    """The kernel killed the task and went on."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + OOPS, taint_after=OE | DIE))
+    assert problem.verdict is Verdict.SPLAT
+
+
+def test_two_reports_are_two_problems_in_their_order() -> None:
+    """The first cause comes first."""
+    first, second = judge(replace(CLEAN, console=BOOT + WARNING + OOPS, taint_after=None))
+    assert "wee_write" in first.title
+    assert "wee_oops" in second.title
+
+
+def test_a_report_before_the_machine_is_gone_is_a_panic() -> None:
+    """What was said before QEMU ended is why it ended."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + OOPS, taint_after=None, running=False))
+    assert problem.verdict is Verdict.PANIC
+    assert "wee_oops" in problem.title
+
+
+def test_a_panic_in_the_log_needs_no_device_to_report_it() -> None:
+    """A kernel without pvpanic says it on its console only."""
+    console = BOOT + "[    2.0] Kernel panic - not syncing: wee wanted it\n"
+    (problem,) = judge(replace(CLEAN, console=console, taint_after=None))
+    assert problem.verdict is Verdict.PANIC
+    assert "wee wanted it" in problem.title
+
+
+def test_a_panic_without_words_is_a_panic() -> None:
+    """The device's word is enough where the log has nothing."""
+    (problem,) = judge(replace(CLEAN, taint_after=None, panicked=True))
+    assert problem.verdict is Verdict.PANIC
+
+
+def test_a_machine_that_stopped_by_itself_is_never_green() -> None:
+    """A test that reboots or powers off its guest has lost its evidence."""
+    (problem,) = judge(replace(CLEAN, taint_after=None, running=False))
+    assert problem.verdict is Verdict.PANIC
+    assert "stopped" in problem.title
+
+
+def test_no_answer_is_lost() -> None:
+    """A guest that hangs without a word is not green, and not called a panic."""
+    (problem,) = judge(replace(CLEAN, taint_after=None))
+    assert problem.verdict is Verdict.LOST
+
+
+def test_a_report_explains_a_missing_answer() -> None:
+    """Where the kernel has said what is wrong, silence is no second problem."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + WARNING, taint_after=None))
+    assert problem.verdict is Verdict.SPLAT
+
+
+def test_taint_without_words_is_a_splat() -> None:
+    """The kernel remembers a warning that no log shows, and names it by its letter."""
+    (problem,) = judge(replace(CLEAN, taint_after=OE | WARN))
+    assert problem.verdict is Verdict.SPLAT
+    assert "(W)" in problem.title
+
+
+def test_loading_a_module_is_no_problem() -> None:
+    """An out-of-tree (O) and unsigned (E) module taints: the test asked for that."""
+    assert list(judge(replace(CLEAN, taint_before=0, taint_after=OE))) == []
+
+
+def test_taint_from_before_the_test_is_not_its_fault() -> None:
+    """Only what is new counts."""
+    before = OE | WARN
+    assert list(judge(replace(CLEAN, taint_before=before, taint_after=before))) == []
+    (problem,) = judge(replace(CLEAN, taint_before=before, taint_after=before | DIE))
+    assert "(D)" in problem.title
+
+
+@pytest.mark.parametrize(
+    ("mask", "letters"),
+    [
+        (0, ""),
+        (1, "P"),
+        (1 << 7, "D"),
+        (1 << 9, "W"),
+        (OE, "OE"),
+        (1 << 14, "L"),
+        (1 << 18, "N"),
+        (1 << 9 | 1, "PW"),
+        (1 << 25, "(25)"),
+    ],
+)
+def test_letters_are_those_of_an_oops(mask: int, letters: str) -> None:
+    """Documentation/admin-guide/tainted-kernels.rst; a bit from the future has its number."""
+    assert taint_letters(mask) == letters
+
+
+def test_a_problem_is_red() -> None:
+    """No problem ever carries the verdict of a passed test."""
+    for evidence in (
+        replace(CLEAN, console=BOOT + WARNING),
+        replace(CLEAN, taint_after=None),
+        replace(CLEAN, running=False),
+        replace(CLEAN, taint_after=OE | WARN),
+    ):
+        problems = judge(evidence)
+        assert problems
+        assert verdict.Verdict.PASSED not in {problem.verdict for problem in problems}
