@@ -8,7 +8,9 @@ say counts as much as what the test asserted.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import os
+import re
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,7 @@ from harness import config as matrix_config
 from harness import lab as labs
 from harness import pool, verdict
 from harness import template as templates
-from harness.build import Module
+from harness.build import INSIDE, Module
 from harness.cache import Cache
 from harness.errors import HarnessError, MachineError
 from harness.guest import Guest
@@ -29,6 +31,8 @@ from harness.proc import Deadline
 from harness.qemu import Machine, printable
 from harness.template import Clone, Template
 from harness.verdict import Evidence, Problem
+
+RESULTS = matrix_config.PROJECT / "results"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -174,7 +178,7 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
         load(clone.guest, module)
         problems = verdict.judge(_evidence(clone.machine, taint))
         if problems:
-            raise KernelProblem(list(problems))
+            raise KernelProblem(problems)
 
     return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
@@ -185,11 +189,12 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
 class KernelProblem(AssertionError):
     """The kernel, not the test, says that something is wrong."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem]) -> None:
         lines = []
         for problem in problems:
-            lines.append(f"{problem.verdict}: {problem.title}")
-            lines += [f"    {line}" for line in printable(problem.detail).splitlines()]
+            lines.append(str(problem))
+            detail = printable(problem.detail).replace(f"{INSIDE}/", "")
+            lines += [f"    {line}" for line in detail.splitlines()]
         super().__init__("\n".join(lines))
 
 
@@ -216,7 +221,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         machine = fresh.clone.machine
         problems += verdict.judge(_evidence(machine, fresh.taint))
         if failure or problems:
-            item.add_report_section("call", "console", printable(machine.console_text()))
+            kept = _keep(item, supply, machine) if supply else ""
+            item.add_report_section("call", "evidence", f"console: {kept}")
     if problems:
         raise KernelProblem(problems) from failure
     if failure:
@@ -239,8 +245,29 @@ def _evidence(machine: Machine, taint_before: int) -> Evidence:
     )
 
 
-def pytest_exception_interact(call: pytest.CallInfo[object], report: object) -> None:
-    """What the harness can explain needs no Python traceback."""
+def _keep(item: pytest.Item, supply: Supply, machine: Machine) -> str:
+    """Copy what the machine leaves to where people find it; the console's path."""
+    name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
+    folder = RESULTS / supply.lab.kernel.name / name[:150]
+    folder.mkdir(parents=True, exist_ok=True)
+    console = folder / "console.log"
+    console.write_text(printable(machine.console_text()))
+    return os.path.relpath(console)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the harness or the kernel can explain needs no Python traceback."""
+    report = yield
     error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, (HarnessError, KernelProblem)) and isinstance(report, pytest.TestReport):
-        report.longrepr = str(error)
+    if isinstance(error, (HarnessError, KernelProblem)):
+        cause = error.__cause__
+        before = (
+            f"{type(cause).__name__}: {cause}\n\n"
+            if isinstance(error, KernelProblem) and cause
+            else ""
+        )
+        report.longrepr = f"{error}\n\n{before}".rstrip()
+    return report

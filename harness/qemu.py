@@ -408,9 +408,9 @@ class Machine:
         return self._port
 
     def console_text(self) -> str:
-        """Everything on the console so far; undecodable bytes are replaced."""
+        """Everything on the console so far, undecodable bytes replaced, lines ended by \\n."""
         try:
-            return self.console.read_bytes().decode(errors="replace")
+            return self.console.read_bytes().decode(errors="replace").replace("\r\n", "\n")
         except FileNotFoundError:
             return ""
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness import klog
 
@@ -39,11 +40,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason why a test is red; ``detail`` is the evidence."""
+    """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came."""
 
     verdict: Verdict
     title: str
     detail: str = ""
+    times: int = 1
+
+    def __str__(self) -> str:
+        often = f" ({self.times} times)" if self.times > 1 else ""
+        return f"{self.verdict}: {self.title}{often}"
 
 
 # Documentation/admin-guide/tainted-kernels.rst. Loading a module sets O (12) and, where
@@ -61,14 +67,36 @@ def taint_letters(mask: int) -> str:
     )
 
 
+# Of a report: registers, the code's bytes, and frames that were only lying on the stack.
+# Whoever needs them has the console's file.
+_NOT_SHOWN = re.compile(
+    r"^(\[ *[\d.]+\] |\[[ TC\d]+\] ?)*"
+    r"( \? |(Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked)"
+)
+_SHOWN_LINES = 40
+
+
+def condensed(excerpt: str) -> str:
+    """The lines of a report that say what happened and where."""
+    lines = [line for line in excerpt.splitlines() if not _NOT_SHOWN.match(line)]
+    if len(lines) > _SHOWN_LINES:
+        left = len(lines) - _SHOWN_LINES
+        lines[_SHOWN_LINES:] = [f"... {left} more lines"]
+    return "\n".join(lines)
+
+
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
-    problems = []
+    found: dict[str, Problem] = {}
     for event in klog.read(evidence.console):
         dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
-        problems.append(
-            Problem(Verdict.PANIC if dead else Verdict.SPLAT, event.title, event.excerpt)
-        )
+        if event.title in found:
+            known = found[event.title]
+            found[event.title] = replace(known, times=known.times + 1)
+        else:
+            verdict = Verdict.PANIC if dead else Verdict.SPLAT
+            found[event.title] = Problem(verdict, event.title, condensed(event.excerpt))
+    problems = list(found.values())
     if not problems and evidence.panicked:
         problems.append(Problem(Verdict.PANIC, "the kernel panicked"))
     if not problems and not evidence.running:

@@ -31,6 +31,7 @@ from harness.guest import Guest
 from harness.image import Keys
 
 PATIENCE = 20.0
+DIES = "# and then the guest dies"
 
 
 def make_key(path: Path) -> paramiko.Ed25519Key:
@@ -106,6 +107,11 @@ class Server:
         ]
         self.spawn(self._feed, channel, process.stdin)
         status = process.wait()
+        if DIES in command:
+            for pump in pumps:
+                pump.join()
+            channel.get_transport().close()
+            return
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             if status < 0:
                 self._tell_signal(channel, signal.Signals(-status).name.removeprefix("SIG"))
@@ -161,10 +167,7 @@ class Session(paramiko.ServerInterface):
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        if command .startswith(b"the guest dies"):
-            self.server.spawn(channel.get_transport().close)
-        else:
-            self.server.spawn(self.server.execute, channel, command.decode())
+        self.server.spawn(self.server.execute, channel, command.decode())
         return True
 
 
@@ -194,9 +197,9 @@ def keys(server: Server, folder: Path) -> Keys:
     return Keys(folder / "client", server.host_key.get_base64())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def guest(server: Server, keys: Keys) -> Iterator[Guest]:
-    """A connection of this test's own."""
+    """A connection, which serves many commands."""
     with Guest.connect(server.port, keys) as connected:
         yield connected
 
@@ -261,11 +264,11 @@ def test_a_shell_that_a_signal_ended_is_not_a_lost_guest(guest: Guest) -> None:
 
 def test_large_outputs_on_both_streams_arrive_whole(guest: Guest) -> None:
     """More than SSH's window on each stream, in turns: neither may hold up the other."""
-    script = "for i in $(seq 24); do head -c 65536 /dev/zero | tr '\\0' {}; {}; done"
+    script = "for i in $(seq 36); do head -c 65536 /dev/zero | tr '\\0' {}; {}; done"
     half = "head -c 65536 /dev/zero | tr '\\0' e >&2"
     result = guest.run(script.format("o", half), timeout=PATIENCE)
-    assert result.stdout == "o" * (24 << 16)
-    assert result.stderr == "e" * (24 << 16)
+    assert result.stdout == "o" * (36 << 16)
+    assert result.stderr == "e" * (36 << 16)
 
 
 @pytest.mark.parametrize("stream", ["1", "2"])
@@ -322,12 +325,13 @@ def test_check_shows_what_the_command_said(guest: Guest) -> None:
     assert "went wrong" in caught.value.tail
 
 
-def test_a_guest_that_dies_is_lost(guest: Guest) -> None:
+def test_a_guest_that_dies_is_lost(server: Server, keys: Keys) -> None:
     """A connection that breaks is never a command's status."""
-    with pytest.raises(GuestLost):
-        guest.run("the guest dies")
-    with pytest.raises(GuestLost):
-        guest.run("true")
+    with Guest.connect(server.port, keys) as guest:
+        with pytest.raises(GuestLost, match="last words"):
+            guest.run(f"echo 'last' 'words' >&2 {DIES}")
+        with pytest.raises(GuestLost):
+            guest.run("true")
 
 
 def test_undecodable_output_is_replaced(guest: Guest) -> None:
