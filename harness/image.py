@@ -83,15 +83,19 @@ class GuestImage:
     digest: str
 
 
-def prepare(spec: GuestSpec, kernel: Kernel, cache: Cache) -> GuestImage:
-    """The guest's image for ``kernel``, made of what is cached where that is possible."""
-    tree = sysroot.prepare(
+def tree(spec: GuestSpec, cache: Cache) -> Sysroot:
+    """The unpacked packages that the guest is made of."""
+    return sysroot.prepare(
         cache,
         label="guest",
         suite=spec.suite,
         packages=spec.packages,
         note=f"guest: downloading and unpacking packages from Debian {spec.suite} (about 10 s)",
     )
+
+
+def prepare(spec: GuestSpec, tree: Sysroot, kernel: Kernel, cache: Cache) -> GuestImage:
+    """The guest's image for ``kernel``, made of what is cached where that is possible."""
     keys = cache.get("keys", "ssh", {"recipe": 1}, lambda folder: _make_keys(folder, tree))
     base = cache.get(
         "guest",

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import build, image, kernel, template
+from harness import build, image, kernel, proc, template
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import MODULE, KernelSpec, Matrix
@@ -43,5 +44,14 @@ class Lab:
 
 def prepare(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
     """Everything that one kernel needs, taken from the cache or made now."""
-    its_kernel = kernel.prepare(spec, cache)
-    return Lab(its_kernel, image.prepare(matrix.guest, its_kernel, cache), cache)
+    # Unpacking is work for one core each, so the two trees are unpacked at the same time.
+    with ThreadPoolExecutor(max_workers=1) as other:
+        guest_tree = other.submit(image.tree, matrix.guest, cache)
+        try:
+            its_kernel = kernel.prepare(spec, cache)
+            tree = guest_tree.result()
+        except BaseException:
+            if not guest_tree.cancel() and not guest_tree.done():
+                proc.end_all()  # and so its thread
+            raise
+    return Lab(its_kernel, image.prepare(matrix.guest, tree, its_kernel, cache), cache)

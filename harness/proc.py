@@ -58,6 +58,7 @@ class Completed:
     stderr: str
 
 
+_alive: set[subprocess.Popen[bytes]] = set()
 # PR_SET_PDEATHSIG fires when the *thread* that forked ends, not the process, so every
 # child is forked by one thread that lives as long as the process does.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-spawner")
@@ -93,8 +94,15 @@ def popen(
             start_new_session=True,
         )
 
+    future = _spawner.submit(start)
     try:
-        return _spawner.submit(start).result()
+        process = future.result()
+        _alive.add(process)
+        return process
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            kill(future.result())
+        raise
     except FileNotFoundError as error:
         raise MissingToolError(
             f"cannot start {argv[0]}: {error}", hint="`invoke doctor` says what is missing"
@@ -107,10 +115,18 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    _alive.discard(process)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
+
+
+def end_all() -> None:
+    """End all that this process has started: who waits for any of it goes on, with an error."""
+    for process in list(_alive):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(

@@ -122,7 +122,18 @@ def test_stdin_is_written_whole_and_closed() -> None:
 
 def test_without_stdin_a_command_reads_nothing() -> None:
     """Nobody's terminal is read: a command without ``stdin`` meets the end at once."""
-    assert proc.run(["cat"], deadline=Deadline(PATIENCE)).stdout == ""
+    reading, writing = os.pipe()
+    os.write(writing, b"typed by somebody\n")
+    os.close(writing)
+    own = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        done = proc.run(["cat"], deadline=Deadline(PATIENCE))
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
+        os.close(reading)
+    assert done.stdout == ""
 
 
 def test_undecodable_output_is_replaced() -> None:

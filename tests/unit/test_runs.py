@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -71,13 +71,21 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
 
 
 def test_an_interrupted_run_lets_pytest_clean_up(
-    python: Callable[[str], None], tmp_path: Path
+    python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C is passed on and waited for: pytest ends its machines itself."""
     python(
         f"trap 'echo cleaned >{tmp_path}/said; kill $!; exit 130' INT\n"
-        "sleep 1000 &\nkill -INT $PPID\nwait"
+        f"sleep 1000 &\nuntil [ -e {tmp_path}/started ]; do :; done\nkill -INT $PPID\nwait"
     )
+    popen = proc.popen
+
+    def started(*args: Any, **kwargs: Any) -> Any:
+        process = popen(*args, **kwargs)
+        (tmp_path / "started").touch()
+        return process
+
+    monkeypatch.setattr(proc, "popen", started)
     with pytest.raises(KeyboardInterrupt):
         runs.pytest(["tests"], verbose=False)
     assert (tmp_path / "said").read_text() == "cleaned\n"
@@ -176,7 +184,7 @@ def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path)
     """Tests about our own module's device say nothing about somebody else's."""
     runs.test_vm("one", config.MODULE, None, None, verbose=False)
     runs.test_vm("one", other_module, None, None, verbose=False)
-    assert calls.pytest[0][0] == "tests/vm"
+    assert calls.pytest[0][:2] == ["tests/vm/contract", "tests/vm/module"]
     assert calls.pytest[1][0] == "tests/vm/contract"
     assert f"--module={other_module}" in calls.pytest[1]
 
@@ -190,7 +198,7 @@ def test_all_tests_run_even_if_the_first_are_red(
     """`invoke test` is the unit tests and then the machines, and red if either is."""
     calls.statuses = list(statuses)
     assert runs.test("one", config.MODULE, None, None, verbose=False) == worst
-    assert [call[0] for call in calls.pytest] == ["tests/unit", "tests/vm"]
+    assert [call[0] for call in calls.pytest] == ["tests/unit", "tests/vm/contract"]
 
 
 def test_a_wrong_folder_is_refused_before_anything_is_downloaded(

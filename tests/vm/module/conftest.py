@@ -281,10 +281,11 @@ def events_in(text: str) -> list[Event]:
 
 
 class Trace:
-    """The module's tracepoints, recorded from now on."""
+    """The module's tracepoints, recorded from now on, and not in the log."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        assert writer.echo("0", "/proc/sys/kernel/tracepoint_printk") == 0
         # A counter for all CPUs: the order of the lines is that of the events.
         assert writer.echo("counter", f"{TRACING}/trace_clock") == 0
         assert writer.echo("1", f"{TRACING}/events/{NAME}/enable") == 0

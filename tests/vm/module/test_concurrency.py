@@ -11,7 +11,6 @@ from .conftest import FIRST_CPU, SECOND_CPU, Counters, Trace, Writer, two_cpus
 @two_cpus
 def test_writers_on_both_cpus_lose_and_repeat_nothing(writer: Writer, trace: Trace) -> None:
     """Each message is queued once and then consumed once, both in the order of the sequence."""
-    assert writer.echo("0", "/proc/sys/kernel/tracepoint_printk") == 0
     (thread,) = writer.threads()
     assert writer.call("pin", thread, SECOND_CPU) == 0
     count = 150

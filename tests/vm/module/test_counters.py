@@ -7,7 +7,15 @@ from errno import EACCES
 
 from harness.guest import Guest
 
-from .conftest import ATTRIBUTES, Counters, StarvedConsumer, Writer, two_cpus
+from .conftest import (
+    ATTRIBUTES,
+    FIRST_CPU,
+    SECOND_CPU,
+    Counters,
+    StarvedConsumer,
+    Writer,
+    two_cpus,
+)
 
 OWN = ["accepted", "blocked", "consumed", "pending"]
 GENERIC = {"dev", "power", "subsystem", "uevent"}  # of every device of a class
@@ -58,12 +66,15 @@ def test_blocked_counts_who_waits_and_no_one_else(starved: StarvedConsumer) -> N
 
 @two_cpus
 def test_counters_never_contradict_each_other(writer: Writer) -> None:
-    """During traffic from both CPUs, consumed never exceeds accepted, nor pending 64 KiB."""
-    jobs = [writer.start(f"pin 0 {cpu}", "repeat 1500 4096") for cpu in (0, 1)]
+    """In traffic from both CPUs consumed never exceeds accepted, nor pending 64 KiB; sums hold."""
+    count = 10000
+    sizes = {1: FIRST_CPU, 2: SECOND_CPU, 4096: FIRST_CPU}
+    jobs = [writer.start(f"pin 0 {cpu}", f"repeat {count} {size}") for size, cpu in sizes.items()]
     assert writer.call("watch", 500) == 0
-    assert [job.result() for job in jobs] == [1500, 1500]
+    assert [job.result() for job in jobs] == [count] * len(jobs)
     writer.wait_until_idle()
-    assert writer.counters()._replace(blocked=0) == Counters(3000, 3000, 0, 0)
+    total = count * len(jobs)
+    assert writer.counters()._replace(blocked=0) == Counters(total, total, 0, 0)
 
 
 def test_counters_start_at_zero_with_the_module(writer: Writer) -> None:

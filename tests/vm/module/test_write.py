@@ -144,7 +144,7 @@ def test_the_memory_cgroup_of_the_writer_pays(starved: StarvedConsumer, loaded: 
 
     # A process that has not forked: its memory is its own, and needs no copies.
     with writer_in(loaded) as writer:
-        assert writer.open("w") >= 0
+        assert writer.open("w", "nonblock") >= 0
         # The out-of-memory killer must not be the one to answer.
         assert writer.echo("-1000", f"/proc/{writer.pid}/oom_score_adj") == 0
         # What perl allocates for all this, it has allocated after the first time.
