@@ -19,7 +19,7 @@ from harness import checks, config, runs
 from harness import doctor as host
 from harness import shell as interactive
 from harness.cache import Cache
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,18 +70,27 @@ def build(
     runs.build(kernel, _folder(module))
 
 
-@task(name="test-vm", help=_help("kernel", "module", "filter", "jobs", "verbose"))
+@task(
+    name="test-vm",
+    help=_help(
+        "kernel", "module", "filter", "jobs", "verbose",
+        suite="NAME[,NAME]: contract (default), module, harness, or all",
+    ),
+)  # fmt: skip
 @_explained
 def test_vm(
     _: Context,
     kernel: str | None = None,
     module: str | None = None,
     filter: str | None = None,  # noqa: A002  # the option's name
-    jobs: int | None = None,
+    jobs: str | None = None,
+    suite: str = "contract",
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
-    return runs.test_vm(kernel, _folder(module), filter, jobs, verbose)
+    return runs.test_vm(
+        kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite
+    )
 
 
 @task(help=_help("kernel", "module", "filter", "jobs", "verbose"))
@@ -91,11 +100,11 @@ def test(
     kernel: str | None = None,
     module: str | None = None,
     filter: str | None = None,  # noqa: A002
-    jobs: int | None = None,
+    jobs: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
-    return runs.test(kernel, _folder(module), filter, jobs, verbose)
+    return runs.test(kernel, _folder(module), filter, _number("--jobs", jobs), verbose)
 
 
 @task(help=_help("kernel", "module", "verbose"))
@@ -147,6 +156,15 @@ def bench(
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
     runs.clean(Cache())
+
+
+def _number(option: str, text: str | None) -> int | None:
+    """What invoke hands over as text because the option has no default."""
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{option} takes a number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _folder(module: str | None) -> Path:

@@ -275,14 +275,15 @@ class Running:
         """Take what has come on either stream, waiting for it if there is nothing."""
         __tracebackhide__ = True
         channel = self._channel
+        if deadline.expired:
+            self._timeout(deadline)
         if channel.recv_ready():
             self._output += channel.recv(1 << 16)
         elif channel.recv_stderr_ready():
             self._errors += channel.recv_stderr(1 << 16)
         elif channel.eof_received:
             # Nothing more can come but the exit status; its arrival sets this event.
-            if not channel.status_event.wait(deadline.left) or deadline.expired:
-                self._timeout(deadline)
+            channel.status_event.wait(deadline.left)
         elif channel.exit_status_ready():
             # Something that it left behind holds its streams open.
             readable, _, _ = select.select([channel.fileno()], [], [], _GRACE_SECONDS)
@@ -292,12 +293,11 @@ class Running:
             # paramiko's descriptor tells of data and of the end, but not of an exit status
             # that comes while the streams stay open; hence the short rounds.
             select.select([channel.fileno()], [], [], min(deadline.left, 0.05))
-            if deadline.expired:
-                self._timeout(deadline)
 
     def _timeout(self, deadline: Deadline) -> None:
         __tracebackhide__ = True
         raise CommandTimeout(
             f"in the guest, `{self.command}` did not end within {deadline.seconds:g} s",
+            command=(self.command,),
             tail=(self._output + self._errors).decode(errors="replace"),
         )

@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 from harness import config as matrix_config
+from harness import klog, pool, verdict
 from harness import lab as labs
-from harness import pool, verdict
 from harness import template as templates
 from harness.build import INSIDE, Module
 from harness.cache import Cache
-from harness.errors import HarnessError, MachineError
+from harness.errors import CommandTimeout, HarnessError, MachineError
 from harness.guest import Guest
 from harness.lab import Lab
 from harness.pool import Fresh, Pool
 from harness.proc import Deadline
 from harness.qemu import Machine, printable
 from harness.template import Clone, Template
-from harness.verdict import Evidence, Problem
+from harness.verdict import Evidence, Expectation, Problem, Verdict
 
 RESULTS = matrix_config.PROJECT / "results"
+DUMP_SECONDS = 60.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+# What the fixture expect_splat is: a context manager that takes a kind and a function.
+ExpectSplat = Callable[..., AbstractContextManager[None]]
+
+_EXPECTED = pytest.StashKey[list[Expectation]]()
 _FRESH = pytest.StashKey[list[Fresh]]()
 _NEXT = pytest.StashKey["pytest.Item | None"]()
 _SUPPLY = pytest.StashKey["Supply"]()
@@ -163,22 +169,52 @@ def loaded(guest: Guest) -> Guest:
     return guest  # `machine` has seen this fixture's name and has cloned the right template
 
 
+@pytest.fixture
+def expect_splat(request: pytest.FixtureRequest, machine: Clone) -> ExpectSplat:
+    """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted."""
+    none: list[Expectation] = []
+    expected = request.node.stash.setdefault(_EXPECTED, none)
+
+    @contextmanager
+    def expect(kind: str, function: str | None = None) -> Iterator[None]:
+        __tracebackhide__ = True
+        deadline = Deadline(pool.MARK_SECONDS)
+        machine.machine.mark(deadline)
+        start = len(machine.machine.console_text())
+        yield
+        with suppress(MachineError):  # it may have been a panic that was wanted
+            machine.machine.mark(deadline)
+        text = machine.machine.console_text()
+        wanted = Expectation(klog.Kind(kind), function, start, len(text))
+        fired = klog.read(text[start:])
+        if not any(wanted.covers(event, start) for event in fired):
+            others = ", ".join(event.title for event in fired) or "nothing"
+            where = f" in {function}" if function else ""
+            pytest.fail(f"expected a {kind} report{where}; the kernel reported {others}")
+        expected.append(wanted)
+
+    return expect
+
+
 def load(guest: Guest, module: Module) -> None:
     """Load a module that was built on the host; its file stays in /root."""
     target = f"/root/{module.ko.name}"
-    guest.put(module.ko, target)
+    guest.put(module.loadable, target)
     guest.check(f"insmod {target}")
 
 
 def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
     """``base`` with the module loaded; loading it must not upset the kernel."""
 
-    def set_up(clone: Clone) -> None:
-        taint = clone.machine.mark(Deadline(pool.MARK_SECONDS))
+    def set_up(clone: Clone) -> Mapping[str, object]:
+        machine = clone.machine
+        taint = machine.mark(Deadline(pool.MARK_SECONDS))
+        inventory = machine.inventory(Deadline(pool.MARK_SECONDS))
         load(clone.guest, module)
-        problems = verdict.judge(_evidence(clone.machine, taint))
+        problems = verdict.judge(evidence(machine, taint))
         if problems:
             raise KernelProblem(problems)
+        return {"inventory": sorted(inventory)}
 
     return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
@@ -216,13 +252,20 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         result = yield
     except (Exception, pytest.fail.Exception) as error:
         failure = error
+    timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
     problems: list[Problem] = []
     for fresh in item.stash.get(_FRESH, []):
         machine = fresh.clone.machine
-        problems += verdict.judge(_evidence(machine, fresh.taint))
+        expected: list[Expectation] = item.stash.get(_EXPECTED, [])
+        problems += verdict.judge(
+            evidence(
+                machine, fresh.taint, timed_out=timed_out, expected=tuple(expected),
+                before=fresh.inventory, module=supply.module.name if supply else None,
+            )
+        )  # fmt: skip
         if failure or problems:
-            kept = _keep(item, supply, machine) if supply else ""
-            item.add_report_section("call", "evidence", f"console: {kept}")
+            kept = _keep(item, supply, machine, problems) if supply else ""
+            item.add_report_section("call", "evidence", kept)
     if problems:
         raise KernelProblem(problems) from failure
     if failure:
@@ -230,29 +273,61 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-def _evidence(machine: Machine, taint_before: int) -> Evidence:
+def evidence(
+    machine: Machine,
+    taint_before: int,
+    *,
+    timed_out: str = "",
+    expected: tuple[Expectation, ...] = (),
+    before: frozenset[str] | None = None,
+    module: str | None = None,
+) -> Evidence:
     """Ask a machine how it is, whatever its state."""
-    taint = None
+    taint = moving = after = None
     if machine.running and not machine.panicked:
-        with suppress(MachineError):
+        try:
             taint = machine.mark(Deadline(pool.MARK_SECONDS))
+            if taint & _OUT_OF_TREE and module is not None:
+                found = machine.inventory(Deadline(pool.MARK_SECONDS))
+                if not any(name.startswith(f"module:{module}=") for name in found):
+                    after = found
+        except MachineError:
+            with suppress(MachineError):
+                moving = machine.spins(Deadline(pool.MARK_SECONDS))
     return Evidence(
         console=machine.console_text(),
         taint_before=taint_before,
         taint_after=taint,
         panicked=machine.panicked,
         running=machine.running,
+        timed_out=timed_out,
+        moving=moving,
+        expected=expected,
+        before=before,
+        after=after,
     )
 
 
-def _keep(item: pytest.Item, supply: Supply, machine: Machine) -> str:
-    """Copy what the machine leaves to where people find it; the console's path."""
+_OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
+
+
+def _keep(item: pytest.Item, supply: Supply, machine: Machine, problems: Sequence[Problem]) -> str:
+    """Copy what the machine leaves to where people find it, and say where that is."""
     name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
     folder = RESULTS / supply.lab.kernel.name / name[:150]
-    folder.mkdir(parents=True, exist_ok=True)
-    console = folder / "console.log"
-    console.write_text(printable(machine.console_text()))
-    return os.path.relpath(console)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "console.log").write_text(printable(machine.console_text()))
+    said = [f"console: {os.path.relpath(folder / 'console.log')}"]
+    dead = {Verdict.PANIC, Verdict.LOST} & {problem.verdict for problem in problems}
+    if dead and machine.running:
+        deadline = Deadline(DUMP_SECONDS)
+        with suppress(MachineError):
+            (folder / "registers.txt").write_text(machine.registers(deadline))
+            said.append(f"registers: {os.path.relpath(folder / 'registers.txt')}")
+            machine.dump(folder / "memory.kdump", deadline)
+            said.append(f"memory, for crash or drgn: {os.path.relpath(folder / 'memory.kdump')}")
+    return "\n".join(said)
 
 
 @pytest.hookimpl(wrapper=True)

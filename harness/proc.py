@@ -111,9 +111,11 @@ def popen(
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process that ``popen`` started, with whatever it started in its session."""
-    # Also when it has ended by itself: what it started may have stayed.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    # Also when it has ended by itself: what it started may have stayed. But once only,
+    # because later the number may be another group's.
+    if process in _alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     _alive.discard(process)
     for stream in (process.stdin, process.stdout, process.stderr):

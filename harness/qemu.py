@@ -54,6 +54,8 @@ APPEND = (
     # An emulated CPU does not speculate, so there is nothing to mitigate; and the virtual
     # clocks need no calibration and no watchdog, which a busy host would set off.
     "mitigations=off", "no_timer_check", "tsc=reliable",
+    # A distribution kernel's crypto code tests itself while it boots; that is not the test.
+    "cryptomgr.notests", "initcall_blacklist=crypto_kdf108_init",
     # QEMU's RDRAND is the host's own random state.
     "random.trust_cpu=on",
 )  # fmt: skip
@@ -215,6 +217,7 @@ class Machine:
         self.spec = spec
         self.console = folder / "console.log"
         self.events: list[Message] = []
+        self.on_panic: Callable[[], None] | None = None
         self._qmp = QMPClient()
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -264,14 +267,18 @@ class Machine:
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone.set)
         self._reader, self._writer = await asyncio.open_connection(sock=control.dup())
-        await self._qmp.connect(qmp.dup())
-        self._listener = asyncio.create_task(self._listen())
-
-    async def _listen(self) -> None:
+        # Before the handshake, after which QEMU may have something to tell at once.
         listener = EventListener()
         self._qmp.register_listener(listener)
+        self._listener = asyncio.create_task(self._listen(listener))
+        await self._qmp.connect(qmp.dup())
+
+    async def _listen(self, listener: EventListener) -> None:
         async for event in listener:
             self.events.append(event)
+            if _is_panic(event) and self.on_panic is not None:
+                # Whoever waits for an answer over the network would wait in vain.
+                asyncio.get_running_loop().run_in_executor(None, self.on_panic)
             for test, future in self._waiting:
                 if not future.done() and test(event):
                     future.set_result(event)
@@ -350,6 +357,8 @@ class Machine:
             )
         said, _, rest = line.partition(" ")
         if said != word:
+            if not line:
+                self._ending()
             what = f"the guest says {line!r}" if line else f"the machine stopped before {word!r}"
             self._raise_boot(what)
         return rest
@@ -377,7 +386,10 @@ class Machine:
             self._writer.write(f"{text}\n".encode())
             await self._writer.drain()
 
-        _loop().call(send(), deadline, f"ordering {answer!r}")
+        try:
+            _loop().call(send(), deadline, f"ordering {answer!r}")
+        except OSError as error:
+            raise self._died(f"QEMU is gone (at {answer!r})") from error
         return self.await_control(answer, deadline)
 
     def mark(self, deadline: Deadline) -> int:
@@ -394,6 +406,39 @@ class Machine:
             # QEMU writes the console to a file; there is nothing to wait on but the file.
             time.sleep(0.001)
         return taint
+
+    def inventory(self, deadline: Deadline) -> frozenset[str]:
+        """What is there in the guest that a module may leave behind, as KIND:NAME."""
+        return frozenset(self.order("inventory", "inventory", deadline).split())
+
+    def spins(self, deadline: Deadline, seconds: float = 0.5) -> bool:
+        """Whether a virtual CPU runs code all the time, rather than sleep now and then.
+
+        A CPU that waits for an interrupt costs its thread nothing on the host.
+        """
+        threads = [cpu["thread-id"] for cpu in self.execute("query-cpus-fast", deadline)]
+
+        def used() -> list[float]:
+            tick = os.sysconf("SC_CLK_TCK")
+            stats = (Path(f"/proc/{self.pid}/task/{tid}/stat").read_text() for tid in threads)
+            fields = (stat.rpartition(")")[2].split() for stat in stats)
+            return [(int(field[11]) + int(field[12])) / tick for field in fields]
+
+        before = used()
+        threading.Event().wait(seconds)  # what passes in this time is what is measured
+        return any(now - then > seconds / 4 for now, then in zip(used(), before, strict=True))
+
+    def registers(self, deadline: Deadline) -> str:
+        """The registers of all virtual CPUs, as QEMU prints them."""
+        line = {"command-line": "info registers -a"}
+        return str(self.execute("human-monitor-command", deadline, **line))
+
+    def dump(self, path: Path, deadline: Deadline) -> None:
+        """Write the guest's memory to a file that crash(8) and drgn read (kdump, zlib)."""
+        self.execute(
+            "dump-guest-memory", deadline, paging=False, protocol=f"file:{path}",
+            format="kdump-zlib",
+        )  # fmt: skip
 
     def ssh_port(self, deadline: Deadline) -> int:
         """The port on 127.0.0.1 that QEMU chose for the guest's SSH server."""
@@ -460,11 +505,19 @@ class Machine:
             tail=f"end of the console:\n{tail}" if tail else "(the console is empty)",
         ) from cause
 
+    def _ending(self) -> int | None:
+        """The exit status of a QEMU that has closed its connections; None if it stays."""
+        if self._process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(0 if self.panicked else 2)
+        return None
+
     def _died(self, what: str) -> MachineError:
         said = ""
         with contextlib.suppress(OSError):
             said = self._stderr.read_text(errors="replace")
-        status = None if self._process is None else self._process.poll()
+        status = self._ending()
         return MachineError(what, status=status, tail=said.strip())
 
 

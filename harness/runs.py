@@ -23,9 +23,13 @@ log = logging.getLogger(__name__)
 
 BUILD = config.PROJECT / "build"
 UNIT = "tests/unit"
-CONTRACT = "tests/vm/contract"  # any module with this specification
-OURS = "tests/vm/module"  # what module/ promises beyond that
-HARNESS = "tests/vm/harness"  # the harness itself, with machines
+# Folders of tests by the names that --suite takes. The contract is for any module with this
+# specification; the other two are about module/ and about the harness itself.
+SUITES = {
+    "contract": "tests/vm/contract",
+    "module": "tests/vm/module",
+    "harness": "tests/vm/harness",
+}
 
 
 def build(kernels: str | None, source: Path) -> None:
@@ -47,6 +51,22 @@ def build(kernels: str | None, source: Path) -> None:
         log.info("built %s for %s", shown, place.kernel.release)
 
 
+def folders(suite: str, source: Path) -> list[str]:
+    """The folders of tests that ``--suite NAME[,NAME]`` or ``--suite all`` asks for.
+
+    Somebody else's module is held against the contract only.
+    """
+    names = list(SUITES) if suite == "all" else [name.strip() for name in suite.split(",")]
+    for name in names:
+        if name not in SUITES:
+            known = ", ".join([*SUITES, "all"])
+            raise InputError(f"there is no suite named {name!r}", hint=f"known suites: {known}")
+    if source.resolve() != config.MODULE.resolve() and names != ["contract"]:
+        log.info("%s is held against the contract; the other suites are about module/", source)
+        names = ["contract"]
+    return [SUITES[name] for name in names]
+
+
 def test_vm(
     kernels: str | None,
     source: Path,
@@ -54,20 +74,16 @@ def test_vm(
     jobs: int | None,
     verbose: bool,
     *,
-    harness: bool = False,
+    suite: str = "contract",
 ) -> int:
-    """Test the module on each kernel, and the harness too; 0 only if all is green."""
+    """Test the module on each kernel; 0 only if all is green."""
     builds.check_source(source)
+    wanted = folders(suite, source)
     qemu.check_version()
     matrix = config.load()
     cache = Cache()
     worst = 0
-    specs = matrix.select(kernels)
-    own = source.resolve() == config.MODULE.resolve()
-    if not own:
-        log.info("testing %s against the contract (%s); tests/vm/module is about module/ only",
-                 source, CONTRACT)  # fmt: skip
-    for spec in specs:
+    for spec in matrix.select(kernels):
         started = time.monotonic()
         place = lab.prepare(spec, matrix, cache)
         module = place.build(source)
@@ -82,18 +98,17 @@ def test_vm(
         count = jobs if jobs is not None else default_jobs(place)
         if count > 1:
             options += ["-n", str(count)]
-        folders = [CONTRACT, *([OURS] if own else []), *([HARNESS] if harness else [])]
-        worst = max(worst, pytest([*folders, *options], verbose))
+        worst = max(worst, pytest([*wanted, *options], verbose))
     return worst
 
 
 def test(
     kernels: str | None, source: Path, expression: str | None, jobs: int | None, verbose: bool
 ) -> int:
-    """The unit tests, then the machine tests; both run even if the first are red."""
+    """The unit tests, then all machine tests; these run even if the first are red."""
     chosen = ["-k", expression] if expression else []
     unit = pytest([UNIT, *chosen], verbose, empty_is_red=not expression)
-    return max(unit, test_vm(kernels, source, expression, jobs, verbose, harness=True))
+    return max(unit, test_vm(kernels, source, expression, jobs, verbose, suite="all"))
 
 
 def pytest(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True) -> int:

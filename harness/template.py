@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from qemu.qmp import Message
 
@@ -36,18 +37,26 @@ from harness.qemu import Machine, MachineSpec
 
 log = logging.getLogger(__name__)
 
+SetUp = Callable[["Clone"], Mapping[str, object]]
+
 BOOT_SECONDS = 120.0
 CLONE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Template:
-    """A frozen machine. ``boot_seconds`` is how long this host took to boot it."""
+    """A frozen machine. ``facts`` are what is known of it: at least ``boot_seconds``, how
+    long this host took to boot it, and what the set-ups of derived templates have added.
+    """
 
     spec: MachineSpec
     keys: Keys
     entry: Entry
-    boot_seconds: float
+    facts: Mapping[str, Any]
+
+    @property
+    def boot_seconds(self) -> float:
+        return float(self.facts["boot_seconds"])
 
     @property
     def memory(self) -> Path:
@@ -85,21 +94,21 @@ def prepare(
         lambda folder: _freeze(spec, folder),
         note=f"kernel {kernel.name}: booting {kernel.release} once ({spec.accelerator})",
     )
-    facts = json.loads((entry.path / "facts.json").read_text())
-    return Template(spec, image.keys, entry, facts["boot_seconds"])
+    return Template(spec, image.keys, entry, _facts(entry))
 
 
 def derive(
     base: Template,
     label: str,
     key: Mapping[str, object],
-    set_up: Callable[[Clone], None],
+    set_up: SetUp,
     cache: Cache,
 ) -> Template:
     """A template in which ``set_up`` has been done to a clone of ``base``, so that it is
     paid for once.
 
-    ``key`` stands for all that ``set_up`` depends on. What it raises passes through.
+    ``key`` stands for all that ``set_up`` depends on. What it returns (JSON values) is added
+    to the template's facts, what it raises passes through.
     """
     entry = cache.get(
         "template",
@@ -107,7 +116,7 @@ def derive(
         {"recipe": 1, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _freeze_again(base, folder, set_up),
     )
-    return replace(base, entry=entry)
+    return replace(base, entry=entry, facts=_facts(entry))
 
 
 def _freeze(spec: MachineSpec, folder: Path) -> None:
@@ -124,7 +133,7 @@ def _freeze(spec: MachineSpec, folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps({"boot_seconds": boot_seconds}))
 
 
-def _freeze_again(base: Template, folder: Path, set_up: Callable[[Clone], None]) -> None:
+def _freeze_again(base: Template, folder: Path, set_up: SetUp) -> None:
     """Wake a copy of a template that writes to its own memory file, change it, freeze it."""
     _check_space(base.spec, folder)
     deadline = Deadline(BOOT_SECONDS)
@@ -134,10 +143,16 @@ def _freeze_again(base: Template, folder: Path, set_up: Callable[[Clone], None])
     with Machine(base.spec, folder) as machine:
         _wake(machine, base, deadline, memory=memory, share=True)
         with Clone(machine, base.keys) as running:
-            set_up(running)
+            facts = {**base.facts, **set_up(running)}
         # SSH does not survive a freeze; its server is to have noticed that it was closed.
         machine.order("settle", "settled", deadline)
         _save(machine, folder, deadline)
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((entry.path / "facts.json").read_text())
+    return facts
 
 
 def _check_space(spec: MachineSpec, folder: Path) -> None:
@@ -196,6 +211,7 @@ class Clone:
         if self._guest is None:
             port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
             self._guest = Guest.connect(port, self._keys)
+            self.machine.on_panic = self._guest.close
         return self._guest
 
     def __enter__(self) -> Clone:

@@ -16,9 +16,12 @@ class Verdict(enum.StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"  # an assertion of the test's own
+    LEAK = "leak"  # memory that nothing points to any more
     SPLAT = "splat"  # the kernel reported a bug and went on
     PANIC = "panic"  # the kernel stopped
+    HUNG = "hung"  # the guest is well, but a command in it does not end
     LOST = "lost"  # the guest does not answer any more
+    RESIDUE = "residue"  # the module is unloaded, and something of it is still there
     HOST_FAULT = "host fault"  # nothing that the module or the kernel did
 
 
@@ -36,6 +39,32 @@ class Evidence:
     taint_after: int | None
     panicked: bool = False
     running: bool = True
+    timed_out: str = ""  # the command that did not end, if one did not
+    moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
+    expected: tuple[Expectation, ...] = ()
+    before: frozenset[str] | None = None  # the inventory before the module was loaded
+    after: frozenset[str] | None = None  # and the one now, where the module is unloaded
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A report that a test provokes on purpose: of ``kind``, in ``function`` if one is named.
+
+    It must come between the console's characters ``start`` and ``end``.
+    """
+
+    kind: klog.Kind
+    function: str | None
+    start: int
+    end: int
+
+    def covers(self, event: klog.Event, offset: int) -> bool:
+        """Whether this is what was expected, ``offset`` being where it stands."""
+        return (
+            self.start <= offset < self.end
+            and event.kind is self.kind
+            and self.function in (None, event.function)
+        )
 
 
 @dataclass(frozen=True)
@@ -87,27 +116,66 @@ def condensed(excerpt: str) -> str:
 
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
+    problems = _reports(evidence)
+    if problems:
+        return problems
+    if evidence.panicked:
+        return [Problem(Verdict.PANIC, "the kernel panicked")]
+    if not evidence.running:
+        return [Problem(Verdict.PANIC, "the machine stopped or restarted by itself")]
+    if evidence.taint_after is None:
+        return [Problem(Verdict.LOST, f"the guest does not answer any more{_manner(evidence)}")]
+    if evidence.timed_out:
+        return [Problem(Verdict.HUNG, f"the guest is well, but `{evidence.timed_out}` is stuck")]
+    return [*_taint(evidence), *_residue(evidence)]
+
+
+def _reports(evidence: Evidence) -> list[Problem]:
+    """What the kernel's log says, but for what was expected; equal reports are one problem."""
     found: dict[str, Problem] = {}
+    starts = _line_starts(evidence.console)
     for event in klog.read(evidence.console):
-        dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
+        if any(one.covers(event, starts[event.line]) for one in evidence.expected):
+            continue
         if event.title in found:
             known = found[event.title]
             found[event.title] = replace(known, times=known.times + 1)
-        else:
-            verdict = Verdict.PANIC if dead else Verdict.SPLAT
-            found[event.title] = Problem(verdict, event.title, condensed(event.excerpt))
-    problems = list(found.values())
-    if not problems and evidence.panicked:
-        problems.append(Problem(Verdict.PANIC, "the kernel panicked"))
-    if not problems and not evidence.running:
-        problems.append(Problem(Verdict.PANIC, "the machine stopped or restarted by itself"))
-    if not problems and evidence.taint_after is None:
-        problems.append(Problem(Verdict.LOST, "the guest does not answer any more"))
-    if not problems and evidence.taint_after is not None:
-        fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS
-        if fresh:
-            letters = taint_letters(fresh)
-            problems.append(
-                Problem(Verdict.SPLAT, f"the kernel became tainted ({letters}) without saying why")
-            )
-    return problems
+            continue
+        dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
+        verdict = Verdict.PANIC if dead else Verdict.SPLAT
+        if event.kind is klog.Kind.LEAK:
+            verdict = Verdict.LEAK
+        found[event.title] = Problem(verdict, event.title, condensed(event.excerpt))
+    return list(found.values())
+
+
+def _line_starts(text: str) -> list[int]:
+    """Where each line of ``text`` starts; a line ends at a newline, as in klog."""
+    return [0, *(found.end() for found in re.finditer("\n", text))]
+
+
+def _manner(evidence: Evidence) -> str:
+    """What the virtual CPU does while the guest is silent."""
+    if evidence.moving is None:
+        return ""
+    return "; its CPU spins" if evidence.moving else "; its CPU sleeps, nothing wakes it"
+
+
+def _taint(evidence: Evidence) -> list[Problem]:
+    assert evidence.taint_after is not None
+    fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS
+    if not fresh or evidence.expected:
+        return []
+    letters = taint_letters(fresh)
+    return [Problem(Verdict.SPLAT, f"the kernel became tainted ({letters}) without saying why")]
+
+
+def _residue(evidence: Evidence) -> list[Problem]:
+    """What is there after unloading and was not there before loading."""
+    if evidence.before is None or evidence.after is None:
+        return []
+    left = sorted(evidence.after - evidence.before)
+    if not left:
+        return []
+    names = ", ".join(name.replace(":", " ", 1) for name in left)
+    return [Problem(Verdict.RESIDUE, f"the module is unloaded, but left behind: {names}")]

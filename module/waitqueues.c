@@ -62,7 +62,7 @@
 #define MESSAGE_MAX	4096
 #define QUEUE_SIZE	65536
 
-/* How much of a message the log shows; escaped, that is 4 times as long. */
+/* How much of a message the log shows, in hexadecimal: as much as %ph prints. */
 #define DEBUG_MAX	64
 
 struct message {
@@ -178,8 +178,8 @@ static void consume_messages(void)
 	while ((msg = oldest_message())) {
 		trace_message_consumed(msg->sequence, msg->length,
 				       ktime_get_ns() - msg->queued_ns);
-		/* Users choose the bytes and how many: escape, cut, limit. */
-		pr_debug_ratelimited("message %llu, %u bytes: %*pE\n",
+		/* Users choose the bytes and how many: no byte as it is, cut, limit. */
+		pr_debug_ratelimited("message %llu, %u bytes: %*ph\n",
 				     msg->sequence, msg->length,
 				     min_t(int, msg->length, DEBUG_MAX),
 				     msg->text);

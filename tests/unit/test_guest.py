@@ -88,7 +88,8 @@ class Server:
     def execute(self, channel: paramiko.Channel, command: str) -> None:
         """Run one command, then tell how it ended."""
         process = subprocess.Popen(
-            ["sh", "-c", command], bufsize=0,
+            # Like the guest's shell, bash becomes a command that is its only one.
+            ["bash", "-c", command], bufsize=0,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True, env={**os.environ, "PATH": self.path},
         )  # fmt: skip
@@ -251,6 +252,8 @@ def test_run_returns_status_and_both_outputs(guest: Guest, status: int) -> None:
 
 def test_a_command_that_a_signal_ended_has_its_number(guest: Guest) -> None:
     """128 + N, as a shell has it: an oops kills the task that provoked it with SIGKILL."""
+    # Alone, it is what a shell would become rather than start.
+    assert guest.run("sh -c 'kill -KILL $$'").status == 128 + signal.SIGKILL
     result = guest.run("echo before; sh -c 'kill -KILL $$'")
     assert result.status == 128 + signal.SIGKILL
     assert result.stdout == "before\n"

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+import tasks
 from harness import config, lab, proc, qemu, runs
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
@@ -182,11 +183,19 @@ def test_options_reach_pytest(calls: Calls) -> None:
 
 def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path) -> None:
     """Tests about our own module's device say nothing about somebody else's."""
-    runs.test_vm("one", config.MODULE, None, None, verbose=False)
-    runs.test_vm("one", other_module, None, None, verbose=False)
+    for module in (config.MODULE, other_module):
+        runs.test_vm("one", module, None, None, verbose=False, suite="contract,module")
     assert calls.pytest[0][:2] == ["tests/vm/contract", "tests/vm/module"]
     assert calls.pytest[1][0] == "tests/vm/contract"
+    assert "tests/vm/module" not in calls.pytest[1]
     assert f"--module={other_module}" in calls.pytest[1]
+
+
+def test_an_unknown_suite_lists_the_known() -> None:
+    """A typing error is told before anything is prepared."""
+    with pytest.raises(InputError, match="no suite named 'contact'") as caught:
+        runs.test_vm("one", config.MODULE, None, None, verbose=False, suite="contact")
+    assert "contract, module, harness, all" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -264,3 +273,15 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
     user.close()
     runs.clean(cache)
     assert not used.path.exists()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5"])
+def test_jobs_that_are_no_number_are_refused(text: str) -> None:
+    """invoke hands the option over as text; what is no number gets a sentence."""
+    with pytest.raises(InputError, match="--jobs takes a number from 1 on"):
+        tasks._number("--jobs", text)
+
+
+def test_jobs_are_a_number() -> None:
+    """Two is two, and nothing is nothing: the default is chosen elsewhere."""
+    assert (tasks._number("--jobs", "2"), tasks._number("--jobs", None)) == (2, None)

@@ -154,6 +154,14 @@ class Writer:
         """What the kernel has logged since the last call; the first call begins that."""
         return self.text("log")
 
+    def new_log_of_module(self) -> list[str]:
+        """The module's own lines of what the kernel has logged since the last call."""
+        lines = self.new_log().splitlines()
+        own = [line for line in lines if "waitqueues" in line or NAME in line]
+        # Others may say something meanwhile, but not once for each message.
+        assert own or len(lines) < 10, lines
+        return own
+
     def clock(self) -> int:
         """CLOCK_MONOTONIC, in nanoseconds."""
         return self.call("clock")
@@ -204,6 +212,10 @@ class StarvedConsumer:
     of the ordinary class is given some time even then (fair server, since 6.12), and its
     share of the CPU is not limited (sched_rt_runtime_us). Stopping that process lets the
     consumer run, continuing it starves the consumer again, each at once.
+
+    The writer and its jobs have a priority that is higher still: with PREEMPT_RT the
+    consumer may be starved while it holds its lock, and has to inherit that priority from
+    whoever waits for the lock.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -213,6 +225,7 @@ class StarvedConsumer:
         assert writer.echo("-1", limit) == 0
         self._hog = writer.start("close", f"spin {_STARVED_SECONDS}")
         self.hog = self._hog.pid
+        assert writer.call("schedule", 0, 60) == 0
         for pid, priority in ((self.thread, 1), (self.hog, 50)):
             assert writer.call("pin", pid, SECOND_CPU) == 0
             assert writer.call("schedule", pid, priority) == 0
@@ -347,6 +360,6 @@ def trace(writer: Writer) -> Trace:
 @pytest.fixture
 def loader(guest: Guest, module: Module) -> Iterator[Writer]:
     """A process of root's in a guest that has the module as ``MODULE``, not loaded."""
-    guest.put(module.ko, MODULE)
+    guest.put(module.loadable, MODULE)
     with writer_in(guest) as process:
         yield process

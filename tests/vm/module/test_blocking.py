@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from errno import EAGAIN, EINTR, EMSGSIZE
 
-from .conftest import Counters, StarvedConsumer, Trace, two_cpus
+from .conftest import FIRST_CPU, Counters, StarvedConsumer, Trace, two_cpus
 
 pytestmark = two_cpus
 
@@ -105,17 +105,17 @@ def test_a_signal_takes_back_nothing(starved: StarvedConsumer) -> None:
     writer = starved.writer
     before = writer.counters()
     writer.fill()
-    job = writer.start("handler USR1 interrupt", "write 100", "handled")
+    job = writer.start(f"pin 0 {FIRST_CPU}", "handler USR1 interrupt", "write 100", "handled")
     writer.wait_until_blocked(1)
     job.wait_until_asleep()
-    # This process is real-time on the job's CPU and does not sleep meanwhile, so that both
-    # have happened when the job runs again.
+    # This process comes before the job on the same CPU and does not sleep meanwhile, so that
+    # both have happened when the job runs again.
     answers = writer.ask(
-        f"pin 0 0 ; schedule 0 60 ; kill {starved.hog} STOP ; idle busy ; "
+        f"pin 0 {FIRST_CPU} ; schedule 0 70 ; kill {starved.hog} STOP ; idle busy ; "
         f"kill {job.pid} USR1 ; schedule 0 0"
     )
     assert answers == "0 ; 0 ; 0 ; 0 ; 0 ; 0"
-    _, written, handled = job.wait()
+    *_, written, handled = job.wait()
     assert handled == "1"
     assert written in ("100", str(-EINTR))
     writer.wait_until_idle()

@@ -67,7 +67,7 @@ def test_blocked_counts_who_waits_and_no_one_else(starved: StarvedConsumer) -> N
 @two_cpus
 def test_counters_never_contradict_each_other(writer: Writer) -> None:
     """In traffic from both CPUs consumed never exceeds accepted, nor pending 64 KiB; sums hold."""
-    count = 10000
+    count = 4000
     sizes = {1: FIRST_CPU, 2: SECOND_CPU, 4096: FIRST_CPU}
     jobs = [writer.start(f"pin 0 {cpu}", f"repeat {count} {size}") for size, cpu in sizes.items()]
     assert writer.call("watch", 500) == 0

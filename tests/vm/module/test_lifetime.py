@@ -85,7 +85,7 @@ def test_init_without_a_thread(loader: Writer) -> None:
 
 def test_init_without_a_device(loader: Writer, guest: Guest, no_misc: Module) -> None:
     """If misc_register() fails insmod fails likewise and leaves no thread; later it works."""
-    guest.put(no_misc.ko, "/root/no_misc.ko")
+    guest.put(no_misc.loadable, "/root/no_misc.ko")
     answers = loader.ask(f"insmod /root/no_misc.ko ; insmod {MODULE} ; rmmod no_misc")
     assert answers == f"0 ; {-ENOSPC} ; 0"
     assert left_behind(loader) == []

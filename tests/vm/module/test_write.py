@@ -56,7 +56,7 @@ def test_bad_input_gets_its_error(writer: Writer) -> None:
     for message, error in BAD_INPUT.items():
         assert writer.call("refused", 100, error, message) == 100
     assert writer.counters() == Counters(consumed=0, accepted=0, pending=0, blocked=0)
-    assert writer.new_log() == ""
+    assert writer.new_log_of_module() == []
     assert writer.write(10) == 10
 
 
