@@ -136,6 +136,7 @@ def check(
     help=_help(
         "kernel", "json", "verbose", rounds="N: how often each stage is measured",
         scratch="also ./bootstrap test-vm in a fresh clone with an empty cache",
+        klog="DIR: only score the log reader on labelled logs (labels.json and *.log)",
     )
 )  # fmt: skip
 @_explained
@@ -145,10 +146,14 @@ def bench(
     json: bool = False,
     rounds: int = 5,
     scratch: bool = False,
+    klog: str | None = None,
     verbose: bool = False,
 ) -> None:
     """Measure each stage on this host: medians and spread."""
-    benchmark.run(kernel, json=json, rounds=rounds, scratch=scratch)
+    if klog is not None:
+        benchmark.klog(Path(klog), json=json)
+    else:
+        benchmark.run(kernel, json=json, rounds=rounds, scratch=scratch)
 
 
 @task(help=_help("verbose"))

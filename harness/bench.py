@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import build, config, lab, proc, qemu, template
+from harness import build, config, klogbench, lab, proc, qemu, template
 from harness.cache import Cache
+from harness.errors import InputError
 from harness.guest import Guest
 from harness.lab import Lab
 from harness.proc import Deadline
@@ -44,6 +45,15 @@ def run(kernel: str | None, *, json: bool, rounds: int, scratch: bool = False) -
     if scratch:
         _from_nothing(samples)
     print(as_json(samples) if json else as_text(samples))
+
+
+def klog(folder: Path, *, json: bool) -> None:
+    """Score the log reader on a folder of labelled logs, and print that."""
+    try:
+        score = klogbench.measure(folder)
+    except klogbench.KlogBenchError as error:
+        raise InputError(str(error)) from error
+    print(klogbench.as_json(score) if json else klogbench.render(score))
 
 
 def as_text(samples: Samples) -> str:

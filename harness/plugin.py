@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
@@ -172,28 +172,34 @@ def loaded(guest: Guest) -> Guest:
 @pytest.fixture
 def expect_splat(request: pytest.FixtureRequest, machine: Clone) -> ExpectSplat:
     """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted."""
-    none: list[Expectation] = []
-    expected = request.node.stash.setdefault(_EXPECTED, none)
+    expected: list[Expectation] = []
+    request.node.stash[_EXPECTED] = expected
+    return partial(expecting, machine.machine, expected)
 
-    @contextmanager
-    def expect(kind: str, function: str | None = None) -> Iterator[None]:
-        __tracebackhide__ = True
-        deadline = Deadline(pool.MARK_SECONDS)
-        machine.machine.mark(deadline)
-        start = len(machine.machine.console_text())
-        yield
-        with suppress(MachineError):  # it may have been a panic that was wanted
-            machine.machine.mark(deadline)
-        text = machine.machine.console_text()
-        wanted = Expectation(klog.Kind(kind), function, start, len(text))
-        fired = klog.read(text[start:])
-        if not any(wanted.covers(event, start) for event in fired):
-            others = ", ".join(event.title for event in fired) or "nothing"
-            where = f" in {function}" if function else ""
-            pytest.fail(f"expected a {kind} report{where}; the kernel reported {others}")
-        expected.append(wanted)
 
-    return expect
+@contextmanager
+def expecting(
+    machine: Machine, expected: list[Expectation], kind: str, function: str | None = None
+) -> Iterator[None]:
+    """Expect a report of ``kind`` (klog.Kind) within; it is added to ``expected``.
+
+    Fails the test when none comes, or none in ``function`` if one is named.
+    """
+    __tracebackhide__ = True
+    deadline = Deadline(pool.MARK_SECONDS)
+    machine.mark(deadline)
+    start = len(machine.console_text())
+    yield
+    with suppress(MachineError):  # it may have been a panic that was wanted
+        machine.mark(deadline)
+    text = machine.console_text()
+    wanted = Expectation(klog.Kind(kind), function, start, len(text))
+    fired = klog.read(text[start:])
+    if not any(wanted.covers(event, start) for event in fired):
+        others = ", ".join(event.title for event in fired) or "nothing"
+        where = f" in {function}" if function else ""
+        pytest.fail(f"expected a {kind} report{where}; the kernel reported {others}")
+    expected.append(wanted)
 
 
 def load(guest: Guest, module: Module) -> None:
@@ -260,7 +266,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         problems += verdict.judge(
             evidence(
                 machine, fresh.taint, timed_out=timed_out, expected=tuple(expected),
-                before=fresh.inventory, module=supply.module.name if supply else None,
+                before=fresh.inventory,
             )
         )  # fmt: skip
         if failure or problems:
@@ -280,16 +286,16 @@ def evidence(
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
     before: frozenset[str] | None = None,
-    module: str | None = None,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state."""
     taint = moving = after = None
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(Deadline(pool.MARK_SECONDS))
-            if taint & _OUT_OF_TREE and module is not None:
+            if taint & _OUT_OF_TREE and before is not None:
                 found = machine.inventory(Deadline(pool.MARK_SECONDS))
-                if not any(name.startswith(f"module:{module}=") for name in found):
+                # Only when all that was loaded has been unloaded can something be left over.
+                if _modules(found) <= _modules(before):
                     after = found
         except MachineError:
             with suppress(MachineError):
@@ -306,6 +312,11 @@ def evidence(
         before=before,
         after=after,
     )
+
+
+def _modules(inventory: frozenset[str]) -> set[str]:
+    """The names of the modules in an inventory, without their reference counts."""
+    return {name.partition("=")[0] for name in inventory if name.startswith("module:")}
 
 
 _OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree

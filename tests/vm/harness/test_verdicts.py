@@ -11,6 +11,7 @@ import pytest
 from harness import plugin, pool, verdict
 from harness.build import Module
 from harness.errors import CommandTimeout, GuestLost
+from harness.guest import Guest
 from harness.lab import Lab
 from harness.pool import Fresh
 from harness.verdict import Problem, Verdict
@@ -56,7 +57,6 @@ def after(victim: Fresh, command: str, *, timeout: float = 10.0) -> Sequence[Pro
             victim.taint,
             timed_out=timed_out,
             before=victim.inventory,
-            module="planted",
         )
     )
 
@@ -123,3 +123,30 @@ def test_what_is_left_behind_is_residue(victim: Fresh) -> None:
     assert outcome(problems) == [
         (Verdict.RESIDUE, "the module is unloaded, but left behind: debugfs planted")
     ]
+
+
+# -- reports that are expected -----------------------------------------------------
+
+
+def test_an_expected_report_is_green(
+    guest: Guest, planted: Module, expect_splat: plugin.ExpectSplat
+) -> None:
+    """A report that the test provokes on purpose does not make it red."""
+    plugin.load(guest, planted)
+    with expect_splat("warning", function="planted_warn"):
+        guest.check(f"echo warn >{CONTROL}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("forget", "reported nothing"), ("warn", "reported WARNING in planted_warn")],
+)
+def test_an_expectation_that_does_not_come_true_is_red(
+    victim: Fresh, words: str, said: str
+) -> None:
+    """Nothing at all, or a report of another function, is not what was expected."""
+    with (
+        pytest.raises(pytest.fail.Exception, match=said),
+        plugin.expecting(victim.clone.machine, [], "warning", "another_function"),
+    ):
+        victim.clone.guest.check(f"echo {words} >{CONTROL}")
