@@ -100,9 +100,7 @@ def test_a_stuck_command_is_told_from_a_dead_kernel(victim: Fresh) -> None:
     assert [problem.verdict for problem in provoke(victim, "sleep", timeout=3)] == [Verdict.HUNG]
 
 
-def test_a_kernel_that_spins_is_lost(
-    victim: Fresh, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     """With interrupts off nothing answers; the virtual CPU is seen to run all the time."""
     monkeypatch.setattr(pool, "MARK_SECONDS", 3.0)
     problems = provoke(victim, "spin", timeout=3)
