@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -72,9 +73,15 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
 
 
 def test_an_interrupted_run_lets_pytest_clean_up(
-    python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    python: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Ctrl-C is passed on and waited for: pytest ends its machines itself."""
+    # A run in the background may have been started with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     python(
         f"trap 'echo cleaned >{tmp_path}/said; kill $!; exit 130' INT\n"
         f"sleep 1000 &\nuntil [ -e {tmp_path}/started ]; do :; done\nkill -INT $PPID\nwait"

@@ -25,7 +25,18 @@ TRIAL = "tests/vm/contract/test_contract.py::test_thread_sleeps_interruptibly_an
 @contextmanager
 def trial(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
     """A run of one machine test, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TRIAL]
+    # A run in the background may have been started with Ctrl-C ignored; this one is not.
+    command = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        TRIAL,
+    ]
     command.append(f"--kernel={lab.kernel.name}")
     with subprocess.Popen(
         command, cwd=config.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
