@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -49,10 +49,11 @@ def trial(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
 
 def descendants(pid: int) -> list[int]:
     """All processes below ``pid``."""
-    found = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            found += [int(child), *descendants(int(child))]
+    found: list[int] = []
+    with suppress(OSError):  # it ends while its files are read
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found
 
 
