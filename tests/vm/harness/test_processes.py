@@ -50,8 +50,8 @@ def trial(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
 def descendants(pid: int) -> list[int]:
     """All processes below ``pid``."""
     found: list[int] = []
-    with suppress(OSError):  # it ends while its files are read
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+    for children in list(Path(f"/proc/{pid}/task").glob("*/children")):
+        with suppress(OSError):  # it may end while its files are read
             for child in children.read_text().split():
                 found += [int(child), *descendants(int(child))]
     return found
