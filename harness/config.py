@@ -24,12 +24,20 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """A kernel that can be asked for: an entry of the matrix."""
+    """A kernel that can be asked for: an entry of the matrix, or a person's own tree.
+
+    It is either a distribution's, with a ``flavour``, or built from source with a
+    ``profile`` (vm/kconfig/PROFILE.config): the suite's linux-source package, or ``tree``.
+    ``release`` asks for one exact release of the flavour instead of the newest.
+    """
 
     name: str
     suite: str
-    flavour: str
+    flavour: str = ""
     about: str = ""
+    profile: str = ""
+    tree: Path | None = None
+    release: str = ""
 
 
 @dataclass(frozen=True)
