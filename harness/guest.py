@@ -58,9 +58,18 @@ class Guest:
     def connect(cls, port: int, keys: Keys, deadline: Deadline | None = None) -> Guest:
         """Open the SSH connection on 127.0.0.1; raises ``GuestLost``."""
         deadline = deadline or Deadline(CONNECT_SECONDS)
-        transport = None
         try:
             stream = socket.create_connection(("127.0.0.1", port), timeout=deadline.left)
+        except OSError as error:
+            raise GuestLost(f"the guest does not answer over SSH: {error}") from error
+        return cls.over(stream, keys, deadline)
+
+    @classmethod
+    def over(cls, stream: socket.socket, keys: Keys, deadline: Deadline | None = None) -> Guest:
+        """The SSH client's part on a stream to the guest's server; raises ``GuestLost``."""
+        deadline = deadline or Deadline(CONNECT_SECONDS)
+        transport = None
+        try:
             transport = paramiko.Transport(stream, disabled_algorithms={})
             transport.banner_timeout = deadline.left
             transport.handshake_timeout = deadline.left
@@ -74,7 +83,7 @@ class Guest:
             transport.start_client(timeout=deadline.left)
             if transport.get_remote_server_key().get_base64() != keys.host:
                 raise GuestLost("the SSH server that answered is not the guest's")
-            transport.auth_publickey("root", paramiko.Ed25519Key(filename=str(keys.client)))
+            transport.auth_publickey("root", paramiko.PKey.from_path(keys.client))
         except GuestLost:
             if transport is not None:
                 transport.close()

@@ -39,6 +39,10 @@ CONSOLE_TAIL = 25  # lines of console in an error
 # What goes wrong on the monitor becomes an error of ours; it need not be said twice.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
+# An address of QEMU's user network. What the guest sends there comes out of a descriptor,
+# and such a connection, unlike one from outside, is part of the machine's frozen state.
+SSH_ADDRESS = "10.0.2.100"
+
 T = TypeVar("T")
 EventTest = Callable[[Message], bool]
 
@@ -49,8 +53,9 @@ APPEND = (
     "ignore_loglevel",
     # With -no-reboot this ends QEMU at once where a panic comes before pvpanic is there.
     "panic=-1",
-    # Addresses are the same each time, for debuggers.
-    "nokaslr",
+    # Addresses are the same each time: for debuggers, and for QEMU, which then need not
+    # translate a program's code again each time it is started.
+    "nokaslr", "norandmaps",
     # An emulated CPU does not speculate, so there is nothing to mitigate; and the virtual
     # clocks need no calibration and no watchdog, which a busy host would set off.
     "mitigations=off", "no_timer_check", "tsc=reliable",
@@ -84,6 +89,7 @@ class Wiring:
     console: Path
     qmp_fd: int = 3
     control_fd: int = 4
+    ssh_fd: int = 5
     memory: Path | None = None
     share: bool = False
     incoming: bool = False
@@ -121,13 +127,13 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         "-serial", "chardev:control",
         "-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}",
         "-mon", "chardev=qmp,mode=control",
-        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
-        "-device", "virtio-net-pci,netdev=net,romfile=",
+        "-chardev", f"socket,id=ssh,fd={wiring.ssh_fd}",
+        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,"
+        f"guestfwd=tcp:{SSH_ADDRESS}:22-chardev:ssh",
+        # Nobody is there to be told that the guest has moved.
+        "-device", "virtio-net-pci,netdev=net,romfile=,guest_announce=off",
         "-device", "pvpanic",
         "-device", "vmcoreinfo",
-        # Drawn anew for each process: this is what tells a restored kernel that it is a
-        # clone and must not go on with its twin's random state.
-        "-device", "vmgenid,guid=auto",
     ]  # fmt: skip
     if wiring.incoming:
         command += ["-incoming", "defer"]
@@ -219,6 +225,7 @@ class Machine:
         self.events: list[Message] = []
         self.on_panic: Callable[[], None] | None = None
         self._qmp = QMPClient()
+        self._link = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._gone: asyncio.Event
@@ -227,6 +234,7 @@ class Machine:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._port: int | None = None
+        self._ssh: socket.socket | None = None
         self._stderr = folder / "qemu.log"
 
     def start(
@@ -236,24 +244,33 @@ class Machine:
         memory: Path | None = None,
         share: bool = False,
         incoming: bool = False,
+        greeting: bytes = b"",
     ) -> None:
-        """Start QEMU and connect to it; a start that fails leaves nothing running."""
+        """Start QEMU and connect to it; a start that fails leaves nothing running.
+
+        ``greeting`` is what the guest's SSH server said on the offered connection before the
+        machine was frozen (see ``offer``): it is heard again first.
+        """
         check_version()
         with contextlib.ExitStack() as ends:
             qmp, qmp_far = (ends.enter_context(end) for end in socket.socketpair())
             control, control_far = (ends.enter_context(end) for end in socket.socketpair())
+            self._ssh, ssh_far = socket.socketpair()
+            ends.enter_context(ssh_far)
+            ssh_far.sendall(greeting)
             wiring = Wiring(
-                self.console, qmp_far.fileno(), control_far.fileno(), memory, share, incoming
-            )
+                self.console, qmp_far.fileno(), control_far.fileno(), ssh_far.fileno(),
+                memory, share, incoming,
+            )  # fmt: skip
             errors = ends.enter_context(self._stderr.open("wb"))
             self._process = proc.popen(
                 argv(self.spec, wiring),
                 stderr=errors,
                 stdout=errors,
-                pass_fds=(wiring.qmp_fd, wiring.control_fd),
+                pass_fds=(wiring.qmp_fd, wiring.control_fd, wiring.ssh_fd),
             )
-            qmp_far.close()
-            control_far.close()
+            for far in (qmp_far, control_far, ssh_far):
+                far.close()
             try:
                 _loop().call(self._connect(qmp, control), deadline, "starting QEMU")
             except BaseException as error:
@@ -271,7 +288,8 @@ class Machine:
         listener = EventListener()
         self._qmp.register_listener(listener)
         self._listener = asyncio.create_task(self._listen(listener))
-        await self._qmp.connect(qmp.dup())
+        async with self._link:
+            await self._qmp.connect(qmp.dup())
 
     async def _listen(self, listener: EventListener) -> None:
         async for event in listener:
@@ -428,6 +446,37 @@ class Machine:
         threading.Event().wait(seconds)  # what passes in this time is what is measured
         return any(now - then > seconds / 4 for now, then in zip(used(), before, strict=True))
 
+    def offer(self, deadline: Deadline) -> bytes:
+        """Have the guest begin an SSH session that waits for a client; what its server said.
+
+        In a clone such a session is there already, for a third of what another costs. A
+        former one must have been settled.
+        """
+        assert self._ssh is not None
+        self._ssh.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._ssh.recv(1 << 16):
+                pass  # the last words of the former session
+        self._ssh.setblocking(True)
+        self.order("offer", "offered", deadline)
+        said = b""
+        while (greeting := ssh_greeting(said)) is None:
+            self._ssh.settimeout(max(deadline.left, 0.001))
+            try:
+                more = self._ssh.recv(1 << 16)
+            except TimeoutError:
+                more = b""
+            if not more:
+                raise self._died("the guest's SSH server does not greet")
+            said += more
+        return greeting
+
+    def ssh_stream(self) -> socket.socket:
+        """The host's end of the session that was offered, for one client."""
+        assert self._ssh is not None
+        # A copy: the end of one client is not to end the connection, which the next offer needs.
+        return self._ssh.dup()
+
     def registers(self, deadline: Deadline) -> str:
         """The registers of all virtual CPUs, as QEMU prints them."""
         line = {"command-line": "info registers -a"}
@@ -473,6 +522,8 @@ class Machine:
         """End the process. A machine has nothing to save, so it is simply killed."""
         if self._process is not None:
             proc.kill(self._process)
+        if self._ssh is not None:
+            self._ssh.close()
         with contextlib.suppress(HarnessError):
             _loop().call(self._disconnect(), Deadline(5), "closing QMP")
 
@@ -485,8 +536,10 @@ class Machine:
             self._listener.cancel()
         if self._writer is not None:
             self._writer.close()
-        with contextlib.suppress(QMPError, EOFError, OSError):
-            await self._qmp.disconnect()
+        # A connect that is being cancelled disconnects too, and qemu.qmp does not bear both.
+        async with self._link:
+            with contextlib.suppress(QMPError, EOFError, OSError):
+                await self._qmp.disconnect()
 
     def __enter__(self) -> Machine:
         return self
@@ -519,6 +572,21 @@ class Machine:
             said = self._stderr.read_text(errors="replace")
         status = self._ending()
         return MachineError(what, status=status, tail=said.strip())
+
+
+def ssh_greeting(said: bytes) -> bytes | None:
+    """The identification and the first packet of an SSH server, or None if more is to come.
+
+    What precedes the identification is dropped. The forms are those of RFC 4253, 4.2 (a line
+    that begins with SSH-2.0-) and 6 (a packet begins with its length in four bytes).
+    """
+    start = said.find(b"SSH-2.0-")
+    end = said.find(b"\r\n", start) + 2 if start >= 0 else 1
+    packet = said[end:]
+    if end < 2 or len(packet) < 4:
+        return None
+    whole = end + 4 + int.from_bytes(packet[:4], "big")
+    return said[start:whole] if len(said) >= whole else None
 
 
 def _is_panic(event: Message) -> bool:

@@ -4,7 +4,7 @@
 A template is a machine that was booted until SSH was listening and then frozen: its
 memory is a file, the rest of its state a small one. A clone is a new QEMU process that
 maps that memory privately (copy on write) and goes on where the template stopped, in a
-hundredth of the time of a boot.
+tenth of the time of a boot.
 
 The recipe is QEMU's own: a shared ``memory-backend-file`` and the migration capability
 ``x-ignore-shared``, which leaves such memory out of the stream (QEMU, migration/ram.c).
@@ -19,16 +19,18 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from qemu.qmp import Message
 
 from harness import proc, qemu
 from harness.cache import Cache, Entry
-from harness.errors import MachineError, SpaceError
+from harness.errors import GuestError, MachineError, SpaceError
 from harness.guest import Guest
 from harness.image import GuestImage, Keys
 from harness.kernel import Kernel
@@ -41,22 +43,34 @@ SetUp = Callable[["Clone"], Mapping[str, object]]
 
 BOOT_SECONDS = 120.0
 CLONE_SECONDS = 30.0
+FACTS = "facts.json"
 
 
 @dataclass(frozen=True)
 class Template:
-    """A frozen machine. ``facts`` are what is known of it: at least ``boot_seconds``, how
-    long this host took to boot it, and what the set-ups of derived templates have added.
+    """A machine to start from, as often as wanted.
+
+    ``facts`` are what is known of it: ``boot_seconds``, how long this host took to boot it;
+    ``inventory``, what was there before any module was loaded; ``taint``, its kernel's flags;
+    ``unfrozen``, why it could not be frozen, if so; and what the set-ups of derived templates
+    have added. Where it could not be frozen, ``set_ups`` is what each clone is put through
+    after a boot.
     """
 
     spec: MachineSpec
     keys: Keys
     entry: Entry
     facts: Mapping[str, Any]
+    set_ups: tuple[SetUp, ...] = ()
 
     @property
     def boot_seconds(self) -> float:
         return float(self.facts["boot_seconds"])
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a clone goes on from a frozen state rather than boot."""
+        return "unfrozen" not in self.facts
 
     @property
     def memory(self) -> Path:
@@ -65,6 +79,11 @@ class Template:
     @property
     def state(self) -> Path:
         return self.entry.path / "state"
+
+    @property
+    def greeting(self) -> bytes:
+        """What the SSH server of the offered session said before it was frozen."""
+        return (self.entry.path / "greeting").read_bytes()
 
 
 def machine_spec(
@@ -86,15 +105,21 @@ def prepare(
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
     spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
-    key = {"recipe": 1, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    key = {"recipe": 3, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",
         kernel.name,
         key,
-        lambda folder: _freeze(spec, folder),
+        lambda folder: _boot_and_freeze(spec, image.keys, folder),
         note=f"kernel {kernel.name}: booting {kernel.release} once ({spec.accelerator})",
     )
-    return Template(spec, image.keys, entry, _facts(entry))
+    template = Template(spec, image.keys, entry, _facts(entry.path))
+    if not template.frozen:
+        log.warning(
+            "kernel %s: this machine cannot be frozen, so each test boots it (%.0f s): %s",
+            kernel.name, template.boot_seconds, template.facts["unfrozen"],
+        )  # fmt: skip
+    return template
 
 
 def derive(
@@ -113,13 +138,14 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 1, "base": base.entry.digest, "key": dict(key)},
-        lambda folder: _freeze_again(base, folder, set_up),
+        {"recipe": 3, "base": base.entry.digest, "key": dict(key)},
+        lambda folder: _derive_and_freeze(base, folder, set_up),
     )
-    return replace(base, entry=entry, facts=_facts(entry))
+    template = replace(base, entry=entry, facts=_facts(entry.path))
+    return template if template.frozen else replace(template, set_ups=(*base.set_ups, set_up))
 
 
-def _freeze(spec: MachineSpec, folder: Path) -> None:
+def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
     """Boot a machine whose memory is a file, stop it, and save the rest of its state."""
     _check_space(spec, folder)
     deadline = Deadline(BOOT_SECONDS)
@@ -127,31 +153,34 @@ def _freeze(spec: MachineSpec, folder: Path) -> None:
     with Machine(spec, folder) as machine:
         machine.start(deadline, memory=folder / "memory", share=True)
         machine.await_control("ready", deadline)
-        boot_seconds = time.monotonic() - started
-        _capabilities(machine, deadline)
-        _save(machine, folder, deadline)
-    (folder / "facts.json").write_text(json.dumps({"boot_seconds": boot_seconds}))
+        facts: dict[str, object] = {"boot_seconds": time.monotonic() - started}
+        facts["inventory"] = sorted(machine.inventory(deadline))
+        # A first session, so that what the kernel does only once is not done by every clone.
+        with Clone(machine, keys) as running:
+            running.guest.check("true")
+        _freeze(machine, keys, folder, facts)
 
 
-def _freeze_again(base: Template, folder: Path, set_up: SetUp) -> None:
-    """Wake a copy of a template that writes to its own memory file, change it, freeze it."""
+def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp) -> None:
+    """Put a copy of a template that writes to its own memory file through a set-up."""
     _check_space(base.spec, folder)
+    if not base.frozen:
+        with clone(base, folder) as running:
+            facts = {**base.facts, **set_up(running)}
+        (folder / FACTS).write_text(json.dumps(facts))
+        return
     deadline = Deadline(BOOT_SECONDS)
     memory = folder / "memory"
     copy = ["cp", "--reflink=auto", "--sparse=always", str(base.memory), str(memory)]
     proc.run(copy, deadline=deadline)
     with Machine(base.spec, folder) as machine:
-        _wake(machine, base, deadline, memory=memory, share=True)
-        with Clone(machine, base.keys) as running:
+        with _thawed(machine, base, deadline, memory=memory, share=True) as running:
             facts = {**base.facts, **set_up(running)}
-        # SSH does not survive a freeze; its server is to have noticed that it was closed.
-        machine.order("settle", "settled", deadline)
-        _save(machine, folder, deadline)
-    (folder / "facts.json").write_text(json.dumps(facts))
+        _freeze(machine, base.keys, folder, facts)
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((entry.path / "facts.json").read_text())
+def _facts(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
     return facts
 
 
@@ -164,8 +193,35 @@ def _check_space(spec: MachineSpec, folder: Path) -> None:
         )
 
 
+def _freeze(machine: Machine, keys: Keys, folder: Path, facts: Mapping[str, object]) -> None:
+    """End the machine with its state in ``folder``, and see that a clone of that answers.
+
+    A machine that cannot be frozen (or that does not wake up) is no failure: ``facts`` then
+    say why, and clones boot.
+    """
+    deadline = Deadline(BOOT_SECONDS)
+    try:
+        facts = {**facts, "taint": machine.mark(deadline)}
+        _save(machine, folder, deadline)
+        (folder / FACTS).write_text(json.dumps(facts))
+        # A folder of its own, so that nothing of the trial stays in the template.
+        with TemporaryDirectory(dir=folder) as trial, Machine(machine.spec, Path(trial)) as again:
+            entry = Entry("template", "trial", "", folder)
+            template = Template(machine.spec, keys, entry, facts)
+            with _thawed(again, template, deadline, memory=template.memory) as running:
+                running.guest.check("true")
+    except (MachineError, GuestError) as error:
+        (folder / FACTS).write_text(json.dumps({**facts, "unfrozen": error.what}))
+        (folder / "memory").unlink(missing_ok=True)
+
+
 def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
     """Stop the machine and write all of its state but the memory, which is a file already."""
+    _capabilities(machine, deadline)
+    # A client's session does not survive a freeze; one that waits for its client does.
+    machine.order("settle", "settled", deadline)
+    (folder / "greeting").write_bytes(machine.offer(deadline))
+    machine.order("rest", "rested", deadline)
     machine.execute("stop", deadline)
     since = len(machine.events)
     machine.execute("migrate", deadline, uri=_file_uri("cat >", folder / "state"))
@@ -173,44 +229,67 @@ def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
     machine.quit(deadline)
 
 
-def _wake(
+@contextmanager
+def clone(template: Template, folder: Path, deadline: Deadline | None = None) -> Iterator[Clone]:
+    """A machine that goes on where the template was frozen, with the right time."""
+    if not template.frozen:
+        with (
+            qemu.booted(template.spec, folder, deadline or Deadline(BOOT_SECONDS)) as machine,
+            Clone(machine, template.keys) as running,
+        ):
+            for set_up in template.set_ups:
+                set_up(running)
+            yield running
+        return
+    deadline = deadline or Deadline(CLONE_SECONDS)
+    with (
+        Machine(template.spec, folder) as machine,
+        _thawed(machine, template, deadline, memory=template.memory) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def _thawed(
     machine: Machine, template: Template, deadline: Deadline, *, memory: Path, share: bool = False
-) -> None:
-    """Start a machine where the template was frozen, with the right time."""
-    machine.start(deadline, memory=memory, share=share, incoming=True)
+) -> Iterator[Clone]:
+    """``machine``, started where the template was frozen; SSH is on its way."""
+    machine.start(deadline, memory=memory, share=share, incoming=True, greeting=template.greeting)
     _capabilities(machine, deadline)
     machine.execute("migrate-incoming", deadline, uri=_file_uri("cat", template.state))
     _await_migration(machine, 0, deadline)
     machine.execute("cont", deadline)
-    # The clock stands where the template was frozen, and all clones would draw the
-    # same random numbers: vm/agent mends both.
-    machine.order(f"wake {time.time():.6f} {secrets.token_hex(32)}", "awake", deadline)
+    stream = machine.ssh_stream()
+    # The client's part of the handshake is done while the guest wakes up.
+    with Clone(machine, template.keys, _clients.submit(Guest.over, stream, template.keys)) as it:
+        # The clock stands where the template was frozen, and all clones would draw the
+        # same random numbers: vm/agent mends both.
+        machine.order(f"wake {time.time():.6f} {secrets.token_hex(32)}", "awake", deadline)
+        yield it
 
 
-@contextmanager
-def clone(template: Template, folder: Path, deadline: Deadline | None = None) -> Iterator[Clone]:
-    """A machine that goes on where the template was frozen, with the right time."""
-    deadline = deadline or Deadline(CLONE_SECONDS)
-    with Machine(template.spec, folder) as machine:
-        _wake(machine, template, deadline, memory=template.memory)
-        with Clone(machine, template.keys) as running:
-            yield running
+_clients = ThreadPoolExecutor(thread_name_prefix="harness-ssh")
 
 
 class Clone:
-    """A running clone: its machine, and its guest once somebody asks for it."""
+    """A running machine, and its guest once somebody asks for it."""
 
-    def __init__(self, machine: Machine, keys: Keys) -> None:
+    def __init__(self, machine: Machine, keys: Keys, client: Future[Guest] | None = None) -> None:
+        """``client``: the connection, where one is on its way; else the first use makes one."""
         self.machine = machine
         self._keys = keys
+        self._client = client
         self._guest: Guest | None = None
 
     @property
     def guest(self) -> Guest:
         """The guest, connected at the first use."""
         if self._guest is None:
-            port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
-            self._guest = Guest.connect(port, self._keys)
+            if self._client is not None:
+                self._guest = self._client.result()
+            else:
+                port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
+                self._guest = Guest.connect(port, self._keys)
             self.machine.on_panic = self._guest.close
         return self._guest
 
@@ -220,6 +299,13 @@ class Clone:
     def __exit__(self, *_: object) -> None:
         if self._guest is not None:
             self._guest.close()
+        elif self._client is not None:
+            self._client.add_done_callback(_close_unused)
+
+
+def _close_unused(client: Future[Guest]) -> None:
+    if client.exception() is None:
+        client.result().close()
 
 
 def _capabilities(machine: Machine, deadline: Deadline) -> None:
