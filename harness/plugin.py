@@ -281,12 +281,12 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
     def set_up(clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
         taint = machine.mark(Deadline(pool.MARK_SECONDS))
-        inventory = machine.inventory(Deadline(pool.MARK_SECONDS))
+        machine.remember(Deadline(pool.MARK_SECONDS))
         load(clone.guest, module)
         problems = verdict.judge(evidence(machine, taint))
         if problems:
             raise KernelProblem(symbols.explain(problems, module))
-        return {"inventory": sorted(inventory)}
+        return {}
 
     return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
@@ -354,8 +354,7 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
         expected: list[Expectation] = item.stash.get(_EXPECTED, [])
         problems = verdict.judge(
             evidence(
-                machine, fresh.taint, timed_out=timed_out, expected=tuple(expected),
-                before=fresh.inventory,
+                machine, fresh.taint, timed_out=timed_out, expected=tuple(expected)
             )
         )  # fmt: skip
         if failure or problems:
@@ -388,21 +387,17 @@ def evidence(
     *,
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
-    before: frozenset[str] | None = None,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state."""
-    taint = moving = after = None
+    taint = moving = left = None
     stacks = ""
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(Deadline(pool.MARK_SECONDS))
             if timed_out:
                 stacks = machine.stacks(Deadline(pool.MARK_SECONDS))
-            if taint & _OUT_OF_TREE and before is not None:
-                found = machine.inventory(Deadline(pool.MARK_SECONDS))
-                # Only when all that was loaded has been unloaded can something be left over.
-                if _modules(found) <= _modules(before):
-                    after = found
+            if taint & _OUT_OF_TREE:  # a module was loaded at some time
+                left = machine.news(Deadline(pool.MARK_SECONDS))
         except MachineError:
             with suppress(MachineError):
                 moving = machine.spins(Deadline(pool.MARK_SECONDS))
@@ -415,17 +410,11 @@ def evidence(
         timed_out=timed_out,
         moving=moving,
         expected=expected,
-        before=before,
-        after=after,
+        left=left,
         unread=machine.console_unread,
         full=machine.console_full,
         stacks=stacks,
     )
-
-
-def _modules(inventory: frozenset[str]) -> set[str]:
-    """The names of the modules in an inventory, without their reference counts."""
-    return {name.partition("=")[0] for name in inventory if name.startswith("module:")}
 
 
 _OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree

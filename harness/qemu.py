@@ -470,9 +470,17 @@ class Machine:
                 # QEMU writes the console to a file; there is nothing to wait on but the file.
                 time.sleep(0.001)
 
-    def inventory(self, deadline: Deadline) -> frozenset[str]:
-        """What is there in the guest that a module may leave behind, as KIND:NAME."""
-        return frozenset(self.order("inventory", "inventory", deadline).split())
+    def remember(self, deadline: Deadline) -> None:
+        """Have the guest remember what there is of all that a module may leave behind."""
+        self.order("inventory", "inventory", deadline)
+
+    def news(self, deadline: Deadline) -> frozenset[str] | None:
+        """What is there now and was not when it was remembered, as KIND:NAME.
+
+        None while a module is loaded that was not then.
+        """
+        answer = self.order("news", "news", deadline)
+        return None if answer == "loaded" else frozenset(answer.split())
 
     def stacks(self, deadline: Deadline) -> str:
         """The stacks of the tasks that are in a module's code, in the form of a kernel log."""

@@ -86,7 +86,7 @@ def prepare(
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
     spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
-    key = {"recipe": 1, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    key = {"recipe": 2, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",
         kernel.name,
@@ -128,6 +128,7 @@ def _freeze(spec: MachineSpec, folder: Path) -> None:
         machine.start(deadline, memory=folder / "memory", share=True)
         machine.await_control("ready", deadline)
         boot_seconds = time.monotonic() - started
+        machine.remember(deadline)
         _capabilities(machine, deadline)
         _save(machine, folder, deadline)
     (folder / "facts.json").write_text(json.dumps({"boot_seconds": boot_seconds}))

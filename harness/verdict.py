@@ -45,8 +45,7 @@ class Evidence:
     timed_out: str = ""  # the command that did not end, if one did not
     moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
     expected: tuple[Expectation, ...] = ()
-    before: frozenset[str] | None = None  # the inventory before the module was loaded
-    after: frozenset[str] | None = None  # and the one now, where the module is unloaded
+    left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
     unread: int = 0
     full: bool = False  # the console's file has reached its limit
     stacks: str = ""
@@ -241,9 +240,7 @@ def _taint(evidence: Evidence) -> list[Problem]:
 
 def _residue(evidence: Evidence) -> list[Problem]:
     """What is there after unloading and was not there before loading."""
-    if evidence.before is None or evidence.after is None:
-        return []
-    left = sorted(evidence.after - evidence.before)
+    left = sorted(evidence.left or ())
     if not left:
         return []
     names = ", ".join(name.replace(":", " ", 1) for name in left)

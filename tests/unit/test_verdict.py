@@ -242,6 +242,16 @@ def test_a_stuck_command_names_where_it_is() -> None:
     assert problem.detail == stacks
 
 
+def test_what_is_left_behind_is_residue() -> None:
+    """Each thing by its kind and its name; where a module is loaded nobody has looked."""
+    left = frozenset({"thread:wee", "class:misc/wee"})
+    (problem,) = judge(replace(CLEAN, left=left))
+    assert problem.verdict is Verdict.RESIDUE
+    assert problem.title.endswith("left behind: class misc/wee, thread wee")
+    for nothing in (None, frozenset[str]()):
+        assert list(judge(replace(CLEAN, left=nothing))) == []
+
+
 def test_a_problem_is_red() -> None:
     """No problem ever carries the verdict of a passed test."""
     for evidence in (

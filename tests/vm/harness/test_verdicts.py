@@ -62,7 +62,6 @@ def after(victim: Fresh, command: str, *, timeout: float = 10.0) -> Sequence[Pro
             victim.clone.machine,
             victim.taint,
             timed_out=timed_out,
-            before=victim.inventory,
         )
     )
 
@@ -243,6 +242,27 @@ def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPa
     ]
 
 
+# -- what only a debug kernel shows ------------------------------------------------
+
+
+@pytest.mark.needs(config="CONFIG_KASAN")
+def test_use_after_free_is_seen_by_kasan(victim: Fresh) -> None:
+    """At the very access, and not only when the allocator looks at the object again."""
+    first, *_ = provoke(victim, "use_after_free")
+    assert first.verdict is Verdict.SPLAT
+    assert first.title.startswith("KASAN: ")
+    assert first.function == "planted_use_after_free"
+
+
+@pytest.mark.needs(config="CONFIG_PROVE_LOCKING")
+def test_an_order_of_locks_that_may_deadlock_is_a_splat(victim: Fresh) -> None:
+    """Nothing hangs; the lock validator has seen both orders."""
+    (problem,) = provoke(victim, "lock_order")
+    assert problem.verdict is Verdict.SPLAT
+    assert problem.title.startswith("possible deadlock in ")
+    assert problem.function == "planted_lock_order"
+
+
 # -- the log -----------------------------------------------------------------------
 
 
@@ -284,12 +304,24 @@ def test_a_console_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_what_is_left_behind_is_residue(victim: Fresh) -> None:
-    """A debugfs file that outlives its module is found."""
-    problems = after(victim, f"echo forget >{CONTROL} && rmmod planted")
-    assert outcome(problems) == [
-        (Verdict.RESIDUE, "the module is unloaded, but left behind: debugfs planted")
-    ]
+@pytest.mark.parametrize(
+    ("word", "left"),
+    [
+        ("forget", ["debugfs planted"]),
+        ("leave_thread", ["thread planted"]),
+        ("leave_proc", ["proc driver/planted"]),
+        ("leave_cache", ["slab planted_left"]),
+        ("leave_device", ["class misc/planted", "dev planted", "device misc/planted"]),
+        ("leave_sysfs", ["sysfs kernel/planted"]),
+        ("leave_workqueue", ["thread kworker/R-plant"]),
+    ],
+)
+def test_what_is_left_behind_is_residue(victim: Fresh, word: str, left: list[str]) -> None:
+    """What outlives its module is found and named."""
+    (problem,) = after(victim, f"echo {word} >{CONTROL} && rmmod planted")
+    assert problem.verdict is Verdict.RESIDUE
+    for name in left:
+        assert name in problem.title
 
 
 # -- reports that are expected -----------------------------------------------------

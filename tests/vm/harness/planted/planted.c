@@ -14,11 +14,14 @@
 #include <linux/init.h>
 #include <linux/irqflags.h>
 #include <linux/kernel.h>
+#include <linux/kobject.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
+#include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
+#include <linux/proc_fs.h>
 #include <linux/rcupdate.h>
 #include <linux/reboot.h>
 #include <linux/sched.h>
@@ -26,6 +29,7 @@
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 /* How long a bug lasts that a watchdog is to see: its limits are set to 1 and 3 s. */
 #define TOO_LONG_MS	8000
@@ -80,13 +84,6 @@ static noinline void planted_double_free(void)
 	OPTIMIZER_HIDE_VAR(bytes);
 	kfree(bytes);
 	barrier();	/* no tail call, or this function would not be on the stack */
-}
-
-static noinline void planted_leak(void)
-{
-	void *bytes = kmalloc(64, GFP_KERNEL);
-
-	OPTIMIZER_HIDE_VAR(bytes);
 }
 
 /* A cache with a constructor is not merged with others of the same size. */
@@ -225,6 +222,49 @@ static void planted_endless_thread(void)
 	thread = kthread_run(planted_thread_goes_on, NULL, "planted");
 }
 
+/*
+ * What outlives the module. Nothing of it points into the module, which is soon gone:
+ * the harness is to find it, not the kernel to stumble over it.
+ */
+
+static void planted_leave_thread(void)
+{
+	/* Its function is the kernel's own, so that the thread has code to run. */
+	kthread_create_worker(0, "planted");
+}
+
+static void planted_leave_proc(void)
+{
+	proc_mkdir("driver/planted", NULL);
+}
+
+static void planted_leave_cache(void)
+{
+	kmem_cache_create("planted_left", 200, 0, 0, planted_constructor);
+}
+
+static void planted_leave_device(void)
+{
+	static const struct file_operations none;
+	struct miscdevice *misc = kzalloc(sizeof(*misc), GFP_KERNEL);
+
+	misc->minor = MISC_DYNAMIC_MINOR;
+	misc->name = kstrdup("planted", GFP_KERNEL);
+	misc->fops = kmemdup(&none, sizeof(none), GFP_KERNEL);
+	misc_register(misc);
+}
+
+static void planted_leave_sysfs(void)
+{
+	kobject_create_and_add("planted", kernel_kobj);
+}
+
+static void planted_leave_workqueue(void)
+{
+	/* With a thread of its own (a rescuer) that ps shows. */
+	alloc_workqueue("planted", WQ_MEM_RECLAIM, 0);
+}
+
 static void planted_reboot(void)
 {
 	emergency_restart();
@@ -249,7 +289,6 @@ static const struct {
 	{ "panic", planted_fatal },
 	{ "use_after_free", planted_use_after_free },
 	{ "double_free", planted_double_free },
-	{ "leak", planted_leak },
 	{ "leak_cached", planted_leak_cached },
 	{ "early_thread", planted_early_thread },
 	{ "endless_thread", planted_endless_thread },
@@ -267,6 +306,12 @@ static const struct {
 	{ "gap", planted_gap },
 	{ "escapes", planted_escapes },
 	{ "forget", planted_forget },
+	{ "leave_thread", planted_leave_thread },
+	{ "leave_proc", planted_leave_proc },
+	{ "leave_cache", planted_leave_cache },
+	{ "leave_device", planted_leave_device },
+	{ "leave_sysfs", planted_leave_sysfs },
+	{ "leave_workqueue", planted_leave_workqueue },
 };
 
 static int provoke(const char *word)
