@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import config as matrix_config
-from harness import klog, pool, verdict
+from harness import kernel as kernels
+from harness import klog, pool, symbols, verdict
 from harness import lab as labs
 from harness import template as templates
 from harness.build import INSIDE, Module
@@ -35,6 +38,8 @@ from harness.verdict import Evidence, Expectation, Problem, Verdict
 
 RESULTS = matrix_config.PROJECT / "results"
 DUMP_SECONDS = 60.0
+# A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
+TEST_SECONDS = 300.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +61,64 @@ def pytest_configure(config: pytest.Config) -> None:
         "machine(memory_mib=512, cpus=1, append=()): the shape of this test's machine; "
         "append is a tuple of kernel command line options",
     )
+    config.addinivalue_line(
+        "markers", "needs(config): the kernel must have this option; elsewhere it is not run"
+    )
+
+
+# -- which tests -------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each machine test a limit, and put aside what this kernel cannot show."""
+    for item in items:
+        in_guest = "machine" in getattr(item, "fixturenames", ())
+        if in_guest and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+    if not any(item.get_closest_marker("needs") for item in items):
+        return
+    options = _kernel_options(config)
+    unmet: dict[pytest.Item, str] = {}
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            if marker.kwargs["config"] not in options:
+                unmet[item] = marker.kwargs["config"]
+    items[:] = [item for item in items if item not in unmet]
+    config.hook.pytest_deselected(items=list(unmet))
+    config.stash[_UNMET] = dict(Counter(unmet.values()))
+
+
+def _kernel_options(config: pytest.Config) -> frozenset[str]:
+    """The options that the kernel under test was built with (=y or =m)."""
+    matrix = matrix_config.load()
+    cache = Cache()
+    try:
+        chosen = matrix.select(config.getoption("--kernel"))
+        files = [kernels.prepare(spec, cache).config for spec in chosen]
+        found = [re.findall(r"^(CONFIG_\w+)=[ym]$", file.read_text(), re.M) for file in files]
+    finally:
+        cache.close()
+    return frozenset.intersection(*map(frozenset, found))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the run that started it what it has put aside."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["unmet"] = session.config.stash.get(_UNMET, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker has put aside; all workers collect the same tests."""
+    node.config.stash[_UNMET] = getattr(node, "workeroutput", {}).get("unmet", {})
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for option, count in sorted(config.stash.get(_UNMET, {}).items()):
+        terminalreporter.write_line(f"not run: {count} test(s) for a kernel with {option}")
 
 
 # What the fixture expect_splat is: a context manager that takes a kind and a function.
@@ -63,6 +126,8 @@ ExpectSplat = Callable[..., AbstractContextManager[None]]
 
 _EXPECTED = pytest.StashKey[list[Expectation]]()
 _FRESH = pytest.StashKey[list[Fresh]]()
+_RED = pytest.StashKey[bool]()
+_UNMET = pytest.StashKey[dict[str, int]]()
 _NEXT = pytest.StashKey["pytest.Item | None"]()
 _SUPPLY = pytest.StashKey["Supply"]()
 
@@ -153,6 +218,7 @@ def machine(request: pytest.FixtureRequest, supply: Supply) -> Iterator[Clone]:
     try:
         request.node.stash.setdefault(_FRESH, []).append(fresh)
         yield fresh.clone
+        _judge_again(request.node)
     finally:
         fresh.close()
 
@@ -215,12 +281,12 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
     def set_up(clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
         taint = machine.mark(Deadline(pool.MARK_SECONDS))
-        inventory = machine.inventory(Deadline(pool.MARK_SECONDS))
+        machine.remember(Deadline(pool.MARK_SECONDS))
         load(clone.guest, module)
         problems = verdict.judge(evidence(machine, taint))
         if problems:
-            raise KernelProblem(problems)
-        return {"inventory": sorted(inventory)}
+            raise KernelProblem(symbols.explain(problems, module))
+        return {}
 
     return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
@@ -252,31 +318,67 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     supply = item.config.stash.get(_SUPPLY, None)
     if supply:
         supply.prepare(item.stash[_NEXT])
-    failure: BaseException | None = None
-    result = None
     try:
         result = yield
     except (Exception, pytest.fail.Exception) as error:
-        failure = error
+        problems = _judge(item, "call", error)
+        if problems:
+            raise KernelProblem(problems) from error
+        raise
+    problems = _judge(item, "call", None)
+    if problems:
+        raise KernelProblem(problems)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """A fixture that fails in a guest is explained by its machine, as a test is."""
+    __tracebackhide__ = True
+    try:
+        return (yield)
+    except (Exception, pytest.fail.Exception) as error:
+        problems = _judge(item, "setup", error)
+        if problems:
+            raise KernelProblem(problems) from error
+        raise
+
+
+def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[Problem]:
+    """What is wrong with the machines of a test, ``failure`` being what it says itself."""
+    supply = item.config.stash.get(_SUPPLY, None)
     timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
-    problems: list[Problem] = []
+    found: list[Problem] = []
     for fresh in item.stash.get(_FRESH, []):
         machine = fresh.clone.machine
         expected: list[Expectation] = item.stash.get(_EXPECTED, [])
-        problems += verdict.judge(
+        problems = verdict.judge(
             evidence(
-                machine, fresh.taint, timed_out=timed_out, expected=tuple(expected),
-                before=fresh.inventory,
+                machine, fresh.taint, timed_out=timed_out, expected=tuple(expected)
             )
         )  # fmt: skip
         if failure or problems:
             kept = _keep(item, supply, machine, problems) if supply else ""
-            item.add_report_section("call", "evidence", kept)
+            item.add_report_section(when, "evidence", kept)
+        # Only what has been built has been loaded.
+        built = vars(supply).get("module") if supply and problems else None
+        found += symbols.explain(problems, built) if built else problems
+    item.stash[_RED] = bool(failure or found)
+    return found
+
+
+# Fixtures that do nothing in a guest once the test has run.
+_QUIET = {"request", "lab", "supply", "module", "machine", "guest", "loaded", "expect_splat"}
+
+
+def _judge_again(item: pytest.Item) -> None:
+    """What other fixtures did in the guest after a test was found green counts as well."""
+    others = set(getattr(item, "fixturenames", ())) - _QUIET
+    if item.stash.get(_RED, True) or not others:
+        return
+    problems = _judge(item, "teardown", None)
     if problems:
-        raise KernelProblem(problems) from failure
-    if failure:
-        raise failure
-    return result
+        raise KernelProblem(problems)
 
 
 def evidence(
@@ -285,18 +387,17 @@ def evidence(
     *,
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
-    before: frozenset[str] | None = None,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state."""
-    taint = moving = after = None
+    taint = moving = left = None
+    stacks = ""
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(Deadline(pool.MARK_SECONDS))
-            if taint & _OUT_OF_TREE and before is not None:
-                found = machine.inventory(Deadline(pool.MARK_SECONDS))
-                # Only when all that was loaded has been unloaded can something be left over.
-                if _modules(found) <= _modules(before):
-                    after = found
+            if timed_out:
+                stacks = machine.stacks(Deadline(pool.MARK_SECONDS))
+            if taint & _OUT_OF_TREE:  # a module was loaded at some time
+                left = machine.news(Deadline(pool.MARK_SECONDS))
         except MachineError:
             with suppress(MachineError):
                 moving = machine.spins(Deadline(pool.MARK_SECONDS))
@@ -309,14 +410,11 @@ def evidence(
         timed_out=timed_out,
         moving=moving,
         expected=expected,
-        before=before,
-        after=after,
+        left=left,
+        unread=machine.console_unread,
+        full=machine.console_full,
+        stacks=stacks,
     )
-
-
-def _modules(inventory: frozenset[str]) -> set[str]:
-    """The names of the modules in an inventory, without their reference counts."""
-    return {name.partition("=")[0] for name in inventory if name.startswith("module:")}
 
 
 _OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
@@ -355,5 +453,5 @@ def pytest_runtest_makereport(
             if isinstance(error, KernelProblem) and cause
             else ""
         )
-        report.longrepr = f"{error}\n\n{before}".rstrip()
+        report.longrepr = printable(f"{error}\n\n{before}".rstrip())
     return report

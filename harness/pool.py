@@ -20,12 +20,11 @@ MARK_SECONDS = 20.0
 class Fresh:
     """A clone that nobody has used, connected over SSH; whoever takes it closes it.
 
-    ``taint`` is its kernel's now, ``inventory`` what was there before any module was loaded.
+    ``taint`` is its kernel's now.
     """
 
     clone: Clone
     taint: int
-    inventory: frozenset[str]
     ends: ExitStack
 
     def close(self) -> None:
@@ -41,9 +40,8 @@ def fresh(template: Template, cache: Cache) -> Fresh:
         taint = template.facts.get("taint")
         if taint is None:
             taint = clone.machine.mark(Deadline(MARK_SECONDS))
-        inventory = frozenset(template.facts["inventory"])
         clone.guest  # noqa: B018  # connects
-        return Fresh(clone, taint, inventory, ends.pop_all())
+        return Fresh(clone, taint, ends.pop_all())
 
 
 class Pool:

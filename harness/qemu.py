@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import secrets
 import socket
 import subprocess
@@ -35,6 +36,8 @@ from harness.proc import Deadline
 QEMU = "qemu-system-x86_64"
 MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
 CONSOLE_TAIL = 25  # lines of console in an error
+CONSOLE_KEPT = 8 << 20  # bytes of a console's beginning that are kept, and as many of its end
+CONSOLE_MAX = 64 << 20  # bytes; what a guest prints beyond that is lost
 
 # What goes wrong on the monitor becomes an error of ours; it need not be said twice.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
@@ -212,6 +215,48 @@ def _loop() -> _Loop:
 # -- a machine ---------------------------------------------------------------------
 
 
+class Console:
+    """What a guest has printed, read as it grows, in bounded memory.
+
+    Of a console that is longer than twice ``CONSOLE_KEPT`` the middle is not kept;
+    ``unread`` is how many bytes that are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unread = 0
+        self._offset = 0  # how much of the file has been read
+        self._head = bytearray()
+        self._tail = bytearray()
+
+    def read(self) -> bytes:
+        """The next bytes, at most a MiB; none when all there is has been read."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                fresh = file.read(1 << 20)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(fresh)
+        room = CONSOLE_KEPT - len(self._head)
+        self._head += fresh[:room]
+        self._tail += fresh[room:]
+        excess = len(self._tail) - CONSOLE_KEPT
+        if excess > 0:
+            del self._tail[:excess]
+            self.unread += excess
+        return fresh
+
+    def text(self) -> str:
+        """All so far, undecodable bytes replaced, lines ended by \\n."""
+        while self.read():
+            pass
+        kept = bytes(self._head)
+        if self.unread:
+            kept += f"\n(here {self.unread} bytes are left out)\n".encode()
+        return (kept + self._tail).decode(errors="replace").replace("\r\n", "\n")
+
+
 class Machine:
     """One QEMU process. A context manager: at its end the process is gone.
 
@@ -222,6 +267,7 @@ class Machine:
         """Nothing is started yet; ``folder`` is where the console goes."""
         self.spec = spec
         self.console = folder / "console.log"
+        self._log = Console(self.console)
         self.events: list[Message] = []
         self.on_panic: Callable[[], None] | None = None
         self._qmp = QMPClient()
@@ -273,11 +319,21 @@ class Machine:
                 far.close()
             try:
                 _loop().call(self._connect(qmp, control), deadline, "starting QEMU")
+                self._limit_files(CONSOLE_MAX)
             except BaseException as error:
                 self.close()
                 if isinstance(error, (QMPError, OSError, EOFError)):
                     raise self._died("QEMU did not start") from error
                 raise
+
+    def _limit_files(self, size: int) -> None:
+        """Have what QEMU writes to a file beyond ``size`` bytes fail.
+
+        SIGXFSZ, which comes with that, is blocked in the threads of virtual CPUs; QEMU may
+        also end by it, which is no worse: either way ``console_full`` is the reason.
+        """
+        with contextlib.suppress(ProcessLookupError):  # it has ended: others say so
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     async def _connect(self, qmp: socket.socket, control: socket.socket) -> None:
         self._gone = asyncio.Event()
@@ -418,33 +474,59 @@ class Machine:
         """
         word = f"eudyptula-mark-{secrets.token_hex(4)}"
         taint = int(self.order(f"mark {word}", "marked", deadline))
-        while word not in self.console_text():
+        window = b""
+        while True:
+            fresh = self._log.read()
+            window = window[-len(word) :] + fresh
+            if word.encode() in window:
+                return taint
+            if self.console_full:
+                raise MachineError("the guest has printed more than is kept of a console")
             if deadline.expired:
                 raise MachineError("the kernel's log does not reach the console")
-            # QEMU writes the console to a file; there is nothing to wait on but the file.
-            time.sleep(0.001)
-        return taint
+            if not fresh:
+                # QEMU writes the console to a file; there is nothing to wait on but the file.
+                time.sleep(0.001)
 
-    def inventory(self, deadline: Deadline) -> frozenset[str]:
-        """What is there in the guest that a module may leave behind, as KIND:NAME."""
-        return frozenset(self.order("inventory", "inventory", deadline).split())
+    def remember(self, deadline: Deadline) -> None:
+        """Have the guest remember what there is of all that a module may leave behind."""
+        self.order("inventory", "inventory", deadline)
+
+    def news(self, deadline: Deadline) -> frozenset[str] | None:
+        """What is there now and was not when it was remembered, as KIND:NAME.
+
+        None while a module is loaded that was not then.
+        """
+        answer = self.order("news", "news", deadline)
+        return None if answer == "loaded" else frozenset(answer.split())
+
+    def stacks(self, deadline: Deadline) -> str:
+        """The stacks of the tasks that are in a module's code, in the form of a kernel log."""
+        lines = []
+        for task in self.order("stacks", "stacks", deadline).split():
+            who, _, frames = task.rpartition(":")
+            lines += [
+                f"task {who}:",
+                *(f" {name.replace('_[', ' [')}" for name in frames.split(",")),
+            ]
+        return "\n".join(lines)
 
     def spins(self, deadline: Deadline, seconds: float = 0.5) -> bool:
         """Whether a virtual CPU runs code all the time, rather than sleep now and then.
 
-        A CPU that waits for an interrupt costs its thread nothing on the host.
+        A CPU that waits for an interrupt costs its thread nothing on the host. One that runs
+        code counts even while it waits for a busy host's processor.
         """
         threads = [cpu["thread-id"] for cpu in self.execute("query-cpus-fast", deadline)]
 
-        def used() -> list[float]:
-            tick = os.sysconf("SC_CLK_TCK")
-            stats = (Path(f"/proc/{self.pid}/task/{tid}/stat").read_text() for tid in threads)
-            fields = (stat.rpartition(")")[2].split() for stat in stats)
-            return [(int(field[11]) + int(field[12])) / tick for field in fields]
+        def wanted() -> list[float]:
+            # Nanoseconds on a processor and ready for one (scheduler/sched-stats.rst).
+            stats = [Path(f"/proc/{self.pid}/task/{tid}/schedstat").read_text() for tid in threads]
+            return [sum(map(int, stat.split()[:2])) / 1e9 for stat in stats]
 
-        before = used()
+        before = wanted()
         threading.Event().wait(seconds)  # what passes in this time is what is measured
-        return any(now - then > seconds / 4 for now, then in zip(used(), before, strict=True))
+        return any(now - then > seconds / 2 for now, then in zip(wanted(), before, strict=True))
 
     def offer(self, deadline: Deadline) -> bytes:
         """Have the guest begin an SSH session that waits for a client; what its server said.
@@ -484,6 +566,7 @@ class Machine:
 
     def dump(self, path: Path, deadline: Deadline) -> None:
         """Write the guest's memory to a file that crash(8) and drgn read (kdump, zlib)."""
+        self._limit_files(resource.RLIM_INFINITY)
         self.execute(
             "dump-guest-memory", deadline, paging=False, protocol=f"file:{path}",
             format="kdump-zlib",
@@ -502,11 +585,20 @@ class Machine:
         return self._port
 
     def console_text(self) -> str:
-        """Everything on the console so far, undecodable bytes replaced, lines ended by \\n."""
-        try:
-            return self.console.read_bytes().decode(errors="replace").replace("\r\n", "\n")
-        except FileNotFoundError:
-            return ""
+        """Everything on the console so far; of a very long one the beginning and the end."""
+        return self._log.text()
+
+    @property
+    def console_unread(self) -> int:
+        """How many bytes of the console ``console_text`` has left out."""
+        return self._log.unread
+
+    @property
+    def console_full(self) -> bool:
+        """Whether the guest has printed more than QEMU was allowed to write."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.console.stat().st_size >= CONSOLE_MAX
+        return False
 
     def quit(self, deadline: Deadline) -> None:
         """Have QEMU end by itself, so that what it writes is written."""

@@ -51,7 +51,7 @@ class Template:
     """A machine to start from, as often as wanted.
 
     ``facts`` are what is known of it: ``boot_seconds``, how long this host took to boot it;
-    ``inventory``, what was there before any module was loaded; ``taint``, its kernel's flags;
+    ``taint``, its kernel's flags then;
     ``unfrozen``, why it could not be frozen, if so; and what the set-ups of derived templates
     have added. Where it could not be frozen, ``set_ups`` is what each clone is put through
     after a boot.
@@ -105,7 +105,7 @@ def prepare(
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
     spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
-    key = {"recipe": 3, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    key = {"recipe": 4, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",
         kernel.name,
@@ -138,7 +138,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 3, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 4, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
@@ -153,11 +153,11 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
     with Machine(spec, folder) as machine:
         machine.start(deadline, memory=folder / "memory", share=True)
         machine.await_control("ready", deadline)
-        facts: dict[str, object] = {"boot_seconds": time.monotonic() - started}
-        facts["inventory"] = sorted(machine.inventory(deadline))
+        facts = {"boot_seconds": time.monotonic() - started}
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
             running.guest.check("true")
+        machine.remember(deadline)
         _freeze(machine, keys, folder, facts)
 
 

@@ -22,6 +22,7 @@ class Verdict(enum.StrEnum):
     HUNG = "hung"  # the guest is well, but a command in it does not end
     LOST = "lost"  # the guest does not answer any more
     RESIDUE = "residue"  # the module is unloaded, and something of it is still there
+    LOG_GAP = "log gap"  # a part of the kernel's log is missing, and nobody knows what it said
     HOST_FAULT = "host fault"  # nothing that the module or the kernel did
 
 
@@ -31,7 +32,9 @@ class Evidence:
 
     ``console`` is all that its kernel logged since it was cloned. ``taint_before`` is the
     kernel's taint after the module was loaded (loading an out-of-tree module taints),
-    ``taint_after`` the one now, None where the guest did not answer.
+    ``taint_after`` the one now, None where the guest did not answer. ``unread`` is how many
+    bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
+    the stacks of the tasks in a module's code, where a command did not end.
     """
 
     console: str
@@ -42,8 +45,10 @@ class Evidence:
     timed_out: str = ""  # the command that did not end, if one did not
     moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
     expected: tuple[Expectation, ...] = ()
-    before: frozenset[str] | None = None  # the inventory before the module was loaded
-    after: frozenset[str] | None = None  # and the one now, where the module is unloaded
+    left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
+    unread: int = 0
+    full: bool = False  # the console's file has reached its limit
+    stacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,27 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came."""
+    """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came.
+
+    ``function`` is the innermost function of a module on the report's stack, else the one
+    that the title names; ``location`` its file:line where that is known.
+    """
 
     verdict: Verdict
     title: str
     detail: str = ""
     times: int = 1
+    function: str | None = None
+    location: str | None = None
 
     def __str__(self) -> str:
         often = f" ({self.times} times)" if self.times > 1 else ""
-        return f"{self.verdict}: {self.title}{often}"
+        where = ""
+        if self.function and not re.search(rf"\b{re.escape(self.function)}\b", self.title):
+            where = f", in {self.function}"
+        if self.location:
+            where += f" at {self.location}"
+        return f"{self.verdict}: {self.title}{where}{often}"
 
 
 # Documentation/admin-guide/tainted-kernels.rst. Loading a module sets O (12) and, where
@@ -116,9 +132,14 @@ def condensed(excerpt: str) -> str:
 
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
-    problems = _reports(evidence)
-    if problems:
-        return problems
+    problems = _reports(evidence) or _memory(evidence) or _end(evidence)
+    return problems or [*_gap(evidence), *_taint(evidence), *_residue(evidence)]
+
+
+def _end(evidence: Evidence) -> list[Problem]:
+    """What has become of the machine and of the command, where the log does not say why."""
+    if evidence.full:
+        return [Problem(Verdict.LOG_GAP, "the guest has printed more than its console may hold")]
     if evidence.panicked:
         return [Problem(Verdict.PANIC, "the kernel panicked")]
     if not evidence.running:
@@ -126,8 +147,10 @@ def judge(evidence: Evidence) -> Sequence[Problem]:
     if evidence.taint_after is None:
         return [Problem(Verdict.LOST, f"the guest does not answer any more{_manner(evidence)}")]
     if evidence.timed_out:
-        return [Problem(Verdict.HUNG, f"the guest is well, but `{evidence.timed_out}` is stuck")]
-    return [*_taint(evidence), *_residue(evidence)]
+        title = f"the guest is well, but `{evidence.timed_out}` is stuck"
+        stacks = evidence.stacks
+        return [Problem(Verdict.HUNG, title, stacks, function=_in_module(stacks))]
+    return []
 
 
 def _reports(evidence: Evidence) -> list[Problem]:
@@ -145,8 +168,53 @@ def _reports(evidence: Evidence) -> list[Problem]:
         verdict = Verdict.PANIC if dead else Verdict.SPLAT
         if event.kind is klog.Kind.LEAK:
             verdict = Verdict.LEAK
-        found[event.title] = Problem(verdict, event.title, condensed(event.excerpt))
+        # A report may have other stacks than its own: who allocated, who freed.
+        inside = next((frame.function for frame in event.stack if frame.module), None)
+        function = inside or _in_module(event.excerpt) or event.function
+        detail = condensed(event.excerpt)
+        found[event.title] = Problem(verdict, event.title, detail, function=function)
     return list(found.values())
+
+
+# mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of
+# memory", and somebody's wish.
+_OUT_OF_MEMORY = re.compile(r"\] ?Out of memory[^:\n]*: Killed process \d+ \((.*?)\)[ ,]")
+
+
+def _memory(evidence: Evidence) -> list[Problem]:
+    """Processes that the kernel killed because the guest had no memory left."""
+    killed = list(_OUT_OF_MEMORY.finditer(evidence.console))
+    if not killed:
+        return []
+    names = ", ".join(dict.fromkeys(found[1] for found in killed))
+    last = evidence.console.rfind("\n", 0, killed[0].start()) + 1
+    said = evidence.console[last:].partition("\n")[0]
+    title = f"the guest ran out of memory, the kernel killed {names}"
+    return [Problem(Verdict.SPLAT, title, said, times=len(killed))]
+
+
+# kernel/printk/printk.c, console_prepend_dropped(): printed without a stamp, so that no
+# message of a module looks the same.
+_DROPPED = re.compile(r"^(?:.*\r)?\*\* (\d+) printk messages dropped \*\*", re.MULTILINE)
+
+
+def _gap(evidence: Evidence) -> list[Problem]:
+    """Where a part of the log is missing a report may have been in it."""
+    dropped = sum(int(found[1]) for found in _DROPPED.finditer(evidence.console))
+    problems = []
+    if dropped:
+        title = f"the kernel dropped {dropped} messages before they reached its console"
+        problems.append(Problem(Verdict.LOG_GAP, title))
+    if evidence.unread:
+        left_out = f"{evidence.unread >> 10} KiB of its console were not looked at"
+        problems.append(Problem(Verdict.LOG_GAP, f"the guest printed too much; {left_out}"))
+    return problems
+
+
+def _in_module(text: str) -> str | None:
+    """The first function of a module that a text names."""
+    found = re.search(r"(?<!\? )\b([A-Za-z_]\w*)[\w.]*\+0x\w+/0x\w+ \[\w+[^\]\n]*\]", text)
+    return found[1] if found else None
 
 
 def _line_starts(text: str) -> list[int]:
@@ -172,9 +240,7 @@ def _taint(evidence: Evidence) -> list[Problem]:
 
 def _residue(evidence: Evidence) -> list[Problem]:
     """What is there after unloading and was not there before loading."""
-    if evidence.before is None or evidence.after is None:
-        return []
-    left = sorted(evidence.after - evidence.before)
+    left = sorted(evidence.left or ())
     if not left:
         return []
     names = ", ".join(name.replace(":", " ", 1) for name in left)

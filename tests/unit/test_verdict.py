@@ -168,6 +168,90 @@ def test_letters_are_those_of_an_oops(mask: int, letters: str) -> None:
     assert taint_letters(mask) == letters
 
 
+def test_the_innermost_function_of_a_module_is_named() -> None:
+    """The title may name the kernel's function; whoever writes a module looks for theirs."""
+    console = BOOT + WARNING.replace("wee_write+0x1c/0x90 [wee]\n[    2.000004", "kfree+0x1/0x2\n[")
+    (problem,) = judge(replace(CLEAN, console=console))
+    assert problem.function == "wee_write"
+    assert str(replace(problem, title="WARNING in kfree", location="wee.c:42")) == (
+        "splat: WARNING in kfree, in wee_write at wee.c:42"
+    )
+    assert str(replace(problem, title="WARNING in wee_write")) == "splat: WARNING in wee_write"
+
+
+OOM = "[    4.0] Out of memory: Killed process 135 (perl) total-vm:105kB, anon-rss:39kB, UID:0\n"
+
+
+def test_a_process_killed_for_memory_is_a_splat() -> None:
+    """Also where the guest does not answer any more: this is why."""
+    for taint in (OE, None):
+        (problem,) = judge(replace(CLEAN, console=BOOT + OOM + OOM, taint_after=taint))
+        assert problem.verdict is Verdict.SPLAT
+        assert problem.title == "the guest ran out of memory, the kernel killed perl"
+        assert problem.times == 2
+        assert problem.detail == OOM.strip()
+
+
+def test_a_limit_of_a_cgroup_is_somebodys_wish() -> None:
+    """The memory controller kills whom it was told to limit."""
+    console = BOOT + OOM.replace("Out of memory", "Memory cgroup out of memory")
+    assert list(judge(replace(CLEAN, console=console))) == []
+
+
+DROPPED = "** 12 printk messages dropped **\n"
+
+
+def test_dropped_messages_are_a_gap_in_the_log() -> None:
+    """What was dropped may have been a report."""
+    console = BOOT + DROPPED + "[    4.0] more\n" + DROPPED.replace("12", "30")
+    (problem,) = judge(replace(CLEAN, console=console))
+    assert problem.verdict is Verdict.LOG_GAP
+    assert "dropped 42 messages" in problem.title
+
+
+def test_a_gap_is_no_second_problem() -> None:
+    """Where the log shows a report, that is what is wrong."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + DROPPED + WARNING, taint_after=OE | WARN))
+    assert problem.verdict is Verdict.SPLAT
+
+
+def test_a_message_that_only_looks_like_a_gap() -> None:
+    """The kernel prints that line without a stamp; what a module prints has one."""
+    assert list(judge(replace(CLEAN, console=BOOT + "[    1.3] " + DROPPED))) == []
+
+
+def test_a_console_that_is_too_long_is_a_gap() -> None:
+    """Its middle was not looked at: 5 MiB that may hold anything."""
+    (problem,) = judge(replace(CLEAN, unread=5 << 20))
+    assert problem.verdict is Verdict.LOG_GAP
+    assert "5120 KiB" in problem.title
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_full_console_explains_silence(running: bool) -> None:
+    """A machine that was told to print no more is neither lost nor has it panicked."""
+    (problem,) = judge(replace(CLEAN, unread=5, full=True, running=running, taint_after=None))
+    assert problem.verdict is Verdict.LOG_GAP
+
+
+def test_a_stuck_command_names_where_it_is() -> None:
+    """The innermost function of a module on the stacks."""
+    stacks = "task sh(134,D):\n msleep+0x2d/0x40\n wee_write+0x1c/0x90 [wee]\n vfs_write+0xf1/0x440"
+    (problem,) = judge(replace(CLEAN, timed_out="echo x", stacks=stacks))
+    assert (problem.verdict, problem.function) == (Verdict.HUNG, "wee_write")
+    assert problem.detail == stacks
+
+
+def test_what_is_left_behind_is_residue() -> None:
+    """Each thing by its kind and its name; where a module is loaded nobody has looked."""
+    left = frozenset({"thread:wee", "class:misc/wee"})
+    (problem,) = judge(replace(CLEAN, left=left))
+    assert problem.verdict is Verdict.RESIDUE
+    assert problem.title.endswith("left behind: class misc/wee, thread wee")
+    for nothing in (None, frozenset[str]()):
+        assert list(judge(replace(CLEAN, left=nothing))) == []
+
+
 def test_a_problem_is_red() -> None:
     """No problem ever carries the verdict of a passed test."""
     for evidence in (

@@ -16,6 +16,8 @@ from harness.guest import Guest
 
 from .conftest import NAME, NODE, Threads
 
+_RMMOD_SECONDS = 10.0  # it is to take one at most; the guest may be slow
+
 # The longest test comes first, so that no other core waits for it at the end.
 #
 # insmod and rmmod by their system calls (asm/unistd_64.h: finit_module 313, delete_module
@@ -127,13 +129,24 @@ def test_thread_survives_writes(threads: Threads, loaded: Guest) -> None:
     assert after.state == "S"
 
 
+def test_cannot_be_removed_while_it_is_open(loaded: Guest) -> None:
+    """rmmod is refused and changes nothing while a process has the device open; then it works.
+
+    Else the process would be left with a file whose functions are gone.
+    """
+    said = loaded.check(f"exec 3>{NODE}; rmmod waitqueues; echo $?; echo still there >&3; echo $?")
+    assert said.split() == ["1", "0"]
+    loaded.check("rmmod waitqueues", timeout=_RMMOD_SECONDS)
+
+
 def test_rmmod_removes_everything_at_once(threads: Threads, loaded: Guest) -> None:
     """rmmod returns within a second; node, thread and sysfs entries are gone with it."""
     threads.only()
     loaded.check(f"echo last words >{NODE}")
     # The guest's own clock, so that the time for the SSH command does not count.
     took = loaded.check(
-        "read a _ </proc/uptime; rmmod waitqueues || exit 1; read b _ </proc/uptime; echo $a $b"
+        "read a _ </proc/uptime; rmmod waitqueues || exit 1; read b _ </proc/uptime; echo $a $b",
+        timeout=_RMMOD_SECONDS,
     ).split()
     assert float(took[1]) - float(took[0]) <= 1.0
     left = f"ls -d {NODE} /sys/class/misc/{NAME} /sys/module/waitqueues 2>/dev/null"

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from harness import plugin, pool, verdict
+from harness import plugin, pool, qemu, verdict
 from harness.build import Module
 from harness.errors import CommandTimeout, GuestLost
 from harness.guest import Guest
@@ -26,9 +27,14 @@ def planted(lab: Lab) -> Module:
 
 
 @pytest.fixture
-def victim(lab: Lab, planted: Module) -> Iterator[Fresh]:
-    """A machine with that module, which is not this test's own: its verdict is asked for."""
-    template = plugin.loaded_template(lab, lab.template(), planted)
+def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterator[Fresh]:
+    """A machine with that module, which is not this test's own: its verdict is asked for.
+
+    The marker ``machine`` gives its shape.
+    """
+    marker = request.node.get_closest_marker("machine")
+    base = lab.template(**(marker.kwargs if marker else {}))
+    template = plugin.loaded_template(lab, base, planted)
     fresh = pool.fresh(template, lab.cache)
     try:
         yield fresh
@@ -56,9 +62,12 @@ def after(victim: Fresh, command: str, *, timeout: float = 10.0) -> Sequence[Pro
             victim.clone.machine,
             victim.taint,
             timed_out=timed_out,
-            before=victim.inventory,
         )
     )
+
+
+def kinds(problems: Sequence[Problem]) -> set[Verdict]:
+    return {problem.verdict for problem in problems}
 
 
 def outcome(problems: Sequence[Problem]) -> list[tuple[Verdict, str]]:
@@ -85,19 +94,143 @@ def test_an_oops_is_a_splat_with_its_function(victim: Fresh) -> None:
 
 def test_a_panic_is_a_panic(victim: Fresh) -> None:
     """The last words of the kernel count, although nobody can ask it any more."""
-    problems = provoke(victim, "panic")
-    assert [problem.verdict for problem in problems] == [Verdict.PANIC]
-    assert "planted" in problems[0].detail
+    (problem,) = provoke(victim, "panic")
+    assert (problem.verdict, problem.title) == (Verdict.PANIC, "kernel panic: planted")
+    assert problem.function == "planted_fatal"
+
+
+def test_a_panic_while_loading_is_a_panic(victim: Fresh) -> None:
+    """insmod never returns; the stack shows that it was the module's init."""
+    (problem,) = after(victim, "rmmod planted && insmod /root/planted.ko at_init=panic")
+    assert (problem.verdict, problem.function) == (Verdict.PANIC, "planted_fatal")
+    assert "planted_init+" in problem.detail
 
 
 def test_a_reboot_is_never_green(victim: Fresh) -> None:
     """A machine that restarts by itself has nothing more to say, and that is red."""
-    assert [problem.verdict for problem in provoke(victim, "reboot")] == [Verdict.PANIC]
+    assert outcome(provoke(victim, "reboot")) == [
+        (Verdict.PANIC, "the machine stopped or restarted by itself")
+    ]
 
 
-def test_a_stuck_command_is_told_from_a_dead_kernel(victim: Fresh) -> None:
-    """The guest answers, the command does not end: hung."""
-    assert [problem.verdict for problem in provoke(victim, "sleep", timeout=3)] == [Verdict.HUNG]
+# -- memory ------------------------------------------------------------------------
+
+# What the allocator of any kernel with CONFIG_SLUB_DEBUG (all of Debian's) checks if it is
+# asked to: consistency, red zones, poison, who allocated and freed (mm/slub.c).
+slub_debug = pytest.mark.machine(append=("slub_debug=FZPU",))
+
+
+@slub_debug
+def test_use_after_free_is_a_splat(victim: Fresh) -> None:
+    """The poison of a freed object was written over, and the report shows who had it."""
+    first, *_ = problems = provoke(victim, "use_after_free")
+    assert kinds(problems) == {Verdict.SPLAT}
+    assert first.title == "BUG: Object corrupt"
+    assert "Freed in planted_use_after_free" in first.detail
+
+
+@slub_debug
+def test_double_free_is_a_splat(victim: Fresh) -> None:
+    """The allocator says that it has the object already."""
+    first, *_ = problems = provoke(victim, "double_free")
+    assert kinds(problems) == {Verdict.SPLAT}
+    assert first.title == "BUG: Object already free"
+    assert first.function == "planted_double_free"
+
+
+def test_double_free_at_once_is_a_splat_without_debugging(victim: Fresh) -> None:
+    """CONFIG_SLAB_FREELIST_HARDENED sees an object that is freed twice in a row."""
+    assert outcome(provoke(victim, "double_free")) == [
+        (Verdict.SPLAT, "kernel BUG in planted_double_free")
+    ]
+
+
+def test_an_object_left_in_its_cache_is_a_splat(victim: Fresh) -> None:
+    """A module that destroys its slab cache while an object is in use is told so."""
+    first, *_ = problems = after(victim, f"echo leak_cached >{CONTROL} && rmmod planted")
+    assert kinds(problems) == {Verdict.SPLAT}
+    assert first.title == "BUG: Objects remaining"
+
+
+def test_list_corruption_is_a_splat(victim: Fresh) -> None:
+    """The kernel's list functions check the neighbours' pointers (CONFIG_LIST_HARDENED)."""
+    assert outcome(provoke(victim, "list")) == [
+        (Verdict.SPLAT, "BUG: corrupted list in planted_list")
+    ]
+
+
+def test_a_guest_that_runs_out_of_memory_says_so(victim: Fresh) -> None:
+    """A process that the kernel kills to get memory is not simply one that ended badly."""
+    always = "echo 1 >/proc/sys/vm/overcommit_memory"  # or the kernel would refuse at once
+    assert outcome(after(victim, f"{always}; perl -e '$x = 1 x (1 << 30)'", timeout=60)) == [
+        (Verdict.SPLAT, "the guest ran out of memory, the kernel killed perl")
+    ]
+
+
+# -- what does not come to an end --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (f"echo sleep >{CONTROL}", "planted_sleep"),
+        (f"echo deadlock >{CONTROL}", "planted_deadlock"),
+        (f"echo endless_thread >{CONTROL} && rmmod planted", "planted_exit"),
+        (f"echo block >{CONTROL} && rmmod planted", "planted_exit"),
+    ],
+)
+def test_a_stuck_command_is_told_from_a_dead_kernel(
+    victim: Fresh, command: str, function: str
+) -> None:
+    """The guest answers, the command does not end: hung, and where in the module."""
+    (problem,) = after(victim, command, timeout=3)
+    assert problem.verdict is Verdict.HUNG
+    assert f"{function}+" in problem.detail
+    if "endless" not in command:  # where the thread may be found first
+        assert problem.function == function
+
+
+def test_a_deadlock_is_a_splat_where_the_kernel_looks_for_hung_tasks(victim: Fresh) -> None:
+    """The kernel's own watchdog (CONFIG_DETECT_HUNG_TASK) says it with a stack."""
+    # Every second it looks for tasks that have not run for a second.
+    limit = "echo 1 >/proc/sys/kernel/hung_task_timeout_secs"
+    (problem,) = after(victim, f"{limit}; echo deadlock >{CONTROL}", timeout=8)
+    assert (problem.verdict, problem.function) == (Verdict.SPLAT, "planted_deadlock")
+    assert problem.title.startswith("INFO: task hung in ")
+
+
+def test_sleeping_in_atomic_context_is_a_splat(victim: Fresh) -> None:
+    """Whoever sleeps under a spinlock is found by any kernel that counts preemption."""
+    problems = provoke(victim, "sleep_in_atomic")
+    assert kinds(problems) == {Verdict.SPLAT}
+    assert problems[0].title.startswith("BUG: scheduling while atomic")
+    assert problems[0].function == "planted_sleep_in_atomic"
+
+
+def test_a_thread_that_returns_early_is_a_splat(victim: Fresh) -> None:
+    """kthread_stop() of a thread that is gone touches what was freed."""
+    problems = after(victim, f"echo early_thread >{CONTROL} && rmmod planted")
+    assert kinds(problems) == {Verdict.SPLAT}
+    assert problems[0].function == "planted_exit"
+    assert "kthread_stop+" in problems[0].detail
+
+
+def test_a_soft_lockup_is_a_splat(victim: Fresh) -> None:
+    """A CPU that does not schedule is reported after twice the watchdog's threshold."""
+    limit = "echo 1 >/proc/sys/kernel/watchdog_thresh"
+    (problem,) = after(victim, f"{limit}; echo soft_lockup >{CONTROL}", timeout=60)
+    assert (problem.verdict, problem.function) == (Verdict.SPLAT, "planted_soft_lockup")
+    assert problem.title.startswith("BUG: soft lockup in ")
+
+
+@pytest.mark.machine(cpus=2)  # the other CPU has the thread that asks for a grace period
+def test_an_rcu_stall_is_a_splat(victim: Fresh) -> None:
+    """A reader that does not leave its critical section holds up everybody who frees."""
+    # 3 s is the least that the kernel takes (kernel/rcu/tree_stall.h).
+    limit = "echo 3 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout"
+    (problem,) = after(victim, f"{limit}; echo rcu_stall >{CONTROL}", timeout=60)
+    assert (problem.verdict, problem.function) == (Verdict.SPLAT, "planted_rcu_stall")
+    assert problem.title.startswith("INFO: rcu detected stall in ")
 
 
 def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,18 +242,86 @@ def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPa
     ]
 
 
+# -- what only a debug kernel shows ------------------------------------------------
+
+
+@pytest.mark.needs(config="CONFIG_KASAN")
+def test_use_after_free_is_seen_by_kasan(victim: Fresh) -> None:
+    """At the very access, and not only when the allocator looks at the object again."""
+    first, *_ = provoke(victim, "use_after_free")
+    assert first.verdict is Verdict.SPLAT
+    assert first.title.startswith("KASAN: ")
+    assert first.function == "planted_use_after_free"
+
+
+@pytest.mark.needs(config="CONFIG_PROVE_LOCKING")
+def test_an_order_of_locks_that_may_deadlock_is_a_splat(victim: Fresh) -> None:
+    """Nothing hangs; the lock validator has seen both orders."""
+    (problem,) = provoke(victim, "lock_order")
+    assert problem.verdict is Verdict.SPLAT
+    assert problem.title.startswith("possible deadlock in ")
+    assert problem.function == "planted_lock_order"
+
+
+# -- the log -----------------------------------------------------------------------
+
+
 def test_a_flood_of_messages_hides_nothing(victim: Fresh) -> None:
     """A report before 20,000 lines of other things is still found."""
     problems = provoke(victim, "warn flood", timeout=60)
     assert outcome(problems) == [(Verdict.SPLAT, "WARNING in planted_warn")]
 
 
-def test_what_is_left_behind_is_residue(victim: Fresh) -> None:
-    """A debugfs file that outlives its module is found."""
-    problems = after(victim, f"echo forget >{CONTROL} && rmmod planted")
-    assert outcome(problems) == [
-        (Verdict.RESIDUE, "the module is unloaded, but left behind: debugfs planted")
+def test_a_log_with_a_gap_is_red(victim: Fresh) -> None:
+    """The kernel's buffer overflowed before it was printed: what was lost, nobody knows."""
+    (problem,) = provoke(victim, "gap", timeout=60)
+    assert problem.verdict is Verdict.LOG_GAP
+    assert re.fullmatch(
+        r"the kernel dropped \d+ messages before they reached its console", problem.title
+    )
+
+
+def test_a_report_explains_a_gap(victim: Fresh) -> None:
+    """What is known to be wrong is more than that something is not known."""
+    assert outcome(provoke(victim, "warn gap", timeout=60)) == [
+        (Verdict.SPLAT, "WARNING in planted_warn")
     ]
+
+
+def test_a_console_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 MB that a guest prints, neither the file nor the memory takes more than allowed."""
+    monkeypatch.setattr(qemu, "CONSOLE_MAX", 1 << 18)
+    monkeypatch.setattr(qemu, "CONSOLE_KEPT", 1 << 15)
+    fresh = pool.fresh(lab.template(), lab.cache)
+    try:
+        problems = after(fresh, "head -c 100M /dev/zero | tr '\\0' x >/dev/ttyS0", timeout=10)
+        assert fresh.clone.machine.console.stat().st_size == 1 << 18
+        assert len(fresh.clone.machine.console_text()) < 1 << 17
+    finally:
+        fresh.close()
+    assert outcome(problems) == [
+        (Verdict.LOG_GAP, "the guest has printed more than its console may hold")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "left"),
+    [
+        ("forget", ["debugfs planted"]),
+        ("leave_thread", ["thread planted"]),
+        ("leave_proc", ["proc driver/planted"]),
+        ("leave_cache", ["slab planted_left"]),
+        ("leave_device", ["class misc/planted", "dev planted", "device misc/planted"]),
+        ("leave_sysfs", ["sysfs kernel/planted"]),
+        ("leave_workqueue", ["thread kworker/R-plant"]),
+    ],
+)
+def test_what_is_left_behind_is_residue(victim: Fresh, word: str, left: list[str]) -> None:
+    """What outlives its module is found and named."""
+    (problem,) = after(victim, f"echo {word} >{CONTROL} && rmmod planted")
+    assert problem.verdict is Verdict.RESIDUE
+    for name in left:
+        assert name in problem.title
 
 
 # -- reports that are expected -----------------------------------------------------

@@ -1,24 +1,52 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A module that is broken on purpose, in the way that is written to
- * /sys/kernel/debug/planted: each word below. The harness has to notice.
+ * /sys/kernel/debug/planted, or given as at_init when it is loaded: a word of
+ * the table below. The harness has to notice.
  */
 
 #include <linux/bug.h>
+#include <linux/completion.h>
+#include <linux/console.h>
 #include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/init.h>
 #include <linux/irqflags.h>
+#include <linux/kernel.h>
+#include <linux/kobject.h>
 #include <linux/kthread.h>
+#include <linux/list.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/proc_fs.h>
+#include <linux/rcupdate.h>
 #include <linux/reboot.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
+
+/* How long a bug lasts that a watchdog is to see: its limits are set to 1 and 3 s. */
+#define TOO_LONG_MS	8000
+
+static char *at_init = "";
+module_param(at_init, charp, 0);
 
 static struct dentry *control;
-static bool forget;	/* leave the debugfs file behind */
+static struct kmem_cache *cache;
+static struct task_struct *thread;
+static bool forget;		/* leave the debugfs file behind */
+static bool block;		/* never come back from exit */
+
+static DEFINE_MUTEX(mutex_a);
+static DEFINE_MUTEX(mutex_b);
+static DEFINE_SPINLOCK(spinlock);
+static DECLARE_COMPLETION(never);
 
 static noinline void planted_warn(void)
 {
@@ -31,9 +59,45 @@ static noinline void planted_oops(void)
 	*(volatile int *)8 = 0;
 }
 
-static noinline void planted_panic(void)
+static noinline void planted_fatal(void)
 {
 	panic("planted");
+}
+
+static noinline void planted_use_after_free(void)
+{
+	volatile char *bytes = kmalloc(64, GFP_KERNEL);
+
+	if (!bytes)
+		return;
+	kfree((void *)bytes);
+	bytes[32] = 1;
+	/* Where only the allocator looks, it does so when it hands the object out again. */
+	kfree(kmalloc(64, GFP_KERNEL));
+}
+
+static noinline void planted_double_free(void)
+{
+	void *bytes = kmalloc(64, GFP_KERNEL);
+
+	kfree(bytes);
+	OPTIMIZER_HIDE_VAR(bytes);
+	kfree(bytes);
+	barrier();	/* no tail call, or this function would not be on the stack */
+}
+
+/* A cache with a constructor is not merged with others of the same size. */
+static void planted_constructor(void *bytes)
+{
+	memset(bytes, 0, 200);
+}
+
+/* An object that is still there when its cache is destroyed: seen by any kernel. */
+static noinline void planted_leak_cached(void)
+{
+	void *bytes = kmem_cache_alloc(cache, GFP_KERNEL);
+
+	OPTIMIZER_HIDE_VAR(bytes);
 }
 
 static noinline void planted_spin(void)
@@ -43,11 +107,71 @@ static noinline void planted_spin(void)
 		cpu_relax();
 }
 
+static noinline void planted_soft_lockup(void)
+{
+	preempt_disable();
+	mdelay(TOO_LONG_MS);
+	preempt_enable();
+}
+
+static void planted_rcu_callback(struct rcu_head *head)
+{
+}
+
+static noinline void planted_rcu_stall(void)
+{
+	static struct rcu_head head;
+
+	call_rcu(&head, planted_rcu_callback);
+	rcu_read_lock();
+	mdelay(TOO_LONG_MS);
+	rcu_read_unlock();
+}
+
 static noinline void planted_sleep(void)
 {
 	/* Not interruptible: no signal ends it. */
 	for (;;)
 		ssleep(1000);
+}
+
+static noinline void planted_sleep_in_atomic(void)
+{
+	spin_lock(&spinlock);
+	msleep(20);
+	spin_unlock(&spinlock);
+}
+
+static noinline void planted_deadlock(void)
+{
+	mutex_lock(&mutex_a);
+	mutex_lock(&mutex_a);
+	barrier();
+}
+
+/* Nothing hangs, but two tasks that do this at the same time may. */
+static noinline void planted_lock_order(void)
+{
+	mutex_lock(&mutex_a);
+	mutex_lock(&mutex_b);
+	mutex_unlock(&mutex_b);
+	mutex_unlock(&mutex_a);
+
+	mutex_lock(&mutex_b);
+	mutex_lock(&mutex_a);
+	mutex_unlock(&mutex_a);
+	mutex_unlock(&mutex_b);
+}
+
+static noinline void planted_list(void)
+{
+	LIST_HEAD(list);
+	struct list_head first, second;
+
+	list_add(&first, &list);
+	list_add(&second, &list);
+	second.next = &second;
+	list_del(&second);
 }
 
 static noinline void planted_flood(void)
@@ -58,34 +182,162 @@ static noinline void planted_flood(void)
 		pr_info("planted: line %d of a flood\n", i);
 }
 
+/* More than the kernel's buffer holds, and nobody may write it to the console. */
+static noinline void planted_gap(void)
+{
+	console_lock();
+	planted_flood();
+	console_unlock();
+}
+
+static noinline void planted_escapes(void)
+{
+	pr_info("planted: \033[2J\033]0;title\007 bell, \b backspace, \177 delete\n");
+	WARN(1, "\033[31mred\033[0m\n");
+}
+
+static int planted_thread_returns(void *data)
+{
+	return 0;
+}
+
+static void planted_early_thread(void)
+{
+	thread = kthread_run(planted_thread_returns, NULL, "planted");
+	/* It is gone, and so is what is known of it, when RCU readers have done with it. */
+	msleep(100);
+	synchronize_rcu();
+	rcu_barrier();
+}
+
+static int planted_thread_goes_on(void *data)
+{
+	for (;;)
+		ssleep(1);
+	return 0;
+}
+
+static void planted_endless_thread(void)
+{
+	thread = kthread_run(planted_thread_goes_on, NULL, "planted");
+}
+
+/*
+ * What outlives the module. Nothing of it points into the module, which is soon gone:
+ * the harness is to find it, not the kernel to stumble over it.
+ */
+
+static void planted_leave_thread(void)
+{
+	/* Its function is the kernel's own, so that the thread has code to run. */
+	kthread_create_worker(0, "planted");
+}
+
+static void planted_leave_proc(void)
+{
+	proc_mkdir("driver/planted", NULL);
+}
+
+static void planted_leave_cache(void)
+{
+	kmem_cache_create("planted_left", 200, 0, 0, planted_constructor);
+}
+
+static void planted_leave_device(void)
+{
+	static const struct file_operations none;
+	struct miscdevice *misc = kzalloc(sizeof(*misc), GFP_KERNEL);
+
+	misc->minor = MISC_DYNAMIC_MINOR;
+	misc->name = kstrdup("planted", GFP_KERNEL);
+	misc->fops = kmemdup(&none, sizeof(none), GFP_KERNEL);
+	misc_register(misc);
+}
+
+static void planted_leave_sysfs(void)
+{
+	kobject_create_and_add("planted", kernel_kobj);
+}
+
+static void planted_leave_workqueue(void)
+{
+	/* With a thread of its own (a rescuer) that ps shows. */
+	alloc_workqueue("planted", WQ_MEM_RECLAIM, 0);
+}
+
+static void planted_reboot(void)
+{
+	emergency_restart();
+}
+
+static void planted_forget(void)
+{
+	forget = true;
+}
+
+static void planted_block(void)
+{
+	block = true;
+}
+
+static const struct {
+	const char *word;
+	void (*bug)(void);
+} bugs[] = {
+	{ "warn", planted_warn },
+	{ "oops", planted_oops },
+	{ "panic", planted_fatal },
+	{ "use_after_free", planted_use_after_free },
+	{ "double_free", planted_double_free },
+	{ "leak_cached", planted_leak_cached },
+	{ "early_thread", planted_early_thread },
+	{ "endless_thread", planted_endless_thread },
+	{ "spin", planted_spin },
+	{ "soft_lockup", planted_soft_lockup },
+	{ "rcu_stall", planted_rcu_stall },
+	{ "sleep", planted_sleep },
+	{ "sleep_in_atomic", planted_sleep_in_atomic },
+	{ "deadlock", planted_deadlock },
+	{ "lock_order", planted_lock_order },
+	{ "list", planted_list },
+	{ "block", planted_block },
+	{ "reboot", planted_reboot },
+	{ "flood", planted_flood },
+	{ "gap", planted_gap },
+	{ "escapes", planted_escapes },
+	{ "forget", planted_forget },
+	{ "leave_thread", planted_leave_thread },
+	{ "leave_proc", planted_leave_proc },
+	{ "leave_cache", planted_leave_cache },
+	{ "leave_device", planted_leave_device },
+	{ "leave_sysfs", planted_leave_sysfs },
+	{ "leave_workqueue", planted_leave_workqueue },
+};
+
+static int provoke(const char *word)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(bugs); i++) {
+		if (!strcmp(word, bugs[i].word)) {
+			bugs[i].bug();
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
 static ssize_t control_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)
 {
-	char word[16] = "";
+	char word[32] = "";
+	int err;
 
 	if (count >= sizeof(word))
 		return -EINVAL;
 	if (copy_from_user(word, buf, count))
 		return -EFAULT;
-	strim(word);
-	if (!strcmp(word, "warn"))
-		planted_warn();
-	else if (!strcmp(word, "oops"))
-		planted_oops();
-	else if (!strcmp(word, "panic"))
-		planted_panic();
-	else if (!strcmp(word, "spin"))
-		planted_spin();
-	else if (!strcmp(word, "sleep"))
-		planted_sleep();
-	else if (!strcmp(word, "flood"))
-		planted_flood();
-	else if (!strcmp(word, "reboot"))
-		emergency_restart();
-	else if (!strcmp(word, "forget"))
-		forget = true;
-	else
-		return -EINVAL;
-	return count;
+	err = provoke(strim(word));
+	return err ?: count;
 }
 
 static const struct file_operations control_fops = {
@@ -95,7 +347,16 @@ static const struct file_operations control_fops = {
 
 static int __init planted_init(void)
 {
+	int err = *at_init ? provoke(at_init) : 0;
+
+	if (err)
+		return err;
+	cache = kmem_cache_create("planted", 200, 0, 0, planted_constructor);
+	if (!cache)
+		return -ENOMEM;
 	control = debugfs_create_file("planted", 0200, NULL, NULL, &control_fops);
+	if (IS_ERR(control))
+		kmem_cache_destroy(cache);
 	return PTR_ERR_OR_ZERO(control);
 }
 
@@ -103,6 +364,12 @@ static void __exit planted_exit(void)
 {
 	if (!forget)
 		debugfs_remove(control);
+	if (block)
+		wait_for_completion(&never);
+	if (!IS_ERR_OR_NULL(thread))
+		kthread_stop(thread);
+	rcu_barrier();
+	kmem_cache_destroy(cache);
 }
 
 module_init(planted_init);

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From the addresses in a report to lines of source.
+
+binutils does the work, as it does for the kernel's own scripts/decode_stacktrace.sh: the
+kernel's sysroot has it beside the compiler, it applies a module's relocations, and it
+knows what was inlined, for which pyelftools leaves the search to its user.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import sysroot
+from harness.build import INSIDE, Module
+from harness.errors import HarnessError
+from harness.proc import Deadline
+from harness.sysroot import Sysroot
+from harness.verdict import Problem
+
+log = logging.getLogger(__name__)
+
+SECONDS = 60.0
+_OBJECTS = "/mnt/objects"  # where the sandbox has the files that are looked into
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in code as kallsyms prints it: ``function+0xOFFSET/0xSIZE [MODULE]``, bytes.
+
+    ``size`` goes to the next symbol, and so may be larger than the function. ``exact`` is
+    whether the CPU was there; a return address is one after the call.
+    """
+
+    function: str
+    offset: int
+    size: int
+    module: str
+    exact: bool = False
+
+    @property
+    def address(self) -> int:
+        """What to look up, from the function's beginning."""
+        return self.offset if self.exact or not self.offset else self.offset - 1
+
+
+_PLACE = re.compile(r"([A-Za-z_$][\w$.]*)\+0x([0-9a-f]+)/0x([0-9a-f]+) \[(\w+)[^\]\n]*\]")
+# The frame of an exception repeats what the instruction pointer was.
+_EXACT = re.compile(r"\b(?:RIP|IP|pc|WARNING|BUG)\b")
+
+
+def places(text: str) -> list[tuple[re.Match[str], Place]]:
+    """The places in modules that a report names, in their order."""
+    found = []
+    exact: set[str] = set()
+    for line in text.splitlines():
+        if _EXACT.search(line):
+            exact.update(match[0] for match in _PLACE.finditer(line))
+    for match in _PLACE.finditer(text):
+        name, offset, size, module = match.groups()
+        place = Place(name, int(offset, 16), int(size, 16), module, match[0] in exact)
+        found.append((match, place))
+    return found
+
+
+def annotated(text: str, lines: Mapping[Place, Sequence[str]]) -> str:
+    """The report with file:line behind each place that is known; inlined code comes first."""
+    parts, end = [], 0
+    for match, place in places(text):
+        parts.append(text[end : match.end()])
+        end = match.end()
+        if lines.get(place):
+            parts.append(f" ({' in '.join(lines[place])})")
+    return "".join([*parts, text[end:]])
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A function in an object file: where it begins in which section, in bytes."""
+
+    name: str
+    section: str
+    value: int
+    size: int
+
+
+def symbols_in(table: str) -> list[Symbol]:
+    """The functions in what ``nm --format=sysv`` printed (nm(1)): seven columns, | between."""
+    found = []
+    for line in table.splitlines():
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) == 7 and fields[3] == "FUNC":
+            name, value, _, _, size, _, section = fields
+            found.append(Symbol(name, section, int(value, 16), int(size or "0", 16)))
+    return found
+
+
+def choose(symbols: Iterable[Symbol], place: Place) -> Symbol | None:
+    """The function that a place is in; of those with one name the one that fits best."""
+    fitting = [one for one in symbols if one.name == place.function and one.size <= place.size]
+    return max(fitting, key=lambda one: one.size, default=None)
+
+
+def lines_in(answer: str) -> dict[int, list[str]]:
+    """What ``addr2line --addresses --inlines`` printed: the lines of each address, innermost
+    first."""
+    found: dict[int, list[str]] = {}
+    current: list[str] = []
+    for line in answer.splitlines():
+        if line.startswith("0x"):
+            current = found.setdefault(int(line, 16), [])
+        elif "?" not in line:
+            current.append(_shown(line))
+    return found
+
+
+def _shown(line: str) -> str:
+    """file:line, relative to the module's folder or to the kernel's tree."""
+    path = re.sub(r" \(discriminator \d+\)$", "", line)
+    if path.startswith(f"{INSIDE}/"):
+        return path.removeprefix(f"{INSIDE}/")
+    return re.sub(r"^(?:/.*?/)?(?:\./)?(?=(?:include|arch|kernel|lib|mm|fs|drivers)/)", "", path)
+
+
+def look_up(tree: Sysroot, ko: Path, wanted: Iterable[Place]) -> dict[Place, list[str]]:
+    """The lines of each place in one object file, innermost first."""
+
+    def ask(*command: str) -> str:
+        done = sysroot.run(
+            tree, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent}
+        )
+        return done.stdout
+
+    path = f"{_OBJECTS}/{ko.name}"
+    symbols = symbols_in(ask("nm", "--format=sysv", "--defined-only", path))
+    by_section: dict[str, dict[Place, int]] = {}
+    for place in wanted:
+        symbol = choose(symbols, place)
+        if symbol:
+            address = symbol.value + place.address
+            by_section.setdefault(symbol.section, {})[place] = address
+    found = {}
+    for section, addresses in by_section.items():
+        answer = lines_in(
+            ask("addr2line", "--addresses", "--inlines", f"--section={section}", f"--exe={path}",
+                *(hex(address) for address in addresses.values()))
+        )  # fmt: skip
+        found.update({place: answer.get(address, []) for place, address in addresses.items()})
+    return found
+
+
+def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:
+    """The problems with file:line for what is in ``module``, in the report and in the title.
+
+    A report that cannot be decoded stays as it is: it is the evidence, this a convenience.
+    """
+    wanted = {
+        place
+        for problem in problems
+        for _, place in places(problem.detail)
+        if place.module == module.name
+    }
+    if not wanted:
+        return list(problems)
+    try:
+        lines = look_up(module.kernel.sysroot, module.ko, wanted)
+    except HarnessError as error:
+        log.warning("the report has no lines of source: %s", error)
+        return list(problems)
+    return [
+        replace(
+            problem,
+            detail=annotated(problem.detail, lines),
+            location=problem.location or _location(problem, lines),
+        )
+        for problem in problems
+    ]
+
+
+def _location(problem: Problem, lines: Mapping[Place, Sequence[str]]) -> str | None:
+    """The line of the guilty function: inlined code of others is not the module's own."""
+    for _, place in places(problem.detail):
+        own = [line for line in lines.get(place, ()) if not line.startswith(("include/", "arch/"))]
+        if place.function.partition(".")[0] == problem.function and own:
+            return own[0]
+    return None

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/symbols.py: a report's addresses, what binutils prints, and the two together."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import symbols
+from harness.symbols import Place, Symbol
+
+REPORT = """\
+[    2.1] WARNING: CPU: 0 PID: 77 at /mnt/module/wee.c:42 wee_write+0x1c/0x90 [wee]
+[    2.2] RIP: 0010:wee_write+0x1c/0x90 [wee]
+[    2.3]  wee_write+0x1c/0x90 [wee]
+[    2.4]  wee_ioctl+0x20/0x40 [wee 0123456789abcdef]
+[    2.5]  vfs_write+0xf1/0x440
+"""
+HERE = Place("wee_write", 0x1C, 0x90, "wee", exact=True)
+CALLER = Place("wee_ioctl", 0x20, 0x40, "wee")
+
+
+def test_places_are_those_in_modules() -> None:
+    """Functions of the kernel itself are left out; what follows a module's name is its build."""
+    assert [place for _, place in symbols.places(REPORT)] == [HERE, HERE, HERE, CALLER]
+
+
+def test_a_return_address_is_one_after_the_call() -> None:
+    """The line of the call is wanted, not the next one; where the CPU was is exact."""
+    assert HERE.address == 0x1C
+    assert CALLER.address == 0x1F
+    assert Place("f", 0, 4, "wee").address == 0
+
+
+def test_lines_stand_behind_their_places() -> None:
+    """What is not known stays as it was."""
+    lines = {HERE: ["include/linux/list.h:9", "wee.c:42"]}
+    shown = symbols.annotated(REPORT, lines).splitlines()
+    assert shown[2].endswith("wee_write+0x1c/0x90 [wee] (include/linux/list.h:9 in wee.c:42)")
+    assert shown[3:] == REPORT.splitlines()[3:]
+
+
+NM = """\
+
+
+Symbols from wee.ko:
+
+Name                  Value           Class        Type         Size             Line  Section
+
+__this_module       |0000000000000000|   D  |            OBJECT|0000000000000500|     |.gnu.linkonce
+init_module         |0000000000000010|   T  |              FUNC|0000000000000055|     |.init.text
+wee_write           |0000000000000040|   t  |              FUNC|0000000000000086|     |.text
+wee_write           |0000000000000140|   t  |              FUNC|0000000000000016|     |.text
+"""
+
+
+def test_symbols_are_functions() -> None:
+    """nm's columns: name, value, class, type, size, line, section."""
+    found = symbols.symbols_in(NM)
+    assert found[0] == Symbol("init_module", ".init.text", 0x10, 0x55)
+    assert [one.value for one in found[1:]] == [0x40, 0x140]
+
+
+@pytest.mark.parametrize(("size", "value"), [(0x90, 0x40), (0x20, 0x140), (0x10, None)])
+def test_of_two_functions_with_one_name_the_size_decides(size: int, value: int | None) -> None:
+    """kallsyms counts the padding behind a function as a part of it."""
+    chosen = symbols.choose(symbols.symbols_in(NM), Place("wee_write", 4, size, "wee"))
+    assert (chosen.value if chosen else None) == value
+
+
+def test_lines_are_relative_and_innermost_first() -> None:
+    """Of each address: inlined code first; what has no line is left out."""
+    answer = """\
+0x000000000000005c
+/usr/src/linux-headers-6.12-common/include/linux/list.h:195 (discriminator 3)
+/mnt/module/sub/wee.c:42
+0x0000000000000060
+??:?
+"""
+    assert symbols.lines_in(answer) == {
+        0x5C: ["include/linux/list.h:195", "sub/wee.c:42"],
+        0x60: [],
+    }

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whole runs: what a person gets to see, and that one test's end is not the next one's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from harness import config
+from harness.lab import Lab
+
+HERE = Path(__file__).parent
+CONTRACT = config.PROJECT / "tests/vm/contract/test_contract.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of pytest: what it printed, and what each test's element in its JUnit file holds.
+
+    ``failed`` and ``errors`` map names of tests to the text of a failure in the test, and
+    in its fixtures.
+    """
+
+    output: str
+    passed: set[str]
+    failed: dict[str, str]
+    errors: dict[str, str]
+
+
+def run(lab: Lab, folder: Path, module: Path, *tests: str, jobs: int = 0) -> Run:
+    """Run tests in a process of their own."""
+    junit = folder / "junit.xml"
+    command = [
+        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}",
+        f"--kernel={lab.kernel.name}", f"--module={module}", f"-n{jobs}", *tests,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, check=False)
+    output = (done.stdout + done.stderr).decode()
+    assert done.returncode in (0, 1), output
+    passed: set[str] = set()
+    found: dict[str, dict[str, str]] = {"failure": {}, "error": {}}
+    for case in ElementTree.parse(junit).iter("testcase"):  # noqa: S314  # pytest wrote it
+        name = case.attrib["name"]
+        bad = [part for part in case if part.tag in found]
+        for part in bad:
+            found[part.tag][name] = f"{part.get('message')}\n{part.text}"
+        if not bad:
+            passed.add(name)
+    return Run(output, passed, found["failure"], found["error"])
+
+
+@pytest.fixture(scope="module")
+def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The tests of trials.py, all in one run."""
+    folder = tmp_path_factory.mktemp("trials")
+    return run(lab, folder, HERE / "planted", str(HERE / "trials.py"))
+
+
+def test_the_next_test_is_clean(trials: Run) -> None:
+    """After everything that went wrong before it, a test that does nothing is green."""
+    assert trials.passed == {"test_clean"}
+
+
+def test_a_splat_in_a_fixture_explains_its_failure(trials: Run) -> None:
+    """The fixture failed: an error, with the kernel's report above the fixture's own words."""
+    said = trials.errors["test_fixture_fails"]
+    assert "splat: WARNING in planted_warn" in said
+    assert "CommandFailed: in the guest, `false` ended with status 1" in said
+
+
+def test_a_splat_in_a_fixture_makes_its_test_red(trials: Run) -> None:
+    """The fixture noticed nothing, and neither did the test: the kernel did."""
+    assert "splat: WARNING in planted_warn" in trials.failed["test_fixture_before"]
+
+
+def test_a_splat_while_a_fixture_ends_is_an_error(trials: Run) -> None:
+    """The test was green before its fixture cleaned up; the whole is not."""
+    assert "splat: WARNING in planted_warn" in trials.errors["test_fixture_afterwards"]
+    assert "test_fixture_afterwards" not in trials.failed
+
+
+def test_a_test_without_end_is_ended(trials: Run) -> None:
+    """An endless loop in Python fails its test, and only that."""
+    assert "Timeout (>3.0s)" in trials.failed["test_endless"]
+
+
+def test_a_command_without_end_says_where_it_is(trials: Run) -> None:
+    """The verdict names the module's function and its line."""
+    assert "hung: the guest is well, but" in trials.failed["test_stuck"]
+    line = 1 + next(
+        number
+        for number, text in enumerate((HERE / "planted/planted.c").read_text().splitlines())
+        if "ssleep(1000)" in text
+    )
+    assert f"in planted_sleep at planted.c:{line}" in trials.failed["test_stuck"]
+    assert f"planted.c:{line})" in trials.failed["test_stuck"]
+
+
+def test_control_characters_are_harmless_everywhere(trials: Run, lab: Lab) -> None:
+    """Neither the terminal, nor the JUnit file, nor the console's copy has one as it was."""
+    assert "splat: WARNING in planted_escapes" in trials.failed["test_escapes"]
+    assert "\\x1b[2J" in trials.failed["test_escapes"]
+    assert set(trials.output) & set("\033\007\b\177") == set()
+    kept = config.PROJECT / f"results/{lab.kernel.name}"
+    (console,) = kept.glob("*trials.py-test_escapes/console.log")
+    text = console.read_text()
+    assert "bell" in text
+    assert all(char.isprintable() or char in "\n\t" for char in text)
+
+
+def test_what_was_not_run_is_said(trials: Run) -> None:
+    """A test for another kernel is not silently skipped."""
+    line = "not run: 1 test(s) for a kernel with CONFIG_OF_NO_KERNEL"
+    assert line in trials.output
+    assert "1 deselected" in trials.output
+
+
+# -- the contract ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "red"),
+    [
+        (".mode = 0222", ".mode = 0666", "test_node_is_a_write_only_misc_device"),
+        (".owner = THIS_MODULE,", "", "test_cannot_be_removed_while_it_is_open"),
+        (
+            "while (!kthread_should_stop()) {",
+            "if (!kthread_should_stop()) {\n\t\treturn 0;",
+            "test_exactly_one_kernel_thread",
+        ),
+        (
+            "while (!kthread_should_stop()) {",
+            "for (;;) {",
+            "test_rmmod_removes_everything_at_once",
+        ),
+    ],
+    ids=["mode", "owner", "returns", "stays"],
+)
+def test_the_contract_finds(lab: Lab, tmp_path: Path, old: str, new: str, red: str) -> None:
+    """A module that breaks the contract in one point is red in the test for that point."""
+    broken = tmp_path / "broken"
+    shutil.copytree(config.MODULE, broken)
+    source = broken / "waitqueues.c"
+    text = source.read_text()
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new))
+    names = [red, "test_node_is_registered_with_the_misc_class"]
+    found = run(lab, tmp_path, broken, *(f"{CONTRACT}::{name}" for name in names))
+    assert (set(found.failed), found.passed, found.errors) == ({red}, {names[1]}, {})

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests that go wrong in every way that a test can; test_runs.py runs them and looks.
+
+(Not named test_*.py, so that no other run collects them.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.guest import Guest
+
+CONTROL = "/sys/kernel/debug/planted"
+
+
+@pytest.fixture
+def splat_and_failure(loaded: Guest) -> None:
+    loaded.check(f"echo warn >{CONTROL}")
+    loaded.check("false")
+
+
+@pytest.fixture
+def splat_before(loaded: Guest) -> None:
+    loaded.check(f"echo warn >{CONTROL}")
+
+
+@pytest.fixture
+def splat_afterwards(loaded: Guest) -> Iterator[None]:
+    yield
+    loaded.check(f"echo warn >{CONTROL}")
+
+
+def test_fixture_fails(splat_and_failure: None) -> None:
+    pass
+
+
+def test_fixture_before(splat_before: None) -> None:
+    pass
+
+
+def test_fixture_afterwards(splat_afterwards: None) -> None:
+    pass
+
+
+@pytest.mark.timeout(3)
+def test_endless(loaded: Guest) -> None:
+    while True:
+        pass
+
+
+def test_stuck(loaded: Guest) -> None:
+    loaded.run(f"echo sleep >{CONTROL}", timeout=2)
+
+
+def test_escapes(loaded: Guest) -> None:
+    loaded.check(f"echo escapes >{CONTROL}")
+    loaded.check("printf '\\033[2J\\007'; exit 1")
+
+
+@pytest.mark.needs(config="CONFIG_OF_NO_KERNEL")
+def test_of_another_kernel(loaded: Guest) -> None:
+    pass
+
+
+def test_clean(loaded: Guest) -> None:
+    loaded.check("true")
