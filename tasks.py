@@ -107,12 +107,27 @@ def test(
     return runs.test(kernel, _folder(module), filter, _number("--jobs", jobs), verbose)
 
 
-@task(help=_help("kernel", "module", "verbose"))
+@task(
+    help=_help(
+        "kernel", "module", "verbose",
+        resume="DIR: open the machine that a red test has left there instead",
+        debugger="with --resume: stop it and open a port for gdb",
+    )
+)  # fmt: skip
 @_explained
 def shell(
-    _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
+    _: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    resume: str | None = None,
+    debugger: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Open a prompt in a booted guest, with the module loaded."""
+    if resume is not None:
+        return interactive.resume(Path(resume), debugger=debugger)
+    if debugger:
+        raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
     return interactive.run(kernel, _folder(module))
 
 

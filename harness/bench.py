@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`invoke bench`: how long each stage takes on this host, as medians.
 
-Every number has a name that stays the same, so that runs can be compared; all are
-seconds of wall time unless the name says otherwise.
+Every number has a name that stays the same, so that runs can be compared; those that end in
+_s are seconds of wall time.
 """
 
 from __future__ import annotations
@@ -18,30 +18,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import build, config, klogbench, lab, proc, qemu, template
+from harness import build, config, klogbench, lab, pool, proc, qemu, template
 from harness.cache import Cache
 from harness.errors import InputError
 from harness.guest import Guest
 from harness.lab import Lab
+from harness.pool import Fresh, Pool
 from harness.proc import Deadline
 
 Samples = dict[str, list[float]]
 
+# A suite of tests that do nothing but have a machine: what is left is the harness's own time.
+_TRIVIAL = """\
+import pytest
+@pytest.mark.parametrize("number", range({count}))
+def test_nothing(guest, number):
+    pass
+"""
+_TRIVIAL_TESTS = 100
 
-def run(kernel: str | None, *, json: bool, rounds: int, scratch: bool = False) -> None:
+
+def run(
+    kernel: str | None, *, json: bool, rounds: int, scratch: bool = False, suites: bool = True
+) -> None:
     """Measure, and print a table or JSON."""
     matrix = config.load()
     cache = Cache()
     samples: Samples = {}
     for spec in matrix.select(kernel):
         place = lab.prepare(spec, matrix, cache)
-        place.template()
+        frozen = place.template()
+        if not frozen.frozen:
+            raise InputError(f"kernel {spec.name} cannot be frozen: there is nothing to compare")
         for _ in range(rounds):
             _boot(place, samples)
             _clone(place, samples)
             _build(place, samples)
+        _pool(place, samples, 3 * rounds)
+        boot, ready = (statistics.median(samples[name]) for name in ("boot_s", "ready_s"))
+        samples.setdefault("boot_s / ready_s", []).append(boot / ready)
         for _ in range(min(rounds, 3)):
             _whole(spec.name, samples)
+        if suites:
+            _trivial(spec.name, samples)
     if scratch:
         _from_nothing(samples)
     print(as_json(samples) if json else as_text(samples))
@@ -108,16 +127,72 @@ def _boot(place: Lab, samples: Samples) -> None:
 
 
 def _clone(place: Lab, samples: Samples) -> None:
-    """clone_s: a clone to running again; ready_s: to the first SSH command's answer."""
+    """restore_s, ready_s, command_s and clone_rss_mib of one clone.
+
+    restore_s: starting QEMU to the machine running again; ready_s: to the first SSH command's
+    answer; command_s: one more command; clone_rss_mib: memory that this clone has for itself,
+    in MiB, once it rests.
+    """
     frozen = place.template()
     with place.cache.scratch("bench") as folder:
         started = time.monotonic()
         with template.clone(frozen, folder) as clone:
-            samples.setdefault("clone_s", []).append(time.monotonic() - started)
             clone.guest.check("true")
+            samples.setdefault("restore_s", []).append(clone.running_since - started)
             samples.setdefault("ready_s", []).append(time.monotonic() - started)
             with _timed(samples, "command_s"):
                 clone.guest.check("true")
+            clone.guest.check("sleep 1")
+            samples.setdefault("clone_rss_mib", []).append(_private_mib(clone.machine.pid))
+
+
+def _private_mib(pid: int) -> float:
+    """Memory that no other process shares (smaps_rollup, proc_pid_smaps(5)), in MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes = [int(line.split()[1]) for line in lines if line.startswith(("Private_", "Swap:"))]
+    return sum(sizes) / 1024
+
+
+def _pool(place: Lab, samples: Samples, count: int) -> None:
+    """pool_wait_s: what a test waits for its machine when the one before takes half a second."""
+    frozen = place.template()
+
+    def make() -> Fresh:
+        return pool.fresh(frozen, place.cache)
+
+    supply = Pool()
+    try:
+        supply.take("bench", make).close()
+        supply.prepare("bench", make)
+        for number in range(count):
+            with _timed(samples, "pool_wait_s"):
+                fresh = supply.take("bench", make)
+            if number == 0:
+                samples["pool_wait_s"].clear()  # no test was running while it was made
+            supply.prepare("bench", make)
+            fresh.clone.guest.check("sleep 0.5")
+            fresh.close()
+    finally:
+        supply.close()
+
+
+def _trivial(kernel: str, samples: Samples) -> None:
+    """per_test_overhead_s: all of a suite of trivial tests on one job, for each of its tests;
+    speedup_2_jobs: how many times faster the same suite is on two.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        suite = Path(folder, "test_trivial.py")
+        suite.write_text(_TRIVIAL.format(count=_TRIVIAL_TESTS))
+        took = []
+        for options in ([], ["-n", "2"]):
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                       "-c", str(config.PROJECT / "pyproject.toml"), f"--rootdir={folder}",
+                       f"--kernel={kernel}", *options, str(suite)]  # fmt: skip
+            started = time.monotonic()
+            proc.run(command, deadline=Deadline(1800), cwd=config.PROJECT)
+            took.append(time.monotonic() - started)
+    samples.setdefault("per_test_overhead_s", []).append(took[0] / _TRIVIAL_TESTS)
+    samples.setdefault("speedup_2_jobs", []).append(took[0] / took[1])
 
 
 def _touched(source: Path, folder: Path) -> Path:
@@ -138,12 +213,12 @@ def _build(place: Lab, samples: Samples) -> None:
 
 
 def _whole(kernel: str, samples: Samples) -> None:
-    """test_vm_contract_s: `invoke test-vm` with the contract suite, its source touched."""
+    """test_vm_s: all of `invoke test-vm` from a warm cache, the module's source touched."""
     with tempfile.TemporaryDirectory() as folder:
         source = _touched(config.MODULE, Path(folder))
         command = [str(Path(sys.executable).parent / "invoke"), "test-vm", "--kernel", kernel,
                    "--module", str(source)]  # fmt: skip
-        with _timed(samples, "test_vm_contract_s"):
+        with _timed(samples, "test_vm_s"):
             proc.run(command, deadline=Deadline(600), cwd=config.PROJECT)
 
 

@@ -12,6 +12,7 @@ import select
 import shlex
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ import paramiko
 from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
 from harness.image import Keys
 from harness.proc import Deadline
+
+# From seconds on the hosts that deadlines are made for to seconds now (Machine.patience).
+Patience = Callable[[float], float]
 
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
@@ -51,23 +55,24 @@ class Result:
 class Guest:
     """What runs in a machine, reached over SSH as root."""
 
-    def __init__(self, transport: paramiko.Transport) -> None:
+    def __init__(self, transport: paramiko.Transport, patience: Patience) -> None:
         self._transport = transport
+        self._patience = patience
 
     @classmethod
-    def connect(cls, port: int, keys: Keys, deadline: Deadline | None = None) -> Guest:
+    def connect(cls, port: int, keys: Keys, *, patience: Patience = float) -> Guest:
         """Open the SSH connection on 127.0.0.1; raises ``GuestLost``."""
-        deadline = deadline or Deadline(CONNECT_SECONDS)
+        deadline = Deadline(patience(CONNECT_SECONDS))
         try:
             stream = socket.create_connection(("127.0.0.1", port), timeout=deadline.left)
         except OSError as error:
             raise GuestLost(f"the guest does not answer over SSH: {error}") from error
-        return cls.over(stream, keys, deadline)
+        return cls.over(stream, keys, patience=patience)
 
     @classmethod
-    def over(cls, stream: socket.socket, keys: Keys, deadline: Deadline | None = None) -> Guest:
+    def over(cls, stream: socket.socket, keys: Keys, *, patience: Patience = float) -> Guest:
         """The SSH client's part on a stream to the guest's server; raises ``GuestLost``."""
-        deadline = deadline or Deadline(CONNECT_SECONDS)
+        deadline = Deadline(patience(CONNECT_SECONDS))
         transport = None
         try:
             transport = paramiko.Transport(stream, disabled_algorithms={})
@@ -92,7 +97,7 @@ class Guest:
             if transport is not None:
                 transport.close()
             raise GuestLost(f"the guest does not answer over SSH: {error}") from error
-        return cls(transport)
+        return cls(transport, patience)
 
     def run(
         self,
@@ -104,8 +109,8 @@ class Guest:
     ) -> Result:
         """Run a shell command and say how it ended, whatever its exit status.
 
-        Raises ``CommandTimeout`` when it has not ended after ``timeout`` seconds, and
-        ``GuestLost`` when the connection breaks.
+        Raises ``CommandTimeout`` when it has not ended after ``timeout`` seconds (longer where
+        the guest is seen to be slow), and ``GuestLost`` when the connection breaks.
         """
         __tracebackhide__ = True
         started = time.monotonic()
@@ -113,7 +118,7 @@ class Guest:
             if stdin:
                 process.send(stdin)
             process.end_input()
-            status, stdout, stderr = process.finish(Deadline(timeout))
+            status, stdout, stderr = process.finish(timeout)
         return Result(command, status, stdout, stderr, time.monotonic() - started)
 
     def check(
@@ -150,7 +155,7 @@ class Guest:
             channel.exec_command(f"{command}\nexit $?")
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
-        return Running(command, channel)
+        return Running(command, channel, self._patience)
 
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o644) -> None:
         """Write a file in the guest from a file of the host, or from bytes."""
@@ -162,7 +167,7 @@ class Guest:
         """The content of a file in the guest."""
         with self.spawn(f"cat -- {shlex.quote(source)}") as process:
             process.end_input()
-            status, _, stderr = process.finish(Deadline(COMMAND_SECONDS))
+            status, _, stderr = process.finish(COMMAND_SECONDS)
             if status != 0:
                 raise CommandFailed(f"cannot get {source} from the guest", tail=stderr)
             return process.raw_output
@@ -199,9 +204,10 @@ class Running:
     with the guest).
     """
 
-    def __init__(self, command: str, channel: paramiko.Channel) -> None:
+    def __init__(self, command: str, channel: paramiko.Channel, patience: Patience) -> None:
         self.command = command
         self._channel = channel
+        self._patience = patience
         self._output = bytearray()
         self._errors = bytearray()
 
@@ -228,14 +234,14 @@ class Running:
     def read_line(self, timeout: float = COMMAND_SECONDS) -> str:
         """Its next line of standard output, without the newline; ``CommandTimeout``."""
         __tracebackhide__ = True
-        deadline = Deadline(timeout)
+        deadline = Deadline(self._patience(timeout))
         while b"\n" not in self._output:
             if self._ended():
                 raise GuestError(
                     f"in the guest, `{self.command}` ended where a line was expected",
                     tail=self._errors.decode(errors="replace"),
                 )
-            self._pump(deadline)
+            self._pump(deadline, timeout)
         line, _, rest = bytes(self._output).partition(b"\n")
         self._output[:] = rest
         return line.decode(errors="replace")
@@ -244,14 +250,15 @@ class Running:
         """Wait for its end; ``CommandTimeout``."""
         __tracebackhide__ = True
         started = time.monotonic()
-        status, stdout, stderr = self.finish(Deadline(timeout))
+        status, stdout, stderr = self.finish(timeout)
         return Result(self.command, status, stdout, stderr, time.monotonic() - started)
 
-    def finish(self, deadline: Deadline) -> tuple[int, str, str]:
+    def finish(self, timeout: float) -> tuple[int, str, str]:
         """Read both streams to their end: exit status, output, errors."""
         __tracebackhide__ = True
+        deadline = Deadline(self._patience(timeout))
         while not self._ended():
-            self._pump(deadline)
+            self._pump(deadline, timeout)
         status = self._channel.recv_exit_status()
         if status == -1 and not self._channel.eof_received:
             raise GuestLost(
@@ -280,11 +287,12 @@ class Running:
             return False
         return channel.closed or bool(channel.eof_received and channel.exit_status_ready())
 
-    def _pump(self, deadline: Deadline) -> None:
+    def _pump(self, deadline: Deadline, timeout: float) -> None:
         """Take what has come on either stream, waiting for it if there is nothing."""
         __tracebackhide__ = True
         channel = self._channel
-        if deadline.expired:
+        # The host may have become busy meanwhile.
+        if deadline.expired and not deadline.extend(self._patience(timeout)):
             self._timeout(deadline)
         if channel.recv_ready():
             self._output += channel.recv(1 << 16)

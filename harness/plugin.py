@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,12 @@ import pytest
 
 from harness import config as matrix_config
 from harness import kernel as kernels
-from harness import klog, pool, symbols, verdict
+from harness import klog, pool, proc, scene, symbols, verdict
 from harness import lab as labs
 from harness import template as templates
 from harness.build import INSIDE, Module
 from harness.cache import Cache
-from harness.errors import CommandTimeout, HarnessError, MachineError
+from harness.errors import CommandTimeout, HarnessError, InputError, MachineError
 from harness.guest import Guest
 from harness.lab import Lab
 from harness.pool import Fresh, Pool
@@ -38,6 +41,8 @@ from harness.verdict import Evidence, Expectation, Problem, Verdict
 
 RESULTS = matrix_config.PROJECT / "results"
 DUMP_SECONDS = 60.0
+# How many red tests of one process leave their machine: each takes what its guest has used.
+SCENES = 5
 # A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
 TEST_SECONDS = 300.0
 
@@ -46,6 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("eudyptula", "Linux kernel modules in QEMU")
     group.addoption(
         "--kernel", metavar="NAME", help="the kernel to test on (default: see vm/kernels.toml)"
+    )
+    group.addoption(
+        "--keep", action="store_true", help="leave the machine of the first red test running"
     )
     group.addoption(
         "--module",
@@ -72,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each machine test a limit, and put aside what this kernel cannot show."""
     for item in items:
-        in_guest = "machine" in getattr(item, "fixturenames", ())
+        in_guest = {"machine", "shared"} & set(getattr(item, "fixturenames", ()))
         if in_guest and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
     if not any(item.get_closest_marker("needs") for item in items):
@@ -129,6 +137,7 @@ _FRESH = pytest.StashKey[list[Fresh]]()
 _RED = pytest.StashKey[bool]()
 _UNMET = pytest.StashKey[dict[str, int]]()
 _NEXT = pytest.StashKey["pytest.Item | None"]()
+_SCENES = pytest.StashKey[list[Path]]()
 _SUPPLY = pytest.StashKey["Supply"]()
 
 # The shape of a test's machine (the marker's arguments), and whether the module is loaded.
@@ -153,8 +162,12 @@ class Supply:
         fixtures = getattr(item, "fixturenames", ())
         if "machine" not in fixtures:
             return None
+        return self.shape(item), "loaded" in fixtures
+
+    def shape(self, item: pytest.Item) -> tuple[tuple[str, object], ...]:
+        """The arguments of a test's ``machine`` marker."""
         marker = item.get_closest_marker("machine")
-        return tuple(sorted(marker.kwargs.items())) if marker else (), "loaded" in fixtures
+        return tuple(sorted(marker.kwargs.items())) if marker else ()
 
     def take(self, wanted: Wanted) -> Fresh:
         """A machine of that kind that nobody has used."""
@@ -235,12 +248,48 @@ def loaded(guest: Guest) -> Guest:
     return guest  # `machine` has seen this fixture's name and has cloned the right template
 
 
+@pytest.fixture(scope="module")
+def shared_machines() -> Iterator[dict[Wanted, Fresh]]:
+    """The machines that the tests of one file share."""
+    kept: dict[Wanted, Fresh] = {}
+    yield kept
+    for fresh in kept.values():
+        fresh.close()
+
+
 @pytest.fixture
-def expect_splat(request: pytest.FixtureRequest, machine: Clone) -> ExpectSplat:
+def shared(
+    request: pytest.FixtureRequest, supply: Supply, shared_machines: dict[Wanted, Fresh]
+) -> Iterator[Guest]:
+    """A guest with the module loaded that the tests of one file share.
+
+    For tests that only look: what one does to it, the next one finds. Each is still judged by
+    what happened while it ran, and after a red one the next has a fresh guest.
+    """
+    wanted = supply.shape(request.node), True
+    fresh = shared_machines.get(wanted) or supply.take(wanted)
+    shared_machines[wanted] = fresh
+    machine = fresh.clone.machine
+    now = replace(fresh, taint=machine.mark(patience(machine)), since=len(machine.console_text()))
+    request.node.stash.setdefault(_FRESH, []).append(now)
+    yield fresh.clone.guest
+    if request.node.stash.get(_RED, True):
+        shared_machines.pop(wanted).close()
+
+
+@pytest.fixture
+def expect_splat(request: pytest.FixtureRequest) -> ExpectSplat:
     """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted."""
     expected: list[Expectation] = []
     request.node.stash[_EXPECTED] = expected
-    return partial(expecting, machine.machine, expected)
+
+    def within(kind: str, function: str | None = None) -> AbstractContextManager[None]:
+        machines = [fresh.clone.machine for fresh in request.node.stash.get(_FRESH, [])]
+        if not machines:
+            raise InputError("expect_splat needs a machine", hint="ask for `guest` or `loaded` too")
+        return expecting(machines[-1], expected, kind, function)
+
+    return within
 
 
 @contextmanager
@@ -252,12 +301,11 @@ def expecting(
     Fails the test when none comes, or none in ``function`` if one is named.
     """
     __tracebackhide__ = True
-    deadline = Deadline(pool.MARK_SECONDS)
-    machine.mark(deadline)
+    machine.mark(patience(machine))
     start = len(machine.console_text())
     yield
     with suppress(MachineError):  # it may have been a panic that was wanted
-        machine.mark(deadline)
+        machine.mark(patience(machine))
     text = machine.console_text()
     wanted = Expectation(klog.Kind(kind), function, start, len(text))
     fired = klog.read(text[start:])
@@ -266,6 +314,11 @@ def expecting(
         where = f" in {function}" if function else ""
         pytest.fail(f"expected a {kind} report{where}; the kernel reported {others}")
     expected.append(wanted)
+
+
+def patience(machine: Machine) -> Deadline:
+    """How long a healthy guest may take to answer."""
+    return Deadline(machine.patience(pool.MARK_SECONDS))
 
 
 def load(guest: Guest, module: Module) -> None:
@@ -280,13 +333,14 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
 
     def set_up(clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
-        taint = machine.mark(Deadline(pool.MARK_SECONDS))
-        machine.remember(Deadline(pool.MARK_SECONDS))
+        taint = machine.mark(patience(machine))
+        machine.remember(patience(machine))
         load(clone.guest, module)
         problems = verdict.judge(evidence(machine, taint))
         if problems:
             raise KernelProblem(symbols.explain(problems, module))
-        return {}
+        # Where the module's code is, for debuggers: the guest may not be there to be asked.
+        return {"text": clone.guest.check(f"cat /sys/module/{module.name}/sections/.text").strip()}
 
     return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
@@ -354,11 +408,12 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
         expected: list[Expectation] = item.stash.get(_EXPECTED, [])
         problems = verdict.judge(
             evidence(
-                machine, fresh.taint, timed_out=timed_out, expected=tuple(expected)
+                machine, fresh.taint, since=fresh.since, timed_out=timed_out,
+                expected=tuple(expected),
             )
         )  # fmt: skip
         if failure or problems:
-            kept = _keep(item, supply, machine, problems) if supply else ""
+            kept = _keep(item, supply, fresh, problems) if supply else ""
             item.add_report_section(when, "evidence", kept)
         # Only what has been built has been loaded.
         built = vars(supply).get("module") if supply and problems else None
@@ -368,7 +423,8 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
 
 
 # Fixtures that do nothing in a guest once the test has run.
-_QUIET = {"request", "lab", "supply", "module", "machine", "guest", "loaded", "expect_splat"}
+_QUIET = {"request", "lab", "supply", "module", "machine", "guest", "loaded", "expect_splat",
+          "shared", "shared_machines"}  # fmt: skip
 
 
 def _judge_again(item: pytest.Item) -> None:
@@ -385,31 +441,34 @@ def evidence(
     machine: Machine,
     taint_before: int,
     *,
+    since: int = 0,
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
 ) -> Evidence:
-    """Ask a machine how it is, whatever its state."""
+    """Ask a machine how it is, whatever its state; its console counts from ``since`` on."""
     taint = moving = left = None
     stacks = ""
     if machine.running and not machine.panicked:
         try:
-            taint = machine.mark(Deadline(pool.MARK_SECONDS))
+            taint = machine.mark(patience(machine))
             if timed_out:
-                stacks = machine.stacks(Deadline(pool.MARK_SECONDS))
+                stacks = machine.stacks(patience(machine))
             if taint & _OUT_OF_TREE:  # a module was loaded at some time
-                left = machine.news(Deadline(pool.MARK_SECONDS))
+                left = machine.news(patience(machine))
         except MachineError:
             with suppress(MachineError):
-                moving = machine.spins(Deadline(pool.MARK_SECONDS))
+                moving = machine.spins(patience(machine))
     return Evidence(
-        console=machine.console_text(),
+        console=machine.console_text()[since:],
         taint_before=taint_before,
         taint_after=taint,
         panicked=machine.panicked,
         running=machine.running,
         timed_out=timed_out,
         moving=moving,
-        expected=expected,
+        expected=tuple(
+            replace(one, start=one.start - since, end=one.end - since) for one in expected
+        ),
         left=left,
         unread=machine.console_unread,
         full=machine.console_full,
@@ -420,23 +479,48 @@ def evidence(
 _OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
 
 
-def _keep(item: pytest.Item, supply: Supply, machine: Machine, problems: Sequence[Problem]) -> str:
+def _keep(item: pytest.Item, supply: Supply, fresh: Fresh, problems: Sequence[Problem]) -> str:
     """Copy what the machine leaves to where people find it, and say where that is."""
+    machine = fresh.clone.machine
     name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
     folder = RESULTS / supply.lab.kernel.name / name[:150]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "console.log").write_text(printable(machine.console_text()))
     said = [f"console: {os.path.relpath(folder / 'console.log')}"]
-    dead = {Verdict.PANIC, Verdict.LOST} & {problem.verdict for problem in problems}
-    if dead and machine.running:
-        deadline = Deadline(DUMP_SECONDS)
-        with suppress(MachineError):
+    stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
+    kept = item.config.stash.setdefault(_SCENES, [])
+    if not machine.running or len(kept) == SCENES:
+        return "\n".join(said)
+    kept.append(folder)
+    shown = os.path.relpath(folder)
+    try:
+        if stuck:
+            deadline = Deadline(DUMP_SECONDS)
             (folder / "registers.txt").write_text(machine.registers(deadline))
-            said.append(f"registers: {os.path.relpath(folder / 'registers.txt')}")
+            said.append(f"registers: {shown}/registers.txt")
             machine.dump(folder / "memory.kdump", deadline)
-            said.append(f"memory, for crash or drgn: {os.path.relpath(folder / 'memory.kdump')}")
+            said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
+        about = _about(supply, fresh)
+        scene.save(machine, supply.lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+        reopen = f"invoke shell --resume {shlex.quote(shown)}"
+        alive = not {Verdict.PANIC, Verdict.LOST} & stuck
+        said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
+        if item.config.getoption("--keep") and len(kept) == 1:
+            hold = [sys.executable, "-m", "harness.shell", str(folder)]
+            pid, line = proc.leave_running(
+                hold, log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
+            )
+            said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
+    except HarnessError as error:
+        said.append(f"(the machine could not be saved: {error.what})")
     return "\n".join(said)
+
+
+def _about(supply: Supply, fresh: Fresh) -> dict[str, object]:
+    """What a debugger needs to know of the module under test, where it was loaded."""
+    text = fresh.facts.get("text")
+    return {"module": str(supply.module.ko), "text": text} if text else {}
 
 
 @pytest.hookimpl(wrapper=True)

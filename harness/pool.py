@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from harness import template as templates
 from harness.cache import Cache
@@ -18,14 +19,16 @@ MARK_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Fresh:
-    """A clone that nobody has used, connected over SSH; whoever takes it closes it.
+    """A clone, connected over SSH; whoever takes it closes it.
 
     ``taint`` is its kernel's now.
     """
 
     clone: Clone
     taint: int
+    facts: Mapping[str, Any]  # its template's
     ends: ExitStack
+    since: int = 0  # where on its console begins what its present user is answerable for
 
     def close(self) -> None:
         self.ends.close()
@@ -36,12 +39,14 @@ def fresh(template: Template, cache: Cache) -> Fresh:
     with ExitStack() as ends:
         folder = ends.enter_context(cache.scratch("test"))
         clone = ends.enter_context(templates.clone(template, folder))
-        # What was found out before the freeze is as true of a clone; a boot is asked again.
-        taint = template.facts.get("taint")
-        if taint is None:
-            taint = clone.machine.mark(Deadline(MARK_SECONDS))
+        machine = clone.machine
+        taint, since = template.facts["taint"], 0
+        if not template.frozen:
+            # What was found out once is as true of a clone, but not of another boot.
+            taint = machine.mark(Deadline(machine.patience(MARK_SECONDS)))
+            since = len(machine.console_text())
         clone.guest  # noqa: B018  # connects
-        return Fresh(clone, taint, ends.pop_all())
+        return Fresh(clone, taint, template.facts, ends.pop_all(), since)
 
 
 class Pool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -46,6 +47,12 @@ class Deadline:
     @property
     def expired(self) -> bool:
         return self.left == 0.0
+
+    def extend(self, seconds: float) -> bool:
+        """Allow ``seconds`` in all, if that is more than before; whether there is time left."""
+        self._end += max(0.0, seconds - self.seconds)
+        self.seconds = max(seconds, self.seconds)
+        return not self.expired
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,29 @@ def popen(
         raise MissingToolError(
             f"cannot start {argv[0]}: {error}", hint="`invoke doctor` says what is missing"
         ) from error
+
+
+def leave_running(argv: Sequence[str], *, log: Path, deadline: Deadline) -> tuple[int, str]:
+    """Start a program that outlives this process, because somebody wants to go on with it.
+
+    Returns its pid and the first line that it says; raises ``DeadlineError`` if it does not
+    say one in time. What it says after that goes nowhere, its errors go to ``log``.
+    """
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            start_new_session=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as stream:
+        readable, _, _ = select.select([stream], [], [], deadline.left)
+        line = stream.readline().decode(errors="replace").strip() if readable else ""
+    if not line:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise DeadlineError(f"{argv[0]} did not start", command=argv, tail=_tail_of(log))
+    process.returncode = 0  # it is nobody's child from now on; subprocess need not warn
+    return process.pid, line
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

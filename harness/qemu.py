@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import secrets
+import shlex
 import socket
 import subprocess
 import threading
@@ -35,6 +36,7 @@ from harness.proc import Deadline
 
 QEMU = "qemu-system-x86_64"
 MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
+MAX_STRETCH = 10.0  # how often a deadline is extended at most for a host that is busy
 CONSOLE_TAIL = 25  # lines of console in an error
 CONSOLE_KEPT = 8 << 20  # bytes of a console's beginning that are kept, and as many of its end
 CONSOLE_MAX = 64 << 20  # bytes; what a guest prints beyond that is lost
@@ -260,12 +262,15 @@ class Console:
 class Machine:
     """One QEMU process. A context manager: at its end the process is gone.
 
-    ``events`` is what QMP reported so far; ``console_text`` reads what the guest printed.
+    ``events`` is what QMP reported so far; ``console_text`` reads what the guest printed;
+    ``pace`` is how many times slower this machine was seen to be than the ones that the
+    harness's deadlines are made for.
     """
 
     def __init__(self, spec: MachineSpec, folder: Path) -> None:
         """Nothing is started yet; ``folder`` is where the console goes."""
         self.spec = spec
+        self.pace = 1.0
         self.console = folder / "console.log"
         self._log = Console(self.console)
         self.events: list[Message] = []
@@ -517,16 +522,35 @@ class Machine:
         A CPU that waits for an interrupt costs its thread nothing on the host. One that runs
         code counts even while it waits for a busy host's processor.
         """
-        threads = [cpu["thread-id"] for cpu in self.execute("query-cpus-fast", deadline)]
+        threads = self._cpu_threads(deadline)
 
         def wanted() -> list[float]:
-            # Nanoseconds on a processor and ready for one (scheduler/sched-stats.rst).
-            stats = [Path(f"/proc/{self.pid}/task/{tid}/schedstat").read_text() for tid in threads]
-            return [sum(map(int, stat.split()[:2])) / 1e9 for stat in stats]
+            return [sum(self._schedstat(thread)) / 1e9 for thread in threads]
 
         before = wanted()
         threading.Event().wait(seconds)  # what passes in this time is what is measured
         return any(now - then > seconds / 2 for now, then in zip(wanted(), before, strict=True))
+
+    def patience(self, seconds: float) -> float:
+        """How long to wait for what takes ``seconds`` at most where this was measured.
+
+        Longer by ``pace``, where this host was seen to be slower, and by what its virtual
+        CPUs have been kept waiting for a processor of the host.
+        """
+        with contextlib.suppress(MachineError, OSError):
+            usage = [self._schedstat(thread) for thread in self._cpu_threads(Deadline(5))]
+            ran, waited = (sum(column) for column in zip(*usage, strict=True))
+            if ran > 0:
+                seconds *= min(1 + waited / ran, MAX_STRETCH)
+        return seconds * self.pace
+
+    def _cpu_threads(self, deadline: Deadline) -> list[int]:
+        return [cpu["thread-id"] for cpu in self.execute("query-cpus-fast", deadline)]
+
+    def _schedstat(self, thread: int) -> tuple[int, int]:
+        """Nanoseconds on a processor and ready for one (scheduler/sched-stats.rst)."""
+        stat = Path(f"/proc/{self.pid}/task/{thread}/schedstat").read_text().split()
+        return int(stat[0]), int(stat[1])
 
     def offer(self, deadline: Deadline) -> bytes:
         """Have the guest begin an SSH session that waits for a client; what its server said.
@@ -558,6 +582,51 @@ class Machine:
         assert self._ssh is not None
         # A copy: the end of one client is not to end the connection, which the next offer needs.
         return self._ssh.dup()
+
+    def capable(self, deadline: Deadline) -> None:
+        """Ask for what saving and loading needs; raises ``MachineError`` where QEMU lacks it.
+
+        ``x-ignore-shared`` leaves memory that is a shared file out of the stream.
+        """
+        wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        self.execute("migrate-set-capabilities", deadline, capabilities=wanted)
+
+    def save(self, path: Path, deadline: Deadline) -> None:
+        """Stop the machine and write its state to a file, but for memory that is a file."""
+        self.capable(deadline)
+        self._limit_files(resource.RLIM_INFINITY)
+        self.execute("stop", deadline)
+        # In bytes a second; the default is made for networks.
+        self.execute("migrate-set-parameters", deadline, **{"max-bandwidth": 10 << 30})
+        since = len(self.events)
+        self.execute("migrate", deadline, uri=_file_uri("cat >", path))
+        self._await_migration(since, deadline)
+
+    def load(self, path: Path, deadline: Deadline) -> None:
+        """Load what ``save`` has written into a machine that was started for that."""
+        self.capable(deadline)
+        self.execute("migrate-incoming", deadline, uri=_file_uri("cat", path))
+        self._await_migration(0, deadline)
+
+    def _await_migration(self, since: int, deadline: Deadline) -> None:
+        event = self.await_event(
+            lambda event: (
+                event["event"] == "MIGRATION" and _status(event) in ("completed", "failed")
+            ),
+            deadline,
+            "saving or loading the machine's state",
+            since=since,
+        )
+        if _status(event) == "failed":
+            told = self.execute("query-migrate", deadline)
+            raise MachineError("QEMU could not save or load the machine's state", tail=str(told))
+
+    def debugger(self, port: int, deadline: Deadline) -> None:
+        """Have QEMU wait for gdb on a port of 127.0.0.1."""
+        line = {"command-line": f"gdbserver tcp:127.0.0.1:{port}"}
+        said = str(self.execute("human-monitor-command", deadline, **line))
+        if "Waiting for gdb connection" not in said:
+            raise MachineError(f"QEMU does not open a port for gdb: {said.strip()}")
 
     def registers(self, deadline: Deadline) -> str:
         """The registers of all virtual CPUs, as QEMU prints them."""
@@ -609,6 +678,11 @@ class Machine:
                 self._process.wait(deadline.left)
             except subprocess.TimeoutExpired:
                 raise MachineError("QEMU does not end when asked to") from None
+
+    def wait(self) -> None:
+        """Until QEMU has ended by itself."""
+        assert self._process is not None
+        self._process.wait()
 
     def close(self) -> None:
         """End the process. A machine has nothing to save, so it is simply killed."""
@@ -679,6 +753,17 @@ def ssh_greeting(said: bytes) -> bytes | None:
         return None
     whole = end + 4 + int.from_bytes(packet[:4], "big")
     return said[start:whole] if len(said) >= whole else None
+
+
+def _status(event: Message) -> str:
+    data = event["data"]
+    assert isinstance(data, dict)
+    return str(data["status"])
+
+
+def _file_uri(program: str, path: Path) -> str:
+    """A migration URI for a file; QEMU 7.2 has no file: scheme, and exec: takes a shell's line."""
+    return f"exec:{program} {shlex.quote(str(path))}"
 
 
 def _is_panic(event: Message) -> bool:

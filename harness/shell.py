@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`invoke shell`: a person's terminal, connected to a guest."""
+"""`invoke shell`: a person's terminal, connected to a guest; or a debugger's port."""
 
 from __future__ import annotations
 
 import logging
 import os
 import select
+import shlex
 import signal
+import socket
 import sys
 import termios
 import tty
@@ -14,9 +16,12 @@ from pathlib import Path
 
 import paramiko
 
-from harness import config, lab, plugin, template
+from harness import config, lab, plugin, scene, template
 from harness.cache import Cache
-from harness.errors import InputError
+from harness.errors import GuestLost, InputError
+from harness.proc import Deadline
+from harness.scene import Scene
+from harness.template import Clone
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +39,65 @@ def run(kernel: str | None, source: Path) -> int:
     with cache.scratch("shell") as folder, template.clone(frozen, folder) as clone:
         plugin.load(clone.guest, module)
         log.info("%s with %s loaded; exit ends the machine", place.kernel.release, module.name)
-        size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
-        terminal = os.environ.get("TERM", "dumb")
-        with clone.guest.shell(
-            "cd /root && exec bash -l", terminal, size.columns, size.lines
-        ) as channel:
-            return attach(channel)
+        return _prompt(clone)
+
+
+def resume(folder: Path, *, debugger: bool) -> int:
+    """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's port."""
+    saved = scene.load(folder)
+    with (
+        Cache().scratch("resume") as work,
+        scene.reopened(saved, work, stopped=debugger) as clone,
+    ):
+        if debugger:
+            port = _free_port()
+            clone.machine.debugger(port, Deadline(10))
+            print(f"stopped where the test left it; in another terminal:\n    {_gdb(saved, port)}")
+            print("Enter ends the machine.")
+            sys.stdin.readline()
+            return 0
+        try:
+            clone.guest  # noqa: B018  # connects
+        except GuestLost as error:
+            raise InputError(
+                "the guest that was saved does not answer, so there is no prompt in it",
+                hint=f"look at it from outside: invoke shell --resume {folder} --debugger",
+            ) from error
+        log.info("as the test left it; exit ends the machine")
+        return _prompt(clone)
+
+
+def hold(folder: Path) -> None:
+    """Have the machine run on until this process is ended; says how to get in."""
+    saved = scene.load(folder)
+    with Cache().scratch("kept") as work, scene.reopened(saved, work) as clone:
+        port = clone.machine.ssh_port(Deadline(10))
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)
+        clone.machine.wait()
+
+
+def _prompt(clone: Clone) -> int:
+    size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
+    terminal = os.environ.get("TERM", "dumb")
+    command = "cd /root && exec bash -l"
+    with clone.guest.shell(command, terminal, size.columns, size.lines) as channel:
+        return attach(channel)
+
+
+def _free_port() -> int:
+    """A port that nobody has now. QEMU cannot be asked which one it took for gdb."""
+    with socket.create_server(("127.0.0.1", 0)) as trial:
+        return int(trial.getsockname()[1])
+
+
+def _gdb(saved: Scene, port: int) -> str:
+    """The command that attaches gdb, with the symbols of the kernel and of the module."""
+    command = ["gdb", "-ex", f"target remote 127.0.0.1:{port}"]
+    module, text = saved.about.get("module"), saved.about.get("text")
+    if module and text:
+        command += ["-ex", f"add-symbol-file {module} {text}"]
+    return shlex.join([*command, str(saved.spec.kernel)])
 
 
 def attach(channel: paramiko.Channel) -> int:
@@ -75,3 +133,7 @@ def attach(channel: paramiko.Channel) -> int:
         if saved is not None:
             signal.signal(signal.SIGWINCH, signal.SIG_DFL)
             termios.tcsetattr(source, termios.TCSADRAIN, saved)
+
+
+if __name__ == "__main__":
+    hold(Path(sys.argv[1]))  # what --keep starts

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from qemu.qmp import Message
 
 from harness import proc, qemu
 from harness.cache import Cache, Entry
@@ -43,6 +40,8 @@ SetUp = Callable[["Clone"], Mapping[str, object]]
 
 BOOT_SECONDS = 120.0
 CLONE_SECONDS = 30.0
+# What deadlines are made for: Debian's 6.12 cloud kernel on two quiet cores without KVM.
+USUAL_BOOT_SECONDS = 7.0
 FACTS = "facts.json"
 
 
@@ -66,6 +65,11 @@ class Template:
     @property
     def boot_seconds(self) -> float:
         return float(self.facts["boot_seconds"])
+
+    @property
+    def pace(self) -> float:
+        """How many times longer than elsewhere things may take in this machine."""
+        return max(1.0, self.boot_seconds / USUAL_BOOT_SECONDS)
 
     @property
     def frozen(self) -> bool:
@@ -211,21 +215,18 @@ def _freeze(machine: Machine, keys: Keys, folder: Path, facts: Mapping[str, obje
             with _thawed(again, template, deadline, memory=template.memory) as running:
                 running.guest.check("true")
     except (MachineError, GuestError) as error:
-        (folder / FACTS).write_text(json.dumps({**facts, "unfrozen": error.what}))
+        (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": error.what}))
         (folder / "memory").unlink(missing_ok=True)
 
 
 def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
     """Stop the machine and write all of its state but the memory, which is a file already."""
-    _capabilities(machine, deadline)
+    machine.capable(deadline)
     # A client's session does not survive a freeze; one that waits for its client does.
     machine.order("settle", "settled", deadline)
     (folder / "greeting").write_bytes(machine.offer(deadline))
     machine.order("rest", "rested", deadline)
-    machine.execute("stop", deadline)
-    since = len(machine.events)
-    machine.execute("migrate", deadline, uri=_file_uri("cat >", folder / "state"))
-    _await_migration(machine, since, deadline)
+    machine.save(folder / "state", deadline)
     machine.quit(deadline)
 
 
@@ -237,6 +238,7 @@ def clone(template: Template, folder: Path, deadline: Deadline | None = None) ->
             qemu.booted(template.spec, folder, deadline or Deadline(BOOT_SECONDS)) as machine,
             Clone(machine, template.keys) as running,
         ):
+            machine.pace = template.pace
             for set_up in template.set_ups:
                 set_up(running)
             yield running
@@ -254,14 +256,15 @@ def _thawed(
     machine: Machine, template: Template, deadline: Deadline, *, memory: Path, share: bool = False
 ) -> Iterator[Clone]:
     """``machine``, started where the template was frozen; SSH is on its way."""
+    machine.pace = template.pace
     machine.start(deadline, memory=memory, share=share, incoming=True, greeting=template.greeting)
-    _capabilities(machine, deadline)
-    machine.execute("migrate-incoming", deadline, uri=_file_uri("cat", template.state))
-    _await_migration(machine, 0, deadline)
+    machine.load(template.state, deadline)
     machine.execute("cont", deadline)
-    stream = machine.ssh_stream()
     # The client's part of the handshake is done while the guest wakes up.
-    with Clone(machine, template.keys, _clients.submit(Guest.over, stream, template.keys)) as it:
+    client = _clients.submit(
+        Guest.over, machine.ssh_stream(), template.keys, patience=machine.patience
+    )
+    with Clone(machine, template.keys, client) as it:
         # The clock stands where the template was frozen, and all clones would draw the
         # same random numbers: vm/agent mends both.
         machine.order(f"wake {time.time():.6f} {secrets.token_hex(32)}", "awake", deadline)
@@ -275,10 +278,14 @@ class Clone:
     """A running machine, and its guest once somebody asks for it."""
 
     def __init__(self, machine: Machine, keys: Keys, client: Future[Guest] | None = None) -> None:
-        """``client``: the connection, where one is on its way; else the first use makes one."""
+        """``client``: the connection, where one is on its way; else the first use makes one.
+
+        ``running_since`` is when the machine began to run, on time.monotonic()'s clock.
+        """
         self.machine = machine
         self._keys = keys
         self._client = client
+        self.running_since = time.monotonic()
         self._guest: Guest | None = None
 
     @property
@@ -289,7 +296,7 @@ class Clone:
                 self._guest = self._client.result()
             else:
                 port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
-                self._guest = Guest.connect(port, self._keys)
+                self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)
             self.machine.on_panic = self._guest.close
         return self._guest
 
@@ -306,31 +313,3 @@ class Clone:
 def _close_unused(client: Future[Guest]) -> None:
     if client.exception() is None:
         client.result().close()
-
-
-def _capabilities(machine: Machine, deadline: Deadline) -> None:
-    wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
-    machine.execute("migrate-set-capabilities", deadline, capabilities=wanted)
-
-
-def _await_migration(machine: Machine, since: int, deadline: Deadline) -> None:
-    event = machine.await_event(
-        lambda event: event["event"] == "MIGRATION" and _status(event) in ("completed", "failed"),
-        deadline,
-        "saving or loading the machine's state",
-        since=since,
-    )
-    if _status(event) == "failed":
-        told = machine.execute("query-migrate", deadline)
-        raise MachineError("QEMU could not save or load the machine's state", tail=str(told))
-
-
-def _status(event: Message) -> str:
-    data = event["data"]
-    assert isinstance(data, dict)
-    return str(data["status"])
-
-
-def _file_uri(program: str, path: Path) -> str:
-    """A migration URI for a file; QEMU 7.2 has no file: scheme, and exec: takes a shell's line."""
-    return f"exec:{program} {shlex.quote(str(path))}"

@@ -16,7 +16,7 @@ HARNESS = config.PROJECT / "harness"
 # A file imports only those before it. A new file needs a place here.
 ORDER = (
     "errors", "proc", "cache", "config", "sysroot", "kernel", "build", "image", "qemu", "guest",
-    "template", "lab", "pool", "klog", "verdict", "symbols", "report", "plugin",
+    "template", "scene", "lab", "pool", "klog", "verdict", "symbols", "report", "plugin",
     # What tasks.py calls.
     "runs", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip

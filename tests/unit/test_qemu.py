@@ -56,7 +56,13 @@ def test_the_guest_reaches_nothing_and_only_this_host_reaches_it() -> None:
     network = only("-netdev", options()).split(",")
     assert "restrict=on" in network
     forwards = [part for part in network if part.startswith(("hostfwd", "guestfwd"))]
-    assert forwards == ["hostfwd=tcp:127.0.0.1:0-:22"]
+    assert forwards == [
+        "hostfwd=tcp:127.0.0.1:0-:22",
+        f"guestfwd=tcp:{qemu.SSH_ADDRESS}:22-chardev:ssh",
+    ]
+    # Which is a descriptor of the harness's, and no other way out.
+    ssh = [channel for channel in values("-chardev", options()) if "id=ssh" in channel]
+    assert ssh == [f"socket,id=ssh,fd={WIRING.ssh_fd}"]
 
 
 def test_nothing_of_the_users_shapes_the_machine() -> None:
@@ -152,6 +158,25 @@ def test_the_tests_kernel_options_come_last() -> None:
     append = only("-append", options(replace(SPEC, append=("panic=0", "slub_debug=FZ"))))
     assert append.endswith(" panic=0 slub_debug=FZ")
     assert "console=ttyS0" in append.split()
+
+
+# -- the offered session -----------------------------------------------------------
+
+# An SSH server's first words: its name, and a packet of five bytes.
+GREETING = b"SSH-2.0-dropbear_1\r\n" + b"\0\0\0\5" + b"kexes"
+
+
+def test_a_greeting_is_complete_with_its_last_byte() -> None:
+    """Not before, however it is cut; and what comes after it is not part of it."""
+    for length in range(len(GREETING)):
+        assert qemu.ssh_greeting(GREETING[:length]) is None
+    assert qemu.ssh_greeting(GREETING) == GREETING
+    assert qemu.ssh_greeting(GREETING + b"more") == GREETING
+
+
+def test_the_last_words_of_a_former_session_are_no_greeting() -> None:
+    """What precedes the server's name was encrypted for somebody else."""
+    assert qemu.ssh_greeting(b"\x8f\r\n\0\0\0\1x" + GREETING) == GREETING
 
 
 # -- the shape ---------------------------------------------------------------------

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine as a red test left it: saved to files, and opened again later.
+
+Where a template keeps a machine's memory in a file of its own, a scene has all in one stream,
+so that nothing need be prepared for it while tests are green.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.image import Keys
+from harness.proc import Deadline
+from harness.qemu import Machine, MachineSpec, version_text
+from harness.template import Clone
+
+SECONDS = 60.0
+STATE = "machine.state"
+ABOUT = "machine.json"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A saved machine. ``about`` is what whoever saved it wanted to be known of it."""
+
+    folder: Path
+    spec: MachineSpec
+    keys: Keys
+    qemu: str
+    about: Mapping[str, Any]
+
+
+def save(
+    machine: Machine, keys: Keys, folder: Path, deadline: Deadline, about: Mapping[str, Any]
+) -> None:
+    """Write the machine's whole state into ``folder``; it does not run any more after that.
+
+    The files take as much as the guest has used of its memory. Raises ``MachineError``.
+    """
+    machine.save(folder / STATE, deadline)
+    spec = asdict(machine.spec)
+    text = {
+        "spec": spec | {"kernel": str(machine.spec.kernel), "initrd": str(machine.spec.initrd)},
+        "keys": {"client": str(keys.client), "host": keys.host},
+        "qemu": version_text(),
+        "about": dict(about),
+    }
+    (folder / ABOUT).write_text(json.dumps(text, indent=1))
+
+
+def load(folder: Path) -> Scene:
+    """What was saved in ``folder``; raises ``InputError`` if that cannot be opened here."""
+    try:
+        text = json.loads((folder / ABOUT).read_text())
+        spec = text["spec"]
+        spec |= {
+            "kernel": Path(spec["kernel"]),
+            "initrd": Path(spec["initrd"]),
+            "append": tuple(spec["append"]),
+        }
+        keys = Keys(Path(text["keys"]["client"]), text["keys"]["host"])
+        scene = Scene(folder, MachineSpec(**spec), keys, text["qemu"], text["about"])
+    except OSError as error:
+        raise InputError(
+            f"there is no saved machine in {folder}",
+            hint="a red test says where it has left one: results/KERNEL/TEST",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
+    for path in (folder / STATE, scene.spec.kernel, scene.spec.initrd, keys.client):
+        if not path.exists():
+            raise InputError(
+                f"the machine in {folder} cannot be opened again: {path} is gone",
+                hint="run the test again; `invoke clean` takes what saved machines need",
+            )
+    if scene.qemu != version_text():
+        raise InputError(
+            f"the machine in {folder} was saved by another QEMU ({scene.qemu})",
+            hint="run the test again",
+        )
+    return scene
+
+
+@contextmanager
+def reopened(scene: Scene, folder: Path, *, stopped: bool = False) -> Iterator[Clone]:
+    """The machine, going on where it was saved; ``stopped``: it waits for a debugger.
+
+    ``folder`` is where the rest of its console goes.
+    """
+    deadline = Deadline(SECONDS)
+    with Machine(scene.spec, folder) as machine:
+        machine.start(deadline, incoming=True)
+        machine.load(scene.folder / STATE, deadline)
+        if not stopped:
+            machine.execute("cont", deadline)
+        with Clone(machine, scene.keys) as running:
+            yield running

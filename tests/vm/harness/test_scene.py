@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a red test leaves can be opened again; and what cannot be frozen is booted."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import config, pool, scene, template
+from harness.errors import GuestLost, MachineError
+from harness.guest import Guest
+from harness.lab import Lab
+from harness.proc import Deadline
+from harness.qemu import Machine
+from harness.template import Clone
+
+HERE = Path(__file__).parent
+SECONDS = 120.0
+
+
+def test_a_saved_machine_goes_on_where_it_was(
+    lab: Lab, machine: Clone, loaded: Guest, tmp_path: Path
+) -> None:
+    """Its files, its processes and its module are as the test left them."""
+    loaded.check("echo here >/tmp/mark; sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >/tmp/pid")
+    scene.save(machine.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
+    with scene.reopened(scene.load(tmp_path), tmp_path) as again:
+        assert again.guest.check("cat /tmp/mark") == "here\n"
+        assert again.guest.check("ps -o args= -p $(cat /tmp/pid)") == "sleep 1000\n"
+        assert "waitqueues" in again.guest.check("lsmod")
+
+
+def test_a_dead_machine_can_be_looked_at(lab: Lab, machine: Clone, tmp_path: Path) -> None:
+    """A kernel that has panicked is opened as it died, for a debugger."""
+    victim = machine.machine
+    with pytest.raises(GuestLost):
+        machine.guest.run("echo c >/proc/sysrq-trigger")
+    victim.await_event(
+        lambda event: event["event"] == "GUEST_PANICKED", Deadline(SECONDS), "panicking"
+    )
+    died = victim.registers(Deadline(SECONDS))
+    scene.save(victim, lab.image.keys, tmp_path, Deadline(SECONDS), {})
+    # This test's own verdict is not about the panic that it wanted.
+    victim.close()
+    with scene.reopened(scene.load(tmp_path), tmp_path, stopped=True) as again:
+        assert again.machine.registers(Deadline(SECONDS)) == died
+        again.machine.debugger(0, Deadline(SECONDS))
+
+
+def test_keep_leaves_the_first_red_machine_running(lab: Lab, tmp_path: Path) -> None:
+    """The report has a way in and a way to end it; both work, and nothing else stays."""
+    trial = tmp_path / "test_red.py"
+    trial.write_text("def test_red(guest):\n    guest.check('echo kept >/tmp/mark; false')\n")
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--keep",
+        f"--kernel={lab.kernel.name}", "-c", str(config.PROJECT / "pyproject.toml"),
+        f"--rootdir={tmp_path}", str(trial),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = re.search(r"runs on: ssh -p (\d+) .*\n *`kill (\d+)`", done.stdout)
+    assert found, done.stdout
+    port, pid = int(found[1]), int(found[2])
+    keeper = os.pidfd_open(pid)
+    try:
+        with Guest.connect(port, lab.image.keys) as guest:
+            assert guest.check("cat /tmp/mark") == "kept\n"
+    finally:
+        signal.pidfd_send_signal(keeper, signal.SIGTERM)
+        # It is not this process's child, so its end is seen by its descriptor.
+        assert select.select([keeper], [], [], SECONDS)[0]
+    with pytest.raises(GuestLost):
+        Guest.connect(port, lab.image.keys)
+
+
+# -- where freezing is not possible ------------------------------------------------
+
+
+def test_a_machine_that_cannot_be_frozen_is_booted(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Every clone boots, is put through the set-up, and somebody is told why."""
+
+    def lacking(self: Machine, deadline: Deadline) -> None:
+        raise MachineError("this QEMU lacks x-ignore-shared")
+
+    monkeypatch.setattr(Machine, "capable", lacking)
+    # An option that no other test has, so that the template is not one that was frozen.
+    base = lab.template(append=("eudyptula.unfrozen",))
+    assert not base.frozen
+    assert "cannot be frozen" in caplog.text
+    assert "lacks x-ignore-shared" in caplog.text
+    derived = template.derive(base, "marked", {"by": "a test"}, _mark, lab.cache)
+    fresh = pool.fresh(derived, lab.cache)
+    try:
+        assert fresh.clone.guest.check("cat /tmp/mark") == "set up\n"
+    finally:
+        fresh.close()
+
+
+def _mark(running: Clone) -> dict[str, object]:
+    running.guest.check("echo set up >/tmp/mark")
+    return {}
+
+
+# -- one guest for several tests ---------------------------------------------------
+
+
+def test_shared_guests(lab: Lab, tmp_path: Path) -> None:
+    """Tests that share find what the one before has done, until one was red; each has its own
+    verdict.
+    """
+    trial = tmp_path / "test_sharing.py"
+    trial.write_text(
+        """
+CONTROL = "/sys/kernel/debug/planted"
+
+def test_first(shared):
+    shared.check("echo 1 >/tmp/mark")
+
+def test_finds_it(shared):
+    shared.check("test -e /tmp/mark")
+
+def test_is_red(shared):
+    shared.check(f"echo warn >{CONTROL}")
+
+def test_has_another(shared):
+    shared.check("test ! -e /tmp/mark")
+"""
+    )
+    command = [
+        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--kernel={lab.kernel.name}",
+        f"--module={HERE / 'planted'}", "-c", str(config.PROJECT / "pyproject.toml"),
+        f"--rootdir={tmp_path}", "-rA", str(trial),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True, check=False)
+    named = {name: word for word, name in re.findall(r"^(\w+) \S*::(\w+)", done.stdout, re.M)}
+    assert named == {
+        "test_first": "PASSED",
+        "test_finds_it": "PASSED",
+        "test_is_red": "FAILED",
+        "test_has_another": "PASSED",
+    }, done.stdout
