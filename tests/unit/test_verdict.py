@@ -170,13 +170,35 @@ def test_letters_are_those_of_an_oops(mask: int, letters: str) -> None:
 
 def test_the_innermost_function_of_a_module_is_named() -> None:
     """The title may name the kernel's function; whoever writes a module looks for theirs."""
-    console = BOOT + WARNING.replace("wee_write+0x1c/0x90 [wee]\n[    2.000004", "kfree+0x1/0x2\n[")
-    (problem,) = judge(replace(CLEAN, console=console))
-    assert problem.function == "wee_write"
-    assert str(replace(problem, title="WARNING in kfree", location="wee.c:42")) == (
-        "splat: WARNING in kfree, in wee_write at wee.c:42"
+    log = OOPS.replace("wee_oops+0x5/0x20 [wee]", "fifo_open+0x5/0x20")
+    (problem,) = judge(replace(CLEAN, console=BOOT + log))
+    assert problem.title.endswith(" in fifo_open")
+    assert str(replace(problem, location="wee.c:42")) == (
+        f"splat: {problem.title}, in wee_write at wee.c:42"
     )
-    assert str(replace(problem, title="WARNING in wee_write")) == "splat: WARNING in wee_write"
+
+
+def test_a_function_is_not_named_twice() -> None:
+    """Where the title names it already."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + WARNING))
+    assert problem.function == "wee_write"
+    assert str(problem) == "splat: WARNING in wee_write"
+
+
+SLAB = """\
+[    3.0] =============================================================================
+[    3.1] BUG kmalloc-64 (Tainted: G           OE     ): Object already free
+[    3.2] -----------------------------------------------------------------------------
+[    3.3] Allocated in wee_double_free+0x20/0x40 [wee] age=0 cpu=0 pid=135
+[    3.4]  wee_double_free+0x20/0x40 [wee]
+[    3.5]  vfs_write+0xf5/0x440
+"""
+
+
+def test_a_report_of_the_allocator_names_who_had_the_object() -> None:
+    """Such a report has the stacks of others, and no function of its own."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + SLAB))
+    assert problem.function == "wee_double_free"
 
 
 OOM = "[    4.0] Out of memory: Killed process 135 (perl) total-vm:105kB, anon-rss:39kB, UID:0\n"
