@@ -180,6 +180,17 @@ class Cache:
         with _explain(self.root), self._scratch("run", label) as folder:
             yield folder
 
+    @contextmanager
+    def kept(self, name: str) -> Iterator[Path]:
+        """A folder whose content changes and is kept, for one user at a time."""
+        folder = self.root / "kept" / name
+        with (
+            _explain(self.root),
+            self._lock(self.root / "locks" / f"kept-{name}", f"another run that uses {name}"),
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+
     def close(self) -> None:
         """Let go of everything that was taken."""
         for descriptor in self._held.values():

@@ -11,7 +11,14 @@ import pytest
 
 from harness import proc, sysroot
 from harness.cache import Cache, Entry
-from harness.errors import CommandError, HarnessError, HostError, InputError, NetworkError
+from harness.errors import (
+    CommandError,
+    GoneError,
+    HarnessError,
+    HostError,
+    InputError,
+    NetworkError,
+)
 from harness.proc import Completed, Deadline
 from harness.sysroot import Sysroot
 
@@ -63,12 +70,35 @@ def test_a_host_without_a_security_mirror_does_without() -> None:
     ]
 
 
-@pytest.mark.parametrize("suite", ["sid", "unstable", "experimental"])
+@pytest.mark.parametrize("suite", ["sid", "unstable"])
 def test_sid_has_neither_updates_nor_security(suite: str) -> None:
     """Suites that the archive does not have are not asked for."""
     assert suites(sysroot.sources_from(suite, BOOKWORM)) == [
         ("http://mirror.example/debian/", suite)
     ]
+
+
+def test_an_addition_to_a_suite_comes_with_what_it_builds_on() -> None:
+    """Backports need the stable suite, experimental needs sid, each with all that has."""
+    main, security = "http://mirror.example/debian/", "http://security.example/debian-security/"
+    assert suites(sysroot.sources_from("trixie-backports", BOOKWORM)) == [
+        (main, "trixie"),
+        (main, "trixie-updates"),
+        (security, "trixie-security"),
+        (main, "trixie-backports"),
+    ]
+    assert suites(sysroot.sources_from("experimental", BOOKWORM)) == [
+        (main, "sid"),
+        (main, "experimental"),
+    ]
+
+
+def test_alone_an_addition_is_only_itself() -> None:
+    """What of the kernels there is its own is then not mixed with the others'."""
+    for suite in ("trixie-backports", "experimental"):
+        lines = sysroot.sources_from(suite, BOOKWORM, alone=True)
+        assert [name for _, name in suites(lines)] == [suite]
+    assert len(sysroot.sources_from("trixie", BOOKWORM, alone=True)) == 3
 
 
 @pytest.mark.parametrize(
@@ -270,7 +300,16 @@ def mmdebstrap(
         ("E: The repository 'x trixy Release' does not have a Release file.", InputError, "trixy"),
         ("E: Release file for x is expired (invalid since 3d).", HostError, "expired"),
         ("bwrap: setting up uid map: Permission denied", HostError, "user namespaces"),
-        ("E: Unable to locate package linux-image-nonesuch", CommandError, "trixy"),
+        ("E: Unable to locate package linux-image-nonesuch", GoneError, "linux-image-nonesuch"),
+        (
+            "E: Version \u20186.1~1-1\u2019 for \u2018linux-image-6.1+x-amd64\u2019 was not found",
+            GoneError,
+            "linux-image-6.1+x-amd64 6.1~1-1",
+        ),
+        ("E: Version '6.1-1' for 'linux-image-x' was not found", GoneError, "linux-image-x 6.1-1"),
+        ("E: Failed to fetch x.deb  Hash Sum mismatch", NetworkError, "damaged or not all there"),
+        ("E: Failed to fetch x.deb  File has unexpected size (3 != 4)", NetworkError, "trixy"),
+        ("dpkg-deb: error: something else", CommandError, "trixy"),
     ],
 )
 def test_a_failed_unpacking_says_whose_fault_it_is(
@@ -287,6 +326,28 @@ def test_a_failed_unpacking_says_whose_fault_it_is(
     assert type(caught.value) is kind
     assert sentence in caught.value.what
     assert words in str(caught.value)
+
+
+def test_an_expired_index_is_taken_only_when_that_is_asked_for(
+    tmp_path: Path,
+    mmdebstrap: Callable[[int, str], list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error names the variable that does it; without it, apt checks."""
+    monkeypatch.delenv(sysroot.EXPIRED, raising=False)
+    mmdebstrap(100, "E: Release file for x is expired (invalid since 3d).")
+    with pytest.raises(HostError) as caught:
+        sysroot.unpack(tmp_path, "sid", ["bash"])
+    assert f"{sysroot.EXPIRED}=1" in caught.value.hint
+    option = '--aptopt=Acquire::Check-Valid-Until "false"'
+    for value, taken in (("", False), ("0", False), ("1", True)):
+        folder = tmp_path / f"x{value}"
+        folder.mkdir()
+        monkeypatch.setenv(sysroot.EXPIRED, value)
+        started = mmdebstrap(0, "")
+        sysroot.unpack(folder, "sid", ["bash"])
+        (command,) = [argv for argv in started if "mmdebstrap" in argv]
+        assert (option in command) is taken
 
 
 def test_unpacking_needs_the_archives_keys(
