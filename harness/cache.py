@@ -191,6 +191,12 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
 
+    def forget(self) -> None:
+        """Remove what ``kept`` has."""
+        for folder in (self.root / "kept").glob("*"):
+            with self.kept(folder.name) as path:
+                _remove_tree(path)
+
     def close(self) -> None:
         """Let go of everything that was taken."""
         for descriptor in self._held.values():
@@ -358,7 +364,11 @@ def _damage(root: Path) -> str | None:
 
 
 def _allocated(root: Path) -> int:
-    return sum(path.lstat().st_blocks * 512 for path in _files(root))
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_blocks * 512
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
 
 
 def _remove_tree(path: Path) -> None:
