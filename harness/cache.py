@@ -192,10 +192,17 @@ class Cache:
             yield folder
 
     def forget(self) -> None:
-        """Remove what ``kept`` has."""
+        """Remove what ``kept`` has, except what another run is using."""
         for folder in (self.root / "kept").glob("*"):
-            with self.kept(folder.name) as path:
-                _remove_tree(path)
+            lock = self.root / "locks" / f"kept-{folder.name}"
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_tree(folder)
+            except BlockingIOError:
+                log.info("%s is in use by another run; left", folder.name)
+            finally:
+                os.close(descriptor)
 
     def close(self) -> None:
         """Let go of everything that was taken."""

@@ -126,26 +126,31 @@ def _newest(
 
 
 def of_kernel(spec: KernelSpec, stored: Sequence[Stored]) -> list[Stored]:
-    """What the cache holds of exactly this kernel: its tree, and all that was made of it."""
-    roots = [each for each in stored if _is_tree(each) and _exact(spec) in _packages(each)]
-    return _with_dependents(roots, stored)
+    """What the cache holds of exactly this kernel: the thing itself, and all made of it."""
+    return _with_dependents([each for each in stored if _exact(spec) in _names(each)], stored)
 
 
 def stale(specs: Iterable[KernelSpec], stored: Sequence[Stored]) -> list[Stored]:
-    """What the cache holds of distribution kernels other than these exact ones."""
-    wanted = {_exact(spec) for spec in specs if spec.flavour}
-    trees = [each for each in stored if _is_tree(each)]
-    return _with_dependents([each for each in trees if not wanted & set(_packages(each))], stored)
+    """What the cache holds of Debian's kernels other than these exact ones."""
+    wanted = {_exact(spec) for spec in specs}
+    other = [each for each in stored if _names(each) and not wanted & _names(each)]
+    return _with_dependents(other, stored)
 
 
 def _exact(spec: KernelSpec) -> str:
-    return archive.packages(spec, ("linux-image",))[0]
+    """A name for one exact kernel of the matrix, by which the cache's keys know it."""
+    if spec.flavour:
+        return archive.packages(spec, ("linux-image",))[0]
+    return f"{spec.name}={spec.version}"
 
 
-def _is_tree(each: Stored) -> bool:
-    return each.entry.kind == "sysroot" and any(
-        name.startswith("linux-image-") for name in _packages(each)
-    )
+def _names(each: Stored) -> set[str]:
+    """The names of the kernels that an entry is; a person's own tree has none."""
+    if each.entry.kind == "kernel" and "source" in each.key:
+        return {f"{each.entry.label}={each.key['source']}"}
+    if each.entry.kind == "sysroot":
+        return {name for name in _packages(each) if name.startswith("linux-image-")}
+    return set()
 
 
 def _packages(each: Stored) -> list[str]:

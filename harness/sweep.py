@@ -28,7 +28,7 @@ from harness import config, lab, plugin, proc, report
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
-from harness.errors import BuildError, HarnessError, InputError
+from harness.errors import BuildError, CommandError, HarnessError, InputError
 from harness.lab import Lab
 from harness.plugin import KernelProblem
 from harness.report import Cell, Result
@@ -122,6 +122,10 @@ def reason(error: HarnessError) -> str:
     if isinstance(error, BuildError):
         found = _COMPILER.search(error.tail)
         return f"{error.what}: {found[0]}" if found else error.what
+    if isinstance(error, CommandError):
+        lines = [line for line in error.tail.splitlines() if line.strip()]
+        said = next((line for line in lines if line.startswith("E: ")), "".join(lines[-1:]))
+        return f"{error.what}: {said}" if said else error.what
     return f"{error.what}; {error.hint}" if error.hint else error.what
 
 

@@ -38,6 +38,11 @@ _REMOVED = (
 )
 
 
+# apt takes nothing by itself from a suite that adds to another, but what a kernel depends on
+# is there too (apt_preferences(5)).
+_PREFERENCES = "Package: linux-*\nPin: release *\nPin-Priority: 500"
+
+
 @dataclass(frozen=True)
 class Sysroot:
     """An unpacked Debian tree at ``root``; ``entry`` keeps it in the cache."""
@@ -54,7 +59,8 @@ def prepare(
     Raises ``NetworkError`` when it is not in the cache and no mirror answers, ``GoneError``
     when the suite has none of that name or version.
     """
-    key = {"suite": suite, "packages": sorted(packages), "recipe": [4, *_REMOVED]}
+    recipe = [4, *_REMOVED, *([_PREFERENCES] if _base(suite) else [])]
+    key = {"suite": suite, "packages": sorted(packages), "recipe": recipe}
     entry = cache.get(
         "sysroot", label, key, lambda folder: unpack(folder, suite, packages), note=note
     )
@@ -228,6 +234,13 @@ def fault(output: str, suite: str) -> HarnessError | None:
         name, version = found["name"] or found["unknown"], found["version"]
         of = f" {version}" if version else ""
         return GoneError(f"Debian {suite} has no package {name}{of}", tail=tail)
+    unmet = re.search(r"unmet dependencies:\n\s+(.+)", output)
+    if unmet:
+        return HarnessError(
+            f"packages of Debian {suite} do not fit together: {unmet[1].strip()}",
+            tail=tail,
+            hint="the archive is in between two states; try again later",
+        )
     return None
 
 
@@ -257,6 +270,11 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
         "--architectures=amd64",
         f"--include={','.join(packages)}",
         *(['--aptopt=Acquire::Check-Valid-Until "false"'] if expired_allowed() else []),
+        *(
+            [f"--setup-hook=echo '{_PREFERENCES}' >\"$1/etc/apt/preferences\""]
+            if _base(suite)
+            else []
+        ),
         suite,
         str(root),
         *sources(suite, deadline=deadline),

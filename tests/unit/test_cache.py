@@ -602,7 +602,10 @@ def test_a_kept_folder_is_one_users_at_a_time(tmp_path: Path) -> None:
     """It is locked for as long as somebody has it."""
     cache = Cache(tmp_path / "cache")
     lock = cache.root / "locks" / "kept-x"
-    with cache.kept("x"), lock.open("rb") as other, pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with cache.kept("x") as folder, lock.open("rb") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Cache(cache.root).forget()
+        assert folder.exists()
     with lock.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -189,6 +189,9 @@ def test_a_kernel_has_its_tree_and_all_that_was_made_of_it(
     found = listing.of_kernel(TWELVE, stored)
     assert {each.entry.path for each in found} == {entry.path for entry in own}
     assert listing.of_kernel(SID, stored) == []
+    debug = store(cache, "kernel", "debug", {"source": DEBUG.version})
+    (only,) = listing.of_kernel(DEBUG, cache.stored())
+    assert only.entry.path == debug.path
     assert listing.look([TWELVE], cache)[0].cached == sum(each.size for each in found) > 0
 
 
@@ -198,7 +201,11 @@ def test_pruning_removes_other_kernels_and_nothing_else(
     """What is locked, the guest and what another run uses stay."""
     kept = store_kernel(cache, "twelve", exact(TWELVE))
     kept.append(store(cache, "sysroot", "guest", {"packages": ["bash"]}))
-    kept.append(store(cache, "sysroot", "kernel-debug", {"packages": ["linux-source-6.1"]}))
+    kept.append(store(cache, "sysroot", "tools", {"packages": ["gcc", "linux-source-6.1"]}))
+    # One that was compiled, and a person's own tree.
+    kept.append(store(cache, "kernel", "debug", {"source": DEBUG.version}))
+    kept.append(store(cache, "kernel", "linux", {"content": "0123"}))
+    compiled = store(cache, "kernel", "debug", {"source": "6.1.1-1"})
     old = store_kernel(cache, "twelve", "linux-image-6.1.0-54-cloud-amd64=6.1.180-1")
     older = store_kernel(cache, "twelve", "linux-image-cloud-amd64")
     cache.close()
@@ -209,6 +216,7 @@ def test_pruning_removes_other_kernels_and_nothing_else(
     assert [entry.path.exists() for entry in kept] == [True] * len(kept)
     assert [entry.path.exists() for entry in older] == [False] * len(older)
     assert [entry.path.exists() for entry in old] == [False, True, False, False]
+    assert not compiled.path.exists()
     user.close()
 
 

@@ -16,7 +16,15 @@ import pytest
 from harness import lab, plugin, proc, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
-from harness.errors import BootError, BuildError, CommandFailed, GoneError, HarnessError, SpaceError
+from harness.errors import (
+    BootError,
+    BuildError,
+    CommandError,
+    CommandFailed,
+    GoneError,
+    HarnessError,
+    SpaceError,
+)
 from harness.lab import Lab
 from harness.plugin import KernelProblem
 from harness.report import Cell, Result
@@ -155,6 +163,10 @@ FAULTS: dict[str, tuple[str, HarnessError, str, int, str]] = {
         "kernel a: x is no longer there; update",
     ),
     "disk full": ("prepare", SpaceError("no space left"), "boot", 3, "no space left"),
+    "not explained": (
+        "prepare", CommandError("unpacking failed", tail="I: x\nE: first\nE: second\n"), "boot", 1,
+        "unpacking failed: E: first",
+    ),
     "does not compile": (
         "build", BuildError("module/ does not build for kernel a (6.1)", tail=COMPILER), "build", 1,
         "module/ does not build for kernel a (6.1): waitqueues.c:120:9: error: "

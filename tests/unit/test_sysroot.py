@@ -309,6 +309,12 @@ def mmdebstrap(
         ("E: Version '6.1-1' for 'linux-image-x' was not found", GoneError, "linux-image-x 6.1-1"),
         ("E: Failed to fetch x.deb  Hash Sum mismatch", NetworkError, "damaged or not all there"),
         ("E: Failed to fetch x.deb  File has unexpected size (3 != 4)", NetworkError, "trixy"),
+        (
+            "The following packages have unmet dependencies:\n a : PreDepends: b (>= 4.17~) but "
+            "4.12.1 is to be installed\nE: Unable to correct problems",
+            HarnessError,
+            "do not fit together: a : PreDepends: b (>= 4.17~) but 4.12.1 is to be installed",
+        ),
         ("dpkg-deb: error: something else", CommandError, "trixy"),
     ],
 )
@@ -348,6 +354,21 @@ def test_an_expired_index_is_taken_only_when_that_is_asked_for(
         sysroot.unpack(folder, "sid", ["bash"])
         (command,) = [argv for argv in started if "mmdebstrap" in argv]
         assert (option in command) is taken
+
+
+def test_a_kernels_own_packages_may_come_from_an_addition(
+    tmp_path: Path, mmdebstrap: Callable[[int, str], list[list[str]]]
+) -> None:
+    """apt would take linux-base from the stable suite, and a backported kernel wants a newer."""
+    for suite, pinned in (("trixie-backports", 1), ("experimental", 1), ("trixie", 0), ("sid", 0)):
+        folder = tmp_path / suite
+        folder.mkdir()
+        started = mmdebstrap(0, "")
+        sysroot.unpack(folder, suite, ["bash"])
+        (command,) = [argv for argv in started if "mmdebstrap" in argv]
+        hooks = [word for word in command if word.startswith("--setup-hook=")]
+        assert len(hooks) == pinned
+        assert all("Package: linux-*\nPin: release *" in hook for hook in hooks)
 
 
 def test_unpacking_needs_the_archives_keys(
