@@ -219,9 +219,10 @@ def fault(output: str, suite: str) -> HarnessError | None:
             tail=tail,
             hint=f"{EXPIRED}=1 takes it as it is",
         )
-    if any(sign in output for sign in _DAMAGED_SIGNS):
+    failed = re.search(r"E: Failed to fetch \S*/(\S+)\s+(.*)", output)
+    if failed and not proc.unreachable(output):
         return NetworkError(
-            f"what the mirror sent for {suite} is damaged or not all there",
+            f"the mirror did not send all of {failed[1]}, or something else: {failed[2].strip()}",
             tail=tail,
             hint="try again: nothing of it was kept",
         )
@@ -242,10 +243,6 @@ def fault(output: str, suite: str) -> HarnessError | None:
             hint="the archive is in between two states; try again later",
         )
     return None
-
-
-# What apt says of a file that is not what the index promised (apt-pkg/acquire-item.cc).
-_DAMAGED_SIGNS = ("Hash Sum mismatch", "File has unexpected size", "Unexpected end of file")
 
 
 def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:

@@ -307,8 +307,24 @@ def mmdebstrap(
             "linux-image-6.1+x-amd64 6.1~1-1",
         ),
         ("E: Version '6.1-1' for 'linux-image-x' was not found", GoneError, "linux-image-x 6.1-1"),
-        ("E: Failed to fetch x.deb  Hash Sum mismatch", NetworkError, "damaged or not all there"),
-        ("E: Failed to fetch x.deb  File has unexpected size (3 != 4)", NetworkError, "trixy"),
+        # A file that is another one, and one that ends too early, as apt 2.6 was seen to say.
+        (
+            "E: Failed to fetch http://mirror.example/pool/d/dropbear-bin_2025_amd64.deb  Hash Sum "
+            "mismatch\n   Hashes of expected file:",
+            NetworkError,
+            "dropbear-bin_2025_amd64.deb, or something else: Hash Sum mismatch",
+        ),
+        (
+            "E: Failed to fetch http://mirror.example/pool/d/dropbear-bin_2025_amd64.deb  "
+            "Undetermined Error [IP: 127.0.0.1 80]",
+            NetworkError,
+            "did not send all of dropbear-bin_2025_amd64.deb",
+        ),
+        (
+            "E: Failed to fetch http://mirror.example/pool/x_1_amd64.deb  Could not connect to x",
+            NetworkError,
+            "no package mirror could be reached",
+        ),
         (
             "The following packages have unmet dependencies:\n a : PreDepends: b (>= 4.17~) but "
             "4.12.1 is to be installed\nE: Unable to correct problems",
