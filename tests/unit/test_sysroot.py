@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +20,7 @@ from harness.errors import (
     HostError,
     InputError,
     NetworkError,
+    SpaceError,
 )
 from harness.proc import Completed, Deadline
 from harness.sysroot import Sysroot
@@ -370,6 +373,22 @@ def test_an_expired_index_is_taken_only_when_that_is_asked_for(
         sysroot.unpack(folder, "sid", ["bash"])
         (command,) = [argv for argv in started if "mmdebstrap" in argv]
         assert (option in command) is taken
+
+
+@pytest.mark.parametrize(("free", "kind"), [(1 << 20, SpaceError), (1 << 34, CommandError)])
+def test_a_full_disk_is_told_although_the_log_is_on_it(
+    tmp_path: Path,
+    mmdebstrap: Callable[[int, str], list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    kind: type[HarnessError],
+) -> None:
+    """What was to be logged found no space either."""
+    mmdebstrap(25, "Unpacking linux-image-6.1 (6.1.1")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(HarnessError) as caught:
+        sysroot.unpack(tmp_path, "bookworm", ["bash"])
+    assert type(caught.value) is kind
 
 
 def test_a_kernels_own_packages_may_come_from_an_addition(
