@@ -15,7 +15,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from harness import bench as benchmark
-from harness import checks, config, runs
+from harness import checks, config, listing, runs
 from harness import doctor as host
 from harness import shell as interactive
 from harness.cache import Cache
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The options that several tasks have, spelt and explained the same everywhere.
 HELP = {
-    "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default)",
+    "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all",
     "module": "DIR: the module's folder, with a Kbuild file (default: module/)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
@@ -74,7 +74,8 @@ def build(
     name="test-vm",
     help=_help(
         "kernel", "module", "filter", "jobs", "verbose",
-        suite="NAME[,NAME]: contract (default), module, harness, or all",
+        suite="NAME[,NAME]: contract (default), module, harness, or all; "
+        "with several kernels, contract and module are the default",
     ),
 )  # fmt: skip
 @_explained
@@ -84,7 +85,7 @@ def test_vm(
     module: str | None = None,
     filter: str | None = None,  # noqa: A002  # the option's name
     jobs: str | None = None,
-    suite: str = "contract",
+    suite: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
@@ -105,6 +106,26 @@ def test(
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
     return runs.test(kernel, _folder(module), filter, _number("--jobs", jobs), verbose)
+
+
+@task(
+    help=_help(
+        "json", "verbose", kernel="NAME[,NAME]: only these (default: all of vm/kernels.toml)",
+        update="lock the newest that the archive has (vm/kernels.lock)",
+        prune="remove kernels from the cache that are not locked",
+    )
+)  # fmt: skip
+@_explained
+def kernels(
+    _: Context,
+    kernel: str | None = None,
+    update: bool = False,
+    prune: bool = False,
+    json: bool = False,
+    verbose: bool = False,
+) -> int:
+    """List the kernels: locked, newest in the archive, cached, last result."""
+    return listing.run(kernel, update=update, prune=prune, as_json=json)
 
 
 @task(

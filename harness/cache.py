@@ -180,6 +180,30 @@ class Cache:
         with _explain(self.root), self._scratch("run", label) as folder:
             yield folder
 
+    @contextmanager
+    def kept(self, name: str) -> Iterator[Path]:
+        """A folder whose content changes and is kept, for one user at a time."""
+        folder = self.root / "kept" / name
+        with (
+            _explain(self.root),
+            self._lock(self.root / "locks" / f"kept-{name}", f"another run that uses {name}"),
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+
+    def forget(self) -> None:
+        """Remove what ``kept`` has, except what another run is using."""
+        for folder in (self.root / "kept").glob("*"):
+            lock = self.root / "locks" / f"kept-{folder.name}"
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_tree(folder)
+            except BlockingIOError:
+                log.info("%s is in use by another run; left", folder.name)
+            finally:
+                os.close(descriptor)
+
     def close(self) -> None:
         """Let go of everything that was taken."""
         for descriptor in self._held.values():
@@ -347,7 +371,11 @@ def _damage(root: Path) -> str | None:
 
 
 def _allocated(root: Path) -> int:
-    return sum(path.lstat().st_blocks * 512 for path in _files(root))
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_blocks * 512
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
 
 
 def _remove_tree(path: Path) -> None:

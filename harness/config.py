@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reads vm/kernels.toml, the file that names the kernels and the guest.
+"""Reads vm/kernels.toml, the file that names the kernels and the guest, and vm/kernels.lock,
+the one that says which exact kernels these were when they were last tested.
 
 Every error names the file, the key, and what would be right.
 """
@@ -7,19 +8,28 @@ Every error names the file, the key, and what would be right.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError
 
 PROJECT = Path(__file__).resolve().parent.parent
 KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
+KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+# What begins like a kernel's version is taken for one: 6.12, 6.12.107, 6.1.0-53-cloud-amd64.
+_VERSION = re.compile(r"[0-9]+\.[0-9]+[a-z0-9.+~-]*")
+_LOCK_HEAD = """\
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The exact kernels that were last tested. `invoke kernels --update` writes this file.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,9 @@ class KernelSpec:
 
     It is either a distribution's, with a ``flavour``, or built from source with a
     ``profile`` (vm/kconfig/PROFILE.config): the suite's linux-source package, or ``tree``.
-    ``release`` asks for one exact release of the flavour instead of the newest.
+    ``release`` and ``version`` (of the package) are those of vm/kernels.lock; without them,
+    the newest in the archive is meant. A ``release`` alone asks for that one, and an empty
+    ``suite`` then means whichever suite has it.
     """
 
     name: str
@@ -38,6 +50,32 @@ class KernelSpec:
     profile: str = ""
     tree: Path | None = None
     release: str = ""
+    version: str = ""
+
+    @property
+    def asked(self) -> str:
+        """What --kernel takes to name this kernel, wherever it is asked from."""
+        return self.name if self.tree is None else str(self.tree)
+
+    @property
+    def what(self) -> str:
+        """Where it comes from, in a word or two."""
+        if self.tree is not None:
+            return str(self.tree)
+        return f"{self.suite} {self.flavour or self.profile}".strip()
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What vm/kernels.lock says of a kernel: the exact one that was last tested.
+
+    ``release`` is what ``uname -r`` says (for a kernel from source: what the sources are),
+    ``version`` that of the Debian package, ``what`` its suite and flavour or profile.
+    """
+
+    what: str
+    release: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -57,32 +95,87 @@ class Matrix:
     kernels: Mapping[str, KernelSpec]
     guest: GuestSpec
 
-    def select(self, names: str | None) -> list[KernelSpec]:
-        """The kernels that ``--kernel NAME[,NAME]`` asks for, in that order, once each."""
+    def select(self, names: str | None, profile: str = "") -> list[KernelSpec]:
+        """The kernels that ``--kernel NAME[,NAME]`` asks for, in that order, once each.
+
+        A name is an entry's, ``all``, a version or the beginning of one (all distribution
+        kernels of the matrix that have it; if none has, the release is looked for in the
+        archive), or the path of a kernel tree, which has a slash or is ``.`` or ``..``.
+        ``profile`` is for trees.
+        """
         if names is None:
-            return [self.kernels[self.default]]
+            names = self.default
         wanted = [name.strip() for name in names.split(",") if name.strip()]
-        known = ", ".join(self.kernels)
         if not wanted:
-            raise InputError("--kernel names no kernel", hint=f"known kernels: {known}")
+            raise InputError("--kernel names no kernel", hint=self._known())
+        found: dict[str, KernelSpec] = {}
         for name in wanted:
-            if name not in self.kernels:
-                close = difflib.get_close_matches(name, self.kernels, n=1)
-                guess = f"did you mean {close[0]}? " if close else ""
-                raise InputError(
-                    f"there is no kernel named {name!r}", hint=f"{guess}known kernels: {known}"
-                )
-        return [self.kernels[name] for name in dict.fromkeys(wanted)]
+            for spec in self._select(name, profile):
+                found.setdefault(spec.asked, spec)
+        if profile and not any(spec.tree for spec in found.values()):
+            raise InputError(
+                "--profile is for a kernel tree, and --kernel names none",
+                hint="a tree is given by its path, such as --kernel ../linux",
+            )
+        return list(found.values())
+
+    def _select(self, name: str, profile: str) -> list[KernelSpec]:
+        if name in self.kernels:
+            return [self.kernels[name]]
+        if name == "all":
+            return list(self.kernels.values())
+        if "/" in name or name in (".", ".."):
+            return [self._tree(Path(name), profile)]
+        if _VERSION.fullmatch(name):
+            exact = [spec for spec in self._distribution() if name in (spec.release, spec.version)]
+            return exact or self._version(name) or [self._release(name)]
+        close = difflib.get_close_matches(name, self.kernels, n=1)
+        guess = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"there is no kernel named {name!r}", hint=f"{guess}{self._known()}")
+
+    def _distribution(self) -> list[KernelSpec]:
+        return [spec for spec in self.kernels.values() if spec.flavour]
+
+    def _version(self, name: str) -> list[KernelSpec]:
+        return [
+            spec
+            for spec in self._distribution()
+            if begins(name, spec.version) or begins(name, spec.release)
+        ]
+
+    def _release(self, name: str) -> KernelSpec:
+        """A release that is none of the matrix's, to be looked for in the archive."""
+        flavours = {spec.flavour for spec in self._distribution()}
+        named = [flavour for flavour in flavours if name.endswith(f"-{flavour}")]
+        # "amd64" is the end of "cloud-amd64" too.
+        flavour = max(named, key=len, default=self.kernels[self.default].flavour)
+        return KernelSpec(name, "", flavour, release=name)
+
+    def _tree(self, path: Path, profile: str) -> KernelSpec:
+        tree = path.resolve()
+        if not tree.is_dir():
+            raise InputError(
+                f"there is no folder {path}", hint="--kernel takes the path of a kernel tree"
+            )
+        name = re.sub(r"[^a-z0-9.+-]+", "-", tree.name.lower()).lstrip(".+-") or "tree"
+        if name in self.kernels or name == "all":
+            name += "-tree"
+        # Its compiler is that of the default kernel's suite.
+        suite = self.kernels[self.default].suite
+        return KernelSpec(name, suite, profile=profile, tree=tree)
+
+    def _known(self) -> str:
+        return f"known kernels: {', '.join(self.kernels)}"
+
+
+def begins(prefix: str, version: str) -> bool:
+    """Whether a version is ``prefix`` or goes on from it at a boundary: 6.1 is not 6.12."""
+    return version.startswith(prefix) and not version[len(prefix) : len(prefix) + 1].isalnum()
 
 
 def load(path: Path = KERNELS_TOML) -> Matrix:
-    """Read and check the file; raises ``InputError``."""
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    """Read and check the file, and the lock beside it; raises ``InputError``."""
+    data = _read(path)
     top = _Table(path, "", data, {"default", "kernels", "guest"})
     kernels = {}
     for name, value in top.table("kernels", None).data.items():
@@ -90,21 +183,65 @@ def load(path: Path = KERNELS_TOML) -> Matrix:
             raise InputError(
                 f"{path}: [kernels.{name}]: a name has small letters, digits, '.', '+' and '-'"
             )
-        entry = _Table(path, f"kernels.{name}", value, {"suite", "flavour", "about"})
+        keys = {"suite", "flavour", "profile", "about"}
+        entry = _Table(path, f"kernels.{name}", value, keys)
+        flavour, profile = entry.text("flavour", ""), entry.text("profile", "")
+        if bool(flavour) == bool(profile):
+            raise InputError(
+                f"{path}: kernels.{name} needs either flavour (a distribution's kernel) or "
+                "profile (one built from source)"
+            )
         kernels[name] = KernelSpec(
-            name, entry.text("suite"), entry.text("flavour"), entry.text("about", "")
+            name, entry.text("suite"), flavour, entry.text("about", ""), profile
         )
     default = top.text("default")
     if default not in kernels:
         raise InputError(
             f"{path}: default = {default!r} is not one of the kernels: {', '.join(kernels)}"
         )
+    for name, locked in load_lock(path.with_suffix(".lock")).items():
+        # What was locked for another suite or flavour says nothing of this one.
+        if name in kernels and locked.what == kernels[name].what:
+            kernels[name] = replace(kernels[name], release=locked.release, version=locked.version)
     guest = top.table("guest", {"suite", "packages", "modules"})
     return Matrix(
         default,
         kernels,
         GuestSpec(guest.text("suite"), guest.texts("packages"), guest.texts("modules")),
     )
+
+
+def load_lock(path: Path = KERNELS_LOCK) -> dict[str, Locked]:
+    """The kernels of a lock file, by name; none if there is no such file."""
+    if not path.exists():
+        return {}
+    found = {}
+    for name, value in _read(path).items():
+        entry = _Table(path, name, value, {"from", "release", "version"})
+        found[name] = Locked(entry.text("from"), entry.text("release"), entry.text("version"))
+    return found
+
+
+def lock_text(kernels: Mapping[str, Locked]) -> str:
+    """A lock file's text: the same kernels always give the same."""
+    parts = [_LOCK_HEAD]
+    for name, locked in sorted(kernels.items()):
+        lines = [f"[{json.dumps(name)}]" if "." in name or "+" in name else f"[{name}]"]
+        for key, value in (
+            ("from", locked.what), ("release", locked.release), ("version", locked.version)
+        ):  # fmt: skip
+            lines.append(f"{key} = {json.dumps(value)}")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
 
 
 class _Table:

@@ -77,6 +77,10 @@ class NetworkError(HostError):
     """A mirror could not be reached, and what is asked for is not in the cache."""
 
 
+class GoneError(InputError):
+    """The archive has no such package, or not that version of it (any more)."""
+
+
 class SpaceError(HostError):
     """The disk (or the quota) is full."""
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import zstandard
 
-from harness import sysroot
+from harness import archive, sysroot
 from harness.cache import Cache
 from harness.config import KernelSpec
-from harness.errors import HarnessError
+from harness.errors import GoneError, HarnessError
 from harness.sysroot import Sysroot
 
 # What building a module takes besides the headers, which bring their own compiler:
@@ -59,18 +59,21 @@ def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
 
     Raises ``NetworkError``, ``SpaceError``, ``InputError`` (no such suite or package).
     """
-    tree = sysroot.prepare(
-        cache,
-        label=f"kernel-{spec.name}",
-        suite=spec.suite,
-        packages=[
-            f"linux-image-{spec.flavour}",
-            f"linux-headers-{spec.flavour}",
-            *BUILD_PACKAGES,
-        ],
-        note=f"kernel {spec.name}: downloading and unpacking image, headers and compiler "
-        f"from Debian {spec.suite} (about 20 s)",
-    )
+    exact = archive.resolve(spec, cache)
+    try:
+        tree = sysroot.prepare(
+            cache,
+            label=f"kernel-{spec.name}",
+            suite=exact.suite,
+            packages=[
+                *archive.packages(exact, ("linux-image", "linux-headers")),
+                *BUILD_PACKAGES,
+            ],
+            note=f"kernel {spec.name}: downloading and unpacking image, headers and compiler "
+            f"of {exact.release} from Debian {exact.suite} (about 20 s)",
+        )
+    except GoneError as error:
+        raise archive.gone(exact, error, cache) from error
     kernel = locate(spec, tree)
     unpacked = cache.get(
         "vmlinux",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,11 @@ def prepare(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
         try:
             its_kernel = kernel.prepare(spec, cache)
             tree = guest_tree.result()
+        except Exception:
+            # Every kernel wants the other tree, so it may come to its end; and another
+            # kernel's tests may be running in this process.
+            wait([guest_tree])
+            raise
         except BaseException:
             if not guest_tree.cancel() and not guest_tree.done():
                 proc.end_all()  # and so its thread

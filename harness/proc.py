@@ -231,7 +231,7 @@ def failure(done: Completed, log: Path | None = None, *, doing: str = "") -> Har
             log=log,
             hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
         )
-    if any(sign in output for sign in _NETWORK_SIGNS):
+    if unreachable(output):
         return NetworkError(
             f"{doing}: no package mirror could be reached",
             tail=tail,
@@ -239,6 +239,11 @@ def failure(done: Completed, log: Path | None = None, *, doing: str = "") -> Har
             hint="check the network; what is cached already works without one",
         )
     return CommandError(doing, command=done.argv, status=done.status, tail=tail, log=log)
+
+
+def unreachable(output: str) -> bool:
+    """Whether a program says that it got no connection."""
+    return any(sign in output for sign in _NETWORK_SIGNS)
 
 
 _SPACE_SIGNS = (

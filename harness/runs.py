@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import build as builds
-from harness import config, lab, proc, qemu
+from harness import config, lab, proc, qemu, report, sweep
 from harness.cache import Cache
+from harness.config import KernelSpec, Matrix
 from harness.errors import InputError
-from harness.lab import Lab
+from harness.sweep import Plan, Sweep
 
 log = logging.getLogger(__name__)
 
@@ -74,32 +75,49 @@ def test_vm(
     jobs: int | None,
     verbose: bool,
     *,
-    suite: str = "contract",
+    suite: str | None = None,
+    profile: str = "",
 ) -> int:
-    """Test the module on each kernel; 0 only if all is green."""
+    """Test the module on each kernel; 0 only if all is green.
+
+    Without a ``suite``, one kernel is held against the contract, several also against what
+    is to hold for module/ itself. With several there is a table at the end.
+    """
     builds.check_source(source)
-    wanted = folders(suite, source)
+    wanted = folders(suite or "contract", source)
     qemu.check_version()
     matrix = config.load()
-    cache = Cache()
-    worst = 0
-    for spec in matrix.select(kernels):
-        started = time.monotonic()
-        place = lab.prepare(spec, matrix, cache)
-        module = place.build(source)
-        for warning in module.warnings:
-            log.warning("%s", warning)
-        place.template()
-        log.info("kernel %s: %s, ready after %.1f s", spec.name, place.kernel.release,
-                 time.monotonic() - started)  # fmt: skip
-        options = [f"--kernel={spec.name}", f"--module={source.resolve()}"]
-        if expression:
-            options += ["-k", expression]
-        count = jobs if jobs is not None else default_jobs(place)
-        if count > 1:
-            options += ["-n", str(count)]
-        worst = max(worst, pytest([*wanted, *options], verbose))
-    return worst
+    specs = matrix.select(kernels, profile)
+    if suite is None and len(specs) > 1 and source.resolve() == config.MODULE.resolve():
+        wanted = folders("contract,module", source)
+    suites = {name: folder for name, folder in SUITES.items() if folder in wanted}
+    plan = Plan(source, suites, expression, verbose)
+    if len(specs) == 1:
+        return _test_one(specs[0], matrix, plan, jobs)
+    results = Sweep(plan, matrix, jobs or default_jobs()).run(specs)
+    print(f"\n{report.table(results)}", flush=True)
+    log.info("results of each: results/KERNEL/, with pytest.log, junit.xml and report.json")
+    return max(result.status for result in results)
+
+
+def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
+    """Test one kernel before a person's eyes; what goes wrong is raised."""
+    started = time.monotonic()
+    place = lab.prepare(spec, matrix, Cache())
+    module = place.build(plan.source)
+    for warning in module.warnings:
+        log.warning("%s", warning)
+    place.template()
+    ready = sweep.is_ready(spec, place, module, time.monotonic() - started)
+    log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
+    junit = sweep.folder_of(spec.name) / "junit.xml"
+    junit.unlink(missing_ok=True)
+    options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs())
+    started = time.monotonic()
+    status = pytest([*options, f"--junitxml={junit}"], plan.verbose)
+    result = sweep.result_of(ready, plan, status, junit, time.monotonic() - started)
+    sweep.keep(result, plan)
+    return result.status
 
 
 def test(
@@ -132,7 +150,7 @@ def pytest(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True
     return status
 
 
-def default_jobs(_: Lab) -> int:
+def default_jobs() -> int:
     """As many tests at a time as there are cores, if each can have a machine's memory."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, proc.available_memory_mib() // 1024))
@@ -148,6 +166,7 @@ def clean(cache: Cache) -> None:
             log.info("%s %s is in use by another run; left", stored.entry.kind, stored.entry.label)
     for answer in cache.root.glob("kvm-*"):
         answer.unlink()
+    cache.forget()
     if BUILD.exists():
         shutil.rmtree(BUILD)
     log.info("%s: %.0f MiB freed", cache.root, freed / (1 << 20))

@@ -8,6 +8,7 @@ programs in it. Neither needs more than a user namespace.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,19 @@ from pathlib import Path
 
 from harness import proc
 from harness.cache import Cache, Entry
-from harness.errors import HostError, InputError
+from harness.errors import (
+    GoneError,
+    HarnessError,
+    HostError,
+    InputError,
+    NetworkError,
+    SpaceError,
+)
 from harness.proc import Deadline
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Set to 1, it lets a mirror's index be used that has expired.
+EXPIRED = "EUDYPTULA_EXPIRED_MIRROR"
 UNPACK_SECONDS = 1200.0  # a slow line for 300 MB; not a sleep, only the end of patience
 
 # What nothing here reads; removing it saves a third of the space and of the checking.
@@ -35,6 +45,11 @@ _REMOVED = (
 )
 
 
+# apt takes nothing by itself from a suite that adds to another, but what a kernel depends on
+# is there too (apt_preferences(5)).
+_PREFERENCES = "Package: linux-*\nPin: release *\nPin-Priority: 500"
+
+
 @dataclass(frozen=True)
 class Sysroot:
     """An unpacked Debian tree at ``root``; ``entry`` keeps it in the cache."""
@@ -46,11 +61,13 @@ class Sysroot:
 def prepare(
     cache: Cache, *, label: str, suite: str, packages: Sequence[str], note: str = ""
 ) -> Sysroot:
-    """The tree with ``packages`` of ``suite`` and all that they depend on.
+    """The tree with ``packages`` (NAME or NAME=VERSION) of ``suite`` and all that they depend on.
 
-    Raises ``NetworkError`` when it is not in the cache and no mirror answers.
+    Raises ``NetworkError`` when it is not in the cache and no mirror answers, ``GoneError``
+    when the suite has none of that name or version.
     """
-    key = {"suite": suite, "packages": sorted(packages), "recipe": [4, *_REMOVED]}
+    recipe = [4, *_REMOVED, *([_PREFERENCES] if _base(suite) else [])]
+    key = {"suite": suite, "packages": sorted(packages), "recipe": recipe}
     entry = cache.get(
         "sysroot", label, key, lambda folder: unpack(folder, suite, packages), note=note
     )
@@ -135,11 +152,11 @@ def namespace_fault(output: str) -> HostError | None:
 # -- where packages come from ------------------------------------------------------
 
 
-def sources(suite: str, *, deadline: Deadline) -> list[str]:
+def sources(suite: str, *, deadline: Deadline, alone: bool = False) -> list[str]:
     """Lines for sources.list: the suite from the mirrors that the host's apt uses.
 
-    A host that is not a Debian (or whose apt knows no Debian mirror) gives an empty
-    list, and mmdebstrap then takes its own default.
+    With what it builds on, unless ``alone`` is wanted. A host that is not a Debian (or whose
+    apt knows no Debian mirror) gives an empty list, and mmdebstrap then takes its own default.
     """
     done = proc.run(
         [
@@ -152,10 +169,10 @@ def sources(suite: str, *, deadline: Deadline) -> list[str]:
         deadline=deadline,
         check=False,
     )
-    return sources_from(suite, done.stdout)
+    return sources_from(suite, done.stdout, alone=alone)
 
 
-def sources_from(suite: str, indextargets: str) -> list[str]:
+def sources_from(suite: str, indextargets: str, *, alone: bool = False) -> list[str]:
     """``sources`` from what ``apt-get indextargets`` printed, as ORIGIN|LABEL|REPO_URI."""
     main = security = ""
     for line in indextargets.splitlines():
@@ -170,6 +187,9 @@ def sources_from(suite: str, indextargets: str) -> list[str]:
         return []
     option = f"[signed-by={KEYRING}]"
     lines = [f"deb {option} {main} {suite} main"]
+    base = _base(suite)
+    if base:
+        return lines if alone else [*sources_from(base, indextargets), *lines]
     if suite not in _NO_SECURITY:
         lines.append(f"deb {option} {main} {suite}-updates main")
         if security:
@@ -177,7 +197,59 @@ def sources_from(suite: str, indextargets: str) -> list[str]:
     return lines
 
 
-_NO_SECURITY = ("sid", "unstable", "experimental")
+_NO_SECURITY = ("sid", "unstable")
+
+
+def _base(suite: str) -> str:
+    """The suite that this one is a part of, or an addition to; else nothing."""
+    if suite in ("experimental", "rc-buggy"):
+        return "sid"
+    return suite.removesuffix("-backports") if suite.endswith("-backports") else ""
+
+
+def expired_allowed() -> bool:
+    """Whether an index of packages is taken that says of itself that it is too old."""
+    return os.environ.get(EXPIRED, "") not in ("", "0")
+
+
+def fault(output: str, suite: str) -> HarnessError | None:
+    """The error for what apt said of a suite, where it is one that has a name."""
+    tail = "\n".join(output.splitlines()[-proc.TAIL_LINES :])
+    if "does not have a Release file" in output:
+        return InputError(
+            f"the mirror has no suite named {suite}", tail=tail, hint="see vm/kernels.toml"
+        )
+    if "is expired" in output or "not valid yet" in output:
+        return HostError(
+            f"the mirror's index of {suite} has expired: a mirror that is not kept up to date, "
+            "or a wrong clock on this host",
+            tail=tail,
+            hint=f"{EXPIRED}=1 takes it as it is",
+        )
+    failed = re.search(r"E: Failed to fetch \S*/(\S+)\s+(.*)", output)
+    if failed and not proc.unreachable(output):
+        return NetworkError(
+            f"the mirror did not send all of {failed[1]}, or something else: {failed[2].strip()}",
+            tail=tail,
+            hint="try again: nothing of it was kept",
+        )
+    found = re.search(
+        r"E: (?:Version \W*(?P<version>\S+?)\W* for \W*(?P<name>[\w.+-]+)\W* was not found"
+        r"|Unable to locate package (?P<unknown>\S+))",
+        output,
+    )
+    if found:
+        name, version = found["name"] or found["unknown"], found["version"]
+        of = f" {version}" if version else ""
+        return GoneError(f"Debian {suite} has no package {name}{of}", tail=tail)
+    unmet = re.search(r"unmet dependencies:\n\s+(.+)", output)
+    if unmet:
+        return HarnessError(
+            f"packages of Debian {suite} do not fit together: {unmet[1].strip()}",
+            tail=tail,
+            hint="the archive is in between two states; try again later",
+        )
+    return None
 
 
 def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
@@ -201,6 +273,12 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
         "--variant=extract",
         "--architectures=amd64",
         f"--include={','.join(packages)}",
+        *(['--aptopt=Acquire::Check-Valid-Until "false"'] if expired_allowed() else []),
+        *(
+            [f"--setup-hook=echo '{_PREFERENCES}' >\"$1/etc/apt/preferences\""]
+            if _base(suite)
+            else []
+        ),
         suite,
         str(root),
         *sources(suite, deadline=deadline),
@@ -210,20 +288,26 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
     boxed += ["--die-with-parent", "--", *command]
     done = proc.run(boxed, deadline=deadline, log=log, check=False, env=_environment(folder))
     if done.status != 0:
-        fault = namespace_fault(done.stdout)
-        if fault is not None:
-            raise fault
-        error = proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
-        if "does not have a Release file" in done.stdout:
-            error = InputError(
-                f"the mirror has no suite named {suite}",
-                tail=error.tail,
-                hint="see vm/kernels.toml",
-            )
-        elif "is expired" in done.stdout or "not valid yet" in done.stdout:
-            error = HostError(f"the mirror's index of {suite} has expired", tail=error.tail)
-        raise error
+        raise (
+            namespace_fault(done.stdout)
+            or _no_space(folder, suite)
+            or fault(done.stdout, suite)
+            or proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
+        )
     _finish(root)
+
+
+def _no_space(folder: Path, suite: str) -> SpaceError | None:
+    """The error for a disk that is full, of which the log may say nothing: it is on it too."""
+    if shutil.disk_usage(folder).free > _FULL:
+        return None
+    return SpaceError(
+        f"unpacking packages of Debian {suite} failed: no space left in {folder.parent}",
+        hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+    )
+
+
+_FULL = 16 << 20  # bytes; less than what any package leaves free that did not fit
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -580,3 +581,31 @@ def test_a_manifest_is_json(root: Path) -> None:
     assert data["kind"] == "kind"
     assert data["key"] == KEY
     assert set(data["files"]) == {"file", "sub/other", "link", "dangling"}
+
+
+# -- what changes and is kept ------------------------------------------------------
+
+
+def test_a_kept_folder_keeps_its_content_until_it_is_forgotten(tmp_path: Path) -> None:
+    """It is no entry: it changes, and has no key."""
+    cache = Cache(tmp_path / "cache")
+    with cache.kept("index-x") as folder:
+        (folder / "file").write_text("known")
+    with Cache(tmp_path / "cache").kept("index-x") as again:
+        assert (again / "file").read_text() == "known"
+    assert cache.stored() == []
+    cache.forget()
+    assert not folder.exists()
+
+
+def test_a_kept_folder_is_one_users_at_a_time(tmp_path: Path) -> None:
+    """It is locked for as long as somebody has it."""
+    cache = Cache(tmp_path / "cache")
+    lock = cache.root / "locks" / "kept-x"
+    with cache.kept("x") as folder, lock.open("rb") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Cache(cache.root).forget()
+        assert folder.exists()
+    with lock.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.config import GuestSpec, KernelSpec, Matrix
+from harness.config import GuestSpec, KernelSpec, Locked, Matrix
 from harness.errors import InputError
 
 GOOD = """\
@@ -64,7 +64,13 @@ FAULTS = {
     "no suite": ('suite = "bookworm"', "", "kernels.two-6.1.suite"),
     "empty suite": ('suite = "bookworm"', 'suite = ""', "kernels.two-6.1.suite"),
     "suite no text": ('suite = "bookworm"', "suite = 12", "kernels.two-6.1.suite"),
-    "no flavour": ('flavour = "amd64"', "", "kernels.two-6.1.flavour"),
+    "neither flavour nor profile": ('flavour = "amd64"', "", "kernels.two-6.1 needs either"),
+    "both flavour and profile": (
+        'flavour = "amd64"',
+        'flavour = "amd64"\nprofile = "debug"',
+        "kernels.two-6.1 needs either",
+    ),
+    "profile no text": ('flavour = "amd64"', "profile = 1", "kernels.two-6.1.profile"),
     "about no text": ('about = "the first"', "about = true", "kernels.one.about"),
     "unknown key of a kernel": ("about =", "abuot =", "kernels.one.abuot"),
     "a kernel that is no table": ("[kernels.one]", "[kernels]\nx = 1\n[kernels.one]", "kernels.x"),
@@ -152,3 +158,177 @@ def test_asking_for_no_kernel_is_refused(matrix: Matrix, asked: str) -> None:
     with pytest.raises(InputError) as caught:
         matrix.select(asked)
     assert "one, two-6.1" in caught.value.hint
+
+
+# -- what else --kernel takes ------------------------------------------------------
+
+MANY = """\
+default = "thirteen"
+[kernels.twelve]
+suite = "bookworm"
+flavour = "cloud-amd64"
+[kernels.thirteen]
+suite = "trixie"
+flavour = "cloud-amd64"
+[kernels.thirteen-rt]
+suite = "trixie"
+flavour = "rt-amd64"
+[kernels.unstable]
+suite = "sid"
+flavour = "amd64"
+[kernels.next]
+suite = "experimental"
+flavour = "cloud-amd64"
+[kernels.debug]
+suite = "trixie"
+profile = "debug"
+[guest]
+suite = "trixie"
+packages = []
+modules = []
+"""
+LOCKED = {
+    "twelve": Locked("bookworm cloud-amd64", "6.1.0-56-cloud-amd64", "6.1.192-2"),
+    "thirteen": Locked("trixie cloud-amd64", "6.12.118+deb13-cloud-amd64", "6.12.118-1"),
+    "thirteen-rt": Locked("trixie rt-amd64", "6.12.118+deb13-rt-amd64", "6.12.118-1"),
+    # For another flavour than the entry has now.
+    "unstable": Locked("sid cloud-amd64", "7.2.13+deb14-cloud-amd64", "7.2.13-1"),
+    "next": Locked("experimental cloud-amd64", "7.3-cloud-amd64", "7.3~rc7-1~exp1"),
+    "debug": Locked("trixie debug", "6.12.118", "6.12.118-1"),
+    "one-that-went": Locked("buster amd64", "4.19.0-1-amd64", "4.19.1-1"),
+}
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Matrix:
+    """A matrix with a lock beside it."""
+    path = write(tmp_path, MANY)
+    (tmp_path / "kernels.lock").write_text(config.lock_text(LOCKED))
+    return config.load(path)
+
+
+def test_the_projects_lock_is_for_its_matrix() -> None:
+    """vm/kernels.lock names an exact kernel for every entry, and for nothing else."""
+    own = config.load()
+    assert set(config.load_lock()) == set(own.kernels)
+    assert [name for name, spec in own.kernels.items() if not spec.version] == []
+
+
+def test_a_lock_says_which_exact_kernels_are_meant(many: Matrix) -> None:
+    """Release and version arrive; an entry that has changed since is not locked any more."""
+    thirteen = many.kernels["thirteen"]
+    assert (thirteen.release, thirteen.version) == ("6.12.118+deb13-cloud-amd64", "6.12.118-1")
+    assert many.kernels["debug"].version == "6.12.118-1"
+    assert (many.kernels["unstable"].release, many.kernels["unstable"].version) == ("", "")
+    assert "one-that-went" not in many.kernels
+
+
+def test_a_locks_text_is_read_back_and_always_the_same(tmp_path: Path) -> None:
+    """Whatever the order, and with names that TOML wants quoted."""
+    kernels = {**LOCKED, "6.1+x": Locked("a b", "c", "d")}
+    text = config.lock_text(kernels)
+    assert text == config.lock_text(dict(reversed(kernels.items())))
+    path = tmp_path / "x.lock"
+    path.write_text(text)
+    assert config.load_lock(path) == kernels
+    assert config.load_lock(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("[a]\nrelease = 1", "a.from is missing"), ("[a", "TOML"), ("a = 1", "a must be a table")],
+)
+def test_a_lock_that_is_wrong_is_named(tmp_path: Path, text: str, fault: str) -> None:
+    """It is written by a program, but people merge it."""
+    path = tmp_path / "x.lock"
+    path.write_text(text)
+    with pytest.raises(InputError, match=fault) as caught:
+        config.load_lock(path)
+    assert str(path) in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("all", ["twelve", "thirteen", "thirteen-rt", "unstable", "next", "debug"]),
+        ("debug,all", ["debug", "twelve", "thirteen", "thirteen-rt", "unstable", "next"]),
+        # A version, or the beginning of one: all distribution kernels that have it.
+        ("6.12", ["thirteen", "thirteen-rt"]),
+        ("6.12.118", ["thirteen", "thirteen-rt"]),
+        ("6.1", ["twelve"]),
+        ("7.3", ["next"]),
+        ("6.1.192-2", ["twelve"]),
+        ("6.1.0-56-cloud-amd64", ["twelve"]),
+        ("6.12.118+deb13-rt-amd64", ["thirteen-rt"]),
+        ("6.12,thirteen", ["thirteen", "thirteen-rt"]),
+    ],
+)
+def test_versions_and_all_select_entries(many: Matrix, asked: str, names: list[str]) -> None:
+    """Each is an entry of the matrix, which has a name and a lock."""
+    assert [spec.name for spec in many.select(asked)] == names
+
+
+@pytest.mark.parametrize(
+    ("asked", "flavour"),
+    [
+        ("6.12.107", "cloud-amd64"),
+        ("6.12.11", "cloud-amd64"),
+        ("6.12.107+deb13-rt-amd64", "rt-amd64"),
+        ("6.12.107+deb13-cloud-amd64", "cloud-amd64"),
+        ("6.12.107+deb13-amd64", "amd64"),
+        ("5.10", "cloud-amd64"),
+    ],
+)
+def test_another_release_is_left_to_the_archive(many: Matrix, asked: str, flavour: str) -> None:
+    """Which suite has it, if any, only the archive knows."""
+    assert many.select(asked) == [KernelSpec(asked, "", flavour, release=asked)]
+
+
+def test_a_path_is_a_kernel_tree(
+    many: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named after its folder, and found from wherever it is asked for later."""
+    tree = tmp_path / "Linux Next"
+    tree.mkdir()
+    monkeypatch.chdir(tree)
+    for asked in (".", "../Linux Next", str(tree)):
+        (spec,) = many.select(asked)
+        assert (spec.name, spec.tree, spec.suite, spec.profile) == (
+            "linux-next",
+            tree,
+            "trixie",
+            "",
+        )
+    assert many.select(spec.asked) == [spec]
+    assert many.select(".", "debug")[0].profile == "debug"
+    (tree / "debug").mkdir()
+    assert many.select("./debug")[0].name == "debug-tree"
+
+
+def test_a_path_to_nothing_is_refused(many: Matrix) -> None:
+    """The folder is named as it was given."""
+    with pytest.raises(InputError, match=r"there is no folder \.\./nowhere"):
+        many.select("../nowhere")
+
+
+def test_a_profile_without_a_tree_is_refused(many: Matrix) -> None:
+    """The matrix's own kernels have their profile already."""
+    with pytest.raises(InputError, match="--profile is for a kernel tree"):
+        many.select("thirteen", "debug")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "version", "does"),
+    [
+        ("6.1", "6.1.192-2", True),
+        ("6.1", "6.1", True),
+        ("6.1", "6.12.118-1", False),
+        ("6.12.11", "6.12.118-1", False),
+        ("7.3", "7.3~rc7-1~exp1", True),
+        ("7.3", "7.2.13-1", False),
+        ("6.12.118", "6.12.118+deb13-amd64", True),
+    ],
+)
+def test_a_version_begins_at_its_boundaries(prefix: str, version: str, does: bool) -> None:
+    """6.1 is no beginning of 6.12."""
+    assert config.begins(prefix, version) is does

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from harness import kernel, sysroot
+from harness import archive, kernel, sysroot
+from harness.archive import Release
 from harness.cache import Cache, Entry
 from harness.config import KernelSpec
-from harness.errors import HarnessError
+from harness.errors import GoneError, HarnessError
 from harness.sysroot import Sysroot
 
-SPEC = KernelSpec("wee", "trixie", "cloud-amd64")
 RELEASE = "6.12.9+deb13-cloud-amd64"
+SPEC = KernelSpec("wee", "trixie", "cloud-amd64", release=RELEASE, version="6.12.9-1")
 
 
 def put(path: Path) -> Path:
@@ -142,13 +143,30 @@ def prepared(
 def test_prepare_asks_for_image_headers_and_build_tools(
     prepared: tuple[Cache, dict[str, object]],
 ) -> None:
-    """One tree has all that booting and building take, of the suite that the entry names."""
+    """One tree has all that booting and building take: the exact kernel of that suite."""
     cache, asked = prepared
     assert kernel.prepare(SPEC, cache).release == RELEASE
     assert asked["suite"] == "trixie"
     packages = asked["packages"]
     assert isinstance(packages, list)
-    assert {"linux-image-cloud-amd64", "linux-headers-cloud-amd64", "make"} <= set(packages)
+    exact = {f"linux-{what}-{RELEASE}=6.12.9-1" for what in ("image", "headers")}
+    assert {*exact, "make"} <= set(packages)
+
+
+def test_a_kernel_that_vanished_from_the_archive_names_the_newer_one(
+    prepared: tuple[Cache, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that is older than what the archive keeps is told, with the way out."""
+
+    def gone(*_: object, **__: object) -> Sysroot:
+        raise GoneError("Debian trixie has no package linux-image-x 6.12.9-1")
+
+    newer = Release("trixie", "6.12.10-cloud-amd64", "6.12.10-1")
+    monkeypatch.setattr(sysroot, "prepare", gone)
+    monkeypatch.setattr(archive, "newest", lambda *_, **__: newer)
+    with pytest.raises(GoneError, match=r"6\.12\.10-cloud-amd64 \(6\.12\.10-1\)") as caught:
+        kernel.prepare(SPEC, prepared[0])
+    assert "kernel wee" in caught.value.what
 
 
 # -- starting a kernel without its decompressor ------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 import tasks
-from harness import config, lab, proc, qemu, runs
+from harness import config, lab, plugin, proc, qemu, report, runs, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import InputError
@@ -118,6 +118,15 @@ MATRIX = Matrix(
 )
 
 
+def junit(status: int) -> str:
+    """What a pytest that ends so leaves, as far as a contract of one test goes."""
+    inside = "<failure>E   wrong</failure>" if status else ""
+    return (
+        '<testsuites><testsuite><testcase classname="tests.vm.contract.test_contract" '
+        f'name="test_it" time="1.5">{inside}</testcase></testsuite></testsuites>'
+    )
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     """Everything below the tasks is replaced by something that remembers."""
@@ -139,15 +148,21 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     def run(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True) -> int:
         made.pytest.append(list(arguments))
-        return made.statuses.pop(0) if made.statuses else 0
+        status = made.statuses.pop(0) if made.statuses else 0
+        for word in arguments:
+            if word.startswith("--junitxml="):
+                Path(word.removeprefix("--junitxml=")).write_text(junit(status))
+        return status
 
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(config, "load", lambda: MATRIX)
     monkeypatch.setattr(lab, "prepare", prepare)
     monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
     monkeypatch.setattr(runs, "pytest", run)
-    monkeypatch.setattr(runs, "default_jobs", lambda _: 1)
+    monkeypatch.setattr(runs, "default_jobs", lambda: 1)
     monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(plugin, "loaded_template", lambda *_: None)
     return made
 
 
@@ -160,21 +175,56 @@ def other_module(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("statuses", "worst"), [([0, 0], 0), ([0, 1], 1), ([1, 0], 1), ([2, 1], 2)]
-)
-def test_every_kernel_is_tested_and_the_worst_counts(
-    calls: Calls, statuses: list[int], worst: int
+def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
+    """Its pytest's status is the task's, and its result is kept for `invoke kernels`."""
+    for status in (0, 1, 2):
+        calls.statuses = [status]
+        assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == status
+        kept = sweep.last("one")
+        assert kept is not None
+        assert (kept.status, kept.release) == (status, "6.12.9")
+        assert [test.outcome for test in kept.tests] == ["failed" if status else "passed"]
+
+
+def test_a_run_with_a_filter_is_not_the_kernels_last_result(calls: Calls) -> None:
+    """A part says nothing of the whole."""
+    runs.test_vm("one", config.MODULE, "some", None, verbose=False)
+    assert sweep.last("one") is None
+    assert (sweep.RESULTS / "one" / "partial.json").exists()
+
+
+def test_a_pytest_that_left_no_result_is_red(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing evidence is failure, whatever the exit status."""
+    monkeypatch.setattr(runs, "pytest", lambda *_, **__: 0)
+    assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 1
+
+
+def test_several_kernels_are_a_sweep_with_a_table(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A red kernel does not keep the next from being tested, nor does a green one hide it."""
-    calls.statuses = list(statuses)
-    assert runs.test_vm("one,two", config.MODULE, None, None, verbose=False) == worst
-    assert [
-        f"--kernel={name}" in call for name, call in zip(("one", "two"), calls.pytest, strict=True)
-    ] == [
-        True,
-        True,
-    ]
+    """The worst status counts, and what is asked of the module itself is asked by default."""
+    asked: list[tuple[list[str], sweep.Plan, int]] = []
+
+    class Fake:
+        def __init__(self, plan: sweep.Plan, _: Matrix, jobs: int) -> None:
+            self.plan, self.jobs = plan, jobs
+
+        def run(self, specs: Sequence[KernelSpec]) -> list[report.Result]:
+            asked.append(([spec.name for spec in specs], self.plan, self.jobs))
+            return [
+                report.Result(spec.name, "r", "v", status, 0.0, 0.0, 0.0, {})
+                for spec, status in zip(specs, (0, 3), strict=True)
+            ]
+
+    monkeypatch.setattr(runs, "Sweep", Fake)
+    assert runs.test_vm("one,two", config.MODULE, "x", 5, verbose=False) == 3
+    ((names, plan, jobs),) = asked
+    assert (names, jobs, plan.expression) == (["one", "two"], 5, "x")
+    assert list(plan.suites) == ["contract", "module"]
+    assert "two: pytest ended with status 3" in capsys.readouterr().out
+    runs.test_vm("all", config.MODULE, None, None, verbose=False, suite="contract")
+    assert list(asked[1][1].suites) == ["contract"]
+    assert asked[1][2] == 1
 
 
 def test_options_reach_pytest(calls: Calls) -> None:
@@ -251,7 +301,7 @@ def test_jobs_are_what_cores_and_memory_allow(
     """A machine for each core, if each can have its memory, and always one."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(proc, "available_memory_mib", lambda: memory_mib)
-    assert runs.default_jobs(cast(Lab, None)) == jobs
+    assert runs.default_jobs() == jobs
 
 
 # -- cleaning ----------------------------------------------------------------------
@@ -271,12 +321,15 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
     free = cache.get("kind", "free", {}, lambda folder: (folder / "file").touch())
     cache.close()
     (cache.root / "kvm-of-this-boot").write_text("tcg why")
+    with cache.kept("index-sid") as known:
+        (known / "kernels.json").write_text("[]")
     (tmp_path / "build").mkdir()
     runs.clean(cache)
     assert (used.path / "file").exists()
     assert not free.path.exists()
     assert not (tmp_path / "build").exists()
     assert list(cache.root.glob("kvm-*")) == []
+    assert not known.exists()
     user.close()
     runs.clean(cache)
     assert not used.path.exists()

@@ -4,14 +4,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness import proc, sysroot
 from harness.cache import Cache, Entry
-from harness.errors import CommandError, HarnessError, HostError, InputError, NetworkError
+from harness.errors import (
+    CommandError,
+    GoneError,
+    HarnessError,
+    HostError,
+    InputError,
+    NetworkError,
+    SpaceError,
+)
 from harness.proc import Completed, Deadline
 from harness.sysroot import Sysroot
 
@@ -63,12 +73,35 @@ def test_a_host_without_a_security_mirror_does_without() -> None:
     ]
 
 
-@pytest.mark.parametrize("suite", ["sid", "unstable", "experimental"])
+@pytest.mark.parametrize("suite", ["sid", "unstable"])
 def test_sid_has_neither_updates_nor_security(suite: str) -> None:
     """Suites that the archive does not have are not asked for."""
     assert suites(sysroot.sources_from(suite, BOOKWORM)) == [
         ("http://mirror.example/debian/", suite)
     ]
+
+
+def test_an_addition_to_a_suite_comes_with_what_it_builds_on() -> None:
+    """Backports need the stable suite, experimental needs sid, each with all that has."""
+    main, security = "http://mirror.example/debian/", "http://security.example/debian-security/"
+    assert suites(sysroot.sources_from("trixie-backports", BOOKWORM)) == [
+        (main, "trixie"),
+        (main, "trixie-updates"),
+        (security, "trixie-security"),
+        (main, "trixie-backports"),
+    ]
+    assert suites(sysroot.sources_from("experimental", BOOKWORM)) == [
+        (main, "sid"),
+        (main, "experimental"),
+    ]
+
+
+def test_alone_an_addition_is_only_itself() -> None:
+    """What of the kernels there is its own is then not mixed with the others'."""
+    for suite in ("trixie-backports", "experimental"):
+        lines = sysroot.sources_from(suite, BOOKWORM, alone=True)
+        assert [name for _, name in suites(lines)] == [suite]
+    assert len(sysroot.sources_from("trixie", BOOKWORM, alone=True)) == 3
 
 
 @pytest.mark.parametrize(
@@ -270,7 +303,38 @@ def mmdebstrap(
         ("E: The repository 'x trixy Release' does not have a Release file.", InputError, "trixy"),
         ("E: Release file for x is expired (invalid since 3d).", HostError, "expired"),
         ("bwrap: setting up uid map: Permission denied", HostError, "user namespaces"),
-        ("E: Unable to locate package linux-image-nonesuch", CommandError, "trixy"),
+        ("E: Unable to locate package linux-image-nonesuch", GoneError, "linux-image-nonesuch"),
+        (
+            "E: Version \u20186.1~1-1\u2019 for \u2018linux-image-6.1+x-amd64\u2019 was not found",
+            GoneError,
+            "linux-image-6.1+x-amd64 6.1~1-1",
+        ),
+        ("E: Version '6.1-1' for 'linux-image-x' was not found", GoneError, "linux-image-x 6.1-1"),
+        # A file that is another one, and one that ends too early, as apt 2.6 was seen to say.
+        (
+            "E: Failed to fetch http://mirror.example/pool/d/dropbear-bin_2025_amd64.deb  Hash Sum "
+            "mismatch\n   Hashes of expected file:",
+            NetworkError,
+            "dropbear-bin_2025_amd64.deb, or something else: Hash Sum mismatch",
+        ),
+        (
+            "E: Failed to fetch http://mirror.example/pool/d/dropbear-bin_2025_amd64.deb  "
+            "Undetermined Error [IP: 127.0.0.1 80]",
+            NetworkError,
+            "did not send all of dropbear-bin_2025_amd64.deb",
+        ),
+        (
+            "E: Failed to fetch http://mirror.example/pool/x_1_amd64.deb  Could not connect to x",
+            NetworkError,
+            "no package mirror could be reached",
+        ),
+        (
+            "The following packages have unmet dependencies:\n a : PreDepends: b (>= 4.17~) but "
+            "4.12.1 is to be installed\nE: Unable to correct problems",
+            HarnessError,
+            "do not fit together: a : PreDepends: b (>= 4.17~) but 4.12.1 is to be installed",
+        ),
+        ("dpkg-deb: error: something else", CommandError, "trixy"),
     ],
 )
 def test_a_failed_unpacking_says_whose_fault_it_is(
@@ -287,6 +351,59 @@ def test_a_failed_unpacking_says_whose_fault_it_is(
     assert type(caught.value) is kind
     assert sentence in caught.value.what
     assert words in str(caught.value)
+
+
+def test_an_expired_index_is_taken_only_when_that_is_asked_for(
+    tmp_path: Path,
+    mmdebstrap: Callable[[int, str], list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error names the variable that does it; without it, apt checks."""
+    monkeypatch.delenv(sysroot.EXPIRED, raising=False)
+    mmdebstrap(100, "E: Release file for x is expired (invalid since 3d).")
+    with pytest.raises(HostError) as caught:
+        sysroot.unpack(tmp_path, "sid", ["bash"])
+    assert f"{sysroot.EXPIRED}=1" in caught.value.hint
+    option = '--aptopt=Acquire::Check-Valid-Until "false"'
+    for value, taken in (("", False), ("0", False), ("1", True)):
+        folder = tmp_path / f"x{value}"
+        folder.mkdir()
+        monkeypatch.setenv(sysroot.EXPIRED, value)
+        started = mmdebstrap(0, "")
+        sysroot.unpack(folder, "sid", ["bash"])
+        (command,) = [argv for argv in started if "mmdebstrap" in argv]
+        assert (option in command) is taken
+
+
+@pytest.mark.parametrize(("free", "kind"), [(1 << 20, SpaceError), (1 << 34, CommandError)])
+def test_a_full_disk_is_told_although_the_log_is_on_it(
+    tmp_path: Path,
+    mmdebstrap: Callable[[int, str], list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    kind: type[HarnessError],
+) -> None:
+    """What was to be logged found no space either."""
+    mmdebstrap(25, "Unpacking linux-image-6.1 (6.1.1")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(HarnessError) as caught:
+        sysroot.unpack(tmp_path, "bookworm", ["bash"])
+    assert type(caught.value) is kind
+
+
+def test_a_kernels_own_packages_may_come_from_an_addition(
+    tmp_path: Path, mmdebstrap: Callable[[int, str], list[list[str]]]
+) -> None:
+    """apt would take linux-base from the stable suite, and a backported kernel wants a newer."""
+    for suite, pinned in (("trixie-backports", 1), ("experimental", 1), ("trixie", 0), ("sid", 0)):
+        folder = tmp_path / suite
+        folder.mkdir()
+        started = mmdebstrap(0, "")
+        sysroot.unpack(folder, suite, ["bash"])
+        (command,) = [argv for argv in started if "mmdebstrap" in argv]
+        hooks = [word for word in command if word.startswith("--setup-hook=")]
+        assert len(hooks) == pinned
+        assert all("Package: linux-*\nPin: release *" in hook for hook in hooks)
 
 
 def test_unpacking_needs_the_archives_keys(

@@ -166,9 +166,9 @@ class Writer:
         """CLOCK_MONOTONIC, in nanoseconds."""
         return self.call("clock")
 
-    def threads(self) -> list[int]:
-        """The process ids of the kernel threads named like the module's."""
-        return [int(pid) for pid in self.ask(f"pids {NAME}").split()]
+    def threads(self, name: str = NAME) -> list[int]:
+        """The process ids of the kernel threads of a name, the module's by default."""
+        return [int(pid) for pid in self.ask(f"pids {name}").split()]
 
     # -- processes of its own
 
@@ -215,7 +215,8 @@ class StarvedConsumer:
 
     The writer and its jobs have a priority that is higher still: with PREEMPT_RT the
     consumer may be starved while it holds its lock, and has to inherit that priority from
-    whoever waits for the lock.
+    whoever waits for the lock. So have the kernel's own threads on that CPU without which no
+    grace period of RCU ends, or whoever waits for one would be starved as well.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -223,9 +224,15 @@ class StarvedConsumer:
         (self.thread,) = writer.threads()
         limit = "/proc/sys/kernel/sched_rt_runtime_us"
         assert writer.echo("-1", limit) == 0
+        # At its first use, tracing has each CPU's buffer made by a worker on that CPU. Before
+        # there was a fair server, that worker would be starved too, and who waits for it.
+        assert writer.echo("1408", f"{TRACING}/buffer_size_kb") == 0
         self._hog = writer.start("close", f"spin {_STARVED_SECONDS}")
         self.hog = self._hog.pid
         assert writer.call("schedule", 0, 60) == 0
+        for name in ("ksoftirqd", "rcuc"):  # the second only with PREEMPT_RT
+            for pid in writer.threads(f"{name}/{SECOND_CPU}"):
+                assert writer.call("schedule", pid, 60) == 0
         for pid, priority in ((self.thread, 1), (self.hog, 50)):
             assert writer.call("pin", pid, SECOND_CPU) == 0
             assert writer.call("schedule", pid, priority) == 0

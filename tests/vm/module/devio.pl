@@ -273,12 +273,12 @@ my %operation = (
 		}
 		return $wrong;
 	},
-	# flood SECONDS: open, write and close until then; how many messages were accepted,
-	# and how many open()s and write()s failed
+	# flood SECONDS: open, write and close until then, and until a message was accepted; how
+	# many were, and how many open()s and write()s failed
 	flood => sub {
 		my ($accepted, $no_open, $no_write) = (0, 0, 0);
 		my $end = time() + $_[0];
-		while (time() < $end) {
+		while (time() < $end || !$accepted) {
 			my $file = call('open', $node, $OPEN{w}, 0);
 			if ($file < 0) {
 				$no_open++;

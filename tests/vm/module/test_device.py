@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from errno import EACCES, EBADF, EINVAL, EMSGSIZE, ESPIPE
 
 from harness.build import Module
@@ -55,4 +56,6 @@ def test_thread_sleeps_in_its_own_function(writer: Writer, module: Module) -> No
     assert has_wee_wait
     (thread,) = writer.threads()
     writer.wait_for(f"/proc/{thread}/stat", r"\) S ")
-    assert writer.cat(f"/proc/{thread}/wchan") == "thread_runner"
+    # (On 5.10, wchan is 0 for all who sleep; the stack is there everywhere.)
+    innermost = writer.cat(f"/proc/{thread}/stack").splitlines()[0]
+    assert re.match(r"\[<0>\] thread_runner\+", innermost)

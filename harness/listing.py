@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke kernels`: what is locked, what the archive has now, what is cached, what was found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness import archive, config, report, sweep
+from harness.archive import Release
+from harness.cache import Cache, Stored
+from harness.config import KernelSpec, Locked
+from harness.errors import HarnessError, InputError, NetworkError
+from harness.report import Result
+
+log = logging.getLogger(__name__)
+
+OLD = 3600.0  # from this age on (seconds), it is said how old what is known of the archive is
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one kernel of the matrix.
+
+    ``newest`` is None where it is not known, and ``unknown`` says why; ``age`` says how many
+    seconds ago the archive was asked, ``cached`` how many bytes are in the cache.
+    """
+
+    spec: KernelSpec
+    newest: Release | None
+    age: float
+    unknown: str
+    cached: int
+    last: Result | None
+
+    @property
+    def moved(self) -> bool | None:
+        """Whether the archive has another one than the lock; None if that is not known."""
+        if self.newest is None:
+            return None
+        return (self.newest.release, self.newest.version) != (
+            self.spec.release, self.spec.version,
+        )  # fmt: skip
+
+    @property
+    def verdict(self) -> str:
+        """The last result, and of which kernel it is if that is not the locked one."""
+        if self.last is None:
+            return "-"
+        day = time.strftime("%Y-%m-%d", time.localtime(self.last.finished))
+        other = "" if self.last.release == self.spec.release else f" on {self.last.release}"
+        return f"{'green' if self.last.green else 'red'} {day}{other}"
+
+
+def run(names: str | None, *, update: bool, prune: bool, as_json: bool) -> int:
+    """List the kernels, or move the lock, or free the cache; the exit status."""
+    matrix = config.load()
+    specs = matrix.select(names or "all")
+    for spec in specs:
+        if matrix.kernels.get(spec.name) != spec:
+            raise InputError(
+                f"{spec.asked} is not one of vm/kernels.toml",
+                hint=f"known kernels: {', '.join(matrix.kernels)}",
+            )
+    cache = Cache()
+    if not update and not prune:
+        rows = look(specs, cache)
+        print(as_text(rows) if not as_json else as_json_text(rows))
+        return 0
+    status = 0
+    if update:
+        status = move(specs, set(matrix.kernels), cache)
+        specs = list(config.load().select("all"))
+    if prune:
+        free(specs if update else list(matrix.kernels.values()), cache)
+    return status
+
+
+def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:
+    """What is known of each kernel; the archive's suites are asked at the same time."""
+    stored = cache.stored()
+    known = _newest(specs, cache)
+    rows = []
+    for spec in specs:
+        answer = known[spec.name]
+        newest, age = answer if isinstance(answer, tuple) else (None, 0.0)
+        unknown = "" if isinstance(answer, tuple) else sweep.reason(answer)
+        cached = sum(each.size for each in of_kernel(spec, stored))
+        rows.append(Row(spec, newest, age, unknown, cached, sweep.last(spec.name)))
+    return rows
+
+
+def _newest(
+    specs: Iterable[KernelSpec], cache: Cache
+) -> dict[str, tuple[Release, float] | HarnessError]:
+    """For each kernel the newest in the archive and its index's age, or why it is not known."""
+
+    def ask(suite: str) -> archive.Index | HarnessError:
+        try:
+            return archive.index(suite, cache)
+        except HarnessError as error:
+            return error
+
+    specs = list(specs)
+    suites = list(dict.fromkeys(spec.suite for spec in specs))
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        answers = dict(zip(suites, pool.map(ask, suites), strict=True))
+    found: dict[str, tuple[Release, float] | HarnessError] = {}
+    for spec in specs:
+        answer = answers[spec.suite]
+        try:
+            if isinstance(answer, HarnessError):
+                raise answer
+            found[spec.name] = (archive.newest_in(answer, spec), answer.age)
+        except HarnessError as error:
+            found[spec.name] = error
+    return found
+
+
+# -- the cache's share of each -----------------------------------------------------
+
+
+def of_kernel(spec: KernelSpec, stored: Sequence[Stored]) -> list[Stored]:
+    """What the cache holds of exactly this kernel: the thing itself, and all made of it."""
+    return _with_dependents([each for each in stored if _exact(spec) in _names(each)], stored)
+
+
+def stale(specs: Iterable[KernelSpec], stored: Sequence[Stored]) -> list[Stored]:
+    """What the cache holds of Debian's kernels other than these exact ones."""
+    wanted = {_exact(spec) for spec in specs}
+    other = [each for each in stored if _names(each) and not wanted & _names(each)]
+    return _with_dependents(other, stored)
+
+
+def _exact(spec: KernelSpec) -> str:
+    """A name for one exact kernel of the matrix, by which the cache's keys know it."""
+    if spec.flavour:
+        return archive.packages(spec, ("linux-image",))[0]
+    return f"{spec.name}={spec.version}"
+
+
+def _names(each: Stored) -> set[str]:
+    """The names of the kernels that an entry is; a person's own tree has none."""
+    if each.entry.kind == "kernel" and "source" in each.key:
+        return {f"{each.entry.label}={each.key['source']}"}
+    if each.entry.kind == "sysroot":
+        return {name for name in _packages(each) if name.startswith("linux-image-")}
+    return set()
+
+
+def _packages(each: Stored) -> list[str]:
+    names = each.key.get("packages")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _with_dependents(roots: Sequence[Stored], stored: Sequence[Stored]) -> list[Stored]:
+    """``roots`` and what says in its key that it was made of one of them."""
+    found = {each.entry.path: each for each in roots}
+    digests = {each.entry.digest for each in roots}
+    more = True
+    while more:
+        more = False
+        for each in stored:
+            made_of = {each.key.get("kernel"), each.key.get("base")}
+            if each.entry.path not in found and made_of & digests:
+                found[each.entry.path] = each
+                digests.add(each.entry.digest)
+                more = True
+    return list(found.values())
+
+
+def free(specs: Sequence[KernelSpec], cache: Cache) -> None:
+    """Remove from the cache the distribution kernels that are none of these."""
+    freed = 0
+    for each in stale(specs, cache.stored()):
+        if cache.remove(each.entry):
+            freed += each.size
+            log.info("removed %s %s", each.entry.kind, each.entry.label)
+        else:
+            log.info("%s %s is in use by another run; left", each.entry.kind, each.entry.label)
+    log.info("%.0f MiB freed", freed / (1 << 20))
+
+
+# -- the lock ----------------------------------------------------------------------
+
+
+def move(
+    specs: Sequence[KernelSpec], known: set[str], cache: Cache, path: Path = config.KERNELS_LOCK
+) -> int:
+    """Lock the newest of each; what cannot be asked stays as it was and is told."""
+    before = config.load_lock(path)
+    after = {name: locked for name, locked in before.items() if name in known}
+    status = 0
+    for name, answer in _newest(specs, cache).items():
+        spec = next(spec for spec in specs if spec.name == name)
+        error: HarnessError | None = None
+        if isinstance(answer, HarnessError):
+            error = answer
+        elif answer[1] > 0:
+            error = NetworkError("no mirror answers, so what is newest is not known")
+        else:
+            after[name] = Locked(spec.what, answer[0].release, answer[0].version)
+            if before.get(name) != after[name]:
+                was = f"{before[name].release} ({before[name].version})" if name in before else "-"
+                log.info("%s: %s -> %s (%s)", name, was, after[name].release, after[name].version)
+        if error is not None:
+            log.error("%s: not moved: %s", name, sweep.reason(error))
+            status = max(status, error.exit_status)
+    if after != before:
+        fresh = path.with_suffix(".new")
+        fresh.write_text(config.lock_text(after))
+        fresh.replace(path)
+    else:
+        log.info("the lock stays as it is")
+    return status
+
+
+# -- what is printed ---------------------------------------------------------------
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The listing for people."""
+    lines = [["kernel", "locked", "newest", "cached", "last result"]]
+    for row in rows:
+        newest = "?"
+        if row.newest is not None:
+            newest = "same" if not row.moved else _named(row.newest.release, row.newest.version)
+        lines.append(
+            [
+                row.spec.name,
+                _named(row.spec.release, row.spec.version) if row.spec.version else "-",
+                newest,
+                f"{row.cached / (1 << 20):.0f} MiB" if row.cached else "-",
+                row.verdict,
+            ]
+        )
+    said = dict.fromkeys(f"newest of {row.spec.name} is not known: {row.unknown}"
+                         for row in rows if row.unknown)  # fmt: skip
+    for row in rows:
+        if row.newest is not None and row.age > OLD:
+            hours = row.age / 3600
+            said[f"no mirror answers: what {row.spec.suite} has was asked {hours:.0f} h ago"] = None
+    return "\n".join([report.columns_of(lines), *(["", *said] if said else [])])
+
+
+def _named(release: str, version: str) -> str:
+    return f"{release} ({version})"
+
+
+def as_json_text(rows: Sequence[Row]) -> str:
+    """The listing for programs: `moved` says which kernels are to be tested anew."""
+    return json.dumps([_plain(row) for row in rows], indent=2)
+
+
+def _plain(row: Row) -> Mapping[str, object]:
+    spec, last = row.spec, row.last
+    locked = {"release": spec.release, "version": spec.version} if spec.version else None
+    return {
+        "name": spec.name,
+        "about": spec.about,
+        "suite": spec.suite,
+        "flavour": spec.flavour,
+        "profile": spec.profile,
+        "locked": locked,
+        "newest": asdict(row.newest) if row.newest is not None else None,
+        "moved": row.moved,
+        "unknown": row.unknown,
+        "index_age_s": round(row.age),
+        "cached_bytes": row.cached,
+        "last": None if last is None else {
+            "green": last.green, "release": last.release, "version": last.version,
+            "finished": last.finished,
+        },
+    }  # fmt: skip

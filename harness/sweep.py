@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One kernel's run with all its results, and several kernels' runs at once.
+
+With several kernels, one thread makes them ready one after the other (download, unpack,
+build, boot, freeze, load), while those that are ready are tested. As long as there are
+more kernels than jobs, each is tested by one pytest without helpers, which wastes nothing;
+the last ones get the jobs that nobody else needs. What goes wrong with one kernel is its
+row in the table and not the end of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import config, lab, plugin, proc, report
+from harness.build import Module
+from harness.cache import Cache
+from harness.config import KernelSpec, Matrix
+from harness.errors import BuildError, CommandError, HarnessError, InputError
+from harness.lab import Lab
+from harness.plugin import KernelProblem
+from harness.report import Cell, Result
+
+log = logging.getLogger(__name__)
+
+RESULTS = plugin.RESULTS
+# How long an interrupted pytest may take to end its machines, in seconds.
+CLEANUP_SECONDS = 20.0
+_COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run on each kernel. ``suites`` are folders by name (runs.SUITES)."""
+
+    source: Path
+    suites: dict[str, str]
+    expression: str | None
+    verbose: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether no test is left out, so that the result says something of the kernel."""
+        return self.expression is None
+
+
+@dataclass
+class Ready:
+    """How far a kernel was made ready; ``status`` is not 0 if it cannot be tested."""
+
+    spec: KernelSpec
+    release: str = ""
+    cells: dict[str, Cell] = field(default_factory=dict)
+    seconds: float = 0.0
+    status: int = 0
+
+
+def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
+    """What pytest is given to test one kernel."""
+    given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
+    if plan.expression:
+        given += ["-k", plan.expression]
+    if jobs > 1:
+        given += ["-n", str(jobs)]
+    return given
+
+
+# -- one kernel --------------------------------------------------------------------
+
+
+def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> Ready:
+    """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
+    ready = Ready(spec, spec.release)
+    started = time.monotonic()
+    stage = "boot"
+    try:
+        place = lab.prepare(spec, matrix, cache)
+        ready.release = place.kernel.release
+        stage = "build"
+        module = place.build(source)
+        ready.cells["build"] = Cell(False, "ok")
+        ready.cells["warnings"] = _warnings(module)
+        stage = "boot"
+        template = place.template()
+        ready.cells["boot"] = Cell(False, "ok")
+        stage = "load"
+        plugin.loaded_template(place, template, module)
+        ready.cells["load"] = Cell(False, "ok")
+    except KernelProblem as error:
+        # The tests will say more: those that need no loaded module can run.
+        ready.cells[stage] = Cell(True, "red", report.first_line(str(error)))
+    except HarnessError as error:
+        ready.cells[stage] = Cell(True, "red", reason(error))
+        ready.status = 0 if stage == "load" else error.exit_status
+    except OSError as error:
+        ready.cells[stage] = Cell(True, "red", f"{error}")
+        ready.status = 3
+    ready.seconds = time.monotonic() - started
+    return ready
+
+
+def is_ready(spec: KernelSpec, place: Lab, module: Module, seconds: float) -> Ready:
+    """A kernel that was made ready elsewhere, up to its template."""
+    cells = {"boot": Cell(False, "ok"), "build": Cell(False, "ok"), "warnings": _warnings(module)}
+    return Ready(spec, place.kernel.release, cells, seconds)
+
+
+def reason(error: HarnessError) -> str:
+    """An error in one line: a compiler's first complaint, or what happened and what to do."""
+    if isinstance(error, BuildError):
+        found = _COMPILER.search(error.tail)
+        return f"{error.what}: {found[0]}" if found else error.what
+    if isinstance(error, CommandError):
+        lines = [line for line in error.tail.splitlines() if line.strip()]
+        said = next((line for line in lines if line.startswith("E: ")), "".join(lines[-1:]))
+        return f"{error.what}: {said}" if said else error.what
+    return f"{error.what}; {error.hint}" if error.hint else error.what
+
+
+def _warnings(module: Module) -> Cell:
+    return Cell(False, str(len(module.warnings)))
+
+
+def result_of(ready: Ready, plan: Plan, status: int, junit: Path, seconds: float) -> Result:
+    """The row of a kernel whose tests have run, with what pytest wrote of them."""
+    cells = dict(ready.cells)
+    status = abs(status)  # a signal's number is negative, and less than green
+    try:
+        tests = report.tests_in(junit.read_text())
+    except (OSError, ValueError) as error:
+        tests = []
+        # pytest was killed, or could not start: its status is then not 0 either.
+        cells[next(iter(plan.suites))] = Cell(True, "red", f"pytest left no result: {error}")
+        status = status or 1
+    else:
+        cells |= report.suite_cells(tests, list(plan.suites))
+    if any(cell.red for cell in cells.values()):
+        status = status or 1
+    if status == 5:  # pytest: no tests were collected
+        cells[next(iter(plan.suites))] = Cell(True, "none", "no test matches: nothing was tested")
+    spec = ready.spec
+    return Result(
+        spec.name, ready.release, spec.version, status, time.time(), ready.seconds, seconds,
+        cells, tuple(tests),
+    )  # fmt: skip
+
+
+def not_tested(ready: Ready) -> Result:
+    """The row of a kernel that could not be made ready."""
+    spec = ready.spec
+    return Result(
+        spec.name, ready.release, spec.version, ready.status, time.time(), ready.seconds, 0.0,
+        ready.cells,
+    )  # fmt: skip
+
+
+def folder_of(name: str) -> Path:
+    """Where the results of a kernel are."""
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def keep(result: Result, plan: Plan) -> None:
+    """Write a kernel's result; it becomes its last one if no test was left out."""
+    path = folder_of(result.kernel) / ("report.json" if plan.whole else "partial.json")
+    fresh = path.with_suffix(".new")
+    fresh.write_text(report.to_json(result))
+    fresh.replace(path)
+
+
+def last(name: str) -> Result | None:
+    """A kernel's last whole result, if there is one."""
+    try:
+        return report.from_json((RESULTS / name / "report.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+# -- several -----------------------------------------------------------------------
+
+
+def share(jobs: int, left: int) -> int:
+    """How many jobs one of ``left`` kernels gets, all of which are still to be tested."""
+    return max(1, jobs // max(1, left))
+
+
+class Sweep:
+    """Several kernels; ``run`` gives their results in the order in which they were asked for."""
+
+    def __init__(self, plan: Plan, matrix: Matrix, jobs: int) -> None:
+        self._plan = plan
+        self._matrix = matrix
+        self._jobs = jobs
+        self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._left = 0
+
+    def run(self, specs: Sequence[KernelSpec]) -> list[Result]:
+        self._left = len(specs)
+        results: dict[str, Result] = {}
+        preparer = threading.Thread(target=self._prepare_all, args=(specs,), name="harness-prepare")
+        testers = ThreadPoolExecutor(max_workers=self._jobs, thread_name_prefix="harness-tester")
+        preparer.start()
+        try:
+            futures = []
+            for _ in specs:
+                ready = self._ready.get()
+                futures.append(testers.submit(self._finish, ready))
+            for future in futures:
+                result = future.result()
+                results[result.kernel] = result
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            self._stopped.set()
+            while preparer.is_alive():
+                preparer.join(0.1)
+                if preparer.is_alive() and sys.exc_info()[0] is not None:
+                    proc.end_all()  # what it waits for, and what it started meanwhile
+            testers.shutdown()
+        return [results[spec.name] for spec in specs]
+
+    def _prepare_all(self, specs: Sequence[KernelSpec]) -> None:
+        cache = Cache()
+        try:
+            for spec in specs:
+                if self._stopped.is_set():
+                    return
+                try:
+                    ready = make_ready(spec, self._matrix, cache, self._plan.source)
+                except Exception as error:  # a fault of ours: this kernel's row, not the end
+                    log.debug("preparing %s", spec.name, exc_info=True)
+                    cell = Cell(True, "red", f"{type(error).__name__}: {error}")
+                    ready = Ready(spec, spec.release, {"boot": cell}, status=1)
+                if not self._stopped.is_set():
+                    self._ready.put(ready)
+        finally:
+            cache.close()
+
+    def _finish(self, ready: Ready) -> Result:
+        """Test a kernel that is ready; write and say what came of it."""
+        with self._lock:
+            jobs = share(self._jobs, self._left)
+        try:
+            result = not_tested(ready) if ready.status else self._test(ready, jobs)
+            keep(result, self._plan)
+        except (OSError, HarnessError) as error:  # such as a full disk
+            ready.status = getattr(error, "exit_status", 3)
+            ready.cells[next(iter(self._plan.suites))] = Cell(True, "red", f"not run: {error}")
+            result = not_tested(ready)
+        with self._lock:
+            self._left -= 1
+        red = next((cell.why for cell in result.cells.values() if cell.red), "")
+        log.info("kernel %s: %s after %.1f + %.1f s%s", result.kernel,
+                 "green" if result.green else "red", result.ready_s, result.tests_s,
+                 f": {red}" if red else "")  # fmt: skip
+        return result
+
+    def _test(self, ready: Ready, jobs: int) -> Result:
+        folder = folder_of(ready.spec.name)
+        junit = folder / "junit.xml"
+        junit.unlink(missing_ok=True)
+        log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
+                 ready.seconds)  # fmt: skip
+        command = [sys.executable, "-m", "pytest", *arguments(self._plan, ready.spec, jobs)]
+        command += [f"--junitxml={junit}", *(["-v"] if self._plan.verbose else [])]
+        started = time.monotonic()
+        with (folder / "pytest.log").open("wb") as out:
+            with self._lock:
+                if self._stopped.is_set():
+                    raise InputError("interrupted")
+                process = proc.popen(
+                    command, stdout=out, stderr=subprocess.STDOUT, cwd=config.PROJECT
+                )
+                self._running.add(process)
+            status = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        proc.kill(process)
+        return result_of(ready, self._plan, status, junit, time.monotonic() - started)
+
+    def _end(self) -> None:
+        """End every pytest, which ends its machines itself if it gets the time for it."""
+        with self._lock:
+            self._stopped.set()
+            running = list(self._running)
+        for process in running:
+            with contextlib.suppress(OSError):
+                process.send_signal(signal.SIGINT)
+        deadline = proc.Deadline(CLEANUP_SECONDS)
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(deadline.left)
+        proc.end_all()

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/listing.py: what `invoke kernels` says, moves and removes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from harness import archive, config, listing, report, sweep
+from harness.archive import Index, Package, Release
+from harness.cache import Cache, Entry
+from harness.config import GuestSpec, KernelSpec, Locked, Matrix
+from harness.errors import HarnessError, HostError, InputError, NetworkError
+from harness.listing import Row
+from harness.report import Result
+
+CLOUD = "cloud-amd64"
+TWELVE = KernelSpec(
+    "twelve", "bookworm", CLOUD, release="6.1.0-55-cloud-amd64", version="6.1.190-1"
+)
+SID = KernelSpec("sid", "sid", CLOUD, release="7.2.13-cloud-amd64", version="7.2.13-1")
+DEBUG = KernelSpec("debug", "bookworm", profile="debug", release="6.1.192", version="6.1.192-2")
+MATRIX = Matrix(
+    "twelve", {spec.name: spec for spec in (TWELVE, SID, DEBUG)}, GuestSpec("trixie", (), ())
+)
+NEWER = Release("bookworm", "6.1.0-56-cloud-amd64", "6.1.192-2")
+
+
+def named(suite: str, release: str, version: str, age: float = 0.0) -> Index:
+    """An index that leads to one kernel and its source."""
+    return Index(
+        suite,
+        (
+            Package(f"linux-image-{CLOUD}", version, f"linux-image-{release} (= {version})"),
+            Package("linux-source", version, ""),
+        ),
+        age,
+    )
+
+
+@pytest.fixture
+def indexes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Index | HarnessError]:
+    """What each suite answers; bookworm has moved, sid has not."""
+    answers: dict[str, Index | HarnessError] = {
+        "bookworm": named("bookworm", NEWER.release, NEWER.version),
+        "sid": named("sid", SID.release, SID.version),
+    }
+
+    def index(suite: str, *_: object, **__: object) -> Index:
+        answer = answers[suite]
+        if isinstance(answer, HarnessError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(archive, "index", index)
+    monkeypatch.setattr(config, "load", lambda *_: MATRIX)
+    return answers
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+    """A cache and results of this test's own."""
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    with closing(Cache()) as made:
+        yield made
+
+
+def store(cache: Cache, kind: str, label: str, key: Mapping[str, object]) -> Entry:
+    def make(folder: Path) -> None:
+        (folder / "file").write_text("x" * 9000)
+
+    return cache.get(kind, label, key, make)
+
+
+def store_kernel(cache: Cache, name: str, exact: str) -> list[Entry]:
+    """A kernel's tree and what is made of it, as the stages key it."""
+    tree = store(cache, "sysroot", f"kernel-{name}", {"packages": [exact, "bash"]})
+    made_of = {"kernel": tree.digest}
+    template = store(cache, "template", name, made_of)
+    return [
+        tree,
+        store(cache, "module", name, made_of),
+        template,
+        store(cache, "template", f"{name}-wee", {"base": template.digest}),
+    ]
+
+
+# -- listing -----------------------------------------------------------------------
+
+
+def test_a_row_knows_what_moved(indexes: dict[str, Index | HarnessError], cache: Cache) -> None:
+    """The lock and the archive are compared by release and version."""
+    twelve, sid, debug = listing.look([TWELVE, SID, DEBUG], cache)
+    assert (twelve.newest, twelve.moved) == (NEWER, True)
+    assert (sid.moved, debug.moved) == (False, False)
+
+
+def test_what_cannot_be_asked_is_said_and_the_rest_is_listed(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """An expired mirror, or none: the listing goes on without that."""
+    indexes["sid"] = HostError("the index of sid has expired", hint="X=1 takes it")
+    rows = listing.look([TWELVE, SID], cache)
+    assert (rows[1].newest, rows[1].moved) == (None, None)
+    text = listing.as_text(rows)
+    assert "newest of sid is not known: the index of sid has expired; X=1 takes it" in text
+    assert NEWER.release in text
+
+
+def test_an_old_answer_is_called_old(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """Without a network, what was known is shown with its age."""
+    indexes["sid"] = named("sid", SID.release, SID.version, age=7200.0)
+    text = listing.as_text(listing.look([TWELVE, SID], cache))
+    assert "no mirror answers: what sid has was asked 2 h ago" in text
+    assert "what bookworm has" not in text
+
+
+def test_the_last_result_is_shown_with_the_kernel_it_is_of(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """A green of yesterday's kernel is not taken for one of today's."""
+    results = [
+        Result("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {}),
+        Result("sid", "7.2.12-cloud-amd64", "7.2.12-1", 1, 0.0, 1.0, 1.0, {}),
+    ]
+    for result in results:
+        sweep.folder_of(result.kernel).joinpath("report.json").write_text(report.to_json(result))
+    twelve, sid, debug = listing.look([TWELVE, SID, DEBUG], cache)
+    assert twelve.verdict.startswith("green 19")
+    assert "on" not in twelve.verdict
+    assert sid.verdict.startswith("red 19")
+    assert sid.verdict.endswith(" on 7.2.12-cloud-amd64")
+    assert debug.verdict == "-"
+
+
+def test_the_listing_for_programs_says_which_moved(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """CI makes its jobs of this."""
+    assert listing.run(None, update=False, prune=False, as_json=True) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"]: row["moved"] for row in rows} == {
+        "twelve": True, "sid": False, "debug": False,
+    }  # fmt: skip
+    assert rows[0]["locked"] == {"release": TWELVE.release, "version": TWELVE.version}
+    assert rows[0]["newest"]["version"] == NEWER.version
+    assert rows[2]["profile"] == "debug"
+
+
+def test_only_kernels_of_the_matrix_are_listed(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """A release that the lock does not have is none of them."""
+    with pytest.raises(InputError, match=r"6\.1\.1 is not one of vm/kernels\.toml"):
+        listing.run("6.1.1", update=False, prune=False, as_json=False)
+
+
+def test_a_kernel_that_was_never_locked_is_listed() -> None:
+    """With dashes."""
+    row = Row(KernelSpec("new", "sid", CLOUD), None, 0.0, "", 0, None)
+    assert listing.as_text([row]).splitlines()[1].split() == ["new", "-", "?", "-", "-"]
+
+
+# -- the cache ---------------------------------------------------------------------
+
+
+def exact(spec: KernelSpec) -> str:
+    return f"linux-image-{spec.release}={spec.version}"
+
+
+def test_a_kernel_has_its_tree_and_all_that_was_made_of_it(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """By what it is made of, not by its label: another of the same name is another kernel."""
+    own = store_kernel(cache, "twelve", exact(TWELVE))
+    store_kernel(cache, "twelve", "linux-image-6.1.0-54-cloud-amd64=6.1.180-1")
+    store(cache, "sysroot", "guest", {"packages": ["bash"]})
+    stored = cache.stored()
+    found = listing.of_kernel(TWELVE, stored)
+    assert {each.entry.path for each in found} == {entry.path for entry in own}
+    assert listing.of_kernel(SID, stored) == []
+    debug = store(cache, "kernel", "debug", {"source": DEBUG.version})
+    (only,) = listing.of_kernel(DEBUG, cache.stored())
+    assert only.entry.path == debug.path
+    assert listing.look([TWELVE], cache)[0].cached == sum(each.size for each in found) > 0
+
+
+def test_pruning_removes_other_kernels_and_nothing_else(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """What is locked, the guest and what another run uses stay."""
+    kept = store_kernel(cache, "twelve", exact(TWELVE))
+    kept.append(store(cache, "sysroot", "guest", {"packages": ["bash"]}))
+    kept.append(store(cache, "sysroot", "tools", {"packages": ["gcc", "linux-source-6.1"]}))
+    # One that was compiled, and a person's own tree.
+    kept.append(store(cache, "kernel", "debug", {"source": DEBUG.version}))
+    kept.append(store(cache, "kernel", "linux", {"content": "0123"}))
+    compiled = store(cache, "kernel", "debug", {"source": "6.1.1-1"})
+    old = store_kernel(cache, "twelve", "linux-image-6.1.0-54-cloud-amd64=6.1.180-1")
+    older = store_kernel(cache, "twelve", "linux-image-cloud-amd64")
+    cache.close()
+    user = Cache(cache.root)
+    used = store(user, "module", "twelve", {"kernel": old[0].digest})
+    assert used.path == old[1].path
+    assert listing.run(None, update=False, prune=True, as_json=False) == 0
+    assert [entry.path.exists() for entry in kept] == [True] * len(kept)
+    assert [entry.path.exists() for entry in older] == [False] * len(older)
+    assert [entry.path.exists() for entry in old] == [False, True, False, False]
+    assert not compiled.path.exists()
+    user.close()
+
+
+# -- the lock ----------------------------------------------------------------------
+
+
+def lock_of(spec: KernelSpec) -> Locked:
+    return Locked(spec.what, spec.release, spec.version)
+
+
+def test_the_lock_moves_to_the_newest_and_says_so(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Only what was asked for moves; what the matrix no longer has goes."""
+    path = tmp_path / "kernels.lock"
+    gone = Locked("buster amd64", "4.19", "4.19-1")
+    path.write_text(config.lock_text({"twelve": lock_of(TWELVE), "sid": gone, "buster": gone}))
+    with caplog.at_level(logging.INFO):
+        assert listing.move([TWELVE], set(MATRIX.kernels), cache, path) == 0
+    assert config.load_lock(path) == {
+        "twelve": Locked("bookworm cloud-amd64", NEWER.release, NEWER.version),
+        "sid": gone,
+    }
+    assert f"twelve: {TWELVE.release} (6.1.190-1) -> {NEWER.release} (6.1.192-2)" in caplog.text
+
+
+def test_a_lock_that_is_up_to_date_is_not_touched(
+    indexes: dict[str, Index | HarnessError], cache: Cache, tmp_path: Path
+) -> None:
+    """So that a nightly run has nothing to commit."""
+    path = tmp_path / "kernels.lock"
+    path.write_text("# by hand\n" + config.lock_text({"sid": lock_of(SID)}))
+    before = path.stat()
+    assert listing.move([SID], set(MATRIX.kernels), cache, path) == 0
+    assert path.stat().st_ino == before.st_ino
+    assert path.read_text().startswith("# by hand")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (HostError("expired"), 3),
+        (NetworkError("no mirror"), 3),
+        (named("sid", "7.2.14-cloud-amd64", "7.2.14-1", age=7200.0), 3),
+        (Index("sid", (), 0.0), 2),
+    ],
+)
+def test_what_cannot_be_asked_stays_locked_and_the_others_move(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    tmp_path: Path,
+    answer: Index | HarnessError,
+    status: int,
+) -> None:
+    """An old answer is no answer here: the lock would name what may be gone."""
+    indexes["sid"] = answer
+    path = tmp_path / "kernels.lock"
+    path.write_text(config.lock_text({"twelve": lock_of(TWELVE), "sid": lock_of(SID)}))
+    assert listing.move([TWELVE, SID], set(MATRIX.kernels), cache, path) == status
+    after = config.load_lock(path)
+    assert after["sid"] == lock_of(SID)
+    assert after["twelve"].version == NEWER.version

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/sweep.py: several kernels at once, and nothing that one does harms another."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from harness import lab, plugin, proc, sweep
+from harness.cache import Cache
+from harness.config import GuestSpec, KernelSpec, Matrix
+from harness.errors import (
+    BootError,
+    BuildError,
+    CommandError,
+    CommandFailed,
+    GoneError,
+    HarnessError,
+    SpaceError,
+)
+from harness.lab import Lab
+from harness.plugin import KernelProblem
+from harness.report import Cell, Result
+from harness.sweep import Plan, Ready, Sweep
+from harness.verdict import Problem, Verdict
+
+SPECS = [KernelSpec(name, "trixie", "amd64", version="1-1") for name in ("a", "b", "c")]
+MATRIX = Matrix("a", {spec.name: spec for spec in SPECS}, GuestSpec("trixie", (), ()))
+PATIENCE = 20.0
+
+JUNIT = (
+    '<testsuites><testsuite><testcase classname="tests.vm.contract.test_contract" '
+    'name="test_it" time="1"/></testsuite></testsuites>'
+)
+# A stand-in for pytest: it is told its kernel and where to write what it found.
+PYTEST = """#!/bin/sh
+for word; do
+    case $word in
+    --junitxml=*) junit=${word#*=} ;;
+    --kernel=*) kernel=${word#*=} ;;
+    esac
+done
+echo "$@" >>"$HERE/calls"
+"""
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results and cache of this test's own."""
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HERE", str(tmp_path))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """A contract for some module."""
+    return Plan(tmp_path / "module", {"contract": "tests/vm/contract"}, None)
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a shell script in the place of pytest's Python."""
+
+    def becomes(script: str) -> None:
+        path = tmp_path / "python"
+        path.write_text(f"{PYTEST}{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    becomes(f"echo '{JUNIT}' >$junit")
+    return becomes
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Ready]]:
+    """How each kernel becomes ready; by default at once and well."""
+    how: dict[str, Callable[[], Ready]] = {}
+
+    def make(spec: KernelSpec, *_: object) -> Ready:
+        return how.get(spec.name, lambda: Ready(spec, f"6.1-{spec.name}", {}))()
+
+    monkeypatch.setattr(sweep, "make_ready", make)
+    return how
+
+
+def run(plan: Plan, jobs: int = 2) -> list[Result]:
+    return Sweep(plan, MATRIX, jobs).run(SPECS)
+
+
+# -- one kernel made ready ---------------------------------------------------------
+
+
+class Stages:
+    """A lab whose stages fail as they are told."""
+
+    def __init__(self) -> None:
+        self.fails: dict[str, BaseException] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.kernel = SimpleNamespace(release="6.1.0-1-amd64")
+
+    def _stage(self, name: str) -> None:
+        if name in self.fails:
+            raise self.fails[name]
+
+    def build(self, _: Path) -> object:
+        self._stage("build")
+        return SimpleNamespace(warnings=self.warnings)
+
+    def template(self) -> None:
+        self._stage("boot")
+
+    def load(self, *_: object) -> None:
+        self._stage("load")
+
+    def prepare(self, *_: object) -> Lab:
+        self._stage("prepare")
+        return cast(Lab, self)
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """All that is below a sweep."""
+    made = Stages()
+    monkeypatch.setattr(lab, "prepare", made.prepare)
+    monkeypatch.setattr(plugin, "loaded_template", made.load)
+    return made
+
+
+def make_ready() -> Ready:
+    return sweep.make_ready(SPECS[0], MATRIX, cast(Cache, None), Path("module"))
+
+
+def test_a_kernel_that_becomes_ready_has_a_green_cell_for_each_stage(stages: Stages) -> None:
+    """And the number of the compiler's warnings."""
+    stages.warnings = ("x.c:1: warning: unused",)
+    made = make_ready()
+    assert {name: cell.text for name, cell in made.cells.items()} == {
+        "boot": "ok", "build": "ok", "load": "ok", "warnings": "1",
+    }  # fmt: skip
+    assert not any(cell.red for cell in made.cells.values())
+    assert (made.status, made.release) == (0, "6.1.0-1-amd64")
+
+
+COMPILER = """\
+make: Entering directory '/usr/src'
+  CC [M]  waitqueues.o
+waitqueues.c: In function 'driver_write':
+waitqueues.c:120:9: error: implicit declaration of function 'kmalloc_obj'
+waitqueues.c:130:9: error: another
+"""
+FAULTS: dict[str, tuple[str, HarnessError, str, int, str]] = {
+    "vanished": (
+        "prepare", GoneError("kernel a: x is no longer there", hint="update"), "boot", 2,
+        "kernel a: x is no longer there; update",
+    ),
+    "disk full": ("prepare", SpaceError("no space left"), "boot", 3, "no space left"),
+    "not explained": (
+        "prepare", CommandError("unpacking failed", tail="I: x\nE: first\nE: second\n"), "boot", 1,
+        "unpacking failed: E: first",
+    ),
+    "does not compile": (
+        "build", BuildError("module/ does not build for kernel a (6.1)", tail=COMPILER), "build", 1,
+        "module/ does not build for kernel a (6.1): waitqueues.c:120:9: error: "
+        "implicit declaration of function 'kmalloc_obj'",
+    ),
+    "does not link": (
+        "build", BuildError("no", tail='ERROR: modpost: "x" [y.ko] undefined!\n'), "build", 1,
+        'no: ERROR: modpost: "x" [y.ko] undefined!',
+    ),
+    "no network card": (
+        "boot", BootError("this kernel brought up no network card (virtio_net)"), "boot", 1,
+        "this kernel brought up no network card (virtio_net)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_keeps_a_kernel_from_being_tested_is_one_line_in_its_row(
+    stages: Stages, fault: str
+) -> None:
+    """In the cell of its stage, with the status that it alone would have given."""
+    stage, error, cell, status, why = FAULTS[fault]
+    stages.fails[stage] = error
+    made = make_ready()
+    assert made.cells[cell] == Cell(True, "red", why)
+    assert made.status == status
+    assert [name for name, each in made.cells.items() if each.red] == [cell]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (KernelProblem([Problem(Verdict.SPLAT, "WARNING in my_init")]), "WARNING in my_init"),
+        (CommandFailed("insmod: Operation not permitted"), "insmod: Operation not permitted"),
+    ],
+)
+def test_a_module_that_does_not_load_is_tested_all_the_same(
+    stages: Stages, error: Exception, why: str
+) -> None:
+    """Its row is red, and its tests show more."""
+    stages.fails["load"] = error
+    made = make_ready()
+    assert made.cells["load"].red
+    assert why in made.cells["load"].why
+    assert made.status == 0
+
+
+# -- several -----------------------------------------------------------------------
+
+
+def test_results_come_in_the_order_asked_for_and_are_kept(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None], results: Path
+) -> None:
+    """Each with its JUnit file, its log and its JSON."""
+    found = run(plan)
+    assert [(result.kernel, result.status) for result in found] == [("a", 0), ("b", 0), ("c", 0)]
+    for result in found:
+        assert result.cells["contract"] == Cell(False, "1 ok")
+        assert sweep.last(result.kernel) == result
+        folder = results / result.kernel
+        assert {path.name for path in folder.iterdir()} == {
+            "junit.xml", "pytest.log", "report.json",
+        }  # fmt: skip
+
+
+def test_a_kernel_that_fails_is_a_red_row_and_the_others_go_on(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None]
+) -> None:
+    """Whether it cannot be had, is a bug of ours, or is just red."""
+
+    def bug() -> Ready:
+        raise ZeroDivisionError("a bug")
+
+    ready["a"] = lambda: Ready(SPECS[0], "", {"boot": Cell(True, "red", "gone")}, 0.0, 2)
+    ready["b"] = bug
+    found = run(plan)
+    assert [result.status for result in found] == [2, 1, 0]
+    assert found[0].cells["boot"].why == "gone"
+    assert found[1].cells["boot"].why == "ZeroDivisionError: a bug"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "why"),
+    [
+        ("exit 1", 1, "pytest left no result"),
+        ("kill -9 $$", 9, "pytest left no result"),
+        (f"echo '{JUNIT[:40]}' >$junit", 1, "not a JUnit file"),
+        ("echo '<testsuites/>' >$junit; exit 5", 5, "no test matches"),
+    ],
+)
+def test_a_pytest_that_ends_badly_is_never_green(
+    plan: Plan,
+    ready: dict[str, Callable[[], Ready]],
+    python: Callable[[str], None],
+    script: str,
+    status: int,
+    why: str,
+) -> None:
+    """Missing evidence is failure."""
+    python(script)
+    for result in run(plan):
+        assert result.status == status
+        assert not result.green
+        assert why in result.cells["contract"].why
+
+
+def test_a_red_load_makes_a_row_red_even_if_its_tests_are_green(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None]
+) -> None:
+    """A module whose init warns is not right because a test did not look."""
+    ready["a"] = lambda: Ready(SPECS[0], "", {"load": Cell(True, "red", "WARNING")})
+    assert [result.status for result in run(plan)] == [1, 0, 0]
+
+
+def test_one_kernel_is_made_ready_while_another_is_tested(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """The second waits for the first one's test to have begun, which waits for the second."""
+    python(
+        "touch $HERE/testing-$kernel; "
+        f"until [ -e $HERE/ready-b ]; do sleep 0.01; done; echo '{JUNIT}' >$junit"
+    )
+
+    def second() -> Ready:
+        deadline = proc.Deadline(PATIENCE)
+        while not (tmp_path / "testing-a").exists():
+            assert not deadline.expired, "the first kernel is not being tested"
+        (tmp_path / "ready-b").touch()
+        return Ready(SPECS[1], "")
+
+    ready["b"] = second
+    assert [result.status for result in run(plan, jobs=1)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "left", "each"), [(2, 10, 1), (2, 1, 2), (8, 3, 2), (1, 1, 1), (8, 1, 8), (4, 0, 4)]
+)
+def test_jobs_are_shared_by_the_kernels_that_are_left(jobs: int, left: int, each: int) -> None:
+    """Never more in all than there are, and always one."""
+    assert sweep.share(jobs, left) == each
+
+
+def test_the_last_kernel_gets_the_jobs_that_nobody_needs(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """With one kernel at a time, the last has all of them."""
+    found = Sweep(plan, MATRIX, 1).run(SPECS[:1])
+    assert found[0].green
+    Sweep(plan, MATRIX, 3).run(SPECS[:1])
+    first, second = (tmp_path / "calls").read_text().splitlines()
+    assert " -n " not in first
+    assert " -n 3" in second
+
+
+def test_an_interrupted_sweep_leaves_nothing_running(
+    plan: Plan,
+    ready: dict[str, Callable[[], Ready]],
+    python: Callable[[str], None],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Ctrl-C: pytest may clean up, what is being made ready ends, no more is begun."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    python("trap 'echo cleaned >>$HERE/said; exit 130' INT\nkill -INT $PPID\nsleep 1000 & wait")
+    ended = threading.Event()
+
+    def second() -> Ready:
+        try:
+            proc.run(["sleep", "1000"], deadline=proc.Deadline(1000))
+        finally:
+            ended.set()
+        raise AssertionError("not reached")
+
+    ready["b"] = second
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, jobs=1)
+    assert ended.is_set()
+    assert (tmp_path / "said").read_text() == "cleaned\n"
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+    assert [process.args for process in proc._alive if process.poll() is None] == []
