@@ -37,7 +37,8 @@ class KernelSpec:
     """A kernel that can be asked for: an entry of the matrix, or a person's own tree.
 
     It is either a distribution's, with a ``flavour``, or built from source with a
-    ``profile`` (vm/kconfig/PROFILE.config): the suite's linux-source package, or ``tree``.
+    ``profile`` (vm/kconfig/PROFILE.config): the suite's linux-source package, or ``tree``, which
+    may bring a ``config`` of its own instead.
     ``release`` and ``version`` (of the package) are those of vm/kernels.lock; without them,
     the newest in the archive is meant. A ``release`` alone asks for that one, and an empty
     ``suite`` then means whichever suite has it.
@@ -51,6 +52,7 @@ class KernelSpec:
     tree: Path | None = None
     release: str = ""
     version: str = ""
+    config: Path | None = None
 
     @property
     def asked(self) -> str:

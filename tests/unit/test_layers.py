@@ -15,8 +15,8 @@ HARNESS = config.PROJECT / "harness"
 
 # A file imports only those before it. A new file needs a place here.
 ORDER = (
-    "errors", "proc", "cache", "config", "sysroot", "archive", "kernel", "build", "image", "qemu",
-    "guest", "template", "lab", "pool", "klog", "verdict", "report", "plugin", "sweep",
+    "errors", "proc", "cache", "config", "sysroot", "archive", "source", "kernel", "build", "image",
+    "qemu", "guest", "template", "lab", "pool", "klog", "verdict", "report", "plugin", "sweep",
     # What tasks.py calls.
     "runs", "listing", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip
