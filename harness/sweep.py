@@ -70,6 +70,8 @@ class Ready:
 def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
     """What pytest is given to test one kernel."""
     given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
+    given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
+    given += [f"--config={spec.config}"] if spec.config else []
     if plan.expression:
         given += ["-k", plan.expression]
     if jobs > 1:

@@ -192,7 +192,7 @@ class FakeKbuild:
     ran: list[str] = field(default_factory=list)
 
     def run(
-        self, tools: Sysroot, argv: Sequence[str], *, log: Path | None = None,
+        self, _tools: Sysroot, argv: Sequence[str], *, log: Path | None = None,
         read_only: Mapping[str, Path] | None = None,
         writable: Mapping[str, Path] | None = None, **_: object,
     ) -> Completed:  # fmt: skip
