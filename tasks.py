@@ -15,6 +15,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from harness import bench as benchmark
+from harness import bisect as bisection
 from harness import checks, config, listing, runs
 from harness import doctor as host
 from harness import shell as interactive
@@ -132,6 +133,37 @@ def kernels(
 ) -> int:
     """List the kernels: locked, newest in the archive, cached, last result."""
     return listing.run(kernel, update=update, prune=prune, as_json=json)
+
+
+@task(
+    help=_help(
+        "module", "filter", "verbose",
+        kernel="PATH or NAME: a kernel tree with its history, or a suite's entry",
+        good="COMMIT or RELEASE: where the tests pass",
+        bad="COMMIT or RELEASE: where they fail",
+        suite="NAME[,NAME]: as for test-vm (default: contract)",
+        profile="NAME: of vm/kconfig (for a kernel tree)",
+        config="FILE: a kernel tree's own .config",
+    ),
+)  # fmt: skip
+@_explained
+def bisect(
+    _: Context,
+    kernel: str,
+    good: str,
+    bad: str,
+    filter: str | None = None,  # noqa: A002
+    module: str | None = None,
+    suite: str = "contract",
+    profile: str = "",
+    config: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
+    return bisection.run(
+        kernel, good, bad, _folder(module), filter, suite=suite,
+        profile=profile, own_config=Path(config) if config else None,
+    )  # fmt: skip
 
 
 @task(help=_help("kernel", "module", "verbose"))

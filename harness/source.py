@@ -47,6 +47,8 @@ TOOLS = (
     "flex", "gawk", "grep", "gzip", "kmod", "libc6-dev", "libelf-dev", "libssl-dev",
     "linux-headers-cloud-amd64", "make", "perl-base", "python3-minimal", "sed", "sparse", "tar",
     "xz-utils",
+    # What a config that somebody brings may want: signed modules, BTF, other compressions.
+    "cpio", "openssl", "pahole", "zstd",
 )  # fmt: skip
 
 # Half of the sources are for other processors, other hardware, or to be read: leaving that
@@ -150,6 +152,9 @@ def lost(wanted: Mapping[str, str], config: str) -> list[str]:
 
 # Loaded from the initramfs, all others have to be there before it is unpacked.
 _MAY_BE_MODULES = {"CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_NET"}
+
+
+_FOUND_OUT = re.compile(r"CONFIG_(?:CC|GCC|CLANG|AS|LD|LLD|RUSTC?|PAHOLE)_(?!OPTIMIZE)\w*=")
 
 
 def missing(boot: str, config: str) -> list[str]:
@@ -269,7 +274,7 @@ def from_tree(spec: KernelSpec, cache: Cache) -> Built:
             if own is None:
                 tree.configure(merge(texts), known_only=True)
             else:
-                tree.use(own)
+                tree.use(own, texts[0])
             log.info("kernel %s: compiling %s (ten minutes on two cores for a debug kernel; the "
                      "next time what has changed)", spec.name, spec.tree)  # fmt: skip
             tree.compile(spec.name, None)
@@ -381,11 +386,26 @@ class _Tree:
                 hint="what they depend on is missing or has changed; see vm/kconfig/",
             )
 
-    def use(self, text: str) -> None:
-        """Somebody's config; options that it says nothing about get their defaults."""
+    def use(self, text: str, boot: str) -> None:
+        """Somebody's config; options that it says nothing about get their defaults.
+
+        What this kernel does not take of it is named, and must be none of ``boot``.
+        """
         self.build.mkdir(exist_ok=True)
-        (self.build / ".config").write_text(text)
+        config = self.build / ".config"
+        config.write_text(text)
         self._make("olddefconfig")
+        wanted = {name: value for name, value in options(text).items() if value != "n"}
+        # Those of a compiler are found out anew each time.
+        told = [each for each in lost(wanted, config.read_text()) if not _FOUND_OUT.match(each)]
+        if told:
+            log.info("this kernel does not take of the config:\n%s", "\n".join(told))
+        lacks = missing(boot, config.read_text())
+        if lacks:
+            raise HarnessError(
+                "a kernel with this config cannot boot here; it lacks\n" + "\n".join(lacks),
+                hint="the config has them, and what they depend on is missing or has changed",
+            )
 
     def compile(self, name: str, steps: int | None) -> None:
         """Build the kernel and its modules, and install these into the build folder."""

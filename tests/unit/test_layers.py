@@ -18,7 +18,7 @@ ORDER = (
     "errors", "proc", "cache", "config", "sysroot", "archive", "source", "kernel", "build", "image",
     "qemu", "guest", "template", "lab", "pool", "klog", "verdict", "report", "plugin", "sweep",
     # What tasks.py calls.
-    "runs", "listing", "shell", "doctor", "checks", "klogbench", "bench",
+    "runs", "bisect", "listing", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip
 
 # Standard modules that compute and do nothing else.
