@@ -342,6 +342,24 @@ def test_a_config_that_was_brought_is_used_as_it_is(
     assert "tinyconfig" not in kbuild.ran
 
 
+def test_what_a_kernel_does_not_take_of_a_config_is_told(
+    spec: KernelSpec, kbuild: FakeKbuild, cache: Cache, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """It may be what the tree lost; but what it cannot boot without is an error."""
+    mine = tmp_path / "mine"
+    mine.write_text(f'{BOOT}CONFIG_MINE=y\nCONFIG_CC_VERSION_TEXT="other"\n')
+    kbuild.refused = {"CONFIG_MINE", "CONFIG_CC_VERSION_TEXT"}
+    with caplog.at_level("INFO", logger="harness"):
+        source.from_tree(replace(spec, config=mine), cache)
+    told = [text for text in caplog.messages if "does not take" in text]
+    assert told == ["this kernel does not take of the config:\nCONFIG_MINE=y (is n)"]
+    kbuild.refused = {"CONFIG_TTY"}
+    mine.write_text(BOOT)
+    with pytest.raises(HarnessError, match="cannot boot here; it lacks\nCONFIG_TTY=y"):
+        source.from_tree(replace(spec, config=mine), cache)
+
+
 # -- from the archive --------------------------------------------------------------
 
 
