@@ -15,6 +15,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from harness import bench as benchmark
+from harness import bisect as bisection
 from harness import checks, config, listing, runs
 from harness import doctor as host
 from harness import shell as interactive
@@ -25,7 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The options that several tasks have, spelt and explained the same everywhere.
 HELP = {
-    "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all",
+    "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all, or a "
+    "kernel tree's path",
     "module": "DIR: the module's folder, with a Kbuild file (default: module/)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
@@ -76,6 +78,8 @@ def build(
         "kernel", "module", "filter", "jobs", "verbose",
         suite="NAME[,NAME]: contract (default), module, harness, or all; "
         "with several kernels, contract and module are the default",
+        profile="NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
+        config="FILE: a kernel tree's own .config, used as it is",
     ),
 )  # fmt: skip
 @_explained
@@ -86,12 +90,15 @@ def test_vm(
     filter: str | None = None,  # noqa: A002  # the option's name
     jobs: str | None = None,
     suite: str | None = None,
+    profile: str = "",
+    config: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     return runs.test_vm(
-        kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite
-    )
+        kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
+        profile=profile, own_config=Path(config) if config else None,
+    )  # fmt: skip
 
 
 @task(help=_help("kernel", "module", "filter", "jobs", "verbose"))
@@ -126,6 +133,37 @@ def kernels(
 ) -> int:
     """List the kernels: locked, newest in the archive, cached, last result."""
     return listing.run(kernel, update=update, prune=prune, as_json=json)
+
+
+@task(
+    help=_help(
+        "module", "filter", "verbose",
+        kernel="PATH or NAME: a kernel tree with its history, or a suite's entry",
+        good="COMMIT or RELEASE: where the tests pass",
+        bad="COMMIT or RELEASE: where they fail",
+        suite="NAME[,NAME]: as for test-vm (default: contract)",
+        profile="NAME: of vm/kconfig (for a kernel tree)",
+        config="FILE: a kernel tree's own .config",
+    ),
+)  # fmt: skip
+@_explained
+def bisect(
+    _: Context,
+    kernel: str,
+    good: str,
+    bad: str,
+    filter: str | None = None,  # noqa: A002
+    module: str | None = None,
+    suite: str = "contract",
+    profile: str = "",
+    config: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
+    return bisection.run(
+        kernel, good, bad, _folder(module), filter, suite=suite,
+        profile=profile, own_config=Path(config) if config else None,
+    )  # fmt: skip
 
 
 @task(

@@ -126,6 +126,7 @@ def _make(folder: Path, kernel: Kernel, source: Path, options: list[str]) -> Non
             command,
             deadline=Deadline(BUILD_SECONDS),
             log=log,
+            read_only=kernel.mounts,
             writable={INSIDE: work},
             env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "eudyptula",
                  "KBUILD_BUILD_HOST": "sandbox"},

@@ -37,7 +37,8 @@ class KernelSpec:
     """A kernel that can be asked for: an entry of the matrix, or a person's own tree.
 
     It is either a distribution's, with a ``flavour``, or built from source with a
-    ``profile`` (vm/kconfig/PROFILE.config): the suite's linux-source package, or ``tree``.
+    ``profile`` (vm/kconfig/PROFILE.config): the suite's linux-source package, or ``tree``, which
+    may bring a ``config`` of its own instead.
     ``release`` and ``version`` (of the package) are those of vm/kernels.lock; without them,
     the newest in the archive is meant. A ``release`` alone asks for that one, and an empty
     ``suite`` then means whichever suite has it.
@@ -51,6 +52,7 @@ class KernelSpec:
     tree: Path | None = None
     release: str = ""
     version: str = ""
+    config: Path | None = None
 
     @property
     def asked(self) -> str:
@@ -95,13 +97,15 @@ class Matrix:
     kernels: Mapping[str, KernelSpec]
     guest: GuestSpec
 
-    def select(self, names: str | None, profile: str = "") -> list[KernelSpec]:
+    def select(
+        self, names: str | None, profile: str = "", config: Path | None = None
+    ) -> list[KernelSpec]:
         """The kernels that ``--kernel NAME[,NAME]`` asks for, in that order, once each.
 
         A name is an entry's, ``all``, a version or the beginning of one (all distribution
         kernels of the matrix that have it; if none has, the release is looked for in the
         archive), or the path of a kernel tree, which has a slash or is ``.`` or ``..``.
-        ``profile`` is for trees.
+        ``profile`` and ``config`` are for trees.
         """
         if names is None:
             names = self.default
@@ -110,22 +114,23 @@ class Matrix:
             raise InputError("--kernel names no kernel", hint=self._known())
         found: dict[str, KernelSpec] = {}
         for name in wanted:
-            for spec in self._select(name, profile):
+            for spec in self._select(name, profile, config):
                 found.setdefault(spec.asked, spec)
-        if profile and not any(spec.tree for spec in found.values()):
+        if (profile or config) and not any(spec.tree for spec in found.values()):
+            option = "--profile" if profile else "--config"
             raise InputError(
-                "--profile is for a kernel tree, and --kernel names none",
+                f"{option} is for a kernel tree, and --kernel names none",
                 hint="a tree is given by its path, such as --kernel ../linux",
             )
         return list(found.values())
 
-    def _select(self, name: str, profile: str) -> list[KernelSpec]:
+    def _select(self, name: str, profile: str, config: Path | None) -> list[KernelSpec]:
         if name in self.kernels:
             return [self.kernels[name]]
         if name == "all":
             return list(self.kernels.values())
         if "/" in name or name in (".", ".."):
-            return [self._tree(Path(name), profile)]
+            return [self._tree(Path(name), profile, config)]
         if _VERSION.fullmatch(name):
             exact = [spec for spec in self._distribution() if name in (spec.release, spec.version)]
             return exact or self._version(name) or [self._release(name)]
@@ -151,7 +156,12 @@ class Matrix:
         flavour = max(named, key=len, default=self.kernels[self.default].flavour)
         return KernelSpec(name, "", flavour, release=name)
 
-    def _tree(self, path: Path, profile: str) -> KernelSpec:
+    def _tree(self, path: Path, profile: str, config: Path | None) -> KernelSpec:
+        if profile and config:
+            raise InputError(
+                "--profile adds to the least config that boots, and --config replaces it",
+                hint="give one of them",
+            )
         tree = path.resolve()
         if not tree.is_dir():
             raise InputError(
@@ -162,7 +172,8 @@ class Matrix:
             name += "-tree"
         # Its compiler is that of the default kernel's suite.
         suite = self.kernels[self.default].suite
-        return KernelSpec(name, suite, profile=profile, tree=tree)
+        own = config.resolve() if config else None
+        return KernelSpec(name, suite, profile=profile, tree=tree, config=own)
 
     def _known(self) -> str:
         return f"known kernels: {', '.join(self.kernels)}"

@@ -97,6 +97,10 @@ class BuildError(HarnessError):
     """The module does not compile; ``tail`` has the compiler's own words."""
 
 
+class KernelBuildError(HarnessError):
+    """A kernel does not compile; ``tail`` has the compiler's own words."""
+
+
 class MachineError(HarnessError):
     """QEMU ended, or does not answer."""
 

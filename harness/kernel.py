@@ -6,16 +6,18 @@ from __future__ import annotations
 import lzma
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
-from harness import archive, sysroot
-from harness.cache import Cache
+from harness import archive, source, sysroot
+from harness.cache import Cache, Entry
 from harness.config import KernelSpec
 from harness.errors import GoneError, HarnessError
+from harness.source import Built
 from harness.sysroot import Sysroot
 
 # What building a module takes besides the headers, which bring their own compiler:
@@ -32,7 +34,8 @@ class Kernel:
 
     ``image`` is what the packages hold (a bzImage), ``boot`` what QEMU is given;
     ``config`` and ``modules`` are paths on the host too; ``build`` is the folder that
-    kbuild is run in, as seen from inside ``sysroot``.
+    kbuild is run in, as seen from inside ``sysroot`` with ``mounts`` (read-only folders).
+    A kernel that was compiled here is ``made`` and has a ``vmlinux`` with debug information.
     """
 
     spec: KernelSpec
@@ -43,6 +46,9 @@ class Kernel:
     modules: Path
     build: str
     sysroot: Sysroot
+    mounts: Mapping[str, Path] = field(default_factory=dict)
+    made: Entry | None = None
+    vmlinux: Path | None = None
 
     @property
     def name(self) -> str:
@@ -51,15 +57,23 @@ class Kernel:
     @property
     def digest(self) -> str:
         """Stands for everything the kernel is made of."""
-        return self.sysroot.entry.digest
+        return (self.made or self.sysroot.entry).digest
 
 
 def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
-    """The kernel, downloaded and unpacked if it is not in the cache yet.
+    """The kernel, downloaded and unpacked or compiled if it is not in the cache yet.
 
-    Raises ``NetworkError``, ``SpaceError``, ``InputError`` (no such suite or package).
+    Raises ``NetworkError``, ``SpaceError``, ``InputError`` (no such suite or package, no
+    kernel tree), ``KernelBuildError``.
     """
+    if spec.tree is not None:
+        return _compiled(spec, source.from_tree(spec, cache))
     exact = archive.resolve(spec, cache)
+    if spec.profile:
+        try:
+            return _compiled(spec, source.from_suite(exact, cache))
+        except GoneError as error:
+            raise archive.gone(exact, error, cache) from error
     try:
         tree = sysroot.prepare(
             cache,
@@ -85,6 +99,13 @@ def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
     # with a PVH entry can be started as the ELF file that is inside its bzImage.
     vmlinux = unpacked.path / "vmlinux"
     return replace(kernel, boot=vmlinux) if vmlinux.exists() else kernel
+
+
+def _compiled(spec: KernelSpec, built: Built) -> Kernel:
+    return Kernel(
+        spec, built.release, built.image, built.boot, built.config, built.modules, source.BUILD,
+        built.tools, built.mounts, built.entry, built.vmlinux,
+    )  # fmt: skip
 
 
 def locate(spec: KernelSpec, tree: Sysroot) -> Kernel:

@@ -56,6 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--keep", action="store_true", help="leave the machine of the first red test running"
     )
     group.addoption(
+        "--profile", metavar="NAME", default="", help="what is added to a kernel tree's config"
+    )
+    group.addoption("--config", metavar="FILE", type=Path, help="a kernel tree's own config")
+    group.addoption(
         "--module",
         metavar="DIR",
         default=str(matrix_config.MODULE),
@@ -194,7 +198,8 @@ class Supply:
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The kernel under test and its guest image."""
     matrix = matrix_config.load()
-    chosen = matrix.select(request.config.getoption("--kernel"))
+    option = request.config.getoption
+    chosen = matrix.select(option("--kernel"), option("--profile"), option("--config"))
     if len(chosen) != 1:
         raise pytest.UsageError("pytest takes one kernel; `invoke test-vm` takes several")
     cache = Cache()

@@ -77,6 +77,7 @@ def test_vm(
     *,
     suite: str | None = None,
     profile: str = "",
+    own_config: Path | None = None,
 ) -> int:
     """Test the module on each kernel; 0 only if all is green.
 
@@ -87,7 +88,7 @@ def test_vm(
     wanted = folders(suite or "contract", source)
     qemu.check_version()
     matrix = config.load()
-    specs = matrix.select(kernels, profile)
+    specs = matrix.select(kernels, profile, own_config)
     if suite is None and len(specs) > 1 and source.resolve() == config.MODULE.resolve():
         wanted = folders("contract,module", source)
     suites = {name: folder for name, folder in SUITES.items() if folder in wanted}

@@ -28,7 +28,7 @@ from harness import config, lab, plugin, proc, report
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
-from harness.errors import BuildError, CommandError, HarnessError, InputError
+from harness.errors import BuildError, CommandError, HarnessError, InputError, KernelBuildError
 from harness.lab import Lab
 from harness.plugin import KernelProblem
 from harness.report import Cell, Result
@@ -70,6 +70,8 @@ class Ready:
 def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
     """What pytest is given to test one kernel."""
     given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
+    given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
+    given += [f"--config={spec.config}"] if spec.config else []
     if plan.expression:
         given += ["-k", plan.expression]
     if jobs > 1:
@@ -119,7 +121,7 @@ def is_ready(spec: KernelSpec, place: Lab, module: Module, seconds: float) -> Re
 
 def reason(error: HarnessError) -> str:
     """An error in one line: a compiler's first complaint, or what happened and what to do."""
-    if isinstance(error, BuildError):
+    if isinstance(error, (BuildError, KernelBuildError)):
         found = _COMPILER.search(error.tail)
         return f"{error.what}: {found[0]}" if found else error.what
     if isinstance(error, CommandError):

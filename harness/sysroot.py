@@ -328,3 +328,8 @@ def _finish(root: Path) -> None:
     for candidate in ("mawk", "gawk"):
         if not awk.is_symlink() and (root / "usr/bin" / candidate).exists():
             awk.symlink_to(candidate)
+    # A kernel's headers bring the one compiler that built it, but not its short name.
+    gcc = root / "usr/bin/gcc"
+    versions = [path for path in gcc.parent.glob("gcc-*") if path.name[4:].isdecimal()]
+    if not gcc.is_symlink() and len(versions) == 1:
+        gcc.symlink_to(versions[0].name)

@@ -15,11 +15,11 @@ HARNESS = config.PROJECT / "harness"
 
 # A file imports only those before it. A new file needs a place here.
 ORDER = (
-    "errors", "proc", "cache", "config", "sysroot", "archive", "kernel", "build", "image", "qemu",
-    "guest", "template", "scene", "lab", "pool", "klog", "verdict", "symbols", "report", "plugin",
-    "sweep",
+    "errors", "proc", "cache", "config", "sysroot", "archive", "source", "kernel", "build", "image",
+    "qemu", "guest", "template", "scene", "lab", "pool", "klog", "verdict", "symbols", "report",
+    "plugin", "sweep",
     # What tasks.py calls.
-    "runs", "listing", "shell", "doctor", "checks", "klogbench", "bench",
+    "runs", "bisect", "listing", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip
 
 # Standard modules that compute and do nothing else.

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke bisect`: which change of the kernel broke the module, or a test of it.
+
+Over the commits of a person's own tree (git chooses, in a clone, so that the tree is not
+touched), or over the releases that the archive has of a suite, without compiling any.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from harness import archive, config, lab, proc, runs, source, sweep
+from harness import build as builds
+from harness.cache import Cache, digest_of
+from harness.config import KernelSpec, Matrix
+from harness.errors import (
+    BootError,
+    BuildError,
+    GoneError,
+    HarnessError,
+    InputError,
+    KernelBuildError,
+)
+from harness.proc import Deadline
+from harness.sweep import Plan
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GIT_SECONDS = 1800.0  # the first checkout of a kernel on a slow disk
+
+
+class Outcome(enum.Enum):
+    """What one kernel says of the question, by the words that git bisect has for it."""
+
+    GOOD = "good"
+    BAD = "bad"
+    SKIP = "skip"  # it cannot be told: the kernel does not build, or does not boot
+
+
+Test = Callable[[KernelSpec], Outcome]
+
+
+def run(
+    kernel: str, good: str, bad: str, source_: Path, expression: str | None, *,
+    suite: str = "contract", profile: str = "", own_config: Path | None = None,
+) -> int:  # fmt: skip
+    """Find the first bad commit or release, and say which it is; 0 if it was found."""
+    builds.check_source(source_)
+    wanted = runs.folders(suite, source_)
+    matrix = config.load()
+    specs = matrix.select(kernel, profile, own_config)
+    if len(specs) != 1:
+        raise InputError("bisect searches in one tree or one suite", hint="give --kernel one name")
+    suites = {name: folder for name, folder in runs.SUITES.items() if folder in wanted}
+    plan = Plan(source_, suites, expression)
+
+    def test(spec: KernelSpec) -> Outcome:
+        return outcome(spec, matrix, plan)
+
+    if specs[0].tree is not None:
+        return _commits(specs[0], good, bad, test)
+    return _releases(specs[0], matrix, good, bad, test)
+
+
+def outcome(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Outcome:
+    """Whether the tests pass on a kernel; faults of the host are raised and decide nothing."""
+    cache = Cache()
+    try:
+        place = lab.prepare(spec, matrix, cache)
+        place.build(plan.source)
+        place.template()
+    except (KernelBuildError, BuildError, BootError, GoneError) as error:
+        log.warning("skipped: %s", sweep.reason(error))
+        return Outcome.SKIP
+    finally:
+        cache.close()
+    status = runs.pytest(sweep.arguments(plan, spec, 1), verbose=False)
+    if status not in (0, 1):  # pytest: 2 is interrupted, 3 and 4 are faults of the run itself
+        raise HarnessError(f"pytest ended with status {status}, which says nothing of the kernel")
+    return Outcome.GOOD if status == 0 else Outcome.BAD
+
+
+# -- releases ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """The last good and the first bad item, and those between them that cannot be told."""
+
+    good: T
+    bad: T
+    between: tuple[T, ...]
+
+
+def search(items: Sequence[T], test: Callable[[T], Outcome]) -> Found[T]:
+    """Halve ``items``, the first of which is good and the last bad, until nothing is between.
+
+    What is to be skipped is left out, and another near the middle is tried.
+    """
+    low, high = 0, len(items) - 1
+    skipped: set[int] = set()
+    while untold := [number for number in range(low + 1, high) if number not in skipped]:
+        middle = min(untold, key=lambda number: abs(2 * number - low - high))
+        told = test(items[middle])
+        if told is Outcome.GOOD:
+            low = middle
+        elif told is Outcome.BAD:
+            high = middle
+        else:
+            skipped.add(middle)
+    return Found(items[low], items[high], tuple(items[low + 1 : high]))
+
+
+def between(releases: Sequence[str], good: str, bad: str) -> list[str]:
+    """The releases from ``good`` to ``bad``, of a list with the oldest first.
+
+    Each is a release or the beginning of one; of several that it names, those nearest to
+    the other end are taken.
+    """
+    ends = []
+    for option, asked in (("--good", good), ("--bad", bad)):
+        named = [number for number, each in enumerate(releases) if config.begins(asked, each)]
+        if not named:
+            raise InputError(
+                f"{option}: the archive has no kernel {asked} here",
+                hint=f"it has {', '.join(releases) or 'none'}",
+            )
+        ends.append(named)
+    first, last = max(ends[0]), min(ends[1])
+    if first >= last:
+        raise InputError(
+            f"--good {good} is not older than --bad {bad}",
+            hint="bisect looks for what broke; for what mended it, exchange the two in your head",
+        )
+    return list(releases[first : last + 1])
+
+
+def _releases(spec: KernelSpec, matrix: Matrix, good: str, bad: str, test: Test) -> int:
+    if not spec.flavour:
+        raise InputError(
+            f"kernel {spec.name} is compiled, and a suite's releases are not",
+            hint="--kernel takes an entry with a flavour, or a tree",
+        )
+    cache = Cache()
+    try:
+        known = archive.index(spec.suite, cache).releases(spec.flavour)
+    finally:
+        cache.close()
+    names = list(dict.fromkeys(each.release for each in known))
+    wanted = between(names, good, bad)
+    log.info("%d releases from %s to %s", len(wanted), wanted[0], wanted[-1])
+
+    def told(release: str) -> Outcome:
+        (chosen,) = matrix.select(release)
+        answer = test(replace(chosen, suite=spec.suite))
+        log.info("%s: %s", release, answer.value)
+        return answer
+
+    _check_ends(wanted[0], wanted[-1], told)
+    found = search(wanted, told)
+    print(f"\nlast good: {found.good}\nfirst bad: {found.bad}")
+    if found.between:
+        print(f"between them, could not be tested: {', '.join(found.between)}")
+    return 1 if found.between else 0
+
+
+def _check_ends(good: T, bad: T, test: Callable[[T], Outcome]) -> None:
+    """Raise ``InputError`` unless the ends are as they are said to be: else all that is found
+    is nonsense."""
+    for item, said in ((good, Outcome.GOOD), (bad, Outcome.BAD)):
+        told = test(item)
+        if told is not said:
+            shown = "cannot be tested" if told is Outcome.SKIP else f"is {told.value}"
+            raise InputError(
+                f"{item} was said to be {said.value}, and {shown}",
+                hint=f"--{said.value} takes one for which the chosen tests "
+                f"{'pass' if said is Outcome.GOOD else 'fail'}; see --filter",
+            )
+
+
+# -- commits -----------------------------------------------------------------------
+
+
+def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
+    assert spec.tree is not None
+    cache = Cache()
+    try:
+        if not (spec.tree / ".git").exists():
+            raise InputError(f"{spec.tree} is not a git tree", hint="bisect needs its history")
+        ends = [commit(spec.tree, option, name) for option, name in (("good", good), ("bad", bad))]
+        with cache.kept(f"bisect-{digest_of({'tree': str(spec.tree)})}") as work:
+            clone = work / spec.tree.name
+            if not (clone / ".git").exists():
+                # Objects are shared: nothing but the files is copied.
+                _git(spec.tree.parent, "clone", "-q", "--shared", "--no-checkout",
+                     str(spec.tree), str(clone))  # fmt: skip
+            mine = replace(spec, tree=clone)
+            source_ends = dict(zip(ends, (good, bad), strict=True))
+
+            def told(sha: str) -> Outcome:
+                _git(clone, "checkout", "-q", "--force", "--detach", sha)
+                source.check_tree(clone)
+                answer = test(mine)
+                log.info("%s: %s", source_ends.get(sha) or _title(clone, sha), answer.value)
+                return answer
+
+            _check_ends(ends[0], ends[1], told)
+            said = _git(clone, "bisect", "start", ends[1], ends[0])
+            while not (end := finished(said)):
+                sha = _git(clone, "rev-parse", "HEAD").strip()
+                said = _git(clone, "bisect", told(sha).value, check=False)
+            print(f"\n{end}\n")
+            for sha in re.findall(r"^[0-9a-f]{40,64}", end, re.MULTILINE):
+                print(_git(clone, "show", "--no-patch", sha))
+            print(_git(clone, "bisect", "log"))
+            return 0 if "first bad commit" in end and "any of" not in end else 1
+    finally:
+        cache.close()
+
+
+def commit(tree: Path, option: str, name: str) -> str:
+    """The full name of a commit; raises ``InputError``."""
+    done = proc.run(
+        ["git", "-C", str(tree), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"],
+        deadline=Deadline(GIT_SECONDS), check=False,
+    )  # fmt: skip
+    if done.status != 0:
+        raise InputError(f"--{option}: {tree} has no commit {name!r}", hint=f"git -C {tree} log")
+    return done.stdout.strip()
+
+
+def finished(said: str) -> str:
+    """What git bisect says at its end, or nothing if it goes on."""
+    found = re.search(r"^[0-9a-f]{40,64} is the first bad commit$", said, re.MULTILINE)
+    if found:
+        return found[0]
+    start = said.find("There are only 'skip'ped commits left to test.")
+    if start >= 0:
+        return said[start:].partition("We cannot bisect more!")[0].strip()
+    if re.search(r"^Bisecting: ", said, re.MULTILINE):
+        return ""
+    raise HarnessError("git bisect says what is not understood", tail=said)
+
+
+def _title(tree: Path, sha: str) -> str:
+    return _git(tree, "log", "-1", "--format=%h %s", sha).strip()
+
+
+def _git(tree: Path, *arguments: str, check: bool = True) -> str:
+    command = ["git", "-C", str(tree), *arguments]
+    done = proc.run(command, deadline=Deadline(GIT_SECONDS), check=check)
+    return done.stdout + done.stderr

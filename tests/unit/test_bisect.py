@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/bisect.py: what is tried, and what is concluded from it."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness import archive, bisect, config, lab, runs
+from harness.archive import Release
+from harness.bisect import Outcome
+from harness.config import KernelSpec
+from harness.errors import (
+    BootError,
+    BuildError,
+    GoneError,
+    HarnessError,
+    InputError,
+    KernelBuildError,
+    SpaceError,
+)
+from harness.sweep import Plan
+
+GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
+RELEASES = ["6.12.9", "6.12.10", "6.12.12", "6.12.100", "6.13.1"]
+
+# -- searching ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 64])
+def test_the_first_bad_one_is_found_wherever_it_is(count: int) -> None:
+    """In no more steps than halving takes."""
+    for first_bad in range(1, count):
+        tried: list[int] = []
+
+        def test(item: int, first_bad: int = first_bad, tried: list[int] = tried) -> Outcome:
+            tried.append(item)
+            return BAD if item >= first_bad else GOOD
+
+        found = bisect.search(range(count), test)
+        assert (found.good, found.bad, found.between) == (first_bad - 1, first_bad, ())
+        assert len(tried) <= (count - 2).bit_length()
+        assert len(set(tried)) == len(tried)
+
+
+def test_what_cannot_be_told_is_neither_good_nor_bad() -> None:
+    """With any of five skipped: what is found is true, and exact where that can be known."""
+    for first_bad in range(1, 6):
+        for skipped in itertools.product([False, True], repeat=5):
+            unknown = {number for number, skip in enumerate(skipped, 1) if skip}
+
+            def test(item: int, unknown: set[int] = unknown, first: int = first_bad) -> Outcome:
+                return SKIP if item in unknown else BAD if item >= first else GOOD
+
+            found = bisect.search(range(7), test)
+            assert found.good < first_bad <= found.bad
+            assert set(found.between) <= unknown
+            assert found.between == tuple(range(found.good + 1, found.bad))
+
+
+def test_releases_between_two_are_named_by_their_beginning() -> None:
+    """6.12.10 is not 6.12.100, and the order is that of the list."""
+    assert bisect.between(RELEASES, "6.12.10", "6.12.100") == RELEASES[1:4]
+    assert bisect.between(RELEASES, "6.12.9", "6.13") == RELEASES
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [("6.12.11", "6.13.1", "--good: the archive has no kernel 6.12.11"),
+     ("6.12.9", "7.0", "--bad: the archive has no kernel 7.0"),
+     ("6.13.1", "6.12.9", "--good 6.13.1 is not older"),
+     ("6.12.9", "6.12.9", "--good 6.12.9 is not older")],
+)  # fmt: skip
+def test_ends_that_make_no_sense_are_told(good: str, bad: str, said: str) -> None:
+    """A release that the archive has not, and ends that are the wrong way round."""
+    with pytest.raises(InputError, match=said):
+        bisect.between(RELEASES, good, bad)
+
+
+def releases_of(first_bad: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An archive with RELEASES, bad from one on; what is tested is noted."""
+    tried: list[str] = []
+    found = [Release("trixie", release, f"{release}-1") for release in RELEASES]
+    index = SimpleNamespace(releases=lambda _: found)
+    monkeypatch.setattr(archive, "index", lambda *_: index)
+
+    def outcome(spec: KernelSpec, *_: object) -> Outcome:
+        assert (spec.suite, spec.flavour) == ("trixie", "cloud-amd64")
+        tried.append(spec.release)
+        return BAD if RELEASES.index(spec.release) >= first_bad else GOOD
+
+    monkeypatch.setattr(bisect, "outcome", outcome)
+    return tried
+
+
+def test_the_releases_of_a_suite_are_searched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both ends are tried first, and the answer names two neighbours."""
+    tried = releases_of(2, monkeypatch)
+    assert bisect.run("trixie", "6.12.9", "6.13.1", config.MODULE, None) == 0
+    assert tried[:2] == ["6.12.9", "6.13.1"]
+    assert capsys.readouterr().out.split("\n")[1:3] == ["last good: 6.12.10", "first bad: 6.12.12"]
+
+
+@pytest.mark.parametrize(
+    ("first_bad", "said"),
+    [
+        (0, r"6\.12\.9 was said to be good, and is bad"),
+        (9, r"6\.13\.1 was said to be bad, and is good"),
+    ],
+)
+def test_ends_that_are_not_as_said_end_it(
+    monkeypatch: pytest.MonkeyPatch, first_bad: int, said: str
+) -> None:
+    """What would be found between them would be nonsense."""
+    releases_of(first_bad, monkeypatch)
+    with pytest.raises(InputError, match=said):
+        bisect.run("trixie", "6.12.9", "6.13.1", config.MODULE, None)
+
+
+# -- one kernel --------------------------------------------------------------------
+
+
+def test_git_bisects_words() -> None:
+    """Outcomes are what git bisect takes as its commands."""
+    assert [outcome.value for outcome in Outcome] == ["good", "bad", "skip"]
+
+
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object) -> Outcome:
+    """The outcome when one stage ends with ``result`` (an error, or pytest's status)."""
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+
+    def step(name: str) -> Callable[..., object]:
+        def do(*_: object, **__: object) -> object:
+            if stage == name and isinstance(result, Exception):
+                raise result
+            return SimpleNamespace(build=step("build"), template=step("boot"))
+
+        return do
+
+    monkeypatch.setattr(lab, "prepare", step("kernel"))
+    monkeypatch.setattr(runs, "pytest", lambda *_, **__: result)
+    spec = KernelSpec("wee", "trixie", "cloud-amd64")
+    return bisect.outcome(spec, config.load(), Plan(config.MODULE, {"contract": "x"}, None))
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(0, GOOD), (1, BAD)])
+def test_tests_that_ran_decide(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, outcome: Outcome
+) -> None:
+    """Green is good and red is bad."""
+    assert told(monkeypatch, tmp_path, "tests", status) is outcome
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [("kernel", KernelBuildError("x")), ("kernel", GoneError("x")), ("build", BuildError("x")),
+     ("boot", BootError("x"))],
+    ids=["kernel does not build", "package is gone", "module does not build", "does not boot"],
+)  # fmt: skip
+def test_a_kernel_that_cannot_be_tested_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, error: Exception
+) -> None:
+    """It is neither good nor bad."""
+    assert told(monkeypatch, tmp_path, stage, error) is SKIP
+
+
+@pytest.mark.parametrize(
+    ("stage", "result"), [("kernel", SpaceError("x")), ("tests", 2), ("tests", 4)]
+)
+def test_what_is_not_the_kernels_fault_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object
+) -> None:
+    """A full disk is no bad commit, and a run that was interrupted no bad one either."""
+    with pytest.raises(HarnessError):
+        told(monkeypatch, tmp_path, stage, result)
+
+
+# -- commits -----------------------------------------------------------------------
+
+
+def git(tree: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(tree), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A kernel tree with eight commits; number N has N in its file."""
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+    tree = tmp_path / "linux"
+    for name in ("Makefile", "Kbuild", "Kconfig", "arch/x86/Kconfig", "scripts/kconfig/x"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("")
+    git(tmp_path, "init", "-q", "linux")
+    commits = []
+    for number in range(8):
+        (tree / "number").write_text(f"{number}")
+        git(tree, "add", "-A")
+        git(tree, "commit", "-qm", f"change {number}")
+        commits.append(git(tree, "rev-parse", "HEAD"))
+    return tree, commits
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, by_number: Sequence[Outcome]) -> list[int]:
+    """Each commit's outcome by its number; which were tried is noted."""
+    tried: list[int] = []
+
+    def outcome(spec: KernelSpec, *_: object) -> Outcome:
+        assert spec.tree is not None
+        tried.append(int((spec.tree / "number").read_text()))
+        return by_number[tried[-1]]
+
+    monkeypatch.setattr(bisect, "outcome", outcome)
+    return tried
+
+
+def test_the_first_bad_commit_is_found_and_the_tree_is_not_touched(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Although its files have changes that are not committed."""
+    tree, commits = history
+    (tree / "number").write_text("mine")
+    tried = answers(monkeypatch, [GOOD] * 5 + [BAD] * 3)
+    assert bisect.run(str(tree), commits[0], "HEAD", config.MODULE, None) == 0
+    assert tried[:2] == [0, 7]
+    assert {4, 5} <= set(tried)
+    said = capsys.readouterr().out
+    assert f"{commits[5]} is the first bad commit" in said
+    assert "change 5" in said
+    assert (tree / "number").read_text() == "mine"
+    assert git(tree, "rev-parse", "HEAD") == commits[7]
+    assert not (tree / ".git/BISECT_START").exists()
+
+
+def test_commits_that_cannot_be_told_are_named(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The answer is then more than one commit, and not success."""
+    tree, commits = history
+    answers(monkeypatch, [GOOD, GOOD, GOOD, SKIP, SKIP, BAD, BAD, BAD])
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 1
+    said = capsys.readouterr().out
+    assert "could be any of" in said
+    assert all(sha in said for sha in commits[3:6])
+    # And a second search in the same clone begins afresh.
+    answers(monkeypatch, [GOOD] * 2 + [BAD] * 6)
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert f"{commits[2]} is the first bad commit" in capsys.readouterr().out
+
+
+def test_neighbours_need_no_search(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The bad end is then the first bad one."""
+    tree, commits = history
+    tried = answers(monkeypatch, [GOOD] * 5 + [BAD] * 3)
+    assert bisect.run(str(tree), commits[4], commits[5], config.MODULE, None) == 0
+    assert tried == [4, 5]
+    assert f"{commits[5]} is the first bad commit" in capsys.readouterr().out
+
+
+def test_what_is_no_commit_or_no_history_is_told(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before anything is compiled."""
+    tree, commits = history
+    with pytest.raises(InputError, match=r"--bad: .* has no commit 'nonsense'"):
+        bisect.run(str(tree), commits[0], "nonsense", config.MODULE, None)
+    (tree / ".git").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="not a git tree"):
+        bisect.run(str(tree), commits[0], commits[1], config.MODULE, None)
