@@ -30,6 +30,7 @@ from harness import lab as labs
 from harness import template as templates
 from harness.build import INSIDE, Module
 from harness.cache import Cache
+from harness.config import KernelSpec, Matrix
 from harness.errors import CommandTimeout, HarnessError, InputError, MachineError
 from harness.guest import Guest
 from harness.lab import Lab
@@ -102,15 +103,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _kernel_options(config: pytest.Config) -> frozenset[str]:
     """The options that the kernel under test was built with (=y or =m)."""
-    matrix = matrix_config.load()
     cache = Cache()
     try:
-        chosen = matrix.select(config.getoption("--kernel"))
-        files = [kernels.prepare(spec, cache).config for spec in chosen]
-        found = [re.findall(r"^(CONFIG_\w+)=[ym]$", file.read_text(), re.M) for file in files]
+        text = kernels.prepare(_kernel_spec(config, matrix_config.load()), cache).config.read_text()
     finally:
         cache.close()
-    return frozenset.intersection(*map(frozenset, found))
+    return frozenset(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))
+
+
+def _kernel_spec(config: pytest.Config, matrix: Matrix) -> KernelSpec:
+    """The kernel that the options ask for."""
+    option = config.getoption
+    chosen = matrix.select(option("--kernel"), option("--profile"), option("--config"))
+    if len(chosen) != 1:
+        raise pytest.UsageError("pytest takes one kernel; `invoke test-vm` takes several")
+    return chosen[0]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -198,13 +205,10 @@ class Supply:
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The kernel under test and its guest image."""
     matrix = matrix_config.load()
-    option = request.config.getoption
-    chosen = matrix.select(option("--kernel"), option("--profile"), option("--config"))
-    if len(chosen) != 1:
-        raise pytest.UsageError("pytest takes one kernel; `invoke test-vm` takes several")
+    spec = _kernel_spec(request.config, matrix)
     cache = Cache()
     try:
-        yield labs.prepare(chosen[0], matrix, cache)
+        yield labs.prepare(spec, matrix, cache)
     finally:
         cache.close()
 
