@@ -480,6 +480,7 @@ def evidence(
         ),
         left=left,
         unread=machine.console_unread,
+        fault=machine.fault,
         full=machine.console_full,
         stacks=stacks,
     )

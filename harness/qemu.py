@@ -373,6 +373,16 @@ class Machine:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def fault(self) -> str:
+        """How QEMU ended, if it did and if no guest can make it end that way; else "".
+
+        A guest that powers off or restarts ends it with status 0.
+        """
+        if self._process is None or not self._process.poll():
+            return ""
+        return str(self._died(f"exit status {self._process.returncode}"))
+
+    @property
     def panicked(self) -> bool:
         """Whether the guest has reported a panic through pvpanic."""
         return any(_is_panic(event) for event in self.events)

@@ -47,6 +47,7 @@ class Evidence:
     expected: tuple[Expectation, ...] = ()
     left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
     unread: int = 0
+    fault: str = ""  # how QEMU ended where that was nothing that a guest can do
     full: bool = False  # the console's file has reached its limit
     stacks: str = ""
 
@@ -138,19 +139,23 @@ def judge(evidence: Evidence) -> Sequence[Problem]:
 
 def _end(evidence: Evidence) -> list[Problem]:
     """What has become of the machine and of the command, where the log does not say why."""
-    if evidence.full:
-        return [Problem(Verdict.LOG_GAP, "the guest has printed more than its console may hold")]
-    if evidence.panicked:
-        return [Problem(Verdict.PANIC, "the kernel panicked")]
-    if not evidence.running:
-        return [Problem(Verdict.PANIC, "the machine stopped or restarted by itself")]
-    if evidence.taint_after is None:
-        return [Problem(Verdict.LOST, f"the guest does not answer any more{_manner(evidence)}")]
-    if evidence.timed_out:
-        title = f"the guest is well, but `{evidence.timed_out}` is stuck"
-        stacks = evidence.stacks
-        return [Problem(Verdict.HUNG, title, stacks, function=_in_module(stacks))]
-    return []
+    stuck = f"the guest is well, but `{evidence.timed_out}` is stuck"
+    stacks = evidence.stacks
+    ends = (
+        (evidence.full, Problem(
+            Verdict.LOG_GAP, "the guest has printed more than its console may hold")),
+        (evidence.fault, Problem(
+            Verdict.HOST_FAULT, "QEMU ended by itself", evidence.fault)),
+        (evidence.panicked, Problem(
+            Verdict.PANIC, "the kernel panicked")),
+        (not evidence.running, Problem(
+            Verdict.PANIC, "the machine stopped or restarted by itself")),
+        (evidence.taint_after is None, Problem(
+            Verdict.LOST, f"the guest does not answer any more{_manner(evidence)}")),
+        (evidence.timed_out, Problem(
+            Verdict.HUNG, stuck, stacks, function=_in_module(stacks))),
+    )  # fmt: skip
+    return [problem for holds, problem in ends if holds][:1]
 
 
 def _reports(evidence: Evidence) -> list[Problem]:

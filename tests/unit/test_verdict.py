@@ -285,3 +285,10 @@ def test_a_problem_is_red() -> None:
         problems = judge(evidence)
         assert problems
         assert verdict.Verdict.PASSED not in {problem.verdict for problem in problems}
+
+
+def test_a_qemu_that_ends_by_itself_is_a_host_fault() -> None:
+    """A crash of QEMU, or a kill, is nothing that the module did."""
+    ended = replace(CLEAN, running=False, taint_after=None, fault="exit status -9")
+    (problem,) = judge(ended)
+    assert (problem.verdict, problem.detail) == (Verdict.HOST_FAULT, "exit status -9")

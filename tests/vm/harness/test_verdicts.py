@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -349,3 +351,12 @@ def test_an_expectation_that_does_not_come_true_is_red(
         plugin.expecting(victim.clone.machine, [], "warning", "another_function"),
     ):
         victim.clone.guest.check(f"echo {words} >{CONTROL}")
+
+
+def test_a_qemu_that_is_killed_is_a_host_fault(victim: Fresh) -> None:
+    """As by the host's OOM killer: no module is blamed."""
+    os.kill(victim.clone.machine.pid, signal.SIGKILL)
+    victim.clone.machine.wait()
+    problems = verdict.judge(plugin.evidence(victim.clone.machine, victim.taint))
+    assert [problem.verdict for problem in problems] == [Verdict.HOST_FAULT]
+    assert "exit status -9" in problems[0].detail
