@@ -80,6 +80,7 @@ def build(
         "with several kernels, contract and module are the default",
         profile="NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
         config="FILE: a kernel tree's own .config, used as it is",
+        keep="leave the machine of the first red test running",
     ),
 )  # fmt: skip
 @_explained
@@ -92,12 +93,13 @@ def test_vm(
     suite: str | None = None,
     profile: str = "",
     config: str | None = None,
+    keep: bool = False,
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     return runs.test_vm(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
-        profile=profile, own_config=Path(config) if config else None,
+        profile=profile, own_config=Path(config) if config else None, keep=keep,
     )  # fmt: skip
 
 

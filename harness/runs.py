@@ -78,6 +78,7 @@ def test_vm(
     suite: str | None = None,
     profile: str = "",
     own_config: Path | None = None,
+    keep: bool = False,
 ) -> int:
     """Test the module on each kernel; 0 only if all is green.
 
@@ -92,7 +93,7 @@ def test_vm(
     if suite is None and len(specs) > 1 and source.resolve() == config.MODULE.resolve():
         wanted = folders("contract,module", source)
     suites = {name: folder for name, folder in SUITES.items() if folder in wanted}
-    plan = Plan(source, suites, expression, verbose)
+    plan = Plan(source, suites, expression, verbose, keep)
     if len(specs) == 1:
         return _test_one(specs[0], matrix, plan, jobs)
     results = Sweep(plan, matrix, jobs or default_jobs()).run(specs)

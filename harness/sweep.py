@@ -49,6 +49,7 @@ class Plan:
     suites: dict[str, str]
     expression: str | None
     verbose: bool = False
+    keep: bool = False  # leave the machine of the first red test running
 
     @property
     def whole(self) -> bool:
@@ -72,6 +73,7 @@ def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
     given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
     given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
     given += [f"--config={spec.config}"] if spec.config else []
+    given += ["--keep"] if plan.keep else []
     if plan.expression:
         given += ["-k", plan.expression]
     if jobs > 1:
