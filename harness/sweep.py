@@ -28,7 +28,14 @@ from harness import config, lab, plugin, proc, report
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
-from harness.errors import BuildError, CommandError, HarnessError, InputError, KernelBuildError
+from harness.errors import (
+    BuildError,
+    CommandError,
+    HarnessError,
+    HostError,
+    InputError,
+    KernelBuildError,
+)
 from harness.lab import Lab
 from harness.plugin import KernelProblem
 from harness.report import Cell, Result
@@ -178,8 +185,12 @@ def folder_of(name: str) -> Path:
 
 
 def keep(result: Result, plan: Plan) -> None:
-    """Write a kernel's result; it becomes its last one if no test was left out."""
-    path = folder_of(result.kernel) / ("report.json" if plan.whole else "partial.json")
+    """Write a kernel's result; it becomes its last one if no test was left out.
+
+    What the host lacks (status 3, such as a full disk) says nothing of a kernel.
+    """
+    says = plan.whole and result.status != HostError.exit_status
+    path = folder_of(result.kernel) / ("report.json" if says else "partial.json")
     fresh = path.with_suffix(".new")
     fresh.write_text(report.to_json(result))
     fresh.replace(path)

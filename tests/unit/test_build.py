@@ -171,7 +171,7 @@ def a_kernel(digest: str = "0" * 16) -> Kernel:
         Kernel,
         SimpleNamespace(
             name="wee", release="6.12.9", digest=digest, build="/usr/src/linux-headers-6.12.9",
-            sysroot=SimpleNamespace(root=Path("/")),
+            sysroot=SimpleNamespace(root=Path("/")), mounts={},
         ),
     )  # fmt: skip
 

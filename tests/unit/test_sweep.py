@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -248,6 +249,17 @@ def test_a_kernel_that_fails_is_a_red_row_and_the_others_go_on(
     assert found[1].cells["boot"].why == "ZeroDivisionError: a bug"
 
 
+def test_what_the_host_lacks_is_not_a_kernels_last_result(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None]
+) -> None:
+    """A full disk makes the run red, and says nothing of the kernel."""
+    ready["a"] = lambda: Ready(SPECS[0], "", {"boot": Cell(True, "red", "no space")}, 0.0, 3)
+    ready["b"] = lambda: Ready(SPECS[1], "", {"boot": Cell(True, "red", "no boot")}, 0.0, 1)
+    assert [result.status for result in run(plan)] == [3, 1, 0]
+    assert sweep.last("a") is None
+    assert sweep.last("b") is not None
+
+
 @pytest.mark.parametrize(
     ("script", "status", "why"),
     [
@@ -336,7 +348,9 @@ def test_an_interrupted_sweep_leaves_nothing_running(
 
     def second() -> Ready:
         try:
-            proc.run(["sleep", "1000"], deadline=proc.Deadline(1000))
+            for _ in range(2):  # what is begun when the end has come ends too
+                with contextlib.suppress(HarnessError):
+                    proc.run(["sleep", "1000"], deadline=proc.Deadline(1000), check=True)
         finally:
             ended.set()
         raise AssertionError("not reached")

@@ -125,6 +125,11 @@ def test_unloading_before_the_thread_first_ran(loader: Writer) -> None:
         pid = loader.call("pids", name)
         assert loader.call("pin", pid, FIRST_CPU) == 0
         assert loader.call("schedule", pid, 60) == 0
+    # However slow the host is, no time is set aside for those that are not real-time.
+    assert loader.echo("-1", "/proc/sys/kernel/sched_rt_runtime_us") == 0
+    server = f"/sys/kernel/debug/sched/fair_server/cpu{FIRST_CPU}/runtime"
+    if loader.call("exists", server):  # since 6.12
+        assert loader.echo("0", server) == 0
     # The first event of all that is switched on makes the kernel wait for RCU; not ours.
     assert loader.echo("1", f"{TRACING}/events/oom/mark_victim/enable") == 0
     loader.new_log()
