@@ -30,6 +30,9 @@ UPDATE_SECONDS = 300.0  # a slow line for 11 MB; not a sleep, only the end of pa
 # How old an index may be, in seconds, where a release is looked up only to be prepared.
 RECENT = 3600.0
 
+# How long, in seconds, a locked kernel that is gone is not asked for again.
+INSTEAD = 86400.0
+
 _FIELD = re.compile(r"^(Package|Version|Depends): (.*)$", re.MULTILINE)
 
 
@@ -253,6 +256,32 @@ def gone(spec: KernelSpec, error: GoneError, cache: Cache) -> GoneError:
         tail=error.tail,
         hint=f"`invoke kernels --update --kernel {spec.name}` moves vm/kernels.lock to it",
     )
+
+
+def take_newest(spec: KernelSpec, cache: Cache) -> KernelSpec:
+    """The newest kernel in place of a locked one that is gone, from now on for a day."""
+    found = newest(spec, cache, recent=RECENT)
+    with cache.kept(f"gone-{spec.name}") as folder:
+        rows = {spec.version: [found.release, found.version, time.time()]}
+        (folder / "instead.json").write_text(json.dumps(rows))
+    return replace(spec, release=found.release, version=found.version)
+
+
+def instead_of(spec: KernelSpec, cache: Cache) -> KernelSpec | None:
+    """What ``take_newest`` has lately put in the place of a locked kernel, if anything.
+
+    So that the processes of one run do not each ask the archive for what it does not have.
+    """
+    if not spec.version:
+        return None
+    with cache.kept(f"gone-{spec.name}") as folder:
+        try:
+            rows = json.loads((folder / "instead.json").read_text())
+            release, version, since = rows[spec.version]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    recent = 0 <= time.time() - since < INSTEAD
+    return replace(spec, release=release, version=version) if recent else None
 
 
 def packages(spec: KernelSpec, names: Sequence[str]) -> list[str]:

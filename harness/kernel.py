@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import lzma
 import struct
 import zlib
@@ -19,6 +20,8 @@ from harness.config import KernelSpec
 from harness.errors import GoneError, HarnessError
 from harness.source import Built
 from harness.sysroot import Sysroot
+
+log = logging.getLogger(__name__)
 
 # What building a module takes besides the headers, which bring their own compiler:
 # kbuild's tools, libc's headers for host programs, sparse for `invoke check`.
@@ -68,30 +71,36 @@ def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
     """
     if spec.tree is not None:
         return _compiled(spec, source.from_tree(spec, cache))
-    exact = archive.resolve(spec, cache)
-    if spec.profile:
-        try:
-            return _compiled(spec, source.from_suite(exact, cache))
-        except GoneError as error:
-            raise archive.gone(exact, error, cache) from error
+    exact = archive.resolve(archive.instead_of(spec, cache) or spec, cache)
     try:
-        tree = sysroot.prepare(
-            cache,
-            label=f"kernel-{spec.name}",
-            suite=exact.suite,
-            packages=[
-                *archive.packages(exact, ("linux-image", "linux-headers")),
-                *BUILD_PACKAGES,
-            ],
-            note=f"kernel {spec.name}: downloading and unpacking image, headers and compiler "
-            f"of {exact.release} from Debian {exact.suite} (about 20 s)",
-        )
+        return _from_archive(exact, cache)
     except GoneError as error:
-        raise archive.gone(exact, error, cache) from error
-    kernel = locate(spec, tree)
+        gone = archive.gone(exact, error, cache)
+        if not spec.version:
+            raise gone from error
+    # Only the lock is older than what the archive keeps: a machine that never had this kernel
+    # must still get to a verdict. The result says which kernel it is of.
+    newer = archive.take_newest(spec, cache)
+    log.warning("%s, which is taken; %s", gone.what, gone.hint)
+    return _from_archive(newer, cache)
+
+
+def _from_archive(exact: KernelSpec, cache: Cache) -> Kernel:
+    """The kernel of exactly these packages; raises ``GoneError``."""
+    if exact.profile:
+        return _compiled(exact, source.from_suite(exact, cache))
+    tree = sysroot.prepare(
+        cache,
+        label=f"kernel-{exact.name}",
+        suite=exact.suite,
+        packages=[*archive.packages(exact, ("linux-image", "linux-headers")), *BUILD_PACKAGES],
+        note=f"kernel {exact.name}: downloading and unpacking image, headers and compiler "
+        f"of {exact.release} from Debian {exact.suite} (about 20 s)",
+    )
+    kernel = locate(exact, tree)
     unpacked = cache.get(
         "vmlinux",
-        spec.name,
+        exact.name,
         {"recipe": 1, "kernel": kernel.digest},
         lambda folder: _unpack_image(folder, kernel),
     )

@@ -110,7 +110,7 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
     for warning in module.warnings:
         log.warning("%s", warning)
     place.template()
-    ready = sweep.is_ready(spec, place, module, time.monotonic() - started)
+    ready = sweep.is_ready(place, module, time.monotonic() - started)
     log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
     junit = sweep.folder_of(spec.name) / "junit.xml"
     junit.unlink(missing_ok=True)

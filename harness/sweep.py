@@ -98,6 +98,8 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
     stage = "boot"
     try:
         place = lab.prepare(spec, matrix, cache)
+        # Which is not the locked one where that is gone.
+        spec = ready.spec = place.kernel.spec
         ready.release = place.kernel.release
         stage = "build"
         module = place.build(source)
@@ -122,10 +124,10 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
     return ready
 
 
-def is_ready(spec: KernelSpec, place: Lab, module: Module, seconds: float) -> Ready:
+def is_ready(place: Lab, module: Module, seconds: float) -> Ready:
     """A kernel that was made ready elsewhere, up to its template."""
     cells = {"boot": Cell(False, "ok"), "build": Cell(False, "ok"), "warnings": _warnings(module)}
-    return Ready(spec, place.kernel.release, cells, seconds)
+    return Ready(place.kernel.spec, place.kernel.release, cells, seconds)
 
 
 def reason(error: HarnessError) -> str:

@@ -8,7 +8,9 @@ import gzip
 import lzma
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -153,20 +155,43 @@ def test_prepare_asks_for_image_headers_and_build_tools(
     assert {*exact, "make"} <= set(packages)
 
 
-def test_a_kernel_that_vanished_from_the_archive_names_the_newer_one(
-    prepared: tuple[Cache, dict[str, object]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock that is older than what the archive keeps is told, with the way out."""
+@pytest.fixture
+def vanished(prepared: tuple[Cache, dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> Cache:
+    """An archive that has 6.12.10 and no longer 6.12.9."""
+    real = sysroot.prepare
 
-    def gone(*_: object, **__: object) -> Sysroot:
-        raise GoneError("Debian trixie has no package linux-image-x 6.12.9-1")
+    def prepare(cache: Cache, **asked: Any) -> Sysroot:
+        if any("=6.12.9-1" in package for package in asked["packages"]):
+            raise GoneError("Debian trixie has no package linux-image-x 6.12.9-1")
+        return real(cache, **asked)
 
-    newer = Release("trixie", "6.12.10-cloud-amd64", "6.12.10-1")
-    monkeypatch.setattr(sysroot, "prepare", gone)
+    newer = Release("trixie", RELEASE, "6.12.10-1")
+    monkeypatch.setattr(sysroot, "prepare", prepare)
     monkeypatch.setattr(archive, "newest", lambda *_, **__: newer)
-    with pytest.raises(GoneError, match=r"6\.12\.10-cloud-amd64 \(6\.12\.10-1\)") as caught:
-        kernel.prepare(SPEC, prepared[0])
-    assert "kernel wee" in caught.value.what
+    return prepared[0]
+
+
+def test_a_locked_kernel_that_vanished_gives_way_to_the_newest(
+    vanished: Cache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that is older than what the archive keeps is told, and nobody is stopped by it."""
+    found = kernel.prepare(SPEC, vanished)
+    assert found.spec.version == "6.12.10-1"
+    assert "6.12.9-1) is no longer in Debian trixie" in caplog.text
+    assert "(6.12.10-1), which is taken; `invoke kernels --update --kernel wee`" in caplog.text
+    # Other processes of the run do not ask for it again.
+    caplog.clear()
+    assert kernel.prepare(SPEC, vanished).spec.version == "6.12.10-1"
+    assert caplog.text == ""
+
+
+def test_a_release_that_was_asked_for_has_no_stand_in(
+    vanished: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who names a release means that one."""
+    monkeypatch.setattr(archive, "resolve", lambda *_: SPEC)
+    with pytest.raises(GoneError, match=r"the newest there is .* \(6\.12\.10-1\)"):
+        kernel.prepare(replace(SPEC, version=""), vanished)
 
 
 # -- starting a kernel without its decompressor ------------------------------------

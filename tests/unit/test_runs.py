@@ -142,7 +142,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         return cast(
             Lab,
             SimpleNamespace(
-                build=build, template=lambda: None, kernel=SimpleNamespace(release="6.12.9")
+                build=build,
+                template=lambda: None,
+                kernel=SimpleNamespace(release="6.12.9", spec=spec),
             ),
         )
 

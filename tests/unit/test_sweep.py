@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -106,7 +107,9 @@ class Stages:
     def __init__(self) -> None:
         self.fails: dict[str, BaseException] = {}
         self.warnings: tuple[str, ...] = ()
-        self.kernel = SimpleNamespace(release="6.1.0-1-amd64")
+        # The locked one is gone from the archive, and a newer was taken.
+        newer = replace(SPECS[0], version="1-2")
+        self.kernel = SimpleNamespace(release="6.1.0-1-amd64", spec=newer)
 
     def _stage(self, name: str) -> None:
         if name in self.fails:
@@ -148,6 +151,7 @@ def test_a_kernel_that_becomes_ready_has_a_green_cell_for_each_stage(stages: Sta
         "boot": "ok", "build": "ok", "load": "ok", "warnings": "1",
     }  # fmt: skip
     assert not any(cell.red for cell in made.cells.values())
+    assert made.spec.version == "1-2"
     assert (made.status, made.release) == (0, "6.1.0-1-amd64")
 
 
