@@ -54,7 +54,7 @@ TOOLS = (
 # Half of the sources are for other processors, other hardware, or to be read: leaving that
 # packed saves half of the time. Kconfig and Makefiles are kept wherever they are.
 _LEFT_PACKED = (
-    "arch/[!Kux]*/*", "arch/um/*", "Documentation/*/*", "drivers/gpu/drm/*/*.[ch]",
+    "arch/[!x]*/*.[chS]", "arch/*/dts/*", "Documentation/*/*", "drivers/gpu/drm/*/*.[ch]",
     "drivers/infiniband/*.[ch]", "drivers/media/*.[ch]", "drivers/net/ethernet/*.[ch]",
     "drivers/net/wireless/*.[ch]", "drivers/staging/*.[ch]", "sound/*.[ch]",
     "tools/perf/*", "tools/testing/*",
