@@ -279,6 +279,19 @@ def test_a_tree_is_built_with_the_least_that_boots(
     assert source.fingerprint(spec.tree) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "direct"), [("", True), ("CONFIG_KASAN=y\n", False), ("CONFIG_PVH=n\n", False)]
+)
+def test_a_kernel_with_kasan_is_not_started_through_its_pvh_entry(
+    spec: KernelSpec, kbuild: FakeKbuild, cache: Cache, tmp_path: Path, options: str, direct: bool
+) -> None:
+    """It would end without a word; the others need not unpack themselves."""
+    mine = tmp_path / "mine"
+    mine.write_text(f"{BOOT}CONFIG_PVH=y\n{options}")
+    built = source.from_tree(replace(spec, config=mine), cache)
+    assert built.boot.read_text().startswith("stripped" if direct else "made of")
+
+
 def test_a_tree_is_made_again_when_a_file_has_changed_and_only_then(
     spec: KernelSpec, kbuild: FakeKbuild, cache: Cache
 ) -> None:
