@@ -22,8 +22,8 @@ from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
 from harness.image import Keys
 from harness.proc import Deadline
 
-# From seconds on the hosts that deadlines are made for to seconds now (Machine.patience).
-Patience = Callable[[float], float]
+# Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
+Patience = Callable[[float], Deadline]
 
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
@@ -60,9 +60,9 @@ class Guest:
         self._patience = patience
 
     @classmethod
-    def connect(cls, port: int, keys: Keys, *, patience: Patience = float) -> Guest:
+    def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
         """Open the SSH connection on 127.0.0.1; raises ``GuestLost``."""
-        deadline = Deadline(patience(CONNECT_SECONDS))
+        deadline = patience(CONNECT_SECONDS)
         try:
             stream = socket.create_connection(("127.0.0.1", port), timeout=deadline.left)
         except OSError as error:
@@ -70,9 +70,9 @@ class Guest:
         return cls.over(stream, keys, patience=patience)
 
     @classmethod
-    def over(cls, stream: socket.socket, keys: Keys, *, patience: Patience = float) -> Guest:
+    def over(cls, stream: socket.socket, keys: Keys, *, patience: Patience = Deadline) -> Guest:
         """The SSH client's part on a stream to the guest's server; raises ``GuestLost``."""
-        deadline = Deadline(patience(CONNECT_SECONDS))
+        deadline = patience(CONNECT_SECONDS)
         transport = None
         try:
             transport = paramiko.Transport(stream, disabled_algorithms={})
@@ -234,14 +234,14 @@ class Running:
     def read_line(self, timeout: float = COMMAND_SECONDS) -> str:
         """Its next line of standard output, without the newline; ``CommandTimeout``."""
         __tracebackhide__ = True
-        deadline = Deadline(self._patience(timeout))
+        deadline = self._patience(timeout)
         while b"\n" not in self._output:
             if self._ended():
                 raise GuestError(
                     f"in the guest, `{self.command}` ended where a line was expected",
                     tail=self._errors.decode(errors="replace"),
                 )
-            self._pump(deadline, timeout)
+            self._pump(deadline)
         line, _, rest = bytes(self._output).partition(b"\n")
         self._output[:] = rest
         return line.decode(errors="replace")
@@ -256,9 +256,9 @@ class Running:
     def finish(self, timeout: float) -> tuple[int, str, str]:
         """Read both streams to their end: exit status, output, errors."""
         __tracebackhide__ = True
-        deadline = Deadline(self._patience(timeout))
+        deadline = self._patience(timeout)
         while not self._ended():
-            self._pump(deadline, timeout)
+            self._pump(deadline)
         status = self._channel.recv_exit_status()
         if status == -1 and not self._channel.eof_received:
             raise GuestLost(
@@ -287,12 +287,11 @@ class Running:
             return False
         return channel.closed or bool(channel.eof_received and channel.exit_status_ready())
 
-    def _pump(self, deadline: Deadline, timeout: float) -> None:
+    def _pump(self, deadline: Deadline) -> None:
         """Take what has come on either stream, waiting for it if there is nothing."""
         __tracebackhide__ = True
         channel = self._channel
-        # The host may have become busy meanwhile.
-        if deadline.expired and not deadline.extend(self._patience(timeout)):
+        if deadline.expired:
             self._timeout(deadline)
         if channel.recv_ready():
             self._output += channel.recv(1 << 16)

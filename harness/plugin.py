@@ -327,7 +327,7 @@ def expecting(
 
 def patience(machine: Machine) -> Deadline:
     """How long a healthy guest may take to answer."""
-    return Deadline(machine.patience(pool.MARK_SECONDS))
+    return machine.patience(pool.MARK_SECONDS)
 
 
 def load(guest: Guest, module: Module) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from harness import template as templates
 from harness.cache import Cache
-from harness.proc import Deadline
 from harness.template import Clone, Template
 
 MARK_SECONDS = 20.0
@@ -43,7 +42,7 @@ def fresh(template: Template, cache: Cache) -> Fresh:
         taint, since = template.facts["taint"], 0
         if not template.frozen:
             # What was found out once is as true of a clone, but not of another boot.
-            taint = machine.mark(Deadline(machine.patience(MARK_SECONDS)))
+            taint = machine.mark(machine.patience(MARK_SECONDS))
             since = len(machine.console_text())
         clone.guest  # noqa: B018  # connects
         return Fresh(clone, taint, template.facts, ends.pop_all(), since)

@@ -48,12 +48,6 @@ class Deadline:
     def expired(self) -> bool:
         return self.left == 0.0
 
-    def extend(self, seconds: float) -> bool:
-        """Allow ``seconds`` in all, if that is more than before; whether there is time left."""
-        self._end += max(0.0, seconds - self.seconds)
-        self.seconds = max(seconds, self.seconds)
-        return not self.expired
-
 
 @dataclass(frozen=True)
 class Completed:

@@ -36,7 +36,6 @@ from harness.proc import Deadline
 
 QEMU = "qemu-system-x86_64"
 MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
-MAX_STRETCH = 10.0  # how often a deadline is extended at most for a host that is busy
 CONSOLE_TAIL = 25  # lines of console in an error
 CONSOLE_KEPT = 8 << 20  # bytes of a console's beginning that are kept, and as many of its end
 CONSOLE_MAX = 64 << 20  # bytes; what a guest prints beyond that is lost
@@ -202,9 +201,13 @@ class _Loop:
         """The result of ``work``; raises ``MachineError`` when the time is up."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(deadline.left)
-        except TimeoutError:
-            raise MachineError(f"{what} took longer than {deadline.seconds:.1f} s") from None
+            while True:
+                try:
+                    return future.result(deadline.left)
+                except TimeoutError:
+                    if deadline.expired:  # it may have been put off meanwhile: Patience
+                        break
+            raise MachineError(f"{what} took longer than {deadline.seconds:.1f} s")
         finally:
             future.cancel()
 
@@ -215,6 +218,23 @@ def _loop() -> _Loop:
 
 
 # -- a machine ---------------------------------------------------------------------
+
+
+class Patience(Deadline):
+    """A deadline on the time of a guest: what the host kept it waiting for does not count.
+
+    So a busy host makes nobody wait in vain, and a guest that sleeps is given up in time.
+    """
+
+    def __init__(self, seconds: float, kept_waiting: Callable[[], float]) -> None:
+        super().__init__(seconds)
+        self._kept_waiting = kept_waiting
+        self._before = kept_waiting()
+
+    @property
+    def left(self) -> float:
+        put_off = max(0.0, self._kept_waiting() - self._before)
+        return max(0.0, self._end + put_off - time.monotonic())
 
 
 class Console:
@@ -271,6 +291,7 @@ class Machine:
         """Nothing is started yet; ``folder`` is where the console goes."""
         self.spec = spec
         self.pace = 1.0
+        self._cpus: list[int] = []
         self.console = folder / "console.log"
         self._log = Console(self.console)
         self.events: list[Message] = []
@@ -541,18 +562,21 @@ class Machine:
         threading.Event().wait(seconds)  # what passes in this time is what is measured
         return any(now - then > seconds / 2 for now, then in zip(wanted(), before, strict=True))
 
-    def patience(self, seconds: float) -> float:
-        """How long to wait for what takes ``seconds`` at most where this was measured.
+    def patience(self, seconds: float) -> Patience:
+        """A deadline for what takes at most ``seconds`` where that was measured."""
+        return Patience(seconds * self.pace, self._kept_waiting)
 
-        Longer by ``pace``, where this host was seen to be slower, and by what its virtual
-        CPUs have been kept waiting for a processor of the host.
-        """
+    def _kept_waiting(self) -> float:
+        """Seconds for which a virtual CPU was ready to run and had no processor of the host."""
         with contextlib.suppress(MachineError, OSError):
-            usage = [self._schedstat(thread) for thread in self._cpu_threads(Deadline(5))]
-            ran, waited = (sum(column) for column in zip(*usage, strict=True))
-            if ran > 0:
-                seconds *= min(1 + waited / ran, MAX_STRETCH)
-        return seconds * self.pace
+            if not self._cpus:
+                self._cpus = self._cpu_threads(Deadline(5))
+            return max(self._schedstat(thread)[1] for thread in self._cpus) / 1e9
+        return 0.0  # QEMU is gone, which whoever waits will notice
+
+    def cpu_seconds(self, deadline: Deadline) -> float:
+        """How much of the host's processors the virtual CPUs have used."""
+        return sum(self._schedstat(thread)[0] for thread in self._cpu_threads(deadline)) / 1e9
 
     def _cpu_threads(self, deadline: Deadline) -> list[int]:
         return [cpu["thread-id"] for cpu in self.execute("query-cpus-fast", deadline)]

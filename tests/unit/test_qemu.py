@@ -160,6 +160,21 @@ def test_the_tests_kernel_options_come_last() -> None:
     assert "console=ttyS0" in append.split()
 
 
+# -- deadlines ---------------------------------------------------------------------
+
+
+def test_what_the_host_kept_a_guest_waiting_for_does_not_count() -> None:
+    """A deadline is put off by that, and by nothing that was before it."""
+    waited = 500.0
+    patience = qemu.Patience(0.0, lambda: waited)
+    assert patience.expired
+    waited += 1000.0
+    assert not patience.expired
+    assert 900.0 < patience.left <= 1000.0
+    waited = 0.0  # QEMU is gone, and nobody knows any more
+    assert patience.expired
+
+
 # -- the offered session -----------------------------------------------------------
 
 # An SSH server's first words: its name, and a packet of five bytes.
