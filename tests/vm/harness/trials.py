@@ -44,7 +44,7 @@ def test_fixture_afterwards(splat_afterwards: None) -> None:
     pass
 
 
-@pytest.mark.timeout(3)
+@pytest.mark.timeout(3, func_only=True)
 def test_endless(loaded: Guest) -> None:
     while True:
         pass
