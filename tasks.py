@@ -18,6 +18,7 @@ from harness import bench as benchmark
 from harness import bisect as bisection
 from harness import checks, config, listing, runs
 from harness import doctor as host
+from harness import pipeline as conveyor
 from harness import shell as interactive
 from harness.cache import Cache
 from harness.errors import HarnessError, InputError
@@ -81,6 +82,7 @@ def build(
         profile="NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
         config="FILE: a kernel tree's own .config, used as it is",
         keep="leave the machine of the first red test running",
+        minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
 )  # fmt: skip
 @_explained
@@ -94,16 +96,23 @@ def test_vm(
     profile: str = "",
     config: str | None = None,
     keep: bool = False,
+    minutes: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     return runs.test_vm(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
         profile=profile, own_config=Path(config) if config else None, keep=keep,
+        minutes=_number("--minutes", minutes),
     )  # fmt: skip
 
 
-@task(help=_help("kernel", "module", "filter", "jobs", "verbose"))
+@task(
+    help=_help(
+        "kernel", "module", "filter", "jobs", "verbose",
+        unit="only the tests without a machine",
+    )
+)  # fmt: skip
 @_explained
 def test(
     _: Context,
@@ -111,10 +120,13 @@ def test(
     module: str | None = None,
     filter: str | None = None,  # noqa: A002
     jobs: str | None = None,
+    unit: bool = False,
     verbose: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
-    return runs.test(kernel, _folder(module), filter, _number("--jobs", jobs), verbose)
+    return runs.test(
+        kernel, _folder(module), filter, _number("--jobs", jobs), verbose, only_unit=unit
+    )
 
 
 @task(
@@ -230,6 +242,42 @@ def bench(
         benchmark.klog(Path(klog), json=json)
     else:
         benchmark.run(kernel, json=json, rounds=rounds, scratch=scratch)
+
+
+@task(
+    help=_help(
+        "verbose",
+        step="plan: say what is tested; summary: of all results, in Markdown; settle: lock the "
+        "moved kernels that are green; publish: push that, and open issues for the red ones",
+        listing="FILE: what `invoke kernels --json` printed (default: ask now)",
+        on="of plan: push (all kernels), or nightly (those that moved)",
+        form="of plan: text, names, github or gitlab",
+        stage="of plan: only first, or only rest",
+        tool="of publish: gh or glab",
+    )
+)  # fmt: skip
+@_explained
+def pipeline(
+    _: Context,
+    step: str,
+    listing: str | None = None,
+    on: str = "push",
+    form: str = "text",
+    stage: str | None = None,
+    tool: str = "gh",
+    verbose: bool = False,
+) -> int:
+    """The steps of a CI, on a push and at night: plan, summary, settle, publish."""
+    source = Path(listing) if listing else None
+    if step == "plan":
+        return conveyor.show_plan(source, on, form, stage)
+    if step == "summary":
+        return conveyor.show_summary()
+    if step == "settle":
+        return conveyor.settle_night(source)
+    if step == "publish":
+        return conveyor.publish(tool)
+    raise InputError(f"there is no step {step!r}", hint="plan, summary, settle or publish")
 
 
 @task(help=_help("verbose"))

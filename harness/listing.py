@@ -70,7 +70,7 @@ def run(names: str | None, *, update: bool, prune: bool, as_json: bool) -> int:
     cache = Cache()
     if not update and not prune:
         rows = look(specs, cache)
-        print(as_text(rows) if not as_json else as_json_text(rows))
+        print(as_text(rows) if not as_json else as_json_text(rows, matrix.default))
         return 0
     status = 0
     if update:
@@ -252,16 +252,17 @@ def _named(release: str, version: str) -> str:
     return f"{release} ({version})"
 
 
-def as_json_text(rows: Sequence[Row]) -> str:
+def as_json_text(rows: Sequence[Row], default: str) -> str:
     """The listing for programs: `moved` says which kernels are to be tested anew."""
-    return json.dumps([_plain(row) for row in rows], indent=2)
+    return json.dumps([_plain(row, default) for row in rows], indent=2)
 
 
-def _plain(row: Row) -> Mapping[str, object]:
+def _plain(row: Row, default: str) -> Mapping[str, object]:
     spec, last = row.spec, row.last
     locked = {"release": spec.release, "version": spec.version} if spec.version else None
     return {
         "name": spec.name,
+        "default": spec.name == default,
         "about": spec.about,
         "suite": spec.suite,
         "flavour": spec.flavour,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from xml.etree import ElementTree
@@ -53,6 +54,7 @@ class Result:
     tests_s: float
     cells: Mapping[str, Cell]
     tests: tuple[Case, ...] = field(default=())
+    left_out: bool = False  # no time was left for it: nothing is known, neither green nor red
 
     @property
     def green(self) -> bool:
@@ -61,10 +63,7 @@ class Result:
 
 def tests_in(junit: str) -> list[Case]:
     """The tests in a JUnit file as pytest writes it; raises ``ValueError`` for another text."""
-    try:
-        root = ElementTree.fromstring(junit)  # noqa: S314  # our own pytest's, not a stranger's
-    except ElementTree.ParseError as error:
-        raise ValueError(f"not a JUnit file: {error}") from error
+    root = _root(junit)
     found: dict[tuple[str, str], Case] = {}
     for case in root.iter("testcase"):
         module, name = case.get("classname", ""), case.get("name", "")
@@ -83,6 +82,24 @@ def tests_in(junit: str) -> list[Case]:
         if before is None or before.outcome == "passed":
             found[module, name] = test
     return list(found.values())
+
+
+def _root(junit: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(junit)  # noqa: S314  # our own pytest's, not a stranger's
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not a JUnit file: {error}") from error
+
+
+def failures(junit: str) -> dict[str, str]:
+    """What each red test of a JUnit file says in full, by the names that ``tests_in`` gives."""
+    found: dict[str, str] = {}
+    for case in _root(junit).iter("testcase"):
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '')}"
+        for child in case:
+            if child.tag in ("failure", "error"):
+                found.setdefault(name, child.text or child.get("message") or "")
+    return found
 
 
 def first_line(text: str) -> str:
@@ -111,6 +128,45 @@ def suite_cells(tests: Iterable[Case], suites: Sequence[str]) -> dict[str, Cell]
 
 def table(results: Sequence[Result]) -> str:
     """A row for each kernel, and below it one line for each red cell."""
+    rows, why = _rows_and_reasons(results)
+    return "\n".join([columns_of(rows), *(["", *why] if why else [])])
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The same table as GitHub and GitLab show it, the reasons as a list."""
+    rows, why = _rows_and_reasons(results)
+    head, *body = [f"| {' | '.join(escaped(text) for text in row)} |" for row in rows]
+    lines = [head, "|---" * len(rows[0]) + "|", *body]
+    return "\n".join([*lines, *(["", *(f"- {escaped(line)}" for line in why)] if why else [])])
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown shows it unchanged: an oops has <TASK>, a test has [1-2] and __."""
+    return re.sub(r"([\\`*_|<>\[\]~])", r"\\\1", text)
+
+
+def tally(results: Iterable[Result]) -> str:
+    """How many tests, the way that test runners end.
+
+    A red kernel counts as failed if no test of it is, one that was left out as skipped.
+    """
+    passed = failed = skipped = 0
+    for result in results:
+        outcomes = [test.outcome for test in result.tests]
+        red = sum(outcome in ("failed", "error") for outcome in outcomes)
+        passed += outcomes.count("passed")
+        failed += red or (0 if result.green else 1)
+        skipped += outcomes.count("skipped") + result.left_out
+    return f"{passed} passed, {failed} failed, {skipped} skipped"
+
+
+def left_out(kernel: str, release: str, version: str, why: str) -> Result:
+    """The row of a kernel that was not tested, and is neither green nor red for it."""
+    cells = {BEFORE[0]: Cell(False, "not run", why)}
+    return Result(kernel, release, version, 0, 0.0, 0.0, 0.0, cells, left_out=True)
+
+
+def _rows_and_reasons(results: Sequence[Result]) -> tuple[list[list[str]], list[str]]:
     asked = [name for name in SUITES if any(name in result.cells for result in results)]
     columns = [*BEFORE, *asked, *AFTER]
     rows = [["kernel", "release", *columns]]
@@ -121,12 +177,12 @@ def table(results: Sequence[Result]) -> str:
         reasons = [
             f"{result.kernel}: {name}: {cell.why}"
             for name, cell in zip(columns, cells, strict=True)
-            if cell and cell.red
+            if cell and cell.why
         ]
         if not reasons and not result.green:
             reasons = [f"{result.kernel}: pytest ended with status {result.status}"]
         why += reasons
-    return "\n".join([columns_of(rows), *(["", *why] if why else [])])
+    return rows, why
 
 
 def columns_of(rows: Sequence[Sequence[str]]) -> str:

@@ -17,8 +17,9 @@ from harness import build as builds
 from harness import config, lab, proc, qemu, report, sweep
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
-from harness.errors import InputError
-from harness.sweep import Plan, Sweep
+from harness.errors import HarnessError, InputError
+from harness.report import Cell
+from harness.sweep import Plan, Ready, Sweep
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,13 @@ def test_vm(
     profile: str = "",
     own_config: Path | None = None,
     keep: bool = False,
+    minutes: int | None = None,
 ) -> int:
     """Test the module on each kernel; 0 only if all is green.
 
     Without a ``suite``, one kernel is held against the contract, several also against what
-    is to hold for module/ itself. With several there is a table at the end.
+    is to hold for module/ itself. With several there is a table at the end. After
+    ``minutes`` no other kernel is begun; those left out are named, and are not red.
     """
     builds.check_source(source)
     wanted = folders(suite or "contract", source)
@@ -94,25 +97,39 @@ def test_vm(
         wanted = folders("contract,module", source)
     suites = {name: folder for name, folder in SUITES.items() if folder in wanted}
     plan = Plan(source, suites, expression, verbose, keep)
-    if len(specs) == 1:
+    if len(specs) == 1 and minutes is None:
         return _test_one(specs[0], matrix, plan, jobs)
-    results = Sweep(plan, matrix, jobs or default_jobs()).run(specs)
+    results = Sweep(plan, matrix, jobs or default_jobs(), minutes).run(specs)
     print(f"\n{report.table(results)}", flush=True)
     log.info("results of each: results/KERNEL/, with pytest.log, junit.xml and report.json")
+    print(report.tally(results), flush=True)
+    if all(result.left_out for result in results):
+        log.error("nothing was tested: no time was left for any kernel")
+        return 1
     return max(result.status for result in results)
 
 
 def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
     """Test one kernel before a person's eyes; what goes wrong is raised."""
     started = time.monotonic()
-    place = lab.prepare(spec, matrix, Cache())
-    module = place.build(plan.source)
-    for warning in module.warnings:
-        log.warning("%s", warning)
-    place.template()
+    stage = "boot"
+    try:
+        place = lab.prepare(spec, matrix, Cache())
+        stage = "build"
+        module = place.build(plan.source)
+        for warning in module.warnings:
+            log.warning("%s", warning)
+        stage = "boot"
+        place.template()
+    except HarnessError as error:  # it is told, and kept: the last result is not an older one
+        cells = {stage: Cell(True, "red", sweep.reason(error))}
+        seconds = time.monotonic() - started
+        unfit = Ready(spec, spec.release, cells, seconds, error.exit_status)
+        sweep.keep(sweep.not_tested(unfit), plan)
+        raise
     ready = sweep.is_ready(place, module, time.monotonic() - started)
     log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
-    junit = sweep.folder_of(spec.name) / "junit.xml"
+    junit = sweep.junit_of(spec.name, whole=plan.whole)
     junit.unlink(missing_ok=True)
     options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs())
     started = time.monotonic()
@@ -123,11 +140,19 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
 
 
 def test(
-    kernels: str | None, source: Path, expression: str | None, jobs: int | None, verbose: bool
+    kernels: str | None,
+    source: Path,
+    expression: str | None,
+    jobs: int | None,
+    verbose: bool,
+    *,
+    only_unit: bool = False,
 ) -> int:
     """The unit tests, then all machine tests; these run even if the first are red."""
     chosen = ["-k", expression] if expression else []
-    unit = pytest([UNIT, *chosen], verbose, empty_is_red=not expression)
+    unit = pytest([UNIT, *chosen], verbose, empty_is_red=only_unit or not expression)
+    if only_unit:
+        return unit
     return max(unit, test_vm(kernels, source, expression, jobs, verbose, suite="all"))
 
 

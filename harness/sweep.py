@@ -38,6 +38,7 @@ from harness.errors import (
 )
 from harness.lab import Lab
 from harness.plugin import KernelProblem
+from harness.proc import Deadline
 from harness.report import Cell, Result
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Ready:
     cells: dict[str, Cell] = field(default_factory=dict)
     seconds: float = 0.0
     status: int = 0
+    left_out: bool = False
 
 
 def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
@@ -186,6 +188,11 @@ def folder_of(name: str) -> Path:
     return folder
 
 
+def junit_of(name: str, *, whole: bool = True) -> Path:
+    """Where pytest writes what it found; a part does not replace the whole."""
+    return folder_of(name) / ("junit.xml" if whole else "partial.xml")
+
+
 def keep(result: Result, plan: Plan) -> None:
     """Write a kernel's result; it becomes its last one if no test was left out.
 
@@ -198,10 +205,11 @@ def keep(result: Result, plan: Plan) -> None:
     fresh.replace(path)
 
 
-def last(name: str) -> Result | None:
-    """A kernel's last whole result, if there is one."""
+def last(name: str, *, whole: bool = True) -> Result | None:
+    """A kernel's last whole result, or that of a part of the tests, if there is one."""
     try:
-        return report.from_json((RESULTS / name / "report.json").read_text())
+        path = RESULTS / name / ("report.json" if whole else "partial.json")
+        return report.from_json(path.read_text())
     except (OSError, ValueError):
         return None
 
@@ -217,10 +225,13 @@ def share(jobs: int, left: int) -> int:
 class Sweep:
     """Several kernels; ``run`` gives their results in the order in which they were asked for."""
 
-    def __init__(self, plan: Plan, matrix: Matrix, jobs: int) -> None:
+    def __init__(self, plan: Plan, matrix: Matrix, jobs: int, minutes: float | None = None) -> None:
+        """With ``minutes``, a kernel whose tests have not begun by then is left out."""
         self._plan = plan
         self._matrix = matrix
         self._jobs = jobs
+        self._minutes = minutes
+        self._deadline: Deadline | None = None
         self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -229,6 +240,8 @@ class Sweep:
 
     def run(self, specs: Sequence[KernelSpec]) -> list[Result]:
         self._left = len(specs)
+        if self._minutes is not None:
+            self._deadline = Deadline(self._minutes * 60)
         results: dict[str, Result] = {}
         preparer = threading.Thread(target=self._prepare_all, args=(specs,), name="harness-prepare")
         testers = ThreadPoolExecutor(max_workers=self._jobs, thread_name_prefix="harness-tester")
@@ -260,6 +273,9 @@ class Sweep:
                 if self._stopped.is_set():
                     return
                 try:
+                    if self._no_time:
+                        self._ready.put(Ready(spec, spec.release, left_out=True))
+                        continue
                     ready = make_ready(spec, self._matrix, cache, self._plan.source)
                 except Exception as error:  # a fault of ours: this kernel's row, not the end
                     log.debug("preparing %s", spec.name, exc_info=True)
@@ -270,8 +286,19 @@ class Sweep:
         finally:
             cache.close()
 
+    @property
+    def _no_time(self) -> bool:
+        return self._deadline is not None and self._deadline.expired
+
     def _finish(self, ready: Ready) -> Result:
         """Test a kernel that is ready; write and say what came of it."""
+        red = any(cell.red for cell in ready.cells.values())
+        if ready.left_out or (self._no_time and not red and not ready.status):
+            with self._lock:
+                self._left -= 1
+            log.info("kernel %s: not run (no time left)", ready.spec.name)
+            return report.left_out(ready.spec.name, ready.release, ready.spec.version,
+                                   f"no time left after {self._minutes:g} minutes")  # fmt: skip
         with self._lock:
             jobs = share(self._jobs, self._left)
         try:
@@ -283,15 +310,15 @@ class Sweep:
             result = not_tested(ready)
         with self._lock:
             self._left -= 1
-        red = next((cell.why for cell in result.cells.values() if cell.red), "")
+        why = next((cell.why for cell in result.cells.values() if cell.red), "")
         log.info("kernel %s: %s after %.1f + %.1f s%s", result.kernel,
                  "green" if result.green else "red", result.ready_s, result.tests_s,
-                 f": {red}" if red else "")  # fmt: skip
+                 f": {why}" if why else "")  # fmt: skip
         return result
 
     def _test(self, ready: Ready, jobs: int) -> Result:
         folder = folder_of(ready.spec.name)
-        junit = folder / "junit.xml"
+        junit = junit_of(ready.spec.name, whole=self._plan.whole)
         junit.unlink(missing_ok=True)
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip

@@ -19,7 +19,7 @@ ORDER = (
     "qemu", "guest", "template", "scene", "lab", "pool", "klog", "verdict", "symbols", "report",
     "plugin", "sweep",
     # What tasks.py calls.
-    "runs", "bisect", "listing", "shell", "doctor", "checks", "klogbench", "bench",
+    "runs", "bisect", "listing", "pipeline", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip
 
 # Standard modules that compute and do nothing else.

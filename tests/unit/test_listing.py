@@ -155,6 +155,7 @@ def test_the_listing_for_programs_says_which_moved(
     assert rows[0]["locked"] == {"release": TWELVE.release, "version": TWELVE.version}
     assert rows[0]["newest"]["version"] == NEWER.version
     assert rows[2]["profile"] == "debug"
+    assert [row["default"] for row in rows] == [True, False, False]
 
 
 def test_only_kernels_of_the_matrix_are_listed(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness import report
@@ -129,3 +131,43 @@ def test_what_is_no_result_is_refused(text: str) -> None:
     """An older form, or half a file, is as good as none."""
     with pytest.raises(ValueError, match=r"not a result|Expecting value"):
         report.from_json(text)
+
+
+def test_what_a_red_test_said_is_there_in_full() -> None:
+    """By the names of ``tests_in``; of a failure and a failed teardown the first."""
+    said = report.failures(JUNIT)
+    red = [test for test in report.tests_in(JUNIT) if test.outcome in ("failed", "error")]
+    assert list(said) == [test.name for test in red]
+    assert said["test_contract::test_ps"].startswith("guest = <Guest>")
+    assert said["test_log::test_d"] == "E   first"
+    with pytest.raises(ValueError, match="not a JUnit file"):
+        report.failures("<testsuites>")
+
+
+def test_markdown_has_the_same_rows_and_shows_a_log_as_it_is() -> None:
+    """Nothing that a kernel or a test says becomes a tag, a column or a link."""
+    why = "test_a[1-2]: WARNING <TASK> a|b"
+    page = report.markdown([result("trixie", 1, contract=Cell(True, "1 of 2 red", why))])
+    head, line, row, *reasons = page.splitlines()
+    assert head == "| kernel | release | boot | build | load | contract | warnings |"
+    assert line == "|---|---|---|---|---|---|---|"
+    assert row == "| trixie | 6.1-trixie | - | - | - | 1 of 2 red | - |"
+    assert reasons == [
+        "", r"- trixie: contract: test\_a\[1-2\]: WARNING \<TASK\> a\|b",
+    ]  # fmt: skip
+
+
+def test_a_kernel_that_was_left_out_is_named_and_not_red() -> None:
+    """With the reason, as red ones are."""
+    row = report.left_out("sid", "7.2", "7.2-1", "no time left")
+    assert row.green
+    assert "sid: boot: no time left" in report.table([row])
+    assert report.from_json(report.to_json(row)) == row
+
+
+def test_a_tally_counts_a_red_kernel_without_a_red_test_as_failed() -> None:
+    """No line that a test runner's reader takes for green, unless all is."""
+    tests = tuple(report.tests_in(JUNIT))
+    assert report.tally([replace(result("a", 1), tests=tests)]) == "1 passed, 4 failed, 1 skipped"
+    assert report.tally([result("a", 3), result("b")]) == "0 passed, 1 failed, 0 skipped"
+    assert report.tally([report.left_out("c", "", "", "")]) == "0 passed, 0 failed, 1 skipped"

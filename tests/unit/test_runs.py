@@ -19,7 +19,7 @@ import tasks
 from harness import config, lab, plugin, proc, qemu, report, runs, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
-from harness.errors import InputError
+from harness.errors import HostError, InputError
 from harness.lab import Lab
 
 
@@ -195,6 +195,56 @@ def test_a_run_with_a_filter_is_not_the_kernels_last_result(calls: Calls) -> Non
     assert (sweep.RESULTS / "one" / "partial.json").exists()
 
 
+@pytest.mark.parametrize("stage", ["boot", "build"])
+def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """So that neither `invoke kernels` nor a pipeline takes an older result for its last."""
+    runs.test_vm("one", config.MODULE, None, None, verbose=False)
+    error = HostError("no space left")
+
+    def fail(*_: object) -> Lab:
+        raise error
+
+    broken = cast(Lab, SimpleNamespace(build=fail))
+    monkeypatch.setattr(lab, "prepare", fail if stage == "boot" else lambda *_: broken)
+    with pytest.raises(HostError, match="no space left"):
+        runs.test_vm("one", config.MODULE, None, None, verbose=False)
+    kept = sweep.last("one")
+    assert kept is not None
+    assert (kept.status, kept.cells) == (3, {stage: report.Cell(True, "red", "no space left")})
+
+
+def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
+    """Each has a JUnit file of its own beside its result."""
+    for expression in (None, "some"):
+        runs.test_vm("one", config.MODULE, expression, None, verbose=False)
+    folder = sweep.RESULTS / "one"
+    assert {path.name for path in folder.iterdir()} == {
+        "junit.xml", "report.json", "partial.xml", "partial.json",
+    }  # fmt: skip
+    assert sweep.last("one", whole=False) is not None
+
+
+def test_minutes_make_a_sweep_of_one_kernel_too(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its last line is a test runner's; a run that had time for nothing is not green."""
+    rows = [report.Result("one", "r", "v", 0, 0.0, 0.0, 0.0, {})]
+    given: list[object] = []
+
+    def fake(*arguments: object) -> object:
+        given.extend(arguments)
+        return SimpleNamespace(run=lambda _: rows)
+
+    monkeypatch.setattr(runs, "Sweep", fake)
+    assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 0
+    assert given[-1] == 7
+    assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 0 failed, 0 skipped"
+    rows[0] = report.left_out("one", "r", "v", "no time left")
+    assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 1
+
+
 def test_a_pytest_that_left_no_result_is_red(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing evidence is failure, whatever the exit status."""
     monkeypatch.setattr(runs, "pytest", lambda *_, **__: 0)
@@ -208,7 +258,7 @@ def test_several_kernels_are_a_sweep_with_a_table(
     asked: list[tuple[list[str], sweep.Plan, int]] = []
 
     class Fake:
-        def __init__(self, plan: sweep.Plan, _: Matrix, jobs: int) -> None:
+        def __init__(self, plan: sweep.Plan, _: Matrix, jobs: int, *__: object) -> None:
             self.plan, self.jobs = plan, jobs
 
         def run(self, specs: Sequence[KernelSpec]) -> list[report.Result]:
@@ -267,6 +317,13 @@ def test_all_tests_run_even_if_the_first_are_red(
     calls.statuses = list(statuses)
     assert runs.test("one", config.MODULE, None, None, verbose=False) == worst
     assert [call[0] for call in calls.pytest] == ["tests/unit", "tests/vm/contract"]
+
+
+def test_the_unit_tests_run_alone_where_they_are_asked_for(calls: Calls) -> None:
+    """No machine is started; a filter that matches none of them is told."""
+    calls.statuses = [1]
+    assert runs.test("one", config.MODULE, None, None, verbose=False, only_unit=True) == 1
+    assert calls.pytest == [["tests/unit"]]
 
 
 def test_a_wrong_folder_is_refused_before_anything_is_downloaded(

@@ -337,6 +337,68 @@ def test_the_last_kernel_gets_the_jobs_that_nobody_needs(
     assert " -n 3" in second
 
 
+def test_a_kernel_for_which_no_time_is_left_is_named_and_not_begun(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Neither made ready nor tested; what was found before is kept, its last result too."""
+    sweep.keep(Result("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}), plan)
+    made = Sweep(plan, MATRIX, 1, minutes=60)
+
+    def last_in_time() -> Ready:
+        made._deadline = proc.Deadline(0)
+        return Ready(SPECS[1], "", {"boot": Cell(True, "red", "no network card")}, status=1)
+
+    def first() -> Ready:
+        return Ready(SPECS[0], "")
+
+    def never() -> Ready:
+        raise AssertionError("begun although no time was left")
+
+    python(f"touch $HERE/tested; echo '{JUNIT}' >$junit")
+
+    def second() -> Ready:
+        deadline = proc.Deadline(PATIENCE)
+        while not (tmp_path / "tested").exists():
+            assert not deadline.expired
+        return last_in_time()
+
+    ready |= {"a": first, "b": second, "c": never}
+    found = made.run(SPECS)
+    assert [(result.status, result.left_out) for result in found] == [
+        (0, False), (1, False), (0, True),
+    ]  # fmt: skip
+    assert found[1].cells["boot"].why == "no network card"
+    assert found[2].cells["boot"] == Cell(False, "not run", "no time left after 60 minutes")
+    last = sweep.last("c")
+    assert last is not None
+    assert last.status == 1
+
+
+@pytest.mark.parametrize("problem", [False, True])
+def test_a_kernel_that_became_ready_too_late_is_not_tested(
+    plan: Plan,
+    ready: dict[str, Callable[[], Ready]],
+    python: Callable[[str], None],
+    tmp_path: Path,
+    problem: bool,
+) -> None:
+    """Else many would be made ready in time, and their tests would know no end.
+
+    What is known to be red is not hidden by that.
+    """
+    made = Sweep(plan, MATRIX, 1, minutes=60)
+
+    def late() -> Ready:
+        made._deadline = proc.Deadline(0)
+        return Ready(SPECS[0], "", {"load": Cell(True, "red", "WARNING")} if problem else {})
+
+    ready["a"] = late
+    found = made.run(SPECS)
+    assert [result.left_out for result in found] == [not problem, True, True]
+    assert found[0].status == int(problem)
+    assert (tmp_path / "calls").exists() == problem
+
+
 def test_an_interrupted_sweep_leaves_nothing_running(
     plan: Plan,
     ready: dict[str, Callable[[], Ready]],
