@@ -23,7 +23,7 @@ from pathlib import Path
 from harness import config, listing, proc, report, sweep
 from harness.cache import Cache
 from harness.config import Locked
-from harness.errors import InputError
+from harness.errors import HostError, InputError
 from harness.proc import Deadline
 from harness.report import Result
 
@@ -217,7 +217,11 @@ def outcome(each: Entry, results: Iterable[Result]) -> Outcome:
     """
     assert each.newest is not None
     release, version = each.newest.release, each.newest.version
-    of_it = [result for result in results if result.version == version and not result.left_out]
+    of_it = [
+        result for result in results
+        if result.version == version and not result.left_out
+        and result.status != HostError.exit_status  # says nothing of the kernel
+    ]  # fmt: skip
     red = [result for result in of_it if not result.green]
     if red:
         return Outcome(each, red[0], "red")

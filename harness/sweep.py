@@ -293,7 +293,7 @@ class Sweep:
     def _finish(self, ready: Ready) -> Result:
         """Test a kernel that is ready; write and say what came of it."""
         red = any(cell.red for cell in ready.cells.values())
-        if ready.left_out or (self._no_time and not red and not ready.status):
+        if ready.left_out or (self._no_time and not red):
             with self._lock:
                 self._left -= 1
             log.info("kernel %s: not run (no time left)", ready.spec.name)

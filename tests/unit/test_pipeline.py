@@ -215,6 +215,7 @@ def test_a_red_kernel_stays_locked_where_it_was_and_the_green_ones_move() -> Non
         ("a suite is missing", result("stable", "1-2", cells={"contract": Cell(False, "1 ok")})),
         ("no test", result("stable", "1-2", tests=())),
         ("left out", result("stable", "1-2", left_out=True)),
+        ("the host's fault", result("stable", "1-2", 3)),
     ],
 )
 def test_a_kernel_without_evidence_is_not_locked(why: str, found: Result | None) -> None:

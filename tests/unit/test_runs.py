@@ -19,7 +19,7 @@ import tasks
 from harness import config, lab, plugin, proc, qemu, report, runs, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
-from harness.errors import HostError, InputError
+from harness.errors import HarnessError, InputError
 from harness.lab import Lab
 
 
@@ -201,18 +201,19 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
 ) -> None:
     """So that neither `invoke kernels` nor a pipeline takes an older result for its last."""
     runs.test_vm("one", config.MODULE, None, None, verbose=False)
-    error = HostError("no space left")
+    error = HarnessError("it does not come up")
 
     def fail(*_: object) -> Lab:
         raise error
 
     broken = cast(Lab, SimpleNamespace(build=fail))
     monkeypatch.setattr(lab, "prepare", fail if stage == "boot" else lambda *_: broken)
-    with pytest.raises(HostError, match="no space left"):
+    with pytest.raises(HarnessError, match="does not come up"):
         runs.test_vm("one", config.MODULE, None, None, verbose=False)
     kept = sweep.last("one")
     assert kept is not None
-    assert (kept.status, kept.cells) == (3, {stage: report.Cell(True, "red", "no space left")})
+    red = report.Cell(True, "red", "it does not come up")
+    assert (kept.status, kept.cells) == (1, {stage: red})
 
 
 def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
