@@ -162,6 +162,11 @@ def _end(evidence: Evidence) -> list[Problem]:
     return [problem for holds, problem in ends if holds][:1]
 
 
+# mm/slub.c, object_err() and __slab_err(): since 6.16 each report of the allocator is followed
+# by a warning, for those who want a panic.
+_OF_SLAB_REPORT = re.compile(r"\bWARNING: .*\bmm/slub\.c:\d+ (at )?(object_err|__slab_err)\+")
+
+
 def _reports(evidence: Evidence) -> list[Problem]:
     """What the kernel's log says, but for what was expected; equal reports are one problem."""
     found: dict[str, Problem] = {}
@@ -172,6 +177,12 @@ def _reports(evidence: Evidence) -> list[Problem]:
         if event.title in found:
             known = found[event.title]
             found[event.title] = replace(known, times=known.times + 1)
+            continue
+        if found and _OF_SLAB_REPORT.search(event.excerpt):
+            # The first is the report, and this its stack.
+            title, known = found.popitem()
+            detail = f"{known.detail}\n{condensed(event.excerpt)}"
+            found[title] = replace(known, detail=detail)
             continue
         dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
         verdict = Verdict.PANIC if dead else Verdict.SPLAT

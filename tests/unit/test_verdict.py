@@ -201,6 +201,31 @@ def test_a_report_of_the_allocator_names_who_had_the_object() -> None:
     assert problem.function == "wee_double_free"
 
 
+SLAB_WARNING = """\
+[    3.600000] ------------[ cut here ]------------
+[    3.600000] WARNING: mm/slub.c:1239 at object_err+0x1f3/0x202, CPU#0: sh/115
+[    3.600000] Modules linked in: wee(OE)
+[    3.600000] CPU: 0 UID: 0 PID: 115 Comm: sh Tainted: G    B      OE       7.2.13 #1 PREEMPT(lazy)
+[    3.600000] RIP: 0010:object_err+0x1f3/0x202
+[    3.700000] Call Trace:
+[    3.700000]  <TASK>
+[    3.700000]  free_to_partial_list.cold+0xd9/0x122
+[    3.700000]  kfree+0x233/0x420
+[    3.700000]  wee_release+0x33/0x40 [wee]
+[    3.800000]  </TASK>
+[    3.800000] ---[ end trace 0000000000000000 ]---
+"""
+
+
+def test_the_warning_after_a_report_of_the_allocator_is_a_part_of_it() -> None:
+    """Newer kernels add one; another warning is another problem."""
+    console = BOOT + SLAB + SLAB_WARNING
+    (problem,) = judge(replace(CLEAN, console=console))
+    assert problem.title == "BUG: Object already free"
+    assert "wee_release+0x33/0x40" in problem.detail
+    assert len(judge(replace(CLEAN, console=console + WARNING))) == 2
+
+
 KASAN = """\
 [    2.000000] ==================================================================
 [    2.000000] BUG: KASAN: slab-out-of-bounds in memcpy+0xac/0xc3 [wee]
