@@ -204,6 +204,15 @@ class Cache:
             finally:
                 os.close(descriptor)
 
+    def release(self, entry: Entry) -> None:
+        """Let go of one entry; its next use looks at it again."""
+        os.close(self._held.pop(entry.path))
+
+    @property
+    def held(self) -> list[Path]:
+        """Where the entries are that were taken."""
+        return list(self._held)
+
     def close(self) -> None:
         """Let go of everything that was taken."""
         for descriptor in self._held.values():
@@ -222,13 +231,13 @@ class Cache:
         if not entry.path.exists():
             return False
         self._hold(entry)
-        damage = _damage(entry.path)
-        if damage is None:
+        harm = damage(entry.path)
+        if harm is None:
             return True
         os.close(self._held.pop(entry.path))
         if discard:
             log.warning(
-                "cache: %s %s is damaged (%s); making it again", entry.kind, entry.label, damage
+                "cache: %s %s is damaged (%s); making it again", entry.kind, entry.label, harm
             )
             self._discard(entry.path)
         return False
@@ -340,7 +349,7 @@ def _survey(root: Path) -> dict[str, list[object]]:
         }
 
 
-def _damage(root: Path) -> str | None:
+def damage(root: Path) -> str | None:
     """What is wrong with an entry, or None; refreshes times that moved without a change."""
     manifest = root / MANIFEST
     try:

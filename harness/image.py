@@ -57,7 +57,6 @@ tracefs  /sys/kernel/tracing tracefs  defaults,nofail
 # the half second of probing for it. The IPv4 address is the one that QEMU forwards to by default.
 _NETWORK = """\
 link set lo up
-link set eth0 addrgenmode none
 address add 10.0.2.15/24 dev eth0
 link set eth0 up
 """

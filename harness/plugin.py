@@ -8,6 +8,7 @@ say counts as much as what the test asserted.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -39,6 +40,8 @@ from harness.proc import Deadline
 from harness.qemu import Machine, printable
 from harness.template import Clone, Template
 from harness.verdict import Evidence, Expectation, Problem, Verdict
+
+log = logging.getLogger(__name__)
 
 RESULTS = matrix_config.PROJECT / "results"
 DUMP_SECONDS = 60.0
@@ -348,8 +351,12 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
         problems = verdict.judge(evidence(machine, taint))
         if problems:
             raise KernelProblem(symbols.explain(problems, module))
-        # Where the module's code is, for debuggers: the guest may not be there to be asked.
-        return {"text": clone.guest.check(f"cat /sys/module/{module.name}/sections/.text").strip()}
+        # Where the module's code is, for debuggers, and for kmemleak's reports once it is
+        # unloaded: the guest cannot be asked then.
+        folder = f"/sys/module/{module.name}/sections"
+        lines = clone.guest.check(f"cd {folder} && grep -H . .*text*").splitlines()
+        sections = dict(line.split(":", 1) for line in lines)
+        return {"text": sections[".text"], "sections": sections}
 
     return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
 
@@ -415,18 +422,17 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
     for fresh in item.stash.get(_FRESH, []):
         machine = fresh.clone.machine
         expected: list[Expectation] = item.stash.get(_EXPECTED, [])
-        problems = verdict.judge(
-            evidence(
-                machine, fresh.taint, since=fresh.since, timed_out=timed_out,
-                expected=tuple(expected),
-            )
+        seen = evidence(
+            machine, fresh.taint, since=fresh.since, timed_out=timed_out,
+            expected=tuple(expected),
         )  # fmt: skip
+        # Only what has been built has been loaded.
+        built = vars(supply).get("module") if supply else None
+        problems = verdict.judge(with_names(seen, fresh, built) if built else seen)
         if failure or problems:
             kept = _keep(item, supply, fresh, problems) if supply else ""
             item.add_report_section(when, "evidence", kept)
-        # Only what has been built has been loaded.
-        built = vars(supply).get("module") if supply and problems else None
-        found += symbols.explain(problems, built) if built else problems
+        found += symbols.explain(problems, built) if built and problems else problems
     item.stash[_RED] = bool(failure or found)
     return found
 
@@ -456,7 +462,7 @@ def evidence(
 ) -> Evidence:
     """Ask a machine how it is, whatever its state; its console counts from ``since`` on."""
     taint = moving = left = None
-    stacks = ""
+    stacks = leaks = ""
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(patience(machine))
@@ -464,7 +470,10 @@ def evidence(
                 stacks = machine.stacks(patience(machine))
             if taint & _OUT_OF_TREE:  # a module was loaded at some time
                 left = machine.news(patience(machine))
+            if left is not None:
+                leaks = machine.leaks(patience(machine))
         except MachineError:
+            taint = None
             with suppress(MachineError):
                 moving = machine.spins(patience(machine))
     return Evidence(
@@ -483,6 +492,25 @@ def evidence(
         fault=machine.fault,
         full=machine.console_full,
         stacks=stacks,
+        leaks=leaks,
+    )
+
+
+def with_names(seen: Evidence, fresh: Fresh, module: Module) -> Evidence:
+    """The evidence with the names of a module's functions where kmemleak has only addresses.
+
+    It looks only when the module is unloaded, and then the kernel does not know them any more.
+    They are those of the template's module: one that was loaded anew is usually where it was.
+    """
+    if not seen.leaks or "sections" not in fresh.facts:
+        return seen
+    try:
+        known = symbols.functions(module.kernel.sysroot, module.ko)
+    except HarnessError as error:
+        log.warning("kmemleak's report has no names: %s", error)
+        return seen
+    return replace(
+        seen, leaks=symbols.named(seen.leaks, known, fresh.facts["sections"], module.name)
     )
 
 

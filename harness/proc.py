@@ -84,7 +84,7 @@ def popen(
     wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, str(os.getpid()), *argv]
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             wrapped,
             stdin=stdin,
             stdout=stdout,
@@ -94,12 +94,13 @@ def popen(
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
+        # Here, and not by whoever waits for it, who may be interrupted before.
+        _alive.add(process)
+        return process
 
     future = _spawner.submit(start)
     try:
-        process = future.result()
-        _alive.add(process)
-        return process
+        return future.result()
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             kill(future.result())

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 
@@ -535,6 +536,10 @@ class Machine:
         """
         answer = self.order("news", "news", deadline)
         return None if answer == "loaded" else frozenset(answer.split())
+
+    def leaks(self, deadline: Deadline) -> str:
+        """What kmemleak has found since it was last remembered, in kmemleak's own words."""
+        return unquote(self.order("leaks", "leaks", deadline))
 
     def stacks(self, deadline: Deadline) -> str:
         """The stacks of the tasks that are in a module's code, in the form of a kernel log."""

@@ -125,17 +125,21 @@ def _shown(line: str) -> str:
     return re.sub(r"^(?:/.*?/)?(?:\./)?(?=(?:include|arch|kernel|lib|mm|fs|drivers)/)", "", path)
 
 
+def functions(tree: Sysroot, ko: Path) -> list[Symbol]:
+    """The functions in an object file."""
+    table = _ask(tree, ko, "nm", "--format=sysv", "--defined-only", f"{_OBJECTS}/{ko.name}")
+    return symbols_in(table)
+
+
+def _ask(tree: Sysroot, ko: Path, *command: str) -> str:
+    done = sysroot.run(tree, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent})
+    return done.stdout
+
+
 def look_up(tree: Sysroot, ko: Path, wanted: Iterable[Place]) -> dict[Place, list[str]]:
     """The lines of each place in one object file, innermost first."""
 
-    def ask(*command: str) -> str:
-        done = sysroot.run(
-            tree, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent}
-        )
-        return done.stdout
-
-    path = f"{_OBJECTS}/{ko.name}"
-    symbols = symbols_in(ask("nm", "--format=sysv", "--defined-only", path))
+    symbols = functions(tree, ko)
     by_section: dict[str, dict[Place, int]] = {}
     for place in wanted:
         symbol = choose(symbols, place)
@@ -145,11 +149,32 @@ def look_up(tree: Sysroot, ko: Path, wanted: Iterable[Place]) -> dict[Place, lis
     found = {}
     for section, addresses in by_section.items():
         answer = lines_in(
-            ask("addr2line", "--addresses", "--inlines", f"--section={section}", f"--exe={path}",
-                *(hex(address) for address in addresses.values()))
+            _ask(tree, ko, "addr2line", "--addresses", "--inlines", f"--section={section}",
+                 f"--exe={_OBJECTS}/{ko.name}", *(hex(address) for address in addresses.values()))
         )  # fmt: skip
         found.update({place: answer.get(address, []) for place, address in addresses.items()})
     return found
+
+
+_BARE = re.compile(r"(?<=\s)0x([0-9a-f]{16})$", re.MULTILINE)
+
+
+def named(text: str, symbols: Sequence[Symbol], sections: Mapping[str, str], module: str) -> str:
+    """A report with names for the return addresses in a module that is not loaded any more.
+
+    ``sections`` says where each of its sections was, as in /sys/module/NAME/sections.
+    """
+
+    def name(match: re.Match[str]) -> str:
+        address = int(match[1], 16)
+        for symbol in symbols:
+            start = int(sections.get(symbol.section, "0"), 16) + symbol.value
+            # After a call that does not return the function may be at its end.
+            if symbol.section in sections and start < address <= start + symbol.size:
+                return f"{symbol.name}+{address - start:#x}/{symbol.size:#x} [{module}]"
+        return match[0]
+
+    return _BARE.sub(name, text)
 
 
 def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:

@@ -158,6 +158,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
     with Machine(spec, folder) as machine:
         machine.start(deadline, memory=folder / "memory", share=True)
         machine.await_control("ready", machine.patience(BOOT_SECONDS))
+        deadline = machine.patience(BOOT_SECONDS)
         facts = {
             "boot_seconds": time.monotonic() - started,
             "boot_cpu_seconds": machine.cpu_seconds(deadline),

@@ -34,7 +34,8 @@ class Evidence:
     kernel's taint after the module was loaded (loading an out-of-tree module taints),
     ``taint_after`` the one now, None where the guest did not answer. ``unread`` is how many
     bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
-    the stacks of the tasks in a module's code, where a command did not end.
+    the stacks of the tasks in a module's code, where a command did not end; ``leaks`` what
+    kmemleak says where all that was loaded is unloaded.
     """
 
     console: str
@@ -50,6 +51,7 @@ class Evidence:
     fault: str = ""  # how QEMU ended where that was nothing that a guest can do
     full: bool = False  # the console's file has reached its limit
     stacks: str = ""
+    leaks: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ def condensed(excerpt: str) -> str:
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
     problems = _reports(evidence) or _memory(evidence) or _end(evidence)
-    return problems or [*_gap(evidence), *_taint(evidence), *_residue(evidence)]
+    return problems or [
+        *_gap(evidence), *_taint(evidence), *_residue(evidence), *_leaks(evidence)
+    ]  # fmt: skip
 
 
 def _end(evidence: Evidence) -> list[Problem]:
@@ -158,6 +162,11 @@ def _end(evidence: Evidence) -> list[Problem]:
     return [problem for holds, problem in ends if holds][:1]
 
 
+# mm/slub.c, object_err() and __slab_err(): since 6.16 each report of the allocator is followed
+# by a warning, for those who want a panic.
+_OF_SLAB_REPORT = re.compile(r"\bWARNING: .*\bmm/slub\.c:\d+ (at )?(object_err|__slab_err)\+")
+
+
 def _reports(evidence: Evidence) -> list[Problem]:
     """What the kernel's log says, but for what was expected; equal reports are one problem."""
     found: dict[str, Problem] = {}
@@ -169,11 +178,18 @@ def _reports(evidence: Evidence) -> list[Problem]:
             known = found[event.title]
             found[event.title] = replace(known, times=known.times + 1)
             continue
+        if found and _OF_SLAB_REPORT.search(event.excerpt):
+            # The first is the report, and this its stack.
+            title, known = found.popitem()
+            detail = f"{known.detail}\n{condensed(event.excerpt)}"
+            found[title] = replace(known, detail=detail)
+            continue
         dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
         verdict = Verdict.PANIC if dead else Verdict.SPLAT
         if event.kind is klog.Kind.LEAK:
             verdict = Verdict.LEAK
-        # A report may have other stacks than its own: who allocated, who freed.
+        # A report's words may name a helper before the stack does; and where it has no stack of
+        # its own it has others': who allocated, who freed.
         inside = next((frame.function for frame in event.stack if frame.module), None)
         function = inside or _in_module(event.excerpt) or event.function
         detail = condensed(event.excerpt)
@@ -250,3 +266,8 @@ def _residue(evidence: Evidence) -> list[Problem]:
         return []
     names = ", ".join(name.replace(":", " ", 1) for name in left)
     return [Problem(Verdict.RESIDUE, f"the module is unloaded, but left behind: {names}")]
+
+
+def _leaks(evidence: Evidence) -> list[Problem]:
+    """What kmemleak found; as with reports, equal ones are one problem."""
+    return _reports(Evidence(evidence.leaks, evidence.taint_before, evidence.taint_after))

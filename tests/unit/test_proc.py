@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -362,6 +363,37 @@ def test_a_child_outlives_the_thread_that_asked_for_it() -> None:
     out, _ = started[0].communicate(b"still here")
     assert out == b"still here"
     assert started[0].returncode == 0
+
+
+class Interrupted:
+    """A pool whose first answer is Ctrl-C, when the work has been done already."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self.work: Future[subprocess.Popen[bytes]] | None = None
+
+    def submit(self, start: Callable[[], subprocess.Popen[bytes]]) -> Interrupted:
+        self.work = self._pool.submit(start)
+        self._interrupt = True
+        return self
+
+    def result(self) -> subprocess.Popen[bytes]:
+        assert self.work is not None
+        process = self.work.result()
+        if self._interrupt:
+            self._interrupt = False
+            raise KeyboardInterrupt
+        return process
+
+
+def test_ctrl_c_while_a_program_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked for it never got it, and so cannot end it; nor does anybody wait for it."""
+    spawner = Interrupted(proc._spawner)
+    monkeypatch.setattr(proc, "_spawner", spawner)
+    with pytest.raises(KeyboardInterrupt):
+        proc.popen(["sleep", "1000"])
+    assert spawner.work is not None
+    assert spawner.work.result().returncode == -signal.SIGKILL
 
 
 def test_available_memory_is_in_mib() -> None:

@@ -67,6 +67,27 @@ def test_of_two_functions_with_one_name_the_size_decides(size: int, value: int |
     assert (chosen.value if chosen else None) == value
 
 
+SECTIONS = {".text": "0xffffffffc0201000", ".init.text": "0xffffffffc0205000"}
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("0xffffffffc0201044", "wee_write+0x4/0x86 [wee]"),
+        ("0xffffffffc0205065", "init_module+0x55/0x55 [wee]"),  # the last call does not return
+        ("0xffffffffc0201040", None),  # nobody returns to a function's beginning
+        ("0xffffffff81000044", None),
+    ],
+)
+def test_addresses_in_an_unloaded_module_get_names(address: str, name: str | None) -> None:
+    """By where its sections were; an object's own address, and others, stay."""
+    head = "unreferenced object 0xffffffffc0201044 (size 64):\n  backtrace (crc 1):\n"
+    text = f"{head}    __kmalloc+0x1/0x2\n    {address}\n"
+    known = symbols.symbols_in(NM)
+    found = symbols.named(text, known, SECTIONS, "wee")
+    assert found == f"{head}    __kmalloc+0x1/0x2\n    {name or address}\n"
+
+
 def test_lines_are_relative_and_innermost_first() -> None:
     """Of each address: inlined code first; what has no line is left out."""
     answer = """\

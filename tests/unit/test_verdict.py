@@ -98,7 +98,7 @@ def test_a_report_before_the_machine_is_gone_is_a_panic() -> None:
 
 def test_a_panic_in_the_log_needs_no_device_to_report_it() -> None:
     """A kernel without pvpanic says it on its console only."""
-    console = BOOT + "[    2.0] Kernel panic - not syncing: wee wanted it\n"
+    console = BOOT + "[    2.000000] Kernel panic - not syncing: wee wanted it\n"
     (problem,) = judge(replace(CLEAN, console=console, taint_after=None))
     assert problem.verdict is Verdict.PANIC
     assert "wee wanted it" in problem.title
@@ -186,12 +186,12 @@ def test_a_function_is_not_named_twice() -> None:
 
 
 SLAB = """\
-[    3.0] =============================================================================
-[    3.1] BUG kmalloc-64 (Tainted: G           OE     ): Object already free
-[    3.2] -----------------------------------------------------------------------------
-[    3.3] Allocated in wee_double_free+0x20/0x40 [wee] age=0 cpu=0 pid=135
-[    3.4]  wee_double_free+0x20/0x40 [wee]
-[    3.5]  vfs_write+0xf5/0x440
+[    3.000000] =============================================================================
+[    3.100000] BUG kmalloc-64 (Tainted: G           OE     ): Object already free
+[    3.200000] -----------------------------------------------------------------------------
+[    3.300000] Allocated in wee_double_free+0x20/0x40 [wee] age=0 cpu=0 pid=135
+[    3.400000]  wee_double_free+0x20/0x40 [wee]
+[    3.500000]  vfs_write+0xf5/0x440
 """
 
 
@@ -199,6 +199,57 @@ def test_a_report_of_the_allocator_names_who_had_the_object() -> None:
     """Such a report has the stacks of others, and no function of its own."""
     (problem,) = judge(replace(CLEAN, console=BOOT + SLAB))
     assert problem.function == "wee_double_free"
+
+
+SLAB_WARNING = """\
+[    3.600000] ------------[ cut here ]------------
+[    3.600000] WARNING: mm/slub.c:1239 at object_err+0x1f3/0x202, CPU#0: sh/115
+[    3.600000] Modules linked in: wee(OE)
+[    3.600000] CPU: 0 UID: 0 PID: 115 Comm: sh Tainted: G    B      OE       7.2.13 #1 PREEMPT(lazy)
+[    3.600000] RIP: 0010:object_err+0x1f3/0x202
+[    3.700000] Call Trace:
+[    3.700000]  <TASK>
+[    3.700000]  free_to_partial_list.cold+0xd9/0x122
+[    3.700000]  kfree+0x233/0x420
+[    3.700000]  wee_release+0x33/0x40 [wee]
+[    3.800000]  </TASK>
+[    3.800000] ---[ end trace 0000000000000000 ]---
+"""
+
+
+def test_the_warning_after_a_report_of_the_allocator_is_a_part_of_it() -> None:
+    """Newer kernels add one; another warning is another problem."""
+    console = BOOT + SLAB + SLAB_WARNING
+    (problem,) = judge(replace(CLEAN, console=console))
+    assert problem.title == "BUG: Object already free"
+    assert "wee_release+0x33/0x40" in problem.detail
+    assert len(judge(replace(CLEAN, console=console + WARNING))) == 2
+
+
+KASAN = """\
+[    2.000000] ==================================================================
+[    2.000000] BUG: KASAN: slab-out-of-bounds in memcpy+0xac/0xc3 [wee]
+[    2.000000] Write of size 1 at addr ffff88806acbf2bb by task sh/77
+[    2.000000]
+[    2.000000] CPU: 0 PID: 77 Comm: sh Not tainted 4.20.0 #4
+[    2.000000] Call Trace:
+[    2.000000]  dump_stack+0x1db/0x2d0
+[    2.000000]  ? memcpy+0xac/0xc3 [wee]
+[    2.000000]  kasan_report.cold+0x1b/0x40
+[    2.000000]  __asan_report_store1_noabort+0x17/0x20
+[    2.000000]  wee_write+0xac/0xc3 [wee]
+[    2.000000]  vfs_write+0xf1/0x440
+[    2.000000]  ksys_write+0x6b/0xf0
+[    2.000000]  do_syscall_64+0x82/0x190
+[    2.000000]  entry_SYSCALL_64_after_hwframe+0x49/0xbe
+[    2.000000] ==================================================================
+"""
+
+
+def test_a_function_on_the_stack_counts_more_than_one_in_the_words() -> None:
+    """Old kernels name a function there that was inlined, and that nobody looks for."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + KASAN))
+    assert problem.function == "wee_write"
 
 
 OOM = "[    4.0] Out of memory: Killed process 135 (perl) total-vm:105kB, anon-rss:39kB, UID:0\n"
@@ -272,6 +323,27 @@ def test_what_is_left_behind_is_residue() -> None:
     assert problem.title.endswith("left behind: class misc/wee, thread wee")
     for nothing in (None, frozenset[str]()):
         assert list(judge(replace(CLEAN, left=nothing))) == []
+
+
+KMEMLEAK = """\
+unreferenced object 0xffff888005c41a00 (size 128):
+  comm "sh", pid 300, jiffies 4294892345
+  hex dump (first 32 bytes):
+    00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................
+  backtrace (crc 1f2e3d4c):
+    __kmalloc_cache_noprof+0x26/0x90
+    wee_write+0x1/0x20 [wee]
+    vfs_write+0x31/0x80
+"""
+
+
+def test_leaks_of_one_function_are_one_problem() -> None:
+    """kmemleak's report is not a part of the log; it is read like one."""
+    leaks = KMEMLEAK + KMEMLEAK.replace("41a00", "41b00")
+    (problem,) = judge(replace(CLEAN, left=frozenset(), leaks=leaks))
+    assert str(problem) == "leak: memory leak in wee_write (2 times)"
+    assert problem.function == "wee_write"
+    assert "wee_write+0x1/0x20 [wee]" in problem.detail
 
 
 def test_a_problem_is_red() -> None:

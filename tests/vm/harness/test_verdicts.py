@@ -50,7 +50,9 @@ def provoke(victim: Fresh, words: str, *, timeout: float = 10.0) -> Sequence[Pro
     return after(victim, command, timeout=timeout)
 
 
-def after(victim: Fresh, command: str, *, timeout: float = 10.0) -> Sequence[Problem]:
+def after(
+    victim: Fresh, command: str, *, timeout: float = 10.0, module: Module | None = None
+) -> Sequence[Problem]:
     """The machine's verdict after a command, whatever became of that."""
     timed_out = ""
     try:
@@ -59,13 +61,8 @@ def after(victim: Fresh, command: str, *, timeout: float = 10.0) -> Sequence[Pro
         timed_out = error.command[0]
     except GuestLost:
         pass  # as after a panic; the verdict says what it was
-    return verdict.judge(
-        plugin.evidence(
-            victim.clone.machine,
-            victim.taint,
-            timed_out=timed_out,
-        )
-    )
+    seen = plugin.evidence(victim.clone.machine, victim.taint, timed_out=timed_out)
+    return verdict.judge(plugin.with_names(seen, victim, module) if module else seen)
 
 
 def kinds(problems: Sequence[Problem]) -> set[Verdict]:
@@ -264,6 +261,22 @@ def test_an_order_of_locks_that_may_deadlock_is_a_splat(victim: Fresh) -> None:
     assert problem.verdict is Verdict.SPLAT
     assert problem.title.startswith("possible deadlock in ")
     assert problem.function == "planted_lock_order"
+
+
+@pytest.mark.needs(config="CONFIG_DEBUG_KMEMLEAK")
+def test_memory_that_nobody_remembers_is_a_leak(victim: Fresh, planted: Module) -> None:
+    """The function is named, although the kernel has unloaded it."""
+    (problem,) = after(victim, f"echo leak >{CONTROL} && rmmod planted", module=planted)
+    assert (problem.verdict, problem.function) == (Verdict.LEAK, "planted_leak")
+    assert problem.title == "memory leak in planted_leak"
+
+
+@pytest.mark.needs(config="CONFIG_DEBUG_KMEMLEAK")
+def test_memory_that_is_lost_while_loading_is_a_leak(victim: Fresh, planted: Module) -> None:
+    """What init has lost, too: its code is gone as soon as it has run."""
+    command = "rmmod planted && insmod /root/planted.ko at_init=leak && rmmod planted"
+    (problem,) = after(victim, command, module=planted)
+    assert (problem.verdict, problem.function) == (Verdict.LEAK, "planted_leak")
 
 
 # -- the log -----------------------------------------------------------------------

@@ -100,6 +100,14 @@ static noinline void planted_leak_cached(void)
 	OPTIMIZER_HIDE_VAR(bytes);
 }
 
+/* Nobody remembers where it is. */
+static noinline void planted_leak(void)
+{
+	void *bytes = kmalloc(100, GFP_KERNEL);
+
+	OPTIMIZER_HIDE_VAR(bytes);
+}
+
 static noinline void planted_spin(void)
 {
 	local_irq_disable();
@@ -289,6 +297,7 @@ static const struct {
 	{ "panic", planted_fatal },
 	{ "use_after_free", planted_use_after_free },
 	{ "double_free", planted_double_free },
+	{ "leak", planted_leak },
 	{ "leak_cached", planted_leak_cached },
 	{ "early_thread", planted_early_thread },
 	{ "endless_thread", planted_endless_thread },
