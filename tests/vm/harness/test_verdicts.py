@@ -86,9 +86,9 @@ def test_a_warning_is_a_splat(victim: Fresh) -> None:
 
 def test_an_oops_is_a_splat_with_its_function(victim: Fresh) -> None:
     """The guilty function is named, and the source's line shown."""
-    problems = provoke(victim, "oops")
-    assert [problem.verdict for problem in problems] == [Verdict.SPLAT]
-    assert problems[0].title.endswith("in planted_oops")
+    first, *_ = problems = provoke(victim, "oops")  # KASAN reports it as well, and before
+    assert kinds(problems) == {Verdict.SPLAT}
+    assert first.title.endswith("in planted_oops")
 
 
 def test_a_panic_is_a_panic(victim: Fresh) -> None:
@@ -154,9 +154,10 @@ def test_an_object_left_in_its_cache_is_a_splat(victim: Fresh) -> None:
 
 def test_list_corruption_is_a_splat(victim: Fresh) -> None:
     """The kernel's list functions check the neighbours' pointers (CONFIG_LIST_HARDENED)."""
-    assert outcome(provoke(victim, "list")) == [
-        (Verdict.SPLAT, "BUG: corrupted list in planted_list")
-    ]
+    (problem,) = provoke(victim, "list")
+    assert problem.verdict is Verdict.SPLAT
+    # Without CONFIG_BUG_ON_DATA_CORRUPTION, which distributions set, it is only a warning.
+    assert problem.title in ("BUG: corrupted list in planted_list", "WARNING in planted_list")
 
 
 def test_a_guest_that_runs_out_of_memory_says_so(victim: Fresh) -> None:
