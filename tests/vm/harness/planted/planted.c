@@ -78,12 +78,16 @@ static noinline void planted_use_after_free(void)
 
 static noinline void planted_double_free(void)
 {
+	/* A neighbour on either side: of a slab with no other object SLUB says something else. */
+	void *before = kmalloc(64, GFP_KERNEL);
 	void *bytes = kmalloc(64, GFP_KERNEL);
+	void *after = kmalloc(64, GFP_KERNEL);
 
 	kfree(bytes);
 	OPTIMIZER_HIDE_VAR(bytes);
 	kfree(bytes);
-	barrier();	/* no tail call, or this function would not be on the stack */
+	kfree(before);
+	kfree(after);
 }
 
 /* A cache with a constructor is not merged with others of the same size. */
