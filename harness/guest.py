@@ -8,6 +8,7 @@ used, the guest's host key is pinned, and every wait has a deadline.
 from __future__ import annotations
 
 import contextlib
+import functools
 import select
 import shlex
 import socket
@@ -52,6 +53,12 @@ class Result:
         return self.status == 0
 
 
+@functools.cache
+def _client_key(path: Path) -> paramiko.PKey:
+    """A private key. Checking an RSA key takes longer than waking a guest, so it is done once."""
+    return paramiko.PKey.from_path(path)
+
+
 class Guest:
     """What runs in a machine, reached over SSH as root."""
 
@@ -88,7 +95,7 @@ class Guest:
             transport.start_client(timeout=deadline.left)
             if transport.get_remote_server_key().get_base64() != keys.host:
                 raise GuestLost("the SSH server that answered is not the guest's")
-            transport.auth_publickey("root", paramiko.PKey.from_path(keys.client))
+            transport.auth_publickey("root", _client_key(keys.client))
         except GuestLost:
             if transport is not None:
                 transport.close()

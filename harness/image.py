@@ -98,12 +98,12 @@ def tree(spec: GuestSpec, cache: Cache) -> Sysroot:
 
 def prepare(spec: GuestSpec, tree: Sysroot, kernel: Kernel, cache: Cache) -> GuestImage:
     """The guest's image for ``kernel``, made of what is cached where that is possible."""
-    keys = cache.get("keys", "ssh", {"recipe": 3}, lambda folder: _make_keys(folder, tree))
+    keys = cache.get("keys", "ssh", {"recipe": 4}, lambda folder: _make_keys(folder, tree))
     base = cache.get(
         "guest",
         "base",
         {
-            "recipe": [1, *_NOT_IN_GUEST],
+            "recipe": [2, _FSTAB, _NETWORK, *_NOT_IN_GUEST],
             "tree": tree.entry.digest,
             "init": hashlib.sha256(INIT.read_bytes() + AGENT.read_bytes()).hexdigest(),
             "keys": (keys.path / "host.pub").read_text(),
@@ -130,7 +130,7 @@ def _make_keys(folder: Path, tree: Sysroot) -> None:
     what the client has signed (RSA with a small exponent).
     """
     pairs: dict[str, Ed25519PrivateKey | rsa.RSAPrivateKey] = {
-        "client": rsa.generate_private_key(public_exponent=65537, key_size=3072),
+        "client": rsa.generate_private_key(public_exponent=65537, key_size=2048),
         "host": Ed25519PrivateKey.generate(),
     }
     for name, private in pairs.items():
