@@ -93,6 +93,10 @@ class Guest:
             options.ciphers = ("aes128-ctr",)
             options.digests = ("hmac-sha2-256",)
             transport.start_client(timeout=deadline.left)
+            if deadline.expired:  # of which start_client says nothing
+                raise GuestLost(
+                    f"the guest does not answer over SSH: no handshake in {deadline.seconds:.0f} s"
+                )
             if transport.get_remote_server_key().get_base64() != keys.host:
                 raise GuestLost("the SSH server that answered is not the guest's")
             transport.auth_publickey("root", _client_key(keys.client))

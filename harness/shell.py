@@ -16,7 +16,7 @@ from pathlib import Path
 
 import paramiko
 
-from harness import config, lab, plugin, scene, template
+from harness import config, fixtures, lab, scene, template
 from harness.cache import Cache
 from harness.errors import GuestLost, InputError
 from harness.proc import Deadline
@@ -37,7 +37,7 @@ def run(kernel: str | None, source: Path) -> int:
     module = place.build(source)
     frozen = place.template()
     with cache.scratch("shell") as folder, template.clone(frozen, folder) as clone:
-        plugin.load(clone.guest, module)
+        fixtures.load(clone.guest, module)
         log.info("%s with %s loaded; exit ends the machine", place.kernel.release, module.name)
         return _prompt(clone)
 

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import config, lab, plugin, proc, report
+from harness import config, fixtures, lab, proc, report
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
@@ -36,14 +36,14 @@ from harness.errors import (
     InputError,
     KernelBuildError,
 )
+from harness.fixtures import KernelProblem
 from harness.lab import Lab
-from harness.plugin import KernelProblem
 from harness.proc import Deadline
 from harness.report import Cell, Result
 
 log = logging.getLogger(__name__)
 
-RESULTS = plugin.RESULTS
+RESULTS = fixtures.RESULTS
 # How long an interrupted pytest may take to end its machines, in seconds.
 CLEANUP_SECONDS = 20.0
 _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
@@ -111,7 +111,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         template = place.template()
         ready.cells["boot"] = Cell(False, "ok")
         stage = "load"
-        plugin.loaded_template(place, template, module)
+        fixtures.loaded_template(place, template, module)
         ready.cells["load"] = Cell(False, "ok")
     except KernelProblem as error:
         # The tests will say more: those that need no loaded module can run.

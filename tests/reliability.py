@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import cache as caches
-from harness import config, plugin, template
+from harness import config, fixtures, template
 from harness import lab as labs
 from harness.cache import Cache
 from harness.errors import HarnessError
@@ -364,7 +364,7 @@ def main() -> int:
     (spec,) = matrix.select(given.kernel)
     say(f"{given.what}: kernel {spec.name}, seed {seed}")
     lab = labs.prepare(spec, matrix, Cache())
-    plugin.loaded_template(lab, lab.template(), lab.build(config.MODULE))
+    fixtures.loaded_template(lab, lab.template(), lab.build(config.MODULE))
     return 1 if action(lab, given.count or usual, seed) else 0
 
 

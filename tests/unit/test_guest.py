@@ -208,6 +208,19 @@ def guest(server: Server, keys: Keys) -> Iterator[Guest]:
 # -- connecting --------------------------------------------------------------------
 
 
+def test_a_server_that_says_no_more_than_hello_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what was waited for; paramiko's own handshake ends without a word."""
+    monkeypatch.setattr(guests, "CONNECT_SECONDS", 0.3)
+    make_key(tmp_path / "client")
+    near, far = socket.socketpair()
+    with far:
+        far.sendall(b"SSH-2.0-mute\r\n")
+        with pytest.raises(GuestLost, match="no handshake in 0 s"):
+            Guest.over(near, Keys(tmp_path / "client", ""))
+
+
 def test_another_host_key_is_refused(server: Server, folder: Path) -> None:
     """A server that answers in the guest's place is given nothing, not even our key."""
     stranger = make_key(folder / "stranger")

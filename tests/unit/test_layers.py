@@ -17,7 +17,7 @@ HARNESS = config.PROJECT / "harness"
 ORDER = (
     "errors", "proc", "cache", "config", "sysroot", "archive", "source", "kernel", "build", "image",
     "qemu", "guest", "template", "scene", "lab", "pool", "klog", "verdict", "symbols", "report",
-    "plugin", "sweep",
+    "plugin", "fixtures", "sweep",
     # What tasks.py calls.
     "runs", "bisect", "listing", "pipeline", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip

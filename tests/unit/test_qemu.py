@@ -99,7 +99,12 @@ def test_memory_and_cpus_are_as_asked_for() -> None:
     found = options(replace(SPEC, memory_mib=768, cpus=3))
     assert only("-m", found) == "768M"
     assert "size=768M" in only("-object", found).split(",")
-    assert only("-smp", found) == "3"
+    assert only("-smp", found) == "3,maxcpus=3"
+
+
+def test_there_can_always_be_a_second_cpu() -> None:
+    """Else TCG leaves out barriers, and a virtio device's interrupt may be missed."""
+    assert only("-smp", options(replace(SPEC, cpus=1))) == "1,maxcpus=2"
 
 
 @pytest.mark.parametrize(("share", "said"), [(True, "share=on"), (False, "share=off")])

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 import tasks
-from harness import config, lab, plugin, proc, qemu, report, runs, sweep
+from harness import config, fixtures, lab, proc, qemu, report, runs, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
@@ -164,7 +164,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(runs, "default_jobs", lambda: 1)
     monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(plugin, "loaded_template", lambda *_: None)
+    monkeypatch.setattr(fixtures, "loaded_template", lambda *_: None)
     return made
 
 

@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 
-from harness import lab, plugin, proc, sweep
+from harness import fixtures, lab, proc, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import (
@@ -27,8 +27,8 @@ from harness.errors import (
     HarnessError,
     SpaceError,
 )
+from harness.fixtures import KernelProblem
 from harness.lab import Lab
-from harness.plugin import KernelProblem
 from harness.report import Cell, Result
 from harness.sweep import Plan, Ready, Sweep
 from harness.verdict import Problem, Verdict
@@ -135,7 +135,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     """All that is below a sweep."""
     made = Stages()
     monkeypatch.setattr(lab, "prepare", made.prepare)
-    monkeypatch.setattr(plugin, "loaded_template", made.load)
+    monkeypatch.setattr(fixtures, "loaded_template", made.load)
     return made
 
 

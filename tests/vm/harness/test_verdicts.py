@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import plugin, pool, qemu, verdict
+from harness import fixtures, pool, qemu, verdict
 from harness.build import Module
 from harness.errors import CommandTimeout, GuestLost
 from harness.guest import Guest
@@ -36,7 +36,7 @@ def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterato
     """
     marker = request.node.get_closest_marker("machine")
     base = lab.template(**(marker.kwargs if marker else {}))
-    template = plugin.loaded_template(lab, base, planted)
+    template = fixtures.loaded_template(lab, base, planted)
     fresh = pool.fresh(template, lab.cache)
     try:
         yield fresh
@@ -61,8 +61,8 @@ def after(
         timed_out = error.command[0]
     except GuestLost:
         pass  # as after a panic; the verdict says what it was
-    seen = plugin.evidence(victim.clone.machine, victim.taint, timed_out=timed_out)
-    return verdict.judge(plugin.with_names(seen, victim, module) if module else seen)
+    seen = fixtures.evidence(victim.clone.machine, victim.taint, timed_out=timed_out)
+    return verdict.judge(fixtures.with_names(seen, victim, module) if module else seen)
 
 
 def kinds(problems: Sequence[Problem]) -> set[Verdict]:
@@ -344,10 +344,10 @@ def test_what_is_left_behind_is_residue(victim: Fresh, word: str, left: list[str
 
 
 def test_an_expected_report_is_green(
-    guest: Guest, planted: Module, expect_splat: plugin.ExpectSplat
+    guest: Guest, planted: Module, expect_splat: fixtures.ExpectSplat
 ) -> None:
     """A report that the test provokes on purpose does not make it red."""
-    plugin.load(guest, planted)
+    fixtures.load(guest, planted)
     with expect_splat("warning", function="planted_warn"):
         guest.check(f"echo warn >{CONTROL}")
 
@@ -362,7 +362,7 @@ def test_an_expectation_that_does_not_come_true_is_red(
     """Nothing at all, or a report of another function, is not what was expected."""
     with (
         pytest.raises(pytest.fail.Exception, match=said),
-        plugin.expecting(victim.clone.machine, [], "warning", "another_function"),
+        fixtures.expecting(victim.clone.machine, [], "warning", "another_function"),
     ):
         victim.clone.guest.check(f"echo {words} >{CONTROL}")
 
@@ -371,6 +371,6 @@ def test_a_qemu_that_is_killed_is_a_host_fault(victim: Fresh) -> None:
     """As by the host's OOM killer: no module is blamed."""
     os.kill(victim.clone.machine.pid, signal.SIGKILL)
     victim.clone.machine.wait()
-    problems = verdict.judge(plugin.evidence(victim.clone.machine, victim.taint))
+    problems = verdict.judge(fixtures.evidence(victim.clone.machine, victim.taint))
     assert [problem.verdict for problem in problems] == [Verdict.HOST_FAULT]
     assert "exit status -9" in problems[0].detail

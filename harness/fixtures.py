@@ -1,0 +1,534 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The fixtures for tests in a guest, and the verdict on each test.
+
+Every test that asks for ``guest`` or ``loaded`` gets a machine of its own, cloned from a
+template; when the test has run, the kernel's log and its taint are read, and what they
+say counts as much as what the test asserted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from harness import config as matrix_config
+from harness import kernel as kernels
+from harness import klog, pool, proc, scene, symbols, verdict
+from harness import lab as labs
+from harness import template as templates
+from harness.build import INSIDE, Module
+from harness.cache import Cache
+from harness.config import KernelSpec, Matrix
+from harness.errors import CommandTimeout, HarnessError, InputError, MachineError
+from harness.guest import Guest
+from harness.lab import Lab
+from harness.plugin import UNMET
+from harness.pool import Fresh, Pool
+from harness.proc import Deadline
+from harness.qemu import Machine, printable
+from harness.template import Clone, Template
+from harness.verdict import Evidence, Expectation, Problem, Verdict
+
+log = logging.getLogger(__name__)
+
+RESULTS = matrix_config.PROJECT / "results"
+DUMP_SECONDS = 60.0
+# How many red tests of one process leave their machine: each takes what its guest has used.
+SCENES = 5
+# A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
+TEST_SECONDS = 300.0
+
+
+# -- which tests -------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each machine test a limit, and put aside what this kernel cannot show."""
+    for item in items:
+        in_guest = {"machine", "shared"} & set(getattr(item, "fixturenames", ()))
+        if in_guest and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+    if not any(item.get_closest_marker("needs") for item in items):
+        return
+    options = _kernel_options(config)
+    unmet: dict[pytest.Item, str] = {}
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            if marker.kwargs["config"] not in options:
+                unmet[item] = marker.kwargs["config"]
+    items[:] = [item for item in items if item not in unmet]
+    config.hook.pytest_deselected(items=list(unmet))
+    config.stash[UNMET] = dict(Counter(unmet.values()))
+
+
+def _kernel_options(config: pytest.Config) -> frozenset[str]:
+    """The options that the kernel under test was built with (=y or =m)."""
+    cache = Cache()
+    try:
+        text = kernels.prepare(_kernel_spec(config, matrix_config.load()), cache).config.read_text()
+    finally:
+        cache.close()
+    return frozenset(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))
+
+
+def _kernel_spec(config: pytest.Config, matrix: Matrix) -> KernelSpec:
+    """The kernel that the options ask for."""
+    option = config.getoption
+    chosen = matrix.select(option("--kernel"), option("--profile"), option("--config"))
+    if len(chosen) != 1:
+        raise pytest.UsageError("pytest takes one kernel; `invoke test-vm` takes several")
+    return chosen[0]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the run that started it what it has put aside."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["unmet"] = session.config.stash.get(UNMET, {})
+
+
+# What the fixture expect_splat is: a context manager that takes a kind and a function.
+ExpectSplat = Callable[..., AbstractContextManager[None]]
+
+_EXPECTED = pytest.StashKey[list[Expectation]]()
+_FRESH = pytest.StashKey[list[Fresh]]()
+_RED = pytest.StashKey[bool]()
+_NEXT = pytest.StashKey["pytest.Item | None"]()
+_SCENES = pytest.StashKey[list[Path]]()
+_SUPPLY = pytest.StashKey["Supply"]()
+
+# The shape of a test's machine (the marker's arguments), and whether the module is loaded.
+Wanted = tuple[tuple[tuple[str, object], ...], bool]
+
+
+class Supply:
+    """Where the tests' machines come from."""
+
+    def __init__(self, lab: Lab, source: Path) -> None:
+        self.lab = lab
+        self.pool = Pool()
+        self._source = source
+
+    @cached_property
+    def module(self) -> Module:
+        """The module under test."""
+        return self.lab.build(self._source)
+
+    def wanted(self, item: pytest.Item) -> Wanted | None:
+        """What kind of machine a test asks for by its fixtures and its marker."""
+        fixtures = getattr(item, "fixturenames", ())
+        if "machine" not in fixtures:
+            return None
+        return self.shape(item), "loaded" in fixtures
+
+    def shape(self, item: pytest.Item) -> tuple[tuple[str, object], ...]:
+        """The arguments of a test's ``machine`` marker."""
+        marker = item.get_closest_marker("machine")
+        return tuple(sorted(marker.kwargs.items())) if marker else ()
+
+    def take(self, wanted: Wanted) -> Fresh:
+        """A machine of that kind that nobody has used."""
+        return self.pool.take(wanted, lambda: self._make(wanted))
+
+    def prepare(self, item: pytest.Item | None) -> None:
+        """Begin to make the machine of the test that comes next."""
+        wanted = self.wanted(item) if item else None
+        if wanted:
+            self.pool.prepare(wanted, lambda: self._make(wanted))
+
+    def _make(self, wanted: Wanted) -> Fresh:
+        shape, loaded = wanted
+        template = self.lab.template(**dict(shape))  # type: ignore[arg-type]  # a marker's
+        if loaded:
+            template = loaded_template(self.lab, template, self.module)
+        return pool.fresh(template, self.lab.cache)
+
+
+# -- fixtures ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The kernel under test and its guest image."""
+    matrix = matrix_config.load()
+    spec = _kernel_spec(request.config, matrix)
+    cache = Cache()
+    try:
+        yield labs.prepare(spec, matrix, cache)
+    finally:
+        cache.close()
+
+
+@pytest.fixture(scope="session")
+def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Supply]:
+    """Where the tests' machines come from."""
+    supply = Supply(lab, Path(request.config.getoption("--module")))
+    request.config.stash[_SUPPLY] = supply
+    try:
+        yield supply
+    finally:
+        del request.config.stash[_SUPPLY]
+        supply.pool.close()
+
+
+@pytest.fixture(scope="session")
+def module(supply: Supply) -> Module:
+    """The module under test, built for the kernel under test."""
+    return supply.module
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, supply: Supply) -> Iterator[Clone]:
+    """The freshly booted machine of this test's own."""
+    wanted = supply.wanted(request.node)
+    assert wanted is not None  # this fixture is one of the test's
+    fresh = supply.take(wanted)
+    try:
+        request.node.stash.setdefault(_FRESH, []).append(fresh)
+        yield fresh.clone
+        _judge_again(request.node)
+    finally:
+        fresh.close()
+
+
+@pytest.fixture
+def guest(machine: Clone) -> Guest:
+    """A freshly booted guest of this test's own, over SSH; no module is loaded."""
+    return machine.guest
+
+
+@pytest.fixture
+def loaded(guest: Guest) -> Guest:
+    """The test's fresh guest, in which the module under test has just been loaded."""
+    return guest  # `machine` has seen this fixture's name and has cloned the right template
+
+
+@pytest.fixture(scope="module")
+def shared_machines() -> Iterator[dict[Wanted, Fresh]]:
+    """The machines that the tests of one file share."""
+    kept: dict[Wanted, Fresh] = {}
+    yield kept
+    for fresh in kept.values():
+        fresh.close()
+
+
+@pytest.fixture
+def shared(
+    request: pytest.FixtureRequest, supply: Supply, shared_machines: dict[Wanted, Fresh]
+) -> Iterator[Guest]:
+    """A guest with the module loaded that the tests of one file share.
+
+    For tests that only look: what one does to it, the next one finds. Each is still judged by
+    what happened while it ran, and after a red one the next has a fresh guest.
+    """
+    wanted = supply.shape(request.node), True
+    fresh = shared_machines.get(wanted) or supply.take(wanted)
+    shared_machines[wanted] = fresh
+    machine = fresh.clone.machine
+    now = replace(fresh, taint=machine.mark(patience(machine)), since=len(machine.console_text()))
+    request.node.stash.setdefault(_FRESH, []).append(now)
+    yield fresh.clone.guest
+    if request.node.stash.get(_RED, True):
+        shared_machines.pop(wanted).close()
+
+
+@pytest.fixture
+def expect_splat(request: pytest.FixtureRequest) -> ExpectSplat:
+    """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted."""
+    expected: list[Expectation] = []
+    request.node.stash[_EXPECTED] = expected
+
+    def within(kind: str, function: str | None = None) -> AbstractContextManager[None]:
+        machines = [fresh.clone.machine for fresh in request.node.stash.get(_FRESH, [])]
+        if not machines:
+            raise InputError("expect_splat needs a machine", hint="ask for `guest` or `loaded` too")
+        return expecting(machines[-1], expected, kind, function)
+
+    return within
+
+
+@contextmanager
+def expecting(
+    machine: Machine, expected: list[Expectation], kind: str, function: str | None = None
+) -> Iterator[None]:
+    """Expect a report of ``kind`` (klog.Kind) within; it is added to ``expected``.
+
+    Fails the test when none comes, or none in ``function`` if one is named.
+    """
+    __tracebackhide__ = True
+    machine.mark(patience(machine))
+    start = len(machine.console_text())
+    yield
+    with suppress(MachineError):  # it may have been a panic that was wanted
+        machine.mark(patience(machine))
+    text = machine.console_text()
+    wanted = Expectation(klog.Kind(kind), function, start, len(text))
+    fired = klog.read(text[start:])
+    if not any(wanted.covers(event, start) for event in fired):
+        others = ", ".join(event.title for event in fired) or "nothing"
+        where = f" in {function}" if function else ""
+        pytest.fail(f"expected a {kind} report{where}; the kernel reported {others}")
+    expected.append(wanted)
+
+
+def patience(machine: Machine) -> Deadline:
+    """How long a healthy guest may take to answer."""
+    return machine.patience(pool.MARK_SECONDS)
+
+
+def load(guest: Guest, module: Module) -> None:
+    """Load a module that was built on the host; its file stays in /root."""
+    target = f"/root/{module.ko.name}"
+    guest.put(module.loadable, target)
+    guest.check(f"insmod {target}")
+
+
+def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
+    """``base`` with the module loaded; loading it must not upset the kernel."""
+
+    def set_up(clone: Clone) -> Mapping[str, object]:
+        machine = clone.machine
+        taint = machine.mark(patience(machine))
+        machine.remember(patience(machine))
+        load(clone.guest, module)
+        problems = verdict.judge(evidence(machine, taint))
+        if problems:
+            raise KernelProblem(symbols.explain(problems, module))
+        # Where the module's code is, for debuggers, and for kmemleak's reports once it is
+        # unloaded: the guest cannot be asked then.
+        folder = f"/sys/module/{module.name}/sections"
+        lines = clone.guest.check(f"cd {folder} && grep -H . .*text*").splitlines()
+        sections = dict(line.split(":", 1) for line in lines)
+        return {"text": sections[".text"], "sections": sections}
+
+    return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
+
+
+# -- verdicts ----------------------------------------------------------------------
+
+
+class KernelProblem(AssertionError):
+    """The kernel, not the test, says that something is wrong."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        lines = []
+        for problem in problems:
+            lines.append(str(problem))
+            detail = printable(problem.detail).replace(f"{INSIDE}/", "")
+            lines += [f"    {line}" for line in detail.splitlines()]
+        super().__init__("\n".join(lines))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.stash[_NEXT] = nextitem
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """After the test's own verdict, its machine's; meanwhile, the next test's machine."""
+    __tracebackhide__ = True
+    supply = item.config.stash.get(_SUPPLY, None)
+    if supply:
+        supply.prepare(item.stash[_NEXT])
+    try:
+        result = yield
+    except (Exception, pytest.fail.Exception) as error:
+        problems = _judge(item, "call", error)
+        if problems:
+            raise KernelProblem(problems) from error
+        raise
+    problems = _judge(item, "call", None)
+    if problems:
+        raise KernelProblem(problems)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """A fixture that fails in a guest is explained by its machine, as a test is."""
+    __tracebackhide__ = True
+    try:
+        return (yield)
+    except (Exception, pytest.fail.Exception) as error:
+        problems = _judge(item, "setup", error)
+        if problems:
+            raise KernelProblem(problems) from error
+        raise
+
+
+def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[Problem]:
+    """What is wrong with the machines of a test, ``failure`` being what it says itself."""
+    supply = item.config.stash.get(_SUPPLY, None)
+    timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
+    found: list[Problem] = []
+    for fresh in item.stash.get(_FRESH, []):
+        machine = fresh.clone.machine
+        expected: list[Expectation] = item.stash.get(_EXPECTED, [])
+        seen = evidence(
+            machine, fresh.taint, since=fresh.since, timed_out=timed_out,
+            expected=tuple(expected),
+        )  # fmt: skip
+        # Only what has been built has been loaded.
+        built = vars(supply).get("module") if supply else None
+        problems = verdict.judge(with_names(seen, fresh, built) if built else seen)
+        if failure or problems:
+            kept = _keep(item, supply, fresh, problems) if supply else ""
+            item.add_report_section(when, "evidence", kept)
+        found += symbols.explain(problems, built) if built and problems else problems
+    item.stash[_RED] = bool(failure or found)
+    return found
+
+
+# Fixtures that do nothing in a guest once the test has run.
+_QUIET = {"request", "lab", "supply", "module", "machine", "guest", "loaded", "expect_splat",
+          "shared", "shared_machines"}  # fmt: skip
+
+
+def _judge_again(item: pytest.Item) -> None:
+    """What other fixtures did in the guest after a test was found green counts as well."""
+    others = set(getattr(item, "fixturenames", ())) - _QUIET
+    if item.stash.get(_RED, True) or not others:
+        return
+    problems = _judge(item, "teardown", None)
+    if problems:
+        raise KernelProblem(problems)
+
+
+def evidence(
+    machine: Machine,
+    taint_before: int,
+    *,
+    since: int = 0,
+    timed_out: str = "",
+    expected: tuple[Expectation, ...] = (),
+) -> Evidence:
+    """Ask a machine how it is, whatever its state; its console counts from ``since`` on."""
+    taint = moving = left = None
+    stacks = leaks = ""
+    if machine.running and not machine.panicked:
+        try:
+            taint = machine.mark(patience(machine))
+            if timed_out:
+                stacks = machine.stacks(patience(machine))
+            if taint & _OUT_OF_TREE:  # a module was loaded at some time
+                left = machine.news(patience(machine))
+            if left is not None:
+                leaks = machine.leaks(patience(machine))
+        except MachineError:
+            taint = None
+            with suppress(MachineError):
+                moving = machine.spins(patience(machine))
+    return Evidence(
+        console=machine.console_text()[since:],
+        taint_before=taint_before,
+        taint_after=taint,
+        panicked=machine.panicked,
+        running=machine.running,
+        timed_out=timed_out,
+        moving=moving,
+        expected=tuple(
+            replace(one, start=one.start - since, end=one.end - since) for one in expected
+        ),
+        left=left,
+        unread=machine.console_unread,
+        fault=machine.fault,
+        full=machine.console_full,
+        stacks=stacks,
+        leaks=leaks,
+    )
+
+
+def with_names(seen: Evidence, fresh: Fresh, module: Module) -> Evidence:
+    """The evidence with the names of a module's functions where kmemleak has only addresses.
+
+    It looks only when the module is unloaded, and then the kernel does not know them any more.
+    They are those of the template's module: one that was loaded anew is usually where it was.
+    """
+    if not seen.leaks or "sections" not in fresh.facts:
+        return seen
+    try:
+        known = symbols.functions(module.kernel.sysroot, module.ko)
+    except HarnessError as error:
+        log.warning("kmemleak's report has no names: %s", error)
+        return seen
+    return replace(
+        seen, leaks=symbols.named(seen.leaks, known, fresh.facts["sections"], module.name)
+    )
+
+
+_OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
+
+
+def _keep(item: pytest.Item, supply: Supply, fresh: Fresh, problems: Sequence[Problem]) -> str:
+    """Copy what the machine leaves to where people find it, and say where that is."""
+    machine = fresh.clone.machine
+    name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
+    folder = RESULTS / supply.lab.kernel.name / name[:150]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "console.log").write_text(printable(machine.console_text()))
+    said = [f"console: {os.path.relpath(folder / 'console.log')}"]
+    stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
+    kept = item.config.stash.setdefault(_SCENES, [])
+    if not machine.running or len(kept) == SCENES:
+        return "\n".join(said)
+    kept.append(folder)
+    shown = os.path.relpath(folder)
+    try:
+        if stuck:
+            deadline = Deadline(DUMP_SECONDS)
+            (folder / "registers.txt").write_text(machine.registers(deadline))
+            said.append(f"registers: {shown}/registers.txt")
+            machine.dump(folder / "memory.kdump", deadline)
+            said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
+        about = _about(supply, fresh)
+        scene.save(machine, supply.lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+        reopen = f"invoke shell --resume {shlex.quote(shown)}"
+        alive = not {Verdict.PANIC, Verdict.LOST} & stuck
+        said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
+        if item.config.getoption("--keep") and len(kept) == 1:
+            hold = [sys.executable, "-m", "harness.shell", str(folder)]
+            pid, line = proc.leave_running(
+                hold, log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
+            )
+            said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
+    except HarnessError as error:
+        said.append(f"(the machine could not be saved: {error.what})")
+    return "\n".join(said)
+
+
+def _about(supply: Supply, fresh: Fresh) -> dict[str, object]:
+    """What a debugger needs to know of the module under test, where it was loaded."""
+    text = fresh.facts.get("text")
+    return {"module": str(supply.module.ko), "text": text} if text else {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the harness or the kernel can explain needs no Python traceback."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, (HarnessError, KernelProblem)):
+        cause = error.__cause__
+        before = (
+            f"{type(cause).__name__}: {cause}\n\n"
+            if isinstance(error, KernelProblem) and cause
+            else ""
+        )
+        report.longrepr = printable(f"{error}\n\n{before}".rstrip())
+    return report
