@@ -277,6 +277,14 @@ static void planted_leave_workqueue(void)
 	alloc_workqueue("planted", WQ_MEM_RECLAIM, 0);
 }
 
+/* Whoever writes this waits in the module, and nothing keeps the module from going. */
+static void planted_leave_waiter(void)
+{
+	forget = true;
+	module_put(THIS_MODULE);
+	planted_sleep();
+}
+
 static void planted_reboot(void)
 {
 	emergency_restart();
@@ -325,6 +333,7 @@ static const struct {
 	{ "leave_device", planted_leave_device },
 	{ "leave_sysfs", planted_leave_sysfs },
 	{ "leave_workqueue", planted_leave_workqueue },
+	{ "leave_waiter", planted_leave_waiter },
 };
 
 static int provoke(const char *word)
