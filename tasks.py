@@ -32,6 +32,8 @@ HELP = {
     "module": "DIR: the module's folder, with a Kbuild file (default: module/)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
+    "profile": "NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
+    "config": "FILE: a kernel tree's own .config, used as it is",
     "verbose": "say more",
     "json": "print JSON",
 }
@@ -64,23 +66,26 @@ def _explained(function: F) -> F:
     return wrapper  # type: ignore[return-value]  # same arguments, no result
 
 
-@task(help=_help("kernel", "module", "verbose"))
+@task(help=_help("kernel", "module", "profile", "config", "verbose"))
 @_explained
 def build(
-    _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
+    _: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    profile: str = "",
+    config: str | None = None,
+    verbose: bool = False,
 ) -> None:
     """Build the module for a kernel, into build/KERNEL/."""
-    runs.build(kernel, _folder(module))
+    runs.build(kernel, _folder(module), profile, _config(config))
 
 
 @task(
     name="test-vm",
     help=_help(
-        "kernel", "module", "filter", "jobs", "verbose",
+        "kernel", "module", "filter", "jobs", "profile", "config", "verbose",
         suite="NAME[,NAME]: contract (default), module, harness, or all; "
         "with several kernels, contract and module are the default",
-        profile="NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
-        config="FILE: a kernel tree's own .config, used as it is",
         keep="leave the machine of the first red test running",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
@@ -102,7 +107,7 @@ def test_vm(
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     return runs.test_vm(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
-        profile=profile, own_config=Path(config) if config else None, keep=keep,
+        profile=profile, own_config=_config(config), keep=keep,
         minutes=_number("--minutes", minutes),
     )  # fmt: skip
 
@@ -151,13 +156,11 @@ def kernels(
 
 @task(
     help=_help(
-        "module", "filter", "verbose",
+        "module", "filter", "profile", "config", "verbose",
         kernel="PATH or NAME: a kernel tree with its history, or a suite's entry",
         good="COMMIT or RELEASE: where the tests pass",
         bad="COMMIT or RELEASE: where they fail",
         suite="NAME[,NAME]: as for test-vm (default: contract)",
-        profile="NAME: of vm/kconfig (for a kernel tree)",
-        config="FILE: a kernel tree's own .config",
     ),
 )  # fmt: skip
 @_explained
@@ -176,13 +179,13 @@ def bisect(
     """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
     return bisection.run(
         kernel, good, bad, _folder(module), filter, suite=suite,
-        profile=profile, own_config=Path(config) if config else None,
+        profile=profile, own_config=_config(config),
     )  # fmt: skip
 
 
 @task(
     help=_help(
-        "kernel", "module", "verbose",
+        "kernel", "module", "profile", "config", "verbose",
         resume="DIR: open the machine that a red test has left there instead",
         debugger="with --resume: stop it and open a port for gdb",
     )
@@ -192,6 +195,8 @@ def shell(
     _: Context,
     kernel: str | None = None,
     module: str | None = None,
+    profile: str = "",
+    config: str | None = None,
     resume: str | None = None,
     debugger: bool = False,
     verbose: bool = False,
@@ -201,7 +206,7 @@ def shell(
         return interactive.resume(Path(resume), debugger=debugger)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
-    return interactive.run(kernel, _folder(module))
+    return interactive.run(kernel, _folder(module), profile, _config(config))
 
 
 @task(help=_help("json"))
@@ -294,6 +299,10 @@ def _number(option: str, text: str | None) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"{option} takes a number from 1 on, not {text!r}")
     return int(text)
+
+
+def _config(text: str | None) -> Path | None:
+    return Path(text) if text else None
 
 
 def _folder(module: str | None) -> Path:

@@ -34,12 +34,14 @@ SUITES = {
 }
 
 
-def build(kernels: str | None, source: Path) -> None:
+def build(
+    kernels: str | None, source: Path, profile: str = "", own_config: Path | None = None
+) -> None:
     """Build for each kernel; the modules land in build/KERNEL/."""
     builds.check_source(source)
     matrix = config.load()
     cache = Cache()
-    for spec in matrix.select(kernels):
+    for spec in matrix.select(kernels, profile, own_config):
         place = lab.prepare(spec, matrix, cache)
         module = place.build(source)
         for warning in module.warnings:
@@ -131,6 +133,8 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
     log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
     junit = sweep.junit_of(spec.name, whole=plan.whole)
     junit.unlink(missing_ok=True)
+    if plan.whole:
+        sweep.forget_scenes(spec.name)
     options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs())
     started = time.monotonic()
     status = pytest([*options, f"--junitxml={junit}"], plan.verbose)

@@ -26,10 +26,10 @@ from harness.template import Clone
 log = logging.getLogger(__name__)
 
 
-def run(kernel: str | None, source: Path) -> int:
+def run(kernel: str | None, source: Path, profile: str = "", own_config: Path | None = None) -> int:
     """Clone a machine, load the module, and hand over; the shell's exit status."""
     matrix = config.load()
-    specs = matrix.select(kernel)
+    specs = matrix.select(kernel, profile, own_config)
     if len(specs) != 1:
         raise InputError("a shell is opened in one guest", hint="give --kernel one name")
     cache = Cache()

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,13 @@ def junit_of(name: str, *, whole: bool = True) -> Path:
     return folder_of(name) / ("junit.xml" if whole else "partial.xml")
 
 
+def forget_scenes(name: str) -> None:
+    """Remove what red tests of earlier runs have left of a kernel: each is a machine's memory."""
+    for scene in folder_of(name).iterdir():
+        if scene.is_dir():
+            shutil.rmtree(scene, ignore_errors=True)
+
+
 def keep(result: Result, plan: Plan) -> None:
     """Write a kernel's result; it becomes its last one if no test was left out.
 
@@ -320,6 +328,8 @@ class Sweep:
         folder = folder_of(ready.spec.name)
         junit = junit_of(ready.spec.name, whole=self._plan.whole)
         junit.unlink(missing_ok=True)
+        if self._plan.whole:
+            forget_scenes(ready.spec.name)
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
         command = [sys.executable, "-m", "pytest", *arguments(self._plan, ready.spec, jobs)]

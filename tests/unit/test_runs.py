@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 import tasks
-from harness import config, fixtures, lab, proc, qemu, report, runs, sweep
+from harness import config, fixtures, lab, proc, qemu, report, runs, shell, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
@@ -227,6 +227,17 @@ def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
     assert sweep.last("one", whole=False) is not None
 
 
+def test_what_red_tests_have_left_goes_with_the_next_whole_run(calls: Calls) -> None:
+    """Each is as large as a machine's memory; a run of some tests says nothing of the others."""
+    scene = sweep.RESULTS / "one" / "contract-test_contract.py-test_reads"
+    scene.mkdir(parents=True)
+    (scene / "memory").write_text("a machine")
+    runs.test_vm("one", config.MODULE, "some", None, verbose=False)
+    assert scene.exists()
+    runs.test_vm("one", config.MODULE, None, None, verbose=False)
+    assert not scene.exists()
+
+
 def test_minutes_make_a_sweep_of_one_kernel_too(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +361,15 @@ def test_each_kernels_module_lands_in_a_folder_of_its_own(
     for name in ("one", "two"):
         (built,) = (tmp_path / "build" / name).iterdir()
         assert (built.name, built.read_text()) == ("wee.ko", name)
+
+
+def test_what_is_for_a_tree_is_refused_without_one(calls: Calls, other_module: Path) -> None:
+    """--profile and --config would otherwise be ignored in silence."""
+    with pytest.raises(InputError, match="--profile is for a kernel tree"):
+        runs.build("one", other_module, profile="debug")
+    with pytest.raises(InputError, match="--config is for a kernel tree"):
+        shell.run("one", other_module, own_config=Path("config"))
+    assert calls.built == []
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,22 @@ def test_a_machine_that_cannot_be_frozen_is_booted(
         fresh.close()
 
 
+def test_a_freeze_that_takes_too_long_is_tried_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy host does not make a machine one that is booted for ever: nothing is cached."""
+
+    def late(machine: Machine, folder: Path, deadline: Deadline) -> None:
+        monkeypatch.setattr(deadline, "_end", 0.0)
+        raise MachineError("it took longer than there was")
+
+    monkeypatch.setattr(template, "_save", late)
+    with pytest.raises(MachineError, match="longer than there was"):
+        lab.template(append=("eudyptula.late",))
+    monkeypatch.undo()
+    assert lab.template(append=("eudyptula.late",)).frozen
+
+
 def _mark(running: Clone) -> dict[str, object]:
     running.guest.check("echo set up >/tmp/mark")
     return {}
