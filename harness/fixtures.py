@@ -66,8 +66,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unmet: dict[pytest.Item, str] = {}
     for item in items:
         for marker in item.iter_markers("needs"):
-            if marker.kwargs["config"] not in options:
-                unmet[item] = marker.kwargs["config"]
+            wanted, unwanted = marker.kwargs.get("config"), marker.kwargs.get("without")
+            if wanted and wanted not in options:
+                unmet[item] = f"with {wanted}"
+            elif unwanted in options:
+                unmet[item] = f"without {unwanted}"
     items[:] = [item for item in items if item not in unmet]
     config.hook.pytest_deselected(items=list(unmet))
     config.stash[UNMET] = dict(Counter(unmet.values()))

@@ -60,11 +60,14 @@ def _client_key(path: Path) -> paramiko.PKey:
 
 
 class Guest:
-    """What runs in a machine, reached over SSH as root."""
+    """What runs in a machine, reached over SSH as root.
+
+    ``patience`` makes a deadline for what takes at most so many seconds elsewhere.
+    """
 
     def __init__(self, transport: paramiko.Transport, patience: Patience) -> None:
         self._transport = transport
-        self._patience = patience
+        self.patience = patience
 
     @classmethod
     def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
@@ -166,7 +169,7 @@ class Guest:
             channel.exec_command(f"{command}\nexit $?")
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
-        return Running(command, channel, self._patience)
+        return Running(command, channel, self.patience)
 
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o644) -> None:
         """Write a file in the guest from a file of the host, or from bytes."""

@@ -14,7 +14,7 @@ import pytest
 
 from harness.config import MODULE
 
-# How many tests a kernel cannot show, by the option that it lacks.
+# How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
 
 
@@ -45,7 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "append is a tuple of kernel command line options",
     )
     config.addinivalue_line(
-        "markers", "needs(config): the kernel must have this option; elsewhere it is not run"
+        "markers",
+        "needs(config=None, without=None): the kernel must have the one option and must not have "
+        "the other; elsewhere it is not run",
     )
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
@@ -61,5 +63,5 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    for option, count in sorted(config.stash.get(UNMET, {}).items()):
-        terminalreporter.write_line(f"not run: {count} test(s) for a kernel with {option}")
+    for lack, count in sorted(config.stash.get(UNMET, {}).items()):
+        terminalreporter.write_line(f"not run: {count} test(s) for a kernel {lack}")

@@ -117,9 +117,14 @@ def test_a_reboot_is_never_green(victim: Fresh) -> None:
 # What the allocator of any kernel with CONFIG_SLUB_DEBUG (all of Debian's) checks if it is
 # asked to: consistency, red zones, poison, who allocated and freed (mm/slub.c).
 slub_debug = pytest.mark.machine(append=("slub_debug=FZPU",))
+# KASAN is there before the allocator sees anything.
+without_kasan = pytest.mark.needs(without="CONFIG_KASAN")
+# Lockdep is there before anything hangs.
+without_lockdep = pytest.mark.needs(without="CONFIG_PROVE_LOCKING")
 
 
 @slub_debug
+@without_kasan
 def test_use_after_free_is_a_splat(victim: Fresh) -> None:
     """The poison of a freed object was written over, and the report shows who had it."""
     first, *_ = problems = provoke(victim, "use_after_free")
@@ -129,6 +134,7 @@ def test_use_after_free_is_a_splat(victim: Fresh) -> None:
 
 
 @slub_debug
+@without_kasan
 def test_double_free_is_a_splat(victim: Fresh) -> None:
     """The allocator says that it has the object already."""
     first, *_ = problems = provoke(victim, "double_free")
@@ -137,6 +143,7 @@ def test_double_free_is_a_splat(victim: Fresh) -> None:
     assert first.function == "planted_double_free"
 
 
+@without_kasan
 def test_double_free_at_once_is_a_splat_without_debugging(victim: Fresh) -> None:
     """CONFIG_SLAB_FREELIST_HARDENED sees an object that is freed twice in a row."""
     assert outcome(provoke(victim, "double_free")) == [
@@ -174,7 +181,7 @@ def test_a_guest_that_runs_out_of_memory_says_so(victim: Fresh) -> None:
     ("command", "function"),
     [
         (f"echo sleep >{CONTROL}", "planted_sleep"),
-        (f"echo deadlock >{CONTROL}", "planted_deadlock"),
+        pytest.param(f"echo deadlock >{CONTROL}", "planted_deadlock", marks=without_lockdep),
         (f"echo endless_thread >{CONTROL} && rmmod planted", "planted_exit"),
         (f"echo block >{CONTROL} && rmmod planted", "planted_exit"),
     ],
@@ -190,6 +197,7 @@ def test_a_stuck_command_is_told_from_a_dead_kernel(
         assert problem.function == function
 
 
+@without_lockdep
 def test_a_deadlock_is_a_splat_where_the_kernel_looks_for_hung_tasks(victim: Fresh) -> None:
     """The kernel's own watchdog (CONFIG_DETECT_HUNG_TASK) says it with a stack."""
     # Every second it looks for tasks that have not run for a second.
@@ -246,12 +254,21 @@ def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.needs(config="CONFIG_KASAN")
-def test_use_after_free_is_seen_by_kasan(victim: Fresh) -> None:
+@pytest.mark.parametrize("word", ["use_after_free", "double_free"])
+def test_what_is_done_to_freed_memory_is_seen_by_kasan(victim: Fresh, word: str) -> None:
     """At the very access, and not only when the allocator looks at the object again."""
-    first, *_ = provoke(victim, "use_after_free")
+    first, *_ = provoke(victim, word)
     assert first.verdict is Verdict.SPLAT
     assert first.title.startswith("KASAN: ")
-    assert first.function == "planted_use_after_free"
+    assert first.function == f"planted_{word}"
+
+
+@pytest.mark.needs(config="CONFIG_PROVE_LOCKING")
+def test_a_deadlock_is_foreseen_by_lockdep(victim: Fresh) -> None:
+    """The second time that a task takes a mutex it has, before it hangs."""
+    first, *_ = after(victim, f"echo deadlock >{CONTROL}", timeout=3)
+    assert first.verdict is Verdict.SPLAT
+    assert first.title == "possible deadlock in planted_deadlock"
 
 
 @pytest.mark.needs(config="CONFIG_PROVE_LOCKING")

@@ -64,5 +64,10 @@ def test_of_another_kernel(loaded: Guest) -> None:
     pass
 
 
+@pytest.mark.needs(without="CONFIG_MODULES")
+def test_without_modules(loaded: Guest) -> None:
+    pass
+
+
 def test_clean(loaded: Guest) -> None:
     loaded.check("true")

@@ -126,7 +126,7 @@ class Writer:
 
     def wait_until_idle(self) -> None:
         """Wait until everything that was accepted has been consumed."""
-        assert self.call("idle") == 0, f"not all is consumed after 20 s: {self.counters()}"
+        assert self.call("idle") == 0, f"not all is consumed in time: {self.counters()}"
 
     def wait_until_blocked(self, count: int) -> None:
         """Wait until ``blocked`` is ``count``."""
@@ -134,12 +134,12 @@ class Writer:
 
     def wait_until_more_blocked(self, count: int) -> None:
         """Wait until ``blocked`` is more than ``count``."""
-        assert self.call("blocked_beyond", count) == 0, f"after 20 s: {self.counters()}"
+        assert self.call("blocked_beyond", count) == 0, f"not in time: {self.counters()}"
 
     def wait_for(self, path: str, regex: str) -> str:
         """Wait until the file matches; its content then."""
         text = self.text("await", path, regex)
-        assert re.search(regex, text, re.MULTILINE), f"{path} is {text!r} after 20 s"
+        assert re.search(regex, text, re.MULTILINE), f"{path} is {text!r} in time"
         return text
 
     def cat(self, path: str) -> str:
@@ -191,7 +191,7 @@ class Job:
         """Wait for its end; the answers to its operations, or "killed N" by signal N."""
         __tracebackhide__ = True
         answer = self.writer.ask(f"result {self.pid}")
-        assert answer != str(-errno.ETIMEDOUT), f"process {self.pid} has not ended after 20 s"
+        assert answer != str(-errno.ETIMEDOUT), f"process {self.pid} has not ended in time"
         return answer.split(" ; ")
 
     def result(self) -> Result:
@@ -326,7 +326,8 @@ class Trace:
 @contextmanager
 def writer_in(guest: Guest, user: str = "root") -> Iterator[Writer]:
     """A process of this user in the guest that makes system calls as it is told."""
-    with guest.spawn("exec perl -", user=user) as process:
+    patience = guest.patience(20).seconds
+    with guest.spawn(f"exec perl - {patience:.0f}", user=user) as process:
         yield Writer(process)
 
 

@@ -10,6 +10,8 @@
 #	@null	no page is there		@torn	its last byte has no page
 #	@kernel	outside user space
 #
+# Its argument is how many seconds it waits for what it is told to wait for.
+#
 # No module is loaded, which would take longer than most tests do; so the numbers are
 # here, those of system calls from x86-64's unistd_64.h, the others from include/uapi.
 
@@ -34,6 +36,7 @@ my $epoll;			# descriptor of the epoll instance
 my $handled = 0;		# signals that reached a handler
 my %pipe_of;			# job -> handle on which its answer comes
 my $log;			# handle on /dev/kmsg
+my $PATIENCE = $ARGV[0];
 my $payload = join('', map { chr(ord('a') + $_ % 26) } 0 .. 2 * $PAGE - 1);
 
 # The system call $name: what it returned, or minus its errno. The arguments stay in @_,
@@ -90,10 +93,10 @@ sub pids {
 }
 
 # Call $condition until it is true, every 2 ms, or without a sleep if $busy; false if that
-# takes more than 20 s.
+# takes too long.
 sub until_true {
 	my ($condition, $busy) = @_;
-	my $end = time() + 20;
+	my $end = time() + $PATIENCE;
 	while (!$condition->()) {
 		return 0 if time() > $end;
 		select(undef, undef, undef, 0.002) if !$busy;
@@ -121,7 +124,7 @@ sub result {
 	my $reader = delete($pipe_of{$pid}) or return -$ESRCH;
 	my $ready = '';
 	vec($ready, fileno($reader), 1) = 1;
-	select($ready, undef, undef, 20) or return -$ETIMEDOUT;
+	select($ready, undef, undef, $PATIENCE) or return -$ETIMEDOUT;
 	my $answer = readline($reader);
 	waitpid($pid, 0);
 	chomp($answer) if defined($answer);
@@ -244,7 +247,7 @@ my %operation = (
 		call('close', $file);
 		return $got < 0 ? $got : 0;
 	},
-	# await PATH REGEX: the content once it matches, or after 20 s
+	# await PATH REGEX: the content once it matches, or when it takes too long
 	await => sub {
 		my ($path, @regex) = @_;
 		my $text;

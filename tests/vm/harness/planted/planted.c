@@ -134,6 +134,8 @@ static noinline void planted_rcu_stall(void)
 {
 	static struct rcu_head head;
 
+	/* A grace period that has begun has the limit of that moment. */
+	synchronize_rcu();
 	call_rcu(&head, planted_rcu_callback);
 	rcu_read_lock();
 	mdelay(TOO_LONG_MS);
