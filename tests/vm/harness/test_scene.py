@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import select
 import signal
 import subprocess
@@ -122,10 +123,15 @@ def test_a_freeze_that_takes_too_long_is_tried_again(
         raise MachineError("it took longer than there was")
 
     monkeypatch.setattr(template, "_save", late)
+    # One that no earlier run has made, and that none finds later.
+    append = (f"eudyptula.late={secrets.token_hex(4)}",)
     with pytest.raises(MachineError, match="longer than there was"):
-        lab.template(append=("eudyptula.late",))
+        lab.template(append=append)
     monkeypatch.undo()
-    assert lab.template(append=("eudyptula.late",)).frozen
+    made = lab.template(append=append)
+    assert made.frozen
+    lab.cache.release(made.entry)
+    assert lab.cache.remove(made.entry)
 
 
 def _mark(running: Clone) -> dict[str, object]:
