@@ -139,7 +139,7 @@ class Writer:
     def wait_for(self, path: str, regex: str) -> str:
         """Wait until the file matches; its content then."""
         text = self.text("await", path, regex)
-        assert re.search(regex, text, re.MULTILINE), f"{path} is {text!r} in time"
+        assert re.search(regex, text, re.MULTILINE), f"{path} is still {text!r}"
         return text
 
     def cat(self, path: str) -> str:
