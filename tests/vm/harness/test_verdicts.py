@@ -236,9 +236,10 @@ def test_an_rcu_stall_is_a_splat(victim: Fresh) -> None:
     """A reader that does not leave its critical section holds up everybody who frees."""
     # 3 s is the least that the kernel takes (kernel/rcu/tree_stall.h).
     limit = "echo 3 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout"
-    (problem,) = after(victim, f"{limit}; echo rcu_stall >{CONTROL}", timeout=60)
-    assert (problem.verdict, problem.function) == (Verdict.SPLAT, "planted_rcu_stall")
-    assert problem.title.startswith("INFO: rcu detected stall in ")
+    problems = after(victim, f"{limit}; echo rcu_stall >{CONTROL}", timeout=60)
+    assert kinds(problems) == {Verdict.SPLAT}  # the kernel repeats it
+    assert problems[0].function == "planted_rcu_stall"
+    assert problems[0].title.startswith("INFO: rcu detected stall in ")
 
 
 def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +347,7 @@ def test_a_console_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPa
         ("leave_cache", ["slab planted_left"]),
         ("leave_device", ["class misc/planted", "dev planted", "device misc/planted"]),
         ("leave_sysfs", ["sysfs kernel/planted"]),
-        ("leave_workqueue", ["thread kworker/R-plant"]),
+        ("leave_workqueue", ["thread ", "plant"]),  # kworker/R-plant since 6.9
     ],
 )
 def test_what_is_left_behind_is_residue(victim: Fresh, word: str, left: list[str]) -> None:

@@ -137,9 +137,12 @@ static noinline void planted_rcu_stall(void)
 	/* A grace period that has begun has the limit of that moment. */
 	synchronize_rcu();
 	call_rcu(&head, planted_rcu_callback);
+	/* Of a reader that may be preempted, a report has a stack only if it is not running. */
+	preempt_disable();
 	rcu_read_lock();
 	mdelay(TOO_LONG_MS);
 	rcu_read_unlock();
+	preempt_enable();
 }
 
 static noinline void planted_sleep(void)
@@ -276,7 +279,7 @@ static void planted_leave_sysfs(void)
 static void planted_leave_workqueue(void)
 {
 	/* With a thread of its own (a rescuer) that ps shows. */
-	alloc_workqueue("planted", WQ_MEM_RECLAIM, 0);
+	alloc_workqueue("planted", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 }
 
 /* Whoever writes this waits in the module, and nothing keeps the module from going. */
