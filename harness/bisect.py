@@ -3,6 +3,10 @@
 
 Over the commits of a person's own tree (git chooses, in a clone, so that the tree is not
 touched), or over the releases that the archive has of a suite, without compiling any.
+
+What is looked for is what the bad end does: if tests fail there, a kernel that does not build or
+boot says nothing of the question; but if the module does not even build for it, then that is what
+some change began, and a kernel for which it builds is good, whatever its tests say.
 """
 
 from __future__ import annotations
@@ -42,10 +46,33 @@ class Outcome(enum.Enum):
 
     GOOD = "good"
     BAD = "bad"
-    SKIP = "skip"  # it cannot be told: the kernel does not build, or does not boot
+    SKIP = "skip"  # it cannot be told
 
 
-Test = Callable[[KernelSpec], Outcome]
+class Reached(enum.IntEnum):
+    """How far it goes with one kernel."""
+
+    NOTHING = 0
+    KERNEL = 1
+    MODULE = 2
+    BOOT = 3
+    TESTS = 4
+
+    @property
+    def words(self) -> str:
+        return _WORDS[self]
+
+
+_WORDS = {
+    Reached.NOTHING: "it does not build",
+    Reached.KERNEL: "the module does not build for it",
+    Reached.MODULE: "it does not boot",
+    Reached.BOOT: "tests fail",
+    Reached.TESTS: "tests pass",
+}
+
+# How far it goes with a kernel; None if that cannot be had.
+Test = Callable[[KernelSpec], Reached | None]
 
 
 def run(
@@ -62,30 +89,43 @@ def run(
     suites = {name: folder for name, folder in runs.SUITES.items() if folder in wanted}
     plan = Plan(source_, suites, expression)
 
-    def test(spec: KernelSpec) -> Outcome:
-        return outcome(spec, matrix, plan)
+    def test(spec: KernelSpec) -> Reached | None:
+        return reached(spec, matrix, plan)
 
     if specs[0].tree is not None:
         return _commits(specs[0], good, bad, test)
     return _releases(specs[0], matrix, good, bad, test)
 
 
-def outcome(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Outcome:
-    """Whether the tests pass on a kernel; faults of the host are raised and decide nothing."""
+def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
+    """How far it goes with a kernel; faults of the host are raised and decide nothing."""
     cache = Cache()
+    far = Reached.NOTHING
     try:
         place = lab.prepare(spec, matrix, cache)
+        far = Reached.KERNEL
         place.build(plan.source)
+        far = Reached.MODULE
         place.template()
-    except (KernelBuildError, BuildError, BootError, GoneError) as error:
-        log.warning("skipped: %s", sweep.reason(error))
-        return Outcome.SKIP
+    except GoneError as error:
+        log.warning("%s", sweep.reason(error))
+        return None
+    except (KernelBuildError, BuildError, BootError) as error:
+        log.warning("%s", sweep.reason(error))
+        return far
     finally:
         cache.close()
     status = runs.pytest(sweep.arguments(plan, spec, 1), verbose=False)
     if status not in (0, 1):  # pytest: 2 is interrupted, 3 and 4 are faults of the run itself
         raise HarnessError(f"pytest ended with status {status}, which says nothing of the kernel")
-    return Outcome.GOOD if status == 0 else Outcome.BAD
+    return Reached.TESTS if status == 0 else Reached.BOOT
+
+
+def outcome(far: Reached | None, bad: Reached) -> Outcome:
+    """What a kernel is when the bad end comes as far as ``bad``."""
+    if far is None or far < bad:
+        return Outcome.SKIP
+    return Outcome.BAD if far == bad else Outcome.GOOD
 
 
 # -- releases ----------------------------------------------------------------------
@@ -158,13 +198,15 @@ def _releases(spec: KernelSpec, matrix: Matrix, good: str, bad: str, test: Test)
     wanted = between(names, good, bad)
     log.info("%d releases from %s to %s", len(wanted), wanted[0], wanted[-1])
 
-    def told(release: str) -> Outcome:
+    def far(release: str) -> Reached | None:
         (chosen,) = matrix.select(release)
-        answer = test(replace(chosen, suite=spec.suite))
-        log.info("%s: %s", release, answer.value)
-        return answer
+        return test(replace(chosen, suite=spec.suite))
 
-    _check_ends(wanted[0], wanted[-1], told)
+    worst = _check_ends(wanted[0], wanted[-1], far)
+
+    def told(release: str) -> Outcome:
+        return _said(release, far(release), worst)
+
     found = search(wanted, told)
     print(f"\nlast good: {found.good}\nfirst bad: {found.bad}")
     if found.between:
@@ -172,18 +214,33 @@ def _releases(spec: KernelSpec, matrix: Matrix, good: str, bad: str, test: Test)
     return 1 if found.between else 0
 
 
-def _check_ends(good: T, bad: T, test: Callable[[T], Outcome]) -> None:
-    """Raise ``InputError`` unless the ends are as they are said to be: else all that is found
-    is nonsense."""
-    for item, said in ((good, Outcome.GOOD), (bad, Outcome.BAD)):
-        told = test(item)
-        if told is not said:
-            shown = "cannot be tested" if told is Outcome.SKIP else f"is {told.value}"
-            raise InputError(
-                f"{item} was said to be {said.value}, and {shown}",
-                hint=f"--{said.value} takes one for which the chosen tests "
-                f"{'pass' if said is Outcome.GOOD else 'fail'}; see --filter",
-            )
+def _check_ends(good: str, bad: str, test: Callable[[str], Reached | None]) -> Reached:
+    """How far it goes with the bad end; raises ``InputError`` unless the ends are as they are
+    said to be: else all that is found is nonsense.
+    """
+    worst = test(bad)
+    if worst is None or worst is Reached.TESTS:
+        raise _wrong_end(bad, "bad", worst, "fail")
+    _said(bad, worst, worst)
+    best = test(good)
+    if _said(good, best, worst) is not Outcome.GOOD:
+        raise _wrong_end(good, "good", best, "pass")
+    return worst
+
+
+def _wrong_end(item: str, said: str, far: Reached | None, should: str) -> InputError:
+    return InputError(
+        f"{item} was said to be {said}, but {far.words if far is not None else 'cannot be had'}",
+        hint=f"--{said} takes one for which the chosen tests {should}; see --filter",
+    )
+
+
+def _said(item: str, far: Reached | None, worst: Reached) -> Outcome:
+    """The outcome, told."""
+    answer = outcome(far, worst)
+    words = far.words if far is not None else "it cannot be had"
+    log.info("%s: %s (%s)", item, answer.value, words)
+    return answer
 
 
 # -- commits -----------------------------------------------------------------------
@@ -195,7 +252,7 @@ def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
     try:
         if not (spec.tree / ".git").exists():
             raise InputError(f"{spec.tree} is not a git tree", hint="bisect needs its history")
-        ends = [commit(spec.tree, option, name) for option, name in (("good", good), ("bad", bad))]
+        ends = {good: commit(spec.tree, "good", good), bad: commit(spec.tree, "bad", bad)}
         with cache.kept(f"bisect-{digest_of({'tree': str(spec.tree)})}") as work:
             clone = work / spec.tree.name
             if not (clone / ".git").exists():
@@ -203,20 +260,18 @@ def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
                 _git(spec.tree.parent, "clone", "-q", "--shared", "--no-checkout",
                      str(spec.tree), str(clone))  # fmt: skip
             mine = replace(spec, tree=clone)
-            source_ends = dict(zip(ends, (good, bad), strict=True))
 
-            def told(sha: str) -> Outcome:
+            def far(sha: str) -> Reached | None:
                 _git(clone, "checkout", "-q", "--force", "--detach", sha)
                 source.check_tree(clone)
-                answer = test(mine)
-                log.info("%s: %s", source_ends.get(sha) or _title(clone, sha), answer.value)
-                return answer
+                return test(mine)
 
-            _check_ends(ends[0], ends[1], told)
-            said = _git(clone, "bisect", "start", ends[1], ends[0])
+            worst = _check_ends(good, bad, lambda name: far(ends[name]))
+            said = _git(clone, "bisect", "start", ends[bad], ends[good])
             while not (end := finished(said)):
                 sha = _git(clone, "rev-parse", "HEAD").strip()
-                said = _git(clone, "bisect", told(sha).value, check=False)
+                answer = _said(_title(clone, sha), far(sha), worst)
+                said = _git(clone, "bisect", answer.value, check=False)
             print(f"\n{end}\n")
             for sha in re.findall(r"^[0-9a-f]{40,64}", end, re.MULTILINE):
                 print(_git(clone, "show", "--no-patch", sha))

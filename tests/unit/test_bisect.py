@@ -13,7 +13,7 @@ import pytest
 
 from harness import archive, bisect, config, lab, runs
 from harness.archive import Release
-from harness.bisect import Outcome
+from harness.bisect import Outcome, Reached
 from harness.config import KernelSpec
 from harness.errors import (
     BootError,
@@ -27,6 +27,7 @@ from harness.errors import (
 from harness.sweep import Plan
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
+PASSES, FAILS = Reached.TESTS, Reached.BOOT
 RELEASES = ["6.12.9", "6.12.10", "6.12.12", "6.12.100", "6.13.1"]
 
 # -- searching ---------------------------------------------------------------------
@@ -89,12 +90,12 @@ def releases_of(first_bad: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     index = SimpleNamespace(releases=lambda _: found)
     monkeypatch.setattr(archive, "index", lambda *_: index)
 
-    def outcome(spec: KernelSpec, *_: object) -> Outcome:
+    def reached(spec: KernelSpec, *_: object) -> Reached:
         assert (spec.suite, spec.flavour) == ("trixie", "cloud-amd64")
         tried.append(spec.release)
-        return BAD if RELEASES.index(spec.release) >= first_bad else GOOD
+        return FAILS if RELEASES.index(spec.release) >= first_bad else PASSES
 
-    monkeypatch.setattr(bisect, "outcome", outcome)
+    monkeypatch.setattr(bisect, "reached", reached)
     return tried
 
 
@@ -104,15 +105,15 @@ def test_the_releases_of_a_suite_are_searched(
     """Both ends are tried first, and the answer names two neighbours."""
     tried = releases_of(2, monkeypatch)
     assert bisect.run("trixie", "6.12.9", "6.13.1", config.MODULE, None) == 0
-    assert tried[:2] == ["6.12.9", "6.13.1"]
+    assert tried[:2] == ["6.13.1", "6.12.9"]
     assert capsys.readouterr().out.split("\n")[1:3] == ["last good: 6.12.10", "first bad: 6.12.12"]
 
 
 @pytest.mark.parametrize(
     ("first_bad", "said"),
     [
-        (0, r"6\.12\.9 was said to be good, and is bad"),
-        (9, r"6\.13\.1 was said to be bad, and is good"),
+        (0, r"6\.12\.9 was said to be good, but tests fail"),
+        (9, r"6\.13\.1 was said to be bad, but tests pass"),
     ],
 )
 def test_ends_that_are_not_as_said_end_it(
@@ -132,8 +133,10 @@ def test_git_bisects_words() -> None:
     assert [outcome.value for outcome in Outcome] == ["good", "bad", "skip"]
 
 
-def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object) -> Outcome:
-    """The outcome when one stage ends with ``result`` (an error, or pytest's status)."""
+def far(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object
+) -> Reached | None:
+    """How far it goes when one stage ends with ``result`` (an error, or pytest's status)."""
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
 
     def step(name: str) -> Callable[..., object]:
@@ -147,28 +150,37 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: ob
     monkeypatch.setattr(lab, "prepare", step("kernel"))
     monkeypatch.setattr(runs, "pytest", lambda *_, **__: result)
     spec = KernelSpec("wee", "trixie", "cloud-amd64")
-    return bisect.outcome(spec, config.load(), Plan(config.MODULE, {"contract": "x"}, None))
-
-
-@pytest.mark.parametrize(("status", "outcome"), [(0, GOOD), (1, BAD)])
-def test_tests_that_ran_decide(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, outcome: Outcome
-) -> None:
-    """Green is good and red is bad."""
-    assert told(monkeypatch, tmp_path, "tests", status) is outcome
+    return bisect.reached(spec, config.load(), Plan(config.MODULE, {"contract": "x"}, None))
 
 
 @pytest.mark.parametrize(
-    ("stage", "error"),
-    [("kernel", KernelBuildError("x")), ("kernel", GoneError("x")), ("build", BuildError("x")),
-     ("boot", BootError("x"))],
-    ids=["kernel does not build", "package is gone", "module does not build", "does not boot"],
+    ("stage", "result", "reached"),
+    [("kernel", KernelBuildError("x"), Reached.NOTHING), ("kernel", GoneError("x"), None),
+     ("build", BuildError("x"), Reached.KERNEL), ("boot", BootError("x"), Reached.MODULE),
+     ("tests", 1, Reached.BOOT), ("tests", 0, Reached.TESTS)],
+    ids=["kernel does not build", "package is gone", "module does not build", "does not boot",
+         "red", "green"],
 )  # fmt: skip
-def test_a_kernel_that_cannot_be_tested_is_skipped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, error: Exception
-) -> None:
-    """It is neither good nor bad."""
-    assert told(monkeypatch, tmp_path, stage, error) is SKIP
+def test_how_far_it_goes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object,
+    reached: Reached | None,
+) -> None:  # fmt: skip
+    """Each stage that ends in an error is where it ends."""
+    assert far(monkeypatch, tmp_path, stage, result) is reached
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [(Reached.BOOT, [SKIP, SKIP, SKIP, BAD, GOOD]),
+     (Reached.MODULE, [SKIP, SKIP, BAD, GOOD, GOOD]),
+     (Reached.KERNEL, [SKIP, BAD, GOOD, GOOD, GOOD]),
+     (Reached.NOTHING, [BAD, GOOD, GOOD, GOOD, GOOD])],
+    ids=["tests fail", "does not boot", "module does not build", "kernel does not build"],
+)  # fmt: skip
+def test_what_is_looked_for_is_what_the_bad_end_does(bad: Reached, told: list[Outcome]) -> None:
+    """What goes further is good; what does not come as far cannot be told."""
+    assert [bisect.outcome(each, bad) for each in Reached] == told
+    assert bisect.outcome(None, bad) is SKIP
 
 
 @pytest.mark.parametrize(
@@ -179,7 +191,7 @@ def test_what_is_not_the_kernels_fault_ends_the_search(
 ) -> None:
     """A full disk is no bad commit, and a run that was interrupted no bad one either."""
     with pytest.raises(HarnessError):
-        told(monkeypatch, tmp_path, stage, result)
+        far(monkeypatch, tmp_path, stage, result)
 
 
 # -- commits -----------------------------------------------------------------------
@@ -209,16 +221,16 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list
     return tree, commits
 
 
-def answers(monkeypatch: pytest.MonkeyPatch, by_number: Sequence[Outcome]) -> list[int]:
-    """Each commit's outcome by its number; which were tried is noted."""
+def answers(monkeypatch: pytest.MonkeyPatch, by_number: Sequence[Reached]) -> list[int]:
+    """How far it goes with each commit, by its number; which were tried is noted."""
     tried: list[int] = []
 
-    def outcome(spec: KernelSpec, *_: object) -> Outcome:
+    def reached(spec: KernelSpec, *_: object) -> Reached:
         assert spec.tree is not None
         tried.append(int((spec.tree / "number").read_text()))
         return by_number[tried[-1]]
 
-    monkeypatch.setattr(bisect, "outcome", outcome)
+    monkeypatch.setattr(bisect, "reached", reached)
     return tried
 
 
@@ -229,9 +241,9 @@ def test_the_first_bad_commit_is_found_and_the_tree_is_not_touched(
     """Although its files have changes that are not committed."""
     tree, commits = history
     (tree / "number").write_text("mine")
-    tried = answers(monkeypatch, [GOOD] * 5 + [BAD] * 3)
+    tried = answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
     assert bisect.run(str(tree), commits[0], "HEAD", config.MODULE, None) == 0
-    assert tried[:2] == [0, 7]
+    assert tried[:2] == [7, 0]
     assert {4, 5} <= set(tried)
     said = capsys.readouterr().out
     assert f"{commits[5]} is the first bad commit" in said
@@ -247,15 +259,26 @@ def test_commits_that_cannot_be_told_are_named(
 ) -> None:  # fmt: skip
     """The answer is then more than one commit, and not success."""
     tree, commits = history
-    answers(monkeypatch, [GOOD, GOOD, GOOD, SKIP, SKIP, BAD, BAD, BAD])
+    answers(monkeypatch, [PASSES] * 3 + [Reached.NOTHING, Reached.MODULE] + [FAILS] * 3)
     assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 1
     said = capsys.readouterr().out
     assert "could be any of" in said
     assert all(sha in said for sha in commits[3:6])
     # And a second search in the same clone begins afresh.
-    answers(monkeypatch, [GOOD] * 2 + [BAD] * 6)
+    answers(monkeypatch, [PASSES] * 2 + [FAILS] * 6)
     assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
     assert f"{commits[2]} is the first bad commit" in capsys.readouterr().out
+
+
+def test_the_change_after_which_the_module_does_not_build_is_found(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Where the bad end is one that it does not build for; red tests before it do not matter."""
+    tree, commits = history
+    answers(monkeypatch, [PASSES, PASSES, FAILS, FAILS] + [Reached.KERNEL] * 4)
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert f"{commits[4]} is the first bad commit" in capsys.readouterr().out
 
 
 def test_neighbours_need_no_search(
@@ -264,9 +287,9 @@ def test_neighbours_need_no_search(
 ) -> None:  # fmt: skip
     """The bad end is then the first bad one."""
     tree, commits = history
-    tried = answers(monkeypatch, [GOOD] * 5 + [BAD] * 3)
+    tried = answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
     assert bisect.run(str(tree), commits[4], commits[5], config.MODULE, None) == 0
-    assert tried == [4, 5]
+    assert tried == [5, 4]
     assert f"{commits[5]} is the first bad commit" in capsys.readouterr().out
 
 
