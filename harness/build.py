@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import sysroot
+from harness import proc, sysroot
 from harness.cache import Cache, digest_of_tree
 from harness.errors import BuildError, CommandError, InputError
 from harness.kernel import Kernel
@@ -132,6 +132,9 @@ def _make(folder: Path, kernel: Kernel, source: Path, options: list[str]) -> Non
                  "KBUILD_BUILD_HOST": "sandbox"},
         )  # fmt: skip
     except CommandError as error:
+        full = proc.no_space(folder, f"building {source.name}/ failed")
+        if full:
+            raise full from error
         raise BuildError(
             f"{source.name}/ does not build for kernel {kernel.name} ({kernel.release})",
             tail=log.read_text(errors="replace").replace(f"{INSIDE}/", ""),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -204,6 +205,22 @@ def run(
     if check and done.status != 0:
         raise failure(done, log)
     return done
+
+
+_FULL = 16 << 20  # bytes; less than what anything leaves free that did not fit
+
+
+def no_space(folder: Path, doing: str) -> SpaceError | None:
+    """The error for a disk that is full, of which a log on it may say nothing.
+
+    ``doing`` begins the sentence, such as "unpacking failed".
+    """
+    if shutil.disk_usage(folder).free > _FULL:
+        return None
+    return SpaceError(
+        f"{doing}: no space left in {folder.parent}",
+        hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+    )
 
 
 def failure(done: Completed, log: Path | None = None, *, doing: str = "") -> HarnessError:

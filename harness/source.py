@@ -26,7 +26,7 @@ from tqdm import tqdm
 from harness import proc, sysroot
 from harness.cache import Cache, Entry, digest_of
 from harness.config import PROJECT, KernelSpec
-from harness.errors import CommandError, HarnessError, InputError, KernelBuildError
+from harness.errors import CommandError, InputError, KernelBuildError
 from harness.proc import Deadline
 from harness.sysroot import Sysroot
 
@@ -189,8 +189,8 @@ def fragments(profile: str) -> list[str]:
 def from_suite(spec: KernelSpec, cache: Cache) -> Built:
     """The kernel of the suite's linux-source package, ``spec.version``, with ``spec.profile``.
 
-    An interrupted build goes on where it was. Raises ``KernelBuildError``, ``HarnessError``
-    naming each option that did not survive, ``NetworkError``, ``SpaceError``.
+    An interrupted build goes on where it was. Raises ``KernelBuildError`` (also for options
+    that did not survive, and names them), ``NetworkError``, ``SpaceError``.
     """
     texts = fragments(spec.profile)
     tools = _tools(spec.suite, cache)
@@ -386,7 +386,7 @@ class _Tree:
         self._make("olddefconfig")
         gone = lost(wanted, config.read_text())
         if gone:
-            raise HarnessError(
+            raise KernelBuildError(
                 "options asked for did not survive the kernel's configuration:\n" + "\n".join(gone),
                 hint="what they depend on is missing or has changed; see vm/kconfig/",
             )
@@ -407,7 +407,7 @@ class _Tree:
             log.info("this kernel does not take of the config:\n%s", "\n".join(told))
         lacks = missing(boot, config.read_text())
         if lacks:
-            raise HarnessError(
+            raise KernelBuildError(
                 "a kernel with this config cannot boot here; it lacks\n" + "\n".join(lacks),
                 hint="the config has them, and what they depend on is missing or has changed",
             )
@@ -415,18 +415,44 @@ class _Tree:
     def compile(self, name: str, steps: int | None) -> None:
         """Build the kernel and its modules, and install these into the build folder."""
         jobs = len(os.sched_getaffinity(0))
+        self._forget_torn()
+        self._unfinished.touch()
         with _progress(self.log, name, steps):
             self._make(f"-j{jobs}", "all", seconds=COMPILE_SECONDS)
+        self._unfinished.unlink()
         shutil.rmtree(self.build / "installed", ignore_errors=True)
         self._make(f"-j{jobs}", "modules_install", f"INSTALL_MOD_PATH={BUILD}/installed",
                    "INSTALL_MOD_STRIP=1")  # fmt: skip
 
+    @property
+    def _unfinished(self) -> Path:
+        """There while the tree is compiled, and since then if that was interrupted."""
+        return self.build / "harness.unfinished"
+
+    def _forget_torn(self) -> None:
+        """Remove what an interrupted compilation wrote: the last of it may be half a file,
+        which is newer than its sources and so would never be made again. kbuild keeps the
+        command of each target X in .X.cmd; with ccache it is soon made again.
+        """
+        if not self._unfinished.exists():
+            return
+        since = self._unfinished.stat().st_mtime
+        for command in self.build.rglob(".*.cmd"):
+            target = command.with_name(command.name[1 : -len(".cmd")])
+            if target.is_file() and target.stat().st_mtime >= since:
+                target.unlink()
+
     def content(self) -> str:
-        """Stands for what was built: for the kernel, and for what modules are built against."""
+        """Stands for all that ``collect`` takes: a header or a driver may change alone."""
         whole = hashlib.sha256()
-        for name in ("vmlinux", ".config", "Module.symvers"):
-            if (self.build / name).exists():
-                whole.update((self.build / name).read_bytes())
+        vmlinux = (self.build / "vmlinux", Path("vmlinux"))
+        installed = self.build / "installed"
+        for path, name in (
+            vmlinux, *_files(self.source, _KEPT_SOURCE), *_files(self.build, _KEPT_BUILD),
+            *_files(installed, ("lib",)),
+        ):  # fmt: skip
+            content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+            whole.update(f"{name}\0{len(content)}\0".encode() + content)
         return whole.hexdigest()
 
     def collect(self, folder: Path) -> None:
@@ -477,6 +503,9 @@ class _Tree:
                 },
             )
         except CommandError as error:
+            full = proc.no_space(self.build, "compiling the kernel failed")
+            if full:
+                raise full from error
             raise KernelBuildError(
                 f"the kernel does not build ({arguments[-1]})",
                 tail=complaints(self.log.read_text(errors="replace")),
@@ -491,17 +520,28 @@ def complaints(output: str) -> str:
     return "\n".join(said[: proc.TAIL_LINES] or output.splitlines()[-proc.TAIL_LINES :])
 
 
-def _copy(source: Path, target: Path, patterns: Sequence[str]) -> None:
+def _files(folder: Path, patterns: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """Each file below what the patterns match, and its path from ``folder``; in a fixed order.
+
+    But for what compilers leave, which is nothing that modules need, and the links from
+    installed modules back to the trees.
+    """
     for pattern in patterns:
-        for path in source.glob(pattern):
-            to = target / path.relative_to(source)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                # What compilers leave is nothing that modules need.
-                ignore = shutil.ignore_patterns("*.o", "*.cmd", "*.a")
-                shutil.copytree(path, to, symlinks=True, ignore=ignore, dirs_exist_ok=True)
-            else:
-                shutil.copy2(path, to)
+        for found in sorted(folder.glob(pattern)):
+            inside = sorted(found.rglob("*")) if found.is_dir() else [found]
+            for path in inside:
+                link = path.is_symlink()
+                left = path.suffix in (".o", ".cmd", ".a")
+                back = link and path.name in ("build", "source")
+                if not left and not back and (link or path.is_file()):
+                    yield path, path.relative_to(folder)
+
+
+def _copy(source: Path, target: Path, patterns: Sequence[str]) -> None:
+    for path, name in _files(source, patterns):
+        to = target / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, to, follow_symlinks=False)
 
 
 # -- progress ----------------------------------------------------------------------

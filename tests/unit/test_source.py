@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness import source, sysroot
 from harness.cache import Cache, Entry
 from harness.config import KernelSpec
-from harness.errors import CommandError, HarnessError, InputError, KernelBuildError
+from harness.errors import CommandError, InputError, KernelBuildError, SpaceError
 from harness.proc import Completed
 from harness.sysroot import Sysroot
 
@@ -189,6 +191,8 @@ class FakeKbuild:
 
     refused: set[str] = field(default_factory=set)  # options that do not survive
     broken: bool = False
+    tears: Path | None = None  # interrupted in the middle of this file
+    driver: str = "a driver"
     ran: list[str] = field(default_factory=list)
 
     def run(
@@ -223,6 +227,9 @@ class FakeKbuild:
             noise = "\n".join(f"  CC      kernel/{number}.o" for number in range(40))
             log.write_text(f"kernel/fork.c:3:1: error: expected ';'\n{noise}\n")
             raise CommandError("make failed", command=["make"], status=2)
+        if self.tears:
+            self.tears.write_text("ha")
+            raise KeyboardInterrupt
         text = (tree / "kernel/fork.c").read_text()
         for name in ("arch/x86/boot/bzImage", "vmlinux", "scripts/mod/modpost"):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -235,6 +242,7 @@ class FakeKbuild:
         modules = out / "installed/lib/modules/6.12.9-wee"
         modules.mkdir(parents=True)
         (modules / "modules.order").write_text("")
+        (modules / "driver.ko").write_text(self.driver)
         (modules / "build").symlink_to(source.BUILD)
 
 
@@ -292,6 +300,59 @@ def test_a_kernel_with_kasan_is_not_started_through_its_pvh_entry(
     assert built.boot.read_text().startswith("stripped" if direct else "made of")
 
 
+def test_a_header_or_a_driver_that_changes_alone_is_seen(
+    spec: KernelSpec, kbuild: FakeKbuild, cache: Cache
+) -> None:
+    """The kernel's own image stays the same then, and what modules see of it does not."""
+    assert spec.tree is not None
+    first = source.from_tree(spec, cache)
+    header = spec.tree / "include/linux/wee.h"
+    header.write_text("/* longer than it was */\n")
+    second = source.from_tree(spec, cache)
+    assert second.vmlinux.read_text() == first.vmlinux.read_text()
+    seen = second.mounts[source.SOURCE] / "include/linux/wee.h"
+    assert seen.read_text() == header.read_text()
+    kbuild.driver = "another"
+    (spec.tree / "kernel/driver.c").write_text("changed")
+    third = source.from_tree(spec, cache)
+    assert (third.modules / "driver.ko").read_text() == "another"
+
+
+def test_what_an_interruption_may_have_torn_is_made_again(
+    spec: KernelSpec, kbuild: FakeKbuild, cache: Cache
+) -> None:
+    """Half a target is newer than its sources; what was there before is kept."""
+    assert spec.tree is not None
+    source.from_tree(spec, cache)
+    (work,) = (cache.root / "kept").glob("tree-*")
+    build = work / "build"
+    for name in ("kept", "torn"):
+        (build / f"{name}.o").write_text(name)
+        (build / f".{name}.o.cmd").write_text("gcc")
+        os.utime(build / f"{name}.o", (1000, 1000))
+
+    kbuild.tears = build / "torn.o"
+    (spec.tree / "kernel/fork.c").write_text("int two;\n")
+    with pytest.raises(KeyboardInterrupt):
+        source.from_tree(spec, cache)
+    assert kbuild.tears.exists()
+    kbuild.tears = None
+    source.from_tree(spec, cache)
+    assert (build / "kept.o").exists()
+    assert not (build / "torn.o").exists()
+
+
+def test_a_full_disk_is_not_the_kernels_fault(
+    spec: KernelSpec, kbuild: FakeKbuild, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler's own words may be missing: the log is on that disk too."""
+    kbuild.broken = True
+    usage = SimpleNamespace(total=1, used=1, free=1 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(SpaceError, match="compiling the kernel failed: no space left in"):
+        source.from_tree(spec, cache)
+
+
 def test_a_tree_is_made_again_when_a_file_has_changed_and_only_then(
     spec: KernelSpec, kbuild: FakeKbuild, cache: Cache
 ) -> None:
@@ -326,7 +387,7 @@ def test_options_that_do_not_survive_are_an_error_before_anything_is_compiled(
 ) -> None:
     """A debug kernel without its KASAN would find nothing and be green."""
     kbuild.refused = {name}
-    with pytest.raises(HarnessError, match="did not survive") as caught:
+    with pytest.raises(KernelBuildError, match="did not survive") as caught:
         source.from_tree(spec, cache)
     assert f"{name}=y (is n)" in caught.value.what
     assert "all" not in kbuild.ran
@@ -369,7 +430,7 @@ def test_what_a_kernel_does_not_take_of_a_config_is_told(
     assert told == ["this kernel does not take of the config:\nCONFIG_MINE=y (is n)"]
     kbuild.refused = {"CONFIG_TTY"}
     mine.write_text(BOOT)
-    with pytest.raises(HarnessError, match="cannot boot here; it lacks\nCONFIG_TTY=y"):
+    with pytest.raises(KernelBuildError, match="cannot boot here; it lacks\nCONFIG_TTY=y"):
         source.from_tree(replace(spec, config=mine), cache)
 
 
