@@ -56,6 +56,9 @@ APPEND = (
     "console=ttyS0",
     # All that the kernel logs is on the console, where it can be read without the guest.
     "ignore_loglevel",
+    # /dev/kmsg takes ten messages in five seconds and then drops them without a word, where it
+    # is not said otherwise (devkmsg_write() in kernel/printk/printk.c); vm/agent's marks go there.
+    "printk.devkmsg=on",
     # With -no-reboot this ends QEMU at once where a panic comes before pvpanic is there.
     "panic=-1",
     # Addresses are the same each time: for debuggers, and for QEMU, which then need not
