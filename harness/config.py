@@ -116,6 +116,14 @@ class Matrix:
         for name in wanted:
             for spec in self._select(name, profile, config):
                 found.setdefault(spec.asked, spec)
+        trees = {spec.name: spec.tree for spec in found.values()}
+        for spec in found.values():
+            if spec.tree != trees[spec.name]:
+                raise InputError(
+                    f"{spec.tree} and {trees[spec.name]} are both named {spec.name}, and results "
+                    "are kept by name",
+                    hint="give one of the folders another name, or test one after the other",
+                )
         if (profile or config) and not any(spec.tree for spec in found.values()):
             option = "--profile" if profile else "--config"
             raise InputError(

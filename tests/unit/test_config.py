@@ -332,3 +332,14 @@ def test_a_profile_without_a_tree_is_refused(many: Matrix) -> None:
 def test_a_version_begins_at_its_boundaries(prefix: str, version: str, does: bool) -> None:
     """6.1 is no beginning of 6.12."""
     assert config.begins(prefix, version) is does
+
+
+def test_two_trees_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Each would write over the other's results; the same tree twice is one kernel."""
+    for name in ("good", "bad"):
+        (tmp_path / name / "linux").mkdir(parents=True)
+    one, other = f"{tmp_path}/good/linux", f"{tmp_path}/bad/linux"
+    (tree,) = config.load().select(f"{one},{tmp_path}/bad/../good/linux")
+    assert tree.name == "linux"
+    with pytest.raises(InputError, match="are both named linux"):
+        config.load().select(f"{one},{other}")
