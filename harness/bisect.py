@@ -21,15 +21,17 @@ from typing import Generic, TypeVar
 
 from harness import archive, config, lab, proc, runs, source, sweep
 from harness import build as builds
+from harness.archive import Release
 from harness.cache import Cache, digest_of
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
-    BootError,
     BuildError,
     GoneError,
+    GuestError,
     HarnessError,
     InputError,
     KernelBuildError,
+    MachineError,
 )
 from harness.proc import Deadline
 from harness.sweep import Plan
@@ -110,12 +112,13 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
     except GoneError as error:
         log.warning("%s", sweep.reason(error))
         return None
-    except (KernelBuildError, BuildError, BootError) as error:
+    except (KernelBuildError, BuildError, MachineError, GuestError) as error:
         log.warning("%s", sweep.reason(error))
         return far
     finally:
         cache.close()
     status = runs.pytest(sweep.arguments(plan, spec, 1), verbose=False)
+    runs.not_empty(status)
     if status not in (0, 1):  # pytest: 2 is interrupted, 3 and 4 are faults of the run itself
         raise HarnessError(f"pytest ended with status {status}, which says nothing of the kernel")
     return Reached.TESTS if status == 0 else Reached.BOOT
@@ -159,15 +162,19 @@ def search(items: Sequence[T], test: Callable[[T], Outcome]) -> Found[T]:
     return Found(items[low], items[high], tuple(items[low + 1 : high]))
 
 
-def between(releases: Sequence[str], good: str, bad: str) -> list[str]:
+def between(known: Sequence[Release], good: str, bad: str) -> list[str]:
     """The releases from ``good`` to ``bad``, of a list with the oldest first.
 
-    Each is a release or the beginning of one; of several that it names, those nearest to
-    the other end are taken.
+    Each is a release, its packages' version, or the beginning of one; of several that it names,
+    those nearest to the other end are taken.
     """
+    last_of = {each.release: each for each in known}  # the newest packages of each
+    releases = list(last_of)
     ends = []
     for option, asked in (("--good", good), ("--bad", bad)):
-        named = [number for number, each in enumerate(releases) if config.begins(asked, each)]
+        named = [
+            number for number, each in enumerate(last_of.values()) if archive.matches(asked, each)
+        ]
         if not named:
             raise InputError(
                 f"{option}: the archive has no kernel {asked} here",
@@ -194,8 +201,7 @@ def _releases(spec: KernelSpec, matrix: Matrix, good: str, bad: str, test: Test)
         known = archive.index(spec.suite, cache).releases(spec.flavour)
     finally:
         cache.close()
-    names = list(dict.fromkeys(each.release for each in known))
-    wanted = between(names, good, bad)
+    wanted = between(known, good, bad)
     log.info("%d releases from %s to %s", len(wanted), wanted[0], wanted[-1])
 
     def far(release: str) -> Reached | None:

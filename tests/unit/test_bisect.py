@@ -19,6 +19,7 @@ from harness.errors import (
     BootError,
     BuildError,
     GoneError,
+    GuestLost,
     HarnessError,
     InputError,
     KernelBuildError,
@@ -29,6 +30,7 @@ from harness.sweep import Plan
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
 PASSES, FAILS = Reached.TESTS, Reached.BOOT
 RELEASES = ["6.12.9", "6.12.10", "6.12.12", "6.12.100", "6.13.1"]
+KNOWN = [Release("trixie", release, f"{release}-1") for release in RELEASES]
 
 # -- searching ---------------------------------------------------------------------
 
@@ -66,8 +68,14 @@ def test_what_cannot_be_told_is_neither_good_nor_bad() -> None:
 
 def test_releases_between_two_are_named_by_their_beginning() -> None:
     """6.12.10 is not 6.12.100, and the order is that of the list."""
-    assert bisect.between(RELEASES, "6.12.10", "6.12.100") == RELEASES[1:4]
-    assert bisect.between(RELEASES, "6.12.9", "6.13") == RELEASES
+    assert bisect.between(KNOWN, "6.12.10", "6.12.100") == RELEASES[1:4]
+    assert bisect.between(KNOWN, "6.12.9", "6.13") == RELEASES
+
+
+def test_releases_are_named_by_the_version_of_their_packages_too() -> None:
+    """Debian's 6.1.0-49 is 6.1.153, which is what people know."""
+    known = [Release("bookworm", f"6.1.0-{number}-amd64", f"6.1.{number}0-1") for number in (1, 2)]
+    assert bisect.between(known, "6.1.10", "6.1.20") == ["6.1.0-1-amd64", "6.1.0-2-amd64"]
 
 
 @pytest.mark.parametrize(
@@ -80,14 +88,13 @@ def test_releases_between_two_are_named_by_their_beginning() -> None:
 def test_ends_that_make_no_sense_are_told(good: str, bad: str, said: str) -> None:
     """A release that the archive has not, and ends that are the wrong way round."""
     with pytest.raises(InputError, match=said):
-        bisect.between(RELEASES, good, bad)
+        bisect.between(KNOWN, good, bad)
 
 
 def releases_of(first_bad: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An archive with RELEASES, bad from one on; what is tested is noted."""
     tried: list[str] = []
-    found = [Release("trixie", release, f"{release}-1") for release in RELEASES]
-    index = SimpleNamespace(releases=lambda _: found)
+    index = SimpleNamespace(releases=lambda _: KNOWN)
     monkeypatch.setattr(archive, "index", lambda *_: index)
 
     def reached(spec: KernelSpec, *_: object) -> Reached:
@@ -157,9 +164,10 @@ def far(
     ("stage", "result", "reached"),
     [("kernel", KernelBuildError("x"), Reached.NOTHING), ("kernel", GoneError("x"), None),
      ("build", BuildError("x"), Reached.KERNEL), ("boot", BootError("x"), Reached.MODULE),
+     ("boot", GuestLost("x"), Reached.MODULE),
      ("tests", 1, Reached.BOOT), ("tests", 0, Reached.TESTS)],
     ids=["kernel does not build", "package is gone", "module does not build", "does not boot",
-         "red", "green"],
+         "does not answer", "red", "green"],
 )  # fmt: skip
 def test_how_far_it_goes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object,
