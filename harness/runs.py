@@ -106,7 +106,7 @@ def test_vm(
     log.info("results of each: results/KERNEL/, with pytest.log, junit.xml and report.json")
     print(report.tally(results), flush=True)
     if all(result.left_out for result in results):
-        log.error("nothing was tested: no time was left for any kernel")
+        log.error("nothing was tested")
         return 1
     return max(result.status for result in results)
 
@@ -134,10 +134,11 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
     junit = sweep.junit_of(spec.name, whole=plan.whole)
     junit.unlink(missing_ok=True)
     if plan.whole:
-        sweep.forget_scenes(spec.name)
+        sweep.forget_scenes(spec.name, plan)
     options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs())
     started = time.monotonic()
     status = pytest([*options, f"--junitxml={junit}"], plan.verbose)
+    not_empty(status)
     result = sweep.result_of(ready, plan, status, junit, time.monotonic() - started)
     sweep.keep(result, plan)
     return result.status
@@ -154,14 +155,29 @@ def test(
 ) -> int:
     """The unit tests, then all machine tests; these run even if the first are red."""
     chosen = ["-k", expression] if expression else []
-    unit = pytest([UNIT, *chosen], verbose, empty_is_red=only_unit or not expression)
+    ended = pytest([UNIT, *chosen], verbose)
+    if only_unit or not expression:
+        not_empty(ended)
+    unit = 0 if ended == EMPTY else sweep.exit_status(ended)
     if only_unit:
         return unit
-    return max(unit, test_vm(kernels, source, expression, jobs, verbose, suite="all"))
+    try:
+        return max(unit, test_vm(kernels, source, expression, jobs, verbose, suite="all"))
+    except NothingMatches:
+        if ended == EMPTY:
+            raise
+        return unit  # what was asked for is among the tests that need no machine
 
 
-def pytest(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True) -> int:
-    """Run pytest in a process of its own: its exit status, and never 0 for no tests."""
+class NothingMatches(InputError):
+    """No test is what was asked for."""
+
+
+EMPTY = sweep.EMPTY
+
+
+def pytest(arguments: Sequence[str], verbose: bool) -> int:
+    """Run pytest in a process of its own: its exit status, or minus the signal's number."""
     command = [sys.executable, "-m", "pytest", *arguments, *(["-v"] if verbose else [])]
     process = proc.popen(command, stdin=None, stdout=None, stderr=None, cwd=config.PROJECT)
     try:
@@ -174,11 +190,13 @@ def pytest(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True
         except subprocess.TimeoutExpired:
             proc.kill(process)
         raise
-    if status == 5:  # pytest: no tests were collected
-        if not empty_is_red:
-            return 0
-        raise InputError("no test matches, so nothing was tested", hint="see --filter")
     return status
+
+
+def not_empty(status: int) -> None:
+    """Raise ``NothingMatches`` for pytest's status if it has run no test."""
+    if status == EMPTY:
+        raise NothingMatches("no test matches, so nothing was tested", hint="see --filter")
 
 
 def default_jobs() -> int:

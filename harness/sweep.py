@@ -62,8 +62,10 @@ class Plan:
 
     @property
     def whole(self) -> bool:
-        """Whether no test is left out, so that the result says something of the kernel."""
-        return self.expression is None
+        """Whether the result says something of the kernel: no test is left out, and the module
+        is this project's own. Somebody else's may be red for reasons of its own.
+        """
+        return self.expression is None and self.source.resolve() == config.MODULE.resolve()
 
 
 @dataclass
@@ -119,7 +121,9 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         ready.cells[stage] = Cell(True, "red", report.first_line(str(error)))
     except HarnessError as error:
         ready.cells[stage] = Cell(True, "red", reason(error))
-        ready.status = 0 if stage == "load" else error.exit_status
+        # Without a loaded module most tests will say more; without a disk none will.
+        tell = stage == "load" and not isinstance(error, HostError)
+        ready.status = 0 if tell else error.exit_status
     except OSError as error:
         ready.cells[stage] = Cell(True, "red", f"{error}")
         ready.status = 3
@@ -149,22 +153,35 @@ def _warnings(module: Module) -> Cell:
     return Cell(False, str(len(module.warnings)))
 
 
+EMPTY = 5  # pytest's exit status where no test was collected
+
+
+def exit_status(status: int) -> int:
+    """A task's exit status for pytest's, which has other meanings for 2, 4 and 5.
+
+    0 is green, and what the host is to blame for is 3 (harness/fixtures.py), which pytest gives
+    for a fault of its own as well; a signal's number is negative.
+    """
+    return status if status in (0, HostError.exit_status) else 1
+
+
 def result_of(ready: Ready, plan: Plan, status: int, junit: Path, seconds: float) -> Result:
     """The row of a kernel whose tests have run, with what pytest wrote of them."""
     cells = dict(ready.cells)
-    status = abs(status)  # a signal's number is negative, and less than green
+    ended, status = status, exit_status(status)
     try:
         tests = report.tests_in(junit.read_text())
     except (OSError, ValueError) as error:
         tests = []
         # pytest was killed, or could not start: its status is then not 0 either.
-        cells[next(iter(plan.suites))] = Cell(True, "red", f"pytest left no result: {error}")
+        why = f"pytest ended with status {ended} and left no result: {error}"
+        cells[next(iter(plan.suites))] = Cell(True, "red", why)
         status = status or 1
     else:
         cells |= report.suite_cells(tests, list(plan.suites))
     if any(cell.red for cell in cells.values()):
         status = status or 1
-    if status == 5:  # pytest: no tests were collected
+    if ended == EMPTY:
         cells[next(iter(plan.suites))] = Cell(True, "none", "no test matches: nothing was tested")
     spec = ready.spec
     return Result(
@@ -194,10 +211,13 @@ def junit_of(name: str, *, whole: bool = True) -> Path:
     return folder_of(name) / ("junit.xml" if whole else "partial.xml")
 
 
-def forget_scenes(name: str) -> None:
-    """Remove what red tests of earlier runs have left of a kernel: each is a machine's memory."""
-    for scene in folder_of(name).iterdir():
-        if scene.is_dir():
+def forget_scenes(name: str, plan: Plan) -> None:
+    """Remove what red tests of the same suites have left of a kernel: each is a machine's memory.
+
+    A scene's folder begins with the name of its suite (harness/fixtures.py).
+    """
+    for suite in plan.suites:
+        for scene in folder_of(name).glob(f"{suite}-*/"):
             shutil.rmtree(scene, ignore_errors=True)
 
 
@@ -248,10 +268,11 @@ class Sweep:
 
     def run(self, specs: Sequence[KernelSpec]) -> list[Result]:
         self._left = len(specs)
+        cache = Cache()  # where that cannot be had, nobody is to wait for a kernel
         if self._minutes is not None:
             self._deadline = Deadline(self._minutes * 60)
         results: dict[str, Result] = {}
-        preparer = threading.Thread(target=self._prepare_all, args=(specs,), name="harness-prepare")
+        preparer = threading.Thread(target=self._prepare_all, args=(specs, cache))
         testers = ThreadPoolExecutor(max_workers=self._jobs, thread_name_prefix="harness-tester")
         preparer.start()
         try:
@@ -274,8 +295,7 @@ class Sweep:
             testers.shutdown()
         return [results[spec.name] for spec in specs]
 
-    def _prepare_all(self, specs: Sequence[KernelSpec]) -> None:
-        cache = Cache()
+    def _prepare_all(self, specs: Sequence[KernelSpec], cache: Cache) -> None:
         try:
             for spec in specs:
                 if self._stopped.is_set():
@@ -329,7 +349,7 @@ class Sweep:
         junit = junit_of(ready.spec.name, whole=self._plan.whole)
         junit.unlink(missing_ok=True)
         if self._plan.whole:
-            forget_scenes(ready.spec.name)
+            forget_scenes(ready.spec.name, self._plan)
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
         command = [sys.executable, "-m", "pytest", *arguments(self._plan, ready.spec, jobs)]

@@ -50,14 +50,45 @@ def test_a_run_without_tests_is_not_green(python: Callable[[str], None]) -> None
     """A --filter that matches nothing is a mistake that is told, not a success."""
     python("exit 5")
     with pytest.raises(InputError, match="nothing was tested"):
-        runs.pytest(["tests"], verbose=False)
-    assert runs.pytest(["tests"], verbose=False, empty_is_red=False) == 0
+        runs.test(None, config.MODULE, None, 1, False, only_unit=True)
 
 
 def test_a_pytest_that_was_killed_is_not_green(python: Callable[[str], None]) -> None:
     """A signal's number is no success either."""
     python("kill -9 $$")
-    assert runs.pytest(["tests"], verbose=False) != 0
+    assert runs.test(None, config.MODULE, None, 1, False, only_unit=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "machine", "status"),
+    [(0, 0, 0), (-9, 0, 1), (2, 0, 1), (0, 3, 3), (1, 3, 3), (0, None, 0), (1, None, 1),
+     (5, 0, 0), (5, 1, 1)],
+)  # fmt: skip
+def test_both_halves_decide(
+    monkeypatch: pytest.MonkeyPatch, unit: int, machine: int | None, status: int
+) -> None:
+    """Where a filter matches in one half only (None and 5 are no tests), that half alone."""
+
+    def test_vm(*_: object, **__: object) -> int:
+        if machine is None:
+            raise runs.NothingMatches("no test matches")
+        return machine
+
+    monkeypatch.setattr(runs, "pytest", lambda *_: unit)
+    monkeypatch.setattr(runs, "test_vm", test_vm)
+    assert runs.test(None, config.MODULE, "wee", 1, False) == status
+
+
+def test_a_filter_that_matches_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither among the tests without a machine nor among the others."""
+
+    def test_vm(*_: object, **__: object) -> int:
+        raise runs.NothingMatches("no test matches")
+
+    monkeypatch.setattr(runs, "pytest", lambda *_: runs.EMPTY)
+    monkeypatch.setattr(runs, "test_vm", test_vm)
+    with pytest.raises(InputError, match="no test matches"):
+        runs.test(None, config.MODULE, "wee", 1, False)
 
 
 def test_pytest_gets_its_arguments_in_the_projects_folder(
@@ -178,9 +209,9 @@ def other_module(tmp_path: Path) -> Path:
 
 
 def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
-    """Its pytest's status is the task's, and its result is kept for `invoke kernels`."""
-    for status in (0, 1, 2):
-        calls.statuses = [status]
+    """Its pytest decides what the task's status is, and its result is kept for `invoke kernels`."""
+    for ended, status in ((0, 0), (1, 1), (2, 1), (-11, 1)):
+        calls.statuses = [ended]
         assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == status
         kept = sweep.last("one")
         assert kept is not None

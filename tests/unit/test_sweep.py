@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 
-from harness import fixtures, lab, proc, sweep
+from harness import config, fixtures, lab, proc, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import (
@@ -63,9 +63,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    """A contract for some module."""
-    return Plan(tmp_path / "module", {"contract": "tests/vm/contract"}, None)
+def plan() -> Plan:
+    """A contract for the module."""
+    return Plan(config.MODULE, {"contract": "tests/vm/contract"}, None)
 
 
 @pytest.fixture
@@ -167,6 +167,7 @@ FAULTS: dict[str, tuple[str, HarnessError, str, int, str]] = {
         "prepare", GoneError("kernel a: x is no longer there", hint="update"), "boot", 2,
         "kernel a: x is no longer there; update",
     ),
+    "disk full at last": ("load", SpaceError("no space left"), "load", 3, "no space left"),
     "disk full": ("prepare", SpaceError("no space left"), "boot", 3, "no space left"),
     "not explained": (
         "prepare", CommandError("unpacking failed", tail="I: x\nE: first\nE: second\n"), "boot", 1,
@@ -267,10 +268,10 @@ def test_what_the_host_lacks_is_not_a_kernels_last_result(
 @pytest.mark.parametrize(
     ("script", "status", "why"),
     [
-        ("exit 1", 1, "pytest left no result"),
-        ("kill -9 $$", 9, "pytest left no result"),
+        ("exit 1", 1, "pytest ended with status 1 and left no result"),
+        ("kill -9 $$", 1, "pytest ended with status -9 and left no result"),
         (f"echo '{JUNIT[:40]}' >$junit", 1, "not a JUnit file"),
-        ("echo '<testsuites/>' >$junit; exit 5", 5, "no test matches"),
+        ("echo '<testsuites/>' >$junit; exit 5", 1, "no test matches"),
     ],
 )
 def test_a_pytest_that_ends_badly_is_never_green(
@@ -287,6 +288,32 @@ def test_a_pytest_that_ends_badly_is_never_green(
         assert result.status == status
         assert not result.green
         assert why in result.cells["contract"].why
+
+
+def test_somebody_elses_module_says_nothing_of_a_kernel(tmp_path: Path) -> None:
+    """It may be red for reasons of its own."""
+    suites = {"contract": "tests/vm/contract"}
+    assert Plan(config.MODULE, suites, None).whole
+    assert not Plan(config.MODULE, suites, "some").whole
+    assert not Plan(tmp_path / "module", suites, None).whole
+
+
+def test_scenes_of_suites_that_are_not_run_stay(results: Path, plan: Plan) -> None:
+    """What a step before this one left is for people to look at."""
+    for name in ("contract-test_a", "module-test_b"):
+        (results / "wee" / name).mkdir(parents=True)
+    sweep.forget_scenes("wee", plan)
+    assert [path.name for path in (results / "wee").iterdir()] == ["module-test_b"]
+
+
+def test_a_cache_that_cannot_be_had_ends_it(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody waits for kernels that nobody makes ready."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(HarnessError, match="cache"):
+        run(plan)
 
 
 def test_a_red_load_makes_a_row_red_even_if_its_tests_are_green(
