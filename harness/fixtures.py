@@ -348,14 +348,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         supply.prepare(item.stash[_NEXT])
     try:
         result = yield
-    except (Exception, pytest.fail.Exception) as error:
-        problems = _judge(item, "call", error)
-        if problems:
-            raise KernelProblem(problems) from error
+    except _ENDINGS as error:
+        _blame(item, "call", error)
         raise
-    problems = _judge(item, "call", None)
-    if problems:
-        raise KernelProblem(problems)
+    _blame(item, "call", None)
     return result
 
 
@@ -365,11 +361,22 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
     try:
         return (yield)
-    except (Exception, pytest.fail.Exception) as error:
-        problems = _judge(item, "setup", error)
-        if problems:
-            raise KernelProblem(problems) from error
+    except _ENDINGS as error:
+        _blame(item, "setup", error)
         raise
+
+
+# How a test or a fixture may end of its own accord; for pytest, only the first is an Exception.
+_ENDINGS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
+def _blame(item: pytest.Item, when: str, ending: BaseException | None) -> None:
+    """Raise what is wrong with a test's machines. One that skips does not fail by that."""
+    __tracebackhide__ = True
+    failure = None if isinstance(ending, pytest.skip.Exception) else ending
+    problems = _judge(item, when, failure)
+    if problems:
+        raise KernelProblem(problems) from ending
 
 
 def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[Problem]:

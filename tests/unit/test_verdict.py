@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from harness import verdict
 from harness.verdict import Evidence, Verdict, judge, taint_letters
+
+pytest_plugins = ["pytester"]  # for runs of pytest whose machines are not real
 
 OE = 1 << 12 | 1 << 13
 WARN = 1 << 9
@@ -364,3 +367,124 @@ def test_a_qemu_that_ends_by_itself_is_a_host_fault() -> None:
     ended = replace(CLEAN, running=False, taint_after=None, fault="exit status -9")
     (problem,) = judge(ended)
     assert (problem.verdict, problem.detail) == (Verdict.HOST_FAULT, "exit status -9")
+
+
+# -- what the fixtures make of it, in runs of pytest whose machines are a few lines of Python -----
+
+# Each machine has a number, which its kernel's words begin with where a test wants to know it.
+FAKE = """\
+import itertools
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from harness import fixtures, scene
+from harness.errors import GuestLost, MachineError
+from harness.pool import Fresh
+from harness.proc import Deadline
+
+WARNING = {warning!r}
+OTHER = WARNING.replace("wee_write", "wee_other")
+PANIC = {panic!r}
+
+
+class Machine:
+    console_unread, console_full, fault = 0, False, ""
+
+    def __init__(self, number):
+        self.number, self.console, self.taint = number, "", {taint}
+        self.running, self.panicked, self.later = True, False, ""
+
+    def patience(self, seconds):
+        return Deadline(seconds)
+
+    def mark(self, deadline):
+        self.console, self.later = self.console + self.later, ""
+        if not self.running or self.panicked:
+            raise MachineError("QEMU is gone")
+        return self.taint
+
+    def console_text(self):
+        return self.console
+
+    def news(self, deadline):
+        return None
+
+    def check(self, said):
+        self.console += said
+        if "panic" in said:
+            self.panicked = True
+            raise GuestLost("gone")
+
+
+class Supply:
+    lab = SimpleNamespace(kernel=SimpleNamespace(name="fake"), image=SimpleNamespace(keys=None))
+
+    def __init__(self):
+        self.numbers, self.closed = itertools.count(), []
+
+    def wanted(self, item):
+        return ()
+
+    def shape(self, item):
+        return ()
+
+    def prepare(self, item):
+        pass
+
+    def take(self, wanted):
+        machine = Machine(next(self.numbers))
+        ends = ExitStack()
+        ends.callback(self.closed.append, machine.number)
+        return Fresh(SimpleNamespace(machine=machine, guest=machine), {taint}, {{}}, ends)
+
+
+@pytest.fixture(scope="session")
+def supply(request):
+    supply = request.config.stash[fixtures._SUPPLY] = Supply()
+    return supply
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_saved(monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(fixtures, "RESULTS", tmp_path_factory.getbasetemp() / "results")
+    monkeypatch.setattr(scene, "save", lambda *_: None)
+"""
+
+Trial = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def trial(pytester: pytest.Pytester) -> Trial:
+    """Runs tests, given as text, that get such machines."""
+    pytester.makeconftest(FAKE.format(warning=WARNING, panic=PANIC, taint=OE))
+
+    def run(tests: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile("import pytest\nfrom conftest import *\n" + tests)
+        return pytester.runpytest("-p", "no:cacheprovider", *options)
+
+    return run
+
+
+def test_a_skip_hides_nothing(trial: Trial) -> None:
+    """A report is red, whether the test or a fixture skips after it; a mere skip is a skip."""
+    done = trial("""
+@pytest.fixture
+def gives_up(guest):
+    guest.check(WARNING)
+    pytest.skip("in a fixture")
+
+def test_splat(guest):
+    guest.check(WARNING)
+    pytest.skip("after a splat")
+
+def test_splat_in_fixture(gives_up):
+    pass
+
+def test_quiet(guest):
+    pytest.skip("for no reason")
+""")
+    done.assert_outcomes(failed=1, errors=1, skipped=1)
+    done.stdout.fnmatch_lines(["splat: WARNING in wee_write", "Skipped: after a splat"])
+    assert "to stand in this machine" in done.stdout.str()
