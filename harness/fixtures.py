@@ -107,7 +107,8 @@ ExpectSplat = Callable[..., AbstractContextManager[None]]
 
 _EXPECTED = pytest.StashKey[list[Expectation]]()
 _FRESH = pytest.StashKey[list[Fresh]]()
-_RED = pytest.StashKey[bool]()
+# Whether a test's machines are neither to be judged nor to be used again.
+_SPENT = pytest.StashKey[bool]()
 _NEXT = pytest.StashKey["pytest.Item | None"]()
 _SCENES = pytest.StashKey[list[Path]]()
 _SUPPLY = pytest.StashKey["Supply"]()
@@ -234,17 +235,24 @@ def shared(
     """A guest with the module loaded that the tests of one file share.
 
     For tests that only look: what one does to it, the next one finds. Each is still judged by
-    what happened while it ran, and after a red one the next has a fresh guest.
+    what happened since the one before it was, and after a red one the next has a fresh guest.
     """
     wanted = supply.shape(request.node), True
-    fresh = shared_machines.get(wanted) or supply.take(wanted)
-    shared_machines[wanted] = fresh
-    machine = fresh.clone.machine
-    now = replace(fresh, taint=machine.mark(patience(machine)), since=len(machine.console_text()))
-    request.node.stash.setdefault(_FRESH, []).append(now)
-    yield fresh.clone.guest
-    if request.node.stash.get(_RED, True):
-        shared_machines.pop(wanted).close()
+    used = shared_machines.pop(wanted, None)
+    fresh = used or supply.take(wanted)
+    mine = request.node.stash.setdefault(_FRESH, [])
+    mine.append(fresh)
+    place = len(mine) - 1
+    try:
+        if used:  # what came after the last judgement, such as a timer's work, is not this test's
+            _raise(_judge(request.node, "setup", None))
+        yield fresh.clone.guest
+        _judge_again(request.node)
+    finally:
+        if request.node.stash.get(_SPENT, True):
+            fresh.close()
+        else:
+            shared_machines[wanted] = mine[place]  # from where it was judged last
 
 
 @pytest.fixture
@@ -361,6 +369,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
     try:
         return (yield)
+    except KernelProblem:  # which a fixture has found, and kept what there is
+        item.stash[_SPENT] = True
+        raise
     except _ENDINGS as error:
         _blame(item, "setup", error)
         raise
@@ -374,17 +385,26 @@ def _blame(item: pytest.Item, when: str, ending: BaseException | None) -> None:
     """Raise what is wrong with a test's machines. One that skips does not fail by that."""
     __tracebackhide__ = True
     failure = None if isinstance(ending, pytest.skip.Exception) else ending
-    problems = _judge(item, when, failure)
+    _raise(_judge(item, when, failure), ending)
+
+
+def _raise(problems: Sequence[Problem], cause: BaseException | None = None) -> None:
+    __tracebackhide__ = True
     if problems:
-        raise KernelProblem(problems) from ending
+        raise KernelProblem(problems) from cause
 
 
 def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[Problem]:
-    """What is wrong with the machines of a test, ``failure`` being what it says itself."""
+    """What is wrong with the machines of a test, ``failure`` being what it says itself.
+
+    What is judged next is what comes after this.
+    """
     supply = item.config.stash.get(_SUPPLY, None)
     timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
     found: list[Problem] = []
-    for fresh in item.stash.get(_FRESH, []):
+    silent = False
+    machines = item.stash.get(_FRESH, [])
+    for place, fresh in enumerate(machines):
         machine = fresh.clone.machine
         expected: list[Expectation] = item.stash.get(_EXPECTED, [])
         seen = evidence(
@@ -398,7 +418,12 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
             kept = _keep(item, supply, fresh, problems) if supply else ""
             item.add_report_section(when, "evidence", kept)
         found += symbols.explain(problems, built) if built and problems else problems
-    item.stash[_RED] = bool(failure or found)
+        if seen.taint_after is None:
+            silent = True  # as after a panic that was expected
+        else:
+            now = fresh.since + len(seen.console)
+            machines[place] = replace(fresh, taint=seen.taint_after, since=now)
+    item.stash[_SPENT] = bool(failure or found or silent)
     return found
 
 
@@ -410,11 +435,9 @@ _QUIET = {"request", "lab", "supply", "module", "machine", "guest", "loaded", "e
 def _judge_again(item: pytest.Item) -> None:
     """What other fixtures did in the guest after a test was found green counts as well."""
     others = set(getattr(item, "fixturenames", ())) - _QUIET
-    if item.stash.get(_RED, True) or not others:
+    if item.stash.get(_SPENT, True) or not others:
         return
-    problems = _judge(item, "teardown", None)
-    if problems:
-        raise KernelProblem(problems)
+    _raise(_judge(item, "teardown", None))
 
 
 def evidence(

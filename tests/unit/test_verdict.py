@@ -488,3 +488,71 @@ def test_quiet(guest):
     done.assert_outcomes(failed=1, errors=1, skipped=1)
     done.stdout.fnmatch_lines(["splat: WARNING in wee_write", "Skipped: after a splat"])
     assert "to stand in this machine" in done.stdout.str()
+
+
+def test_a_shared_machine_is_watched_between_tests(trial: Trial) -> None:
+    """What a fixture's end or a timer brings is red where it is found, and only there."""
+    done = trial("""
+@pytest.fixture
+def untidy(shared):
+    yield
+    shared.check(WARNING)
+
+def test_ends_badly(untidy):
+    pass
+
+def test_is_well_after_that(shared):
+    assert shared.number == 1
+    Late.machine = shared
+
+class Late:
+    machine = None
+
+@pytest.fixture
+def late():
+    # Before `shared` looks at the machine that the test before has left.
+    Late.machine.later = WARNING
+
+def test_after_timer(late, shared):
+    pass
+
+def test_is_well(shared):
+    assert shared.number == 2
+    Late.machine = shared
+
+@pytest.fixture
+def dies():
+    Late.machine.running = False
+
+def test_after_death(dies, shared):
+    pass
+
+def test_is_well_again(shared, supply):
+    assert shared.number == 3
+    assert supply.closed == [0, 1, 2]
+""", "-rA")  # fmt: skip
+    said = done.stdout.str()
+    assert done.parseoutcomes() == {"passed": 4, "errors": 3}, said
+    done.stdout.fnmatch_lines([
+        "*ERROR at teardown of test_ends_badly*", "splat: WARNING in wee_write",
+        "*ERROR at setup of test_after_timer*", "splat: WARNING in wee_write",
+        "*ERROR at setup of test_after_death*", "panic: the machine stopped*",
+    ])  # fmt: skip
+
+
+def test_what_was_judged_is_not_judged_again(trial: Trial) -> None:
+    """A shared machine's tests answer for what is new, of the log and of the taint."""
+    done = trial("""
+@pytest.fixture
+def busy(shared):
+    yield
+
+def test_expects(shared, busy, expect_splat):
+    with expect_splat("warning"):
+        shared.check(WARNING)
+    shared.taint |= 1 << 9
+
+def test_next(shared, busy):
+    assert shared.number == 0
+""")
+    done.assert_outcomes(passed=2)
