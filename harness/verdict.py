@@ -171,18 +171,23 @@ def _reports(evidence: Evidence) -> list[Problem]:
     """What the kernel's log says, but for what was expected; equal reports are one problem."""
     found: dict[str, Problem] = {}
     starts = _line_starts(evidence.console)
+    slab: klog.Event | None = None  # of which the warning may be still to come
     for event in klog.read(evidence.console):
+        if slab and _OF_SLAB_REPORT.search(event.excerpt):
+            # The first is the report, and this its stack. Where it was expected, so is this.
+            if slab.title in found:
+                known = found[slab.title]
+                detail = f"{known.detail}\n{condensed(event.excerpt)}"
+                found[slab.title] = replace(known, detail=detail)
+            slab = None
+            continue
+        if event.kind is klog.Kind.SLAB:
+            slab = event
         if any(one.covers(event, starts[event.line]) for one in evidence.expected):
             continue
         if event.title in found:
             known = found[event.title]
             found[event.title] = replace(known, times=known.times + 1)
-            continue
-        if found and _OF_SLAB_REPORT.search(event.excerpt):
-            # The first is the report, and this its stack.
-            title, known = found.popitem()
-            detail = f"{known.detail}\n{condensed(event.excerpt)}"
-            found[title] = replace(known, detail=detail)
             continue
         dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
         verdict = Verdict.PANIC if dead else Verdict.SPLAT

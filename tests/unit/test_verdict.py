@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness import verdict
-from harness.verdict import Evidence, Verdict, judge, taint_letters
+from harness import klog, verdict
+from harness.verdict import Evidence, Expectation, Verdict, judge, taint_letters
 
 pytest_plugins = ["pytester"]  # for runs of pytest whose machines are not real
 
@@ -227,6 +227,34 @@ def test_the_warning_after_a_report_of_the_allocator_is_a_part_of_it() -> None:
     assert problem.title == "BUG: Object already free"
     assert "wee_release+0x33/0x40" in problem.detail
     assert len(judge(replace(CLEAN, console=console + WARNING))) == 2
+
+
+def expected(kind: str, function: str | None = None) -> tuple[Expectation, ...]:
+    """A report that may come at any time."""
+    return (Expectation(klog.Kind(kind), function, 0, 1 << 20),)
+
+
+def test_an_expected_report_of_the_allocator_covers_its_warning() -> None:
+    """Whatever comes between them, and with another problem before: that one stays itself."""
+    console = BOOT + SLAB + SLAB_WARNING
+    assert list(judge(replace(CLEAN, console=console, expected=expected("slab")))) == []
+    for console in (BOOT + WARNING + SLAB + SLAB_WARNING, BOOT + SLAB + WARNING + SLAB_WARNING):
+        (problem,) = judge(replace(CLEAN, console=console, expected=expected("slab")))
+        assert problem.title == "WARNING in wee_write"
+        assert "object_err" not in problem.detail
+    both = judge(replace(CLEAN, console=console))
+    assert {problem.title: "object_err" in problem.detail for problem in both} == {
+        "BUG: Object already free": True,
+        "WARNING in wee_write": False,
+    }
+
+
+def test_the_warning_of_a_report_that_is_missing_is_reported() -> None:
+    """It is nobody else's stack."""
+    problems = judge(replace(CLEAN, console=BOOT + WARNING + SLAB_WARNING))
+    assert [problem.title for problem in problems] == [
+        "WARNING in wee_write", "WARNING in object_err",
+    ]  # fmt: skip
 
 
 KASAN = """\
