@@ -380,8 +380,9 @@ stop_thread:
 
 /*
  * The mirror image. No file is open any more, see .owner, so there are no
- * writers. A thread that is stopped before it first ran never enters
- * thread_runner(); what it would have consumed is consumed here.
+ * writers. A thread that is told to stop before it first ran never enters
+ * thread_runner(), and one that is told so just after it found the queue empty
+ * does not look again; what is in the queue then is consumed here.
  */
 static void __exit waitqueues_exit(void)
 {

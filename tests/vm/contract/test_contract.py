@@ -3,7 +3,8 @@
 
 The specification: a misc device /dev/eudyptula that anyone may write to and nobody may
 read, a kernel thread that ps shows as [eudyptula] and that sleeps on a wait queue, and
-nothing left of either after rmmod.
+nothing left of either after rmmod. (That it sleeps is seen; on what, a module may hide. What a
+message wakes is not specified.)
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def test_cannot_be_removed_while_it_is_open(loaded: Guest) -> None:
     """
     said = loaded.check(f"exec 3>{NODE}; rmmod waitqueues; echo $?; echo still there >&3; echo $?")
     assert said.split() == ["1", "0"]
-    loaded.check("rmmod waitqueues", timeout=_RMMOD_SECONDS)
+    loaded.check("rmmod waitqueues.ko", timeout=_RMMOD_SECONDS)  # either spelling
 
 
 def test_rmmod_removes_everything_at_once(threads: Threads, loaded: Guest) -> None:
@@ -148,7 +149,7 @@ def test_rmmod_removes_everything_at_once(threads: Threads, loaded: Guest) -> No
         "read a _ </proc/uptime; rmmod waitqueues || exit 1; read b _ </proc/uptime; echo $a $b",
         timeout=_RMMOD_SECONDS,
     ).split()
-    assert float(took[1]) - float(took[0]) <= 1.0
+    assert float(took[1]) - float(took[0]) <= loaded.patience(1.0).seconds
     left = f"ls -d {NODE} /sys/class/misc/{NAME} /sys/module/waitqueues 2>/dev/null"
     assert loaded.run(left).stdout == ""
     assert threads.pids() == []

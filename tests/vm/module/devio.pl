@@ -221,7 +221,9 @@ my %operation = (
 	handled => sub { return $handled },
 	kill => sub { return kill($_[1], $_[0]) ? 0 : -$! },
 	result => \&result,
-	spin => sub { alarm($_[0]); 1 while 1 },
+	# spin: use the processor until killed, and not for ever: filling the queue byte by byte
+	# takes longer than what is waited for otherwise
+	spin => sub { alarm(5 * $PATIENCE); 1 while 1 },
 
 	# schedule PID PRIORITY: SCHED_FIFO, or SCHED_OTHER if it is 0; PID 0 is this process
 	schedule => sub {
@@ -276,12 +278,12 @@ my %operation = (
 		}
 		return $wrong;
 	},
-	# flood SECONDS: open, write and close until then, and until a message was accepted; how
-	# many were, and how many open()s and write()s failed
+	# flood PATH: open, write and close until that file is there; how many messages were
+	# accepted, and how many open()s and write()s failed
 	flood => sub {
+		my ($end) = @_;
 		my ($accepted, $no_open, $no_write) = (0, 0, 0);
-		my $end = time() + $_[0];
-		while (time() < $end || !$accepted) {
+		while (!-e $end || !$accepted) {
 			my $file = call('open', $node, $OPEN{w}, 0);
 			if ($file < 0) {
 				$no_open++;
@@ -307,7 +309,8 @@ my %operation = (
 			$record =~ s/^[^;]*;//;
 			$text .= $record =~ s/\\x([0-9a-f]{2})/chr(hex($1))/ger;
 		}
-		return escaped($text);
+		# Else a part of it is lost (EPIPE), and nobody knows what was in it.
+		return $!{EAGAIN} ? escaped($text) : -$!;
 	},
 	clock => sub {
 		my $time = "\0" x 16;

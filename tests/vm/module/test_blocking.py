@@ -87,6 +87,23 @@ def test_a_signal_restarts_the_write_with_sa_restart(starved: StarvedConsumer) -
     assert writer.counters().since(before) == Counters(17, 17, 0, 2)
 
 
+def test_a_writer_that_was_stopped_waits_on(starved: StarvedConsumer) -> None:
+    """SIGSTOP and SIGCONT have no handler: the write() is called again, and queues one message."""
+    writer = starved.writer
+    before = writer.counters()
+    writer.fill()
+    job = writer.start("write 100")
+    writer.wait_until_blocked(1)
+    job.kill("STOP")
+    writer.wait_for(f"/proc/{job.pid}/stat", r"\) T ")
+    job.kill("CONT")
+    writer.wait_until_blocked(2)
+    starved.release()
+    assert job.result() == 100
+    writer.wait_until_idle()
+    assert writer.counters().since(before) == Counters(17, 17, 0, 2)
+
+
 def test_a_waiting_writer_can_be_killed(starved: StarvedConsumer) -> None:
     """SIGKILL ends a waiting writer although there is no room; its message is not queued."""
     writer = starved.writer

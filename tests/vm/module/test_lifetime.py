@@ -149,15 +149,18 @@ def test_unloading_before_the_thread_first_ran(loader: Writer) -> None:
 
 
 @two_cpus
-def test_unloading_while_others_write(writer: Writer) -> None:
+def test_unloading_while_others_write(writer: Writer, loaded: Guest) -> None:
     """With two processes that open, write and close all the time, it is removed and comes back."""
     assert writer.close() == 0
-    jobs = [writer.start(f"pin 0 {cpu}", "flood 2") for cpu in (0, 1)]
+    jobs = [writer.start(f"pin 0 {cpu}", "flood /run/enough") for cpu in (0, 1)]
     for _ in range(10):
         assert writer.call("rmmod_at_last", "waitqueues") == 0
         assert writer.call("insmod", MODULE) == 0
+    loaded.check("touch /run/enough")
     totals = [[int(word) for word in job.wait()[-1].split()] for job in jobs]
     assert all(accepted > 0 for accepted, _, _ in totals)
+    # Else nobody was there while it was gone, and this was about nothing.
+    assert sum(no_open for _, no_open, _ in totals) > 0
     assert [no_write for _, _, no_write in totals] == [0, 0]
     writer.wait_until_idle()
     assert len(writer.threads()) == 1

@@ -122,7 +122,10 @@ def test_memory_is_given_back(starved: StarvedConsumer) -> None:
 
 @two_cpus
 def test_the_memory_cgroup_of_the_writer_pays(starved: StarvedConsumer, loaded: Guest) -> None:
-    """With its memory used up by messages in the queue, write() is ENOMEM and queues nothing."""
+    """With its memory used up by messages in the queue, write() is ENOMEM and queues nothing.
+
+    Where the out-of-memory killer finds nobody to kill; else it comes first.
+    """
     group = f"{CGROUPS}/writer"
     loaded.check(
         f"mountpoint -q {CGROUPS} || mount -t cgroup2 none {CGROUPS}; "
