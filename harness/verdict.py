@@ -135,14 +135,18 @@ def condensed(excerpt: str) -> str:
 
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
-    problems = _reports(evidence) or _memory(evidence) or _end(evidence)
+    problems, stopped = _reports(evidence)
+    problems = problems or _memory(evidence) or _end(evidence, stopped)
     return problems or [
         *_gap(evidence), *_taint(evidence), *_residue(evidence), *_leaks(evidence)
     ]  # fmt: skip
 
 
-def _end(evidence: Evidence) -> list[Problem]:
-    """What has become of the machine and of the command, where the log does not say why."""
+def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
+    """What has become of the machine and of the command, where the log does not say why.
+
+    ``stopped``: the kernel has stopped as it was expected to, so that it answers nobody.
+    """
     stuck = f"the guest is well, but `{evidence.timed_out}` is stuck"
     stacks = evidence.stacks
     ends = (
@@ -150,13 +154,13 @@ def _end(evidence: Evidence) -> list[Problem]:
             Verdict.LOG_GAP, "the guest has printed more than its console may hold")),
         (evidence.fault, Problem(
             Verdict.HOST_FAULT, "QEMU ended by itself", evidence.fault)),
-        (evidence.panicked, Problem(
+        (evidence.panicked and not stopped, Problem(
             Verdict.PANIC, "the kernel panicked")),
-        (not evidence.running, Problem(
+        (not evidence.running and not stopped, Problem(
             Verdict.PANIC, "the machine stopped or restarted by itself")),
-        (evidence.taint_after is None, Problem(
+        (evidence.taint_after is None and not stopped, Problem(
             Verdict.LOST, f"the guest does not answer any more{_manner(evidence)}")),
-        (evidence.timed_out, Problem(
+        (evidence.timed_out and evidence.taint_after is not None, Problem(
             Verdict.HUNG, stuck, stacks, function=_in_module(stacks))),
     )  # fmt: skip
     return [problem for holds, problem in ends if holds][:1]
@@ -167,9 +171,17 @@ def _end(evidence: Evidence) -> list[Problem]:
 _OF_SLAB_REPORT = re.compile(r"\bWARNING: .*\bmm/slub\.c:\d+ (at )?(object_err|__slab_err)\+")
 
 
-def _reports(evidence: Evidence) -> list[Problem]:
-    """What the kernel's log says, but for what was expected; equal reports are one problem."""
+# kernel/panic.c, panic(). One that a report led to is not reported again.
+_STOPPED = re.compile(r"(?:^|\] ?)Kernel panic - not syncing", re.MULTILINE)
+
+
+def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
+    """What the kernel's log says, but for what was expected; equal reports are one problem.
+
+    And whether what was expected has stopped the kernel, if nothing else is wrong.
+    """
     found: dict[str, Problem] = {}
+    covered = len(evidence.console)  # from where on something was expected
     starts = _line_starts(evidence.console)
     slab: klog.Event | None = None  # of which the warning may be still to come
     for event in klog.read(evidence.console):
@@ -184,6 +196,7 @@ def _reports(evidence: Evidence) -> list[Problem]:
         if event.kind is klog.Kind.SLAB:
             slab = event
         if any(one.covers(event, starts[event.line]) for one in evidence.expected):
+            covered = min(covered, starts[event.line])
             continue
         if event.title in found:
             known = found[event.title]
@@ -199,7 +212,7 @@ def _reports(evidence: Evidence) -> list[Problem]:
         function = inside or _in_module(event.excerpt) or event.function
         detail = condensed(event.excerpt)
         found[event.title] = Problem(verdict, event.title, detail, function=function)
-    return list(found.values())
+    return list(found.values()), bool(_STOPPED.search(evidence.console, covered))
 
 
 # mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of
@@ -256,7 +269,8 @@ def _manner(evidence: Evidence) -> str:
 
 
 def _taint(evidence: Evidence) -> list[Problem]:
-    assert evidence.taint_after is not None
+    if evidence.taint_after is None:  # the kernel has stopped, as was expected
+        return []
     fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS
     if not fresh or evidence.expected:
         return []
@@ -275,4 +289,4 @@ def _residue(evidence: Evidence) -> list[Problem]:
 
 def _leaks(evidence: Evidence) -> list[Problem]:
     """What kmemleak found; as with reports, equal ones are one problem."""
-    return _reports(Evidence(evidence.leaks, evidence.taint_before, evidence.taint_after))
+    return _reports(Evidence(evidence.leaks, evidence.taint_before, evidence.taint_after))[0]

@@ -397,6 +397,41 @@ def test_a_qemu_that_ends_by_itself_is_a_host_fault() -> None:
     assert (problem.verdict, problem.detail) == (Verdict.HOST_FAULT, "exit status -9")
 
 
+WANTED = "[    3.100000] Kernel panic - not syncing: wee wanted it\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [(WANTED, "panic"), (OOPS + PANIC, "page-fault")],
+    ids=["panic", "oops"],
+)
+def test_a_kernel_that_stops_as_expected_is_no_problem(log: str, kind: str) -> None:
+    """Whether QEMU has seen it, has ended by it, or the guest is merely silent."""
+    wanted = replace(CLEAN, console=BOOT + log, taint_after=None, expected=expected(kind))
+    for seen in (replace(wanted, panicked=True), replace(wanted, running=False), wanted):
+        assert list(judge(seen)) == []
+        assert list(judge(replace(seen, timed_out="echo x"))) == []
+        assert judge(replace(seen, expected=()))
+    (problem,) = judge(replace(wanted, console=BOOT + WARNING + log, panicked=True))
+    assert problem.title == "WARNING in wee_write"
+    (problem,) = judge(replace(wanted, running=False, fault="exit status -9"))
+    assert problem.verdict is Verdict.HOST_FAULT
+
+
+def test_what_was_expected_does_not_excuse_another_end() -> None:
+    """A warning stops no kernel, nor do a module's words."""
+    wanted = replace(CLEAN, taint_after=None, expected=expected("warning"))
+    words = "[    4.000000] wee: Kernel panic - not syncing\n"
+    for console in (WARNING, WARNING + words):
+        for seen, verdict_ in (
+            (replace(wanted, panicked=True), Verdict.PANIC),
+            (replace(wanted, running=False), Verdict.PANIC),
+            (wanted, Verdict.LOST),
+        ):
+            (problem,) = judge(replace(seen, console=BOOT + console))
+            assert problem.verdict is verdict_
+
+
 # -- what the fixtures make of it, in runs of pytest whose machines are a few lines of Python -----
 
 # Each machine has a number, which its kernel's words begin with where a test wants to know it.
@@ -584,3 +619,23 @@ def test_next(shared, busy):
     assert shared.number == 0
 """)
     done.assert_outcomes(passed=2)
+
+
+def test_an_expected_panic_is_green(trial: Trial) -> None:
+    """Whoever shares the machine gets another one."""
+    done = trial("""
+from harness.errors import GuestLost
+
+def test_own(guest, expect_splat):
+    with expect_splat("panic"), pytest.raises(GuestLost):
+        guest.check(PANIC.replace("Fatal exception", "as planted"))
+
+def test_shared(shared, expect_splat):
+    with expect_splat("panic"), pytest.raises(GuestLost):
+        shared.check(PANIC.replace("Fatal exception", "as planted"))
+
+def test_next(shared, supply):
+    assert shared.number == 2
+    assert supply.closed == [0, 1]
+""")
+    done.assert_outcomes(passed=3)
