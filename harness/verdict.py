@@ -58,7 +58,8 @@ class Evidence:
 class Expectation:
     """A report that a test provokes on purpose: of ``kind``, in ``function`` if one is named.
 
-    It must come between the console's characters ``start`` and ``end``.
+    It must come between the console's characters ``start`` and ``end``. The function may be
+    the one that its title names or the one that a ``Problem`` shows.
     """
 
     kind: klog.Kind
@@ -71,7 +72,7 @@ class Expectation:
         return (
             self.start <= offset < self.end
             and event.kind is self.kind
-            and self.function in (None, event.function)
+            and self.function in (None, event.function, _guilty(event))
         )
 
 
@@ -206,12 +207,8 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         verdict = Verdict.PANIC if dead else Verdict.SPLAT
         if event.kind is klog.Kind.LEAK:
             verdict = Verdict.LEAK
-        # A report's words may name a helper before the stack does; and where it has no stack of
-        # its own it has others': who allocated, who freed.
-        inside = next((frame.function for frame in event.stack if frame.module), None)
-        function = inside or _in_module(event.excerpt) or event.function
         detail = condensed(event.excerpt)
-        found[event.title] = Problem(verdict, event.title, detail, function=function)
+        found[event.title] = Problem(verdict, event.title, detail, function=_guilty(event))
     return list(found.values()), bool(_STOPPED.search(evidence.console, covered))
 
 
@@ -248,6 +245,14 @@ def _gap(evidence: Evidence) -> list[Problem]:
         left_out = f"{evidence.unread >> 10} KiB of its console were not looked at"
         problems.append(Problem(Verdict.LOG_GAP, f"the guest printed too much; {left_out}"))
     return problems
+
+
+def _guilty(event: klog.Event) -> str | None:
+    """The innermost function of a module on a report's stack, else the one in its title."""
+    # A report's words may name a helper before the stack does; and where it has no stack of
+    # its own it has others': who allocated, who freed.
+    inside = next((frame.function for frame in event.stack if frame.module), None)
+    return inside or _in_module(event.excerpt) or event.function
 
 
 def _in_module(text: str) -> str | None:

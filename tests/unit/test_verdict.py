@@ -397,6 +397,17 @@ def test_a_qemu_that_ends_by_itself_is_a_host_fault() -> None:
     assert (problem.verdict, problem.detail) == (Verdict.HOST_FAULT, "exit status -9")
 
 
+def test_an_expectation_names_the_function_that_the_report_shows() -> None:
+    """Or the title's, which may be the kernel's own; and no third one."""
+    console = BOOT + OOPS.replace("wee_oops+0x5/0x20 [wee]", "fifo_open+0x5/0x20")
+    seen = replace(CLEAN, console=console, taint_after=OE | DIE)
+    (problem,) = judge(seen)
+    assert problem.function == "wee_write"
+    for function in ("wee_write", "fifo_open", None):
+        assert list(judge(replace(seen, expected=expected("page-fault", function)))) == []
+    assert judge(replace(seen, expected=expected("page-fault", "vfs_write")))
+
+
 WANTED = "[    3.100000] Kernel panic - not syncing: wee wanted it\n"
 
 
