@@ -59,7 +59,8 @@ class Expectation:
     """A report that a test provokes on purpose: of ``kind``, in ``function`` if one is named.
 
     It must come between the console's characters ``start`` and ``end``. The function may be
-    the one that its title names or the one that a ``Problem`` shows.
+    the one that its title names or the one that a ``Problem`` shows. Where none is named it is
+    the first of that kind that was meant, as often as it comes, and no other.
     """
 
     kind: klog.Kind
@@ -104,6 +105,8 @@ class Problem:
 # Documentation/admin-guide/tainted-kernels.rst. Loading a module sets O (12) and, where
 # modules are signed, E (13); only a test that loads one should move these.
 _LOAD_TAINTS = 1 << 12 | 1 << 13
+# What reports bring: a bad page or object (B), an oops (D), a warning (W), a soft lockup (L).
+_REPORT_TAINTS = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
 _TAINT_LETTERS = "PFSRMBUDAWCIOELKXTNJ"
 
 
@@ -184,8 +187,15 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
     found: dict[str, Problem] = {}
     covered = len(evidence.console)  # from where on something was expected
     starts = _line_starts(evidence.console)
+    # By their places, as two may be equal. Those that fit less leave more for the others.
+    expected = sorted(
+        enumerate(evidence.expected),
+        key=lambda one: (one[1].function is None, one[1].end - one[1].start),
+    )
+    meant: dict[int, str] = {}  # the title of what an expectation without a function has met
     slab: klog.Event | None = None  # of which the warning may be still to come
     for event in klog.read(evidence.console):
+        title = event.title
         if slab and _OF_SLAB_REPORT.search(event.excerpt):
             # The first is the report, and this its stack. Where it was expected, so is this.
             if slab.title in found:
@@ -196,19 +206,23 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
             continue
         if event.kind is klog.Kind.SLAB:
             slab = event
-        if any(one.covers(event, starts[event.line]) for one in evidence.expected):
-            covered = min(covered, starts[event.line])
+        offset = starts[event.line]
+        if any(
+            one.covers(event, offset) and (one.function or meant.setdefault(place, title) == title)
+            for place, one in expected
+        ):
+            covered = min(covered, offset)
             continue
-        if event.title in found:
-            known = found[event.title]
-            found[event.title] = replace(known, times=known.times + 1)
+        if title in found:
+            known = found[title]
+            found[title] = replace(known, times=known.times + 1)
             continue
         dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
         verdict = Verdict.PANIC if dead else Verdict.SPLAT
         if event.kind is klog.Kind.LEAK:
             verdict = Verdict.LEAK
         detail = condensed(event.excerpt)
-        found[event.title] = Problem(verdict, event.title, detail, function=_guilty(event))
+        found[title] = Problem(verdict, title, detail, function=_guilty(event))
     return list(found.values()), bool(_STOPPED.search(evidence.console, covered))
 
 
@@ -277,7 +291,9 @@ def _taint(evidence: Evidence) -> list[Problem]:
     if evidence.taint_after is None:  # the kernel has stopped, as was expected
         return []
     fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS
-    if not fresh or evidence.expected:
+    if any(one.end > 0 for one in evidence.expected):  # else it came before what is judged
+        fresh &= ~_REPORT_TAINTS
+    if not fresh:
         return []
     letters = taint_letters(fresh)
     return [Problem(Verdict.SPLAT, f"the kernel became tainted ({letters}) without saying why")]

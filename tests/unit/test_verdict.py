@@ -408,6 +408,33 @@ def test_an_expectation_names_the_function_that_the_report_shows() -> None:
     assert judge(replace(seen, expected=expected("page-fault", "vfs_write")))
 
 
+OTHER = WARNING.replace("wee_write", "wee_other")
+
+
+def test_an_expectation_without_a_function_covers_one_report() -> None:
+    """As often as it comes; another one is red, unless that is expected too."""
+    seen = replace(CLEAN, console=BOOT + WARNING + OTHER + WARNING, taint_after=OE | WARN)
+    (problem,) = judge(replace(seen, expected=expected("warning")))
+    assert problem.title == "WARNING in wee_other"
+    for both in ("wee_write", "wee_other", None):
+        wanted = expected("warning") + expected("warning", both)
+        assert list(judge(replace(seen, expected=wanted))) == []
+    inner = Expectation(klog.Kind.WARNING, None, 0, len(BOOT + WARNING))
+    seen = replace(CLEAN, console=BOOT + WARNING + OTHER, expected=(*expected("warning"), inner))
+    assert list(judge(seen)) == []
+
+
+def test_an_expected_report_excuses_only_the_taint_of_reports() -> None:
+    """A forced unload or a proprietary module is still to be explained, or an earlier report's."""
+    wanted = replace(CLEAN, console=BOOT + WARNING, expected=expected("warning"))
+    assert list(judge(replace(wanted, taint_after=OE | WARN | DIE | 1 << 5 | 1 << 14))) == []
+    (problem,) = judge(replace(wanted, taint_after=OE | WARN | 1 << 3))
+    assert "(R)" in problem.title
+    over = Expectation(klog.Kind.WARNING, None, -500, -100)  # in what was judged before
+    (problem,) = judge(replace(CLEAN, expected=(over,), taint_after=OE | WARN))
+    assert "(W)" in problem.title
+
+
 WANTED = "[    3.100000] Kernel panic - not syncing: wee wanted it\n"
 
 
