@@ -140,7 +140,10 @@ def condensed(excerpt: str) -> str:
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
     problems, stopped = _reports(evidence)
-    problems = problems or _memory(evidence) or _end(evidence, stopped)
+    problems = problems or _memory(evidence)
+    if problems and evidence.fault and not evidence.full:
+        problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
+    problems = problems or _end(evidence, stopped)
     return problems or [
         *_gap(evidence), *_taint(evidence), *_residue(evidence), *_leaks(evidence)
     ]  # fmt: skip
@@ -217,7 +220,8 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
             known = found[title]
             found[title] = replace(known, times=known.times + 1)
             continue
-        dead = evidence.panicked or not evidence.running or event.kind is klog.Kind.PANIC
+        gone = not evidence.running and not evidence.fault
+        dead = evidence.panicked or gone or event.kind is klog.Kind.PANIC
         verdict = Verdict.PANIC if dead else Verdict.SPLAT
         if event.kind is klog.Kind.LEAK:
             verdict = Verdict.LEAK

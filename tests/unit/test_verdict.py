@@ -229,6 +229,20 @@ def test_the_warning_after_a_report_of_the_allocator_is_a_part_of_it() -> None:
     assert len(judge(replace(CLEAN, console=console + WARNING))) == 2
 
 
+def test_a_report_before_a_host_fault_is_a_splat() -> None:
+    """The kernel went on after it; how QEMU ended is another matter, and said as well."""
+    ended = replace(CLEAN, running=False, taint_after=None, fault="exit status -9")
+    for console, title in ((BOOT + WARNING, "WARNING in wee_write"), (BOOT + OOM, "the guest ran")):
+        splat, fault = judge(replace(ended, console=console))
+        assert (splat.verdict, fault.verdict) == (Verdict.SPLAT, Verdict.HOST_FAULT)
+        assert splat.title.startswith(title)
+    # The end of a QEMU that was told to print no more is its own doing.
+    (splat,) = judge(replace(ended, console=BOOT + WARNING, full=True))
+    assert splat.verdict is Verdict.SPLAT
+    first, fault = judge(replace(ended, console=BOOT + OOPS + PANIC, panicked=True))
+    assert (first.verdict, fault.verdict) == (Verdict.PANIC, Verdict.HOST_FAULT)
+
+
 def expected(kind: str, function: str | None = None) -> tuple[Expectation, ...]:
     """A report that may come at any time."""
     return (Expectation(klog.Kind(kind), function, 0, 1 << 20),)
