@@ -9,6 +9,7 @@ import pytest
 
 from harness import template
 from harness.cache import Cache
+from harness.guest import Guest
 from harness.lab import Lab
 from harness.template import Clone, Template
 from tests import reliability
@@ -19,6 +20,12 @@ def test_clones_in_a_row(lab: Lab) -> None:
     answers = list(reliability.clones(lab, 3))
     assert [answer.wrong for answer in answers] == [(), (), ()]
     assert len({drawn for answer in answers for drawn in answer.random}) == 6
+
+
+def test_every_mark_reaches_the_log(guest: Guest, machine: Clone) -> None:
+    """The kernel drops what one process logs too quickly, unless it is told not to."""
+    for _ in range(30):
+        machine.machine.mark(guest.patience(20))
 
 
 @pytest.mark.parametrize("damaged", ["memory", "state"])
