@@ -207,15 +207,16 @@ def default_jobs() -> int:
 
 def clean(cache: Cache) -> None:
     """Remove every entry of the cache that nobody uses, and build/."""
-    freed = 0
+    before = shutil.disk_usage(cache.root).free
     for stored in cache.stored():
-        if cache.remove(stored.entry):
-            freed += stored.size
-        else:
+        if not cache.remove(stored.entry):
             log.info("%s %s is in use by another run; left", stored.entry.kind, stored.entry.label)
     for answer in cache.root.glob("kvm-*"):
         answer.unlink()
     cache.forget()
+    # A compiler that is at work with it goes on without.
+    shutil.rmtree(cache.root / "ccache", ignore_errors=True)
+    freed = max(0, shutil.disk_usage(cache.root).free - before)
     if BUILD.exists():
         shutil.rmtree(BUILD)
     log.info("%s: %.0f MiB freed", cache.root, freed / (1 << 20))

@@ -435,12 +435,14 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
     with cache.kept("index-sid") as known:
         (known / "kernels.json").write_text("[]")
     (tmp_path / "build").mkdir()
+    (cache.root / "ccache").mkdir()
     runs.clean(cache)
     assert (used.path / "file").exists()
     assert not free.path.exists()
     assert not (tmp_path / "build").exists()
     assert list(cache.root.glob("kvm-*")) == []
     assert not known.exists()
+    assert not (cache.root / "ccache").exists()
     user.close()
     runs.clean(cache)
     assert not used.path.exists()
