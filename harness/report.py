@@ -68,7 +68,8 @@ def tests_in(junit: str) -> list[Case]:
     for case in root.iter("testcase"):
         module, name = case.get("classname", ""), case.get("name", "")
         outcome, why = "passed", ""
-        for child in case:
+        # A test that skips and whose teardown fails has both: what is red counts.
+        for child in sorted(case, key=lambda child: child.tag == "skipped"):
             if child.tag in ("failure", "error", "skipped"):
                 outcome = {"failure": "failed"}.get(child.tag, child.tag)
                 text = child.text or child.get("message") or ""
@@ -79,7 +80,7 @@ def tests_in(junit: str) -> list[Case]:
                     float(case.get("time", "0")), why)  # fmt: skip
         # A test that failed and whose teardown failed too is there twice.
         before = found.get((module, name))
-        if before is None or before.outcome == "passed":
+        if before is None or before.outcome in ("passed", "skipped"):
             found[module, name] = test
     return list(found.values())
 
@@ -110,7 +111,7 @@ def first_line(text: str) -> str:
 
 
 def suite_cells(tests: Iterable[Case], suites: Sequence[str]) -> dict[str, Cell]:
-    """A cell for each suite that was asked for; one of which nothing ran is not green."""
+    """A cell for each suite that was asked for and has tests; if all were skipped it is red."""
     cells = {}
     for suite in suites:
         own = [test for test in tests if test.suite == suite]
@@ -122,7 +123,8 @@ def suite_cells(tests: Iterable[Case], suites: Sequence[str]) -> dict[str, Cell]
             more = f" (and {len(red) - 1} more)" if len(red) > 1 else ""
             cells[suite] = Cell(True, f"{len(red)} of {len(own)} red{also}", f"{why}{more}")
         elif own:
-            cells[suite] = Cell(False, f"{len(own) - skipped} ok{also}")
+            none = skipped == len(own)
+            cells[suite] = Cell(none, f"{len(own) - skipped} ok{also}", "none ran" if none else "")
     return cells
 
 

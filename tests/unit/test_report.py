@@ -65,6 +65,18 @@ def test_each_test_has_its_suite_its_outcome_and_a_line() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("between", ["", '</testcase><testcase classname="a.b" name="c">'])
+@pytest.mark.parametrize("red", ["failure", "error"])
+def test_what_is_red_counts_more_than_a_skip(red: str, between: str) -> None:
+    """A test that skips, and the kernel's report while its fixtures end."""
+    junit = f"""<testsuites><testsuite><testcase classname="a.b" name="c">
+<skipped message="no kmemleak">where</skipped>{between}
+<{red} message="x">splat: WARNING in driver_write</{red}></testcase></testsuite></testsuites>"""
+    (case,) = report.tests_in(junit)
+    assert case.outcome == {"failure": "failed"}.get(red, red)
+    assert case.why == "splat: WARNING in driver_write"
+
+
 @pytest.mark.parametrize("text", ["", "<testsuites>", "no XML"])
 def test_what_is_no_junit_file_is_refused(text: str) -> None:
     """A pytest that was killed while it wrote leaves half a file."""
@@ -88,8 +100,12 @@ def test_a_suite_is_a_cell() -> None:
     green = [test for test in tests if test.outcome in ("passed", "skipped")]
     assert report.suite_cells(green, ["contract", "module"]) == {
         "contract": Cell(False, "1 ok"),
-        "module": Cell(False, "0 ok, 1 skipped"),
+        "module": Cell(True, "0 ok, 1 skipped", "none ran"),
     }
+    ran = Case("test_log::test_e", "module", "passed", 1.0)
+    assert report.suite_cells([*green, ran], ["module"]) == {
+        "module": Cell(False, "1 ok, 1 skipped"),
+    }  # fmt: skip
 
 
 def test_the_table_has_a_row_for_each_kernel_and_a_line_for_each_red_cell() -> None:
