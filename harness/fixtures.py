@@ -313,8 +313,10 @@ def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
         machine = clone.machine
         taint = machine.mark(patience(machine))
         machine.remember(patience(machine))
+        # Where the machine could not be frozen it has just booted: that is not the module's.
+        since = len(machine.console_text())
         load(clone.guest, module)
-        problems = verdict.judge(evidence(machine, taint))
+        problems = verdict.judge(evidence(machine, taint, since=since))
         if problems:
             raise KernelProblem(symbols.explain(problems, module))
         # Where the module's code is, for debuggers, and for kmemleak's reports once it is
@@ -415,7 +417,7 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
         built = vars(supply).get("module") if supply else None
         problems = verdict.judge(with_names(seen, fresh, built) if built else seen)
         if failure or problems:
-            kept = _keep(item, supply, fresh, problems) if supply else ""
+            kept = _keep(item, supply, fresh, problems, place) if supply else ""
             item.add_report_section(when, "evidence", kept)
         found += symbols.explain(problems, built) if built and problems else problems
         if seen.taint_after is None:
@@ -505,11 +507,18 @@ def with_names(seen: Evidence, fresh: Fresh, module: Module) -> Evidence:
 _OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
 
 
-def _keep(item: pytest.Item, supply: Supply, fresh: Fresh, problems: Sequence[Problem]) -> str:
-    """Copy what the machine leaves to where people find it, and say where that is."""
+def _keep(
+    item: pytest.Item, supply: Supply, fresh: Fresh, problems: Sequence[Problem], place: int
+) -> str:
+    """Copy what the machine leaves to where people find it, and say where that is.
+
+    ``place`` is that of the machine among the test's, from 0.
+    """
     machine = fresh.clone.machine
     name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
-    folder = RESULTS / supply.lab.kernel.name / name[:150]
+    # Of several machines, each has a folder of its own.
+    number = f"-{place + 1}" if place else ""
+    folder = RESULTS / supply.lab.kernel.name / f"{name[:150]}{number}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "console.log").write_text(printable(machine.console_text()))

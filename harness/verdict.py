@@ -122,7 +122,7 @@ def taint_letters(mask: int) -> str:
 # Of a report: registers, the code's bytes, and frames that were only lying on the stack.
 # Whoever needs them has the console's file.
 _NOT_SHOWN = re.compile(
-    r"^(\[ *[\d.]+\] |\[[ TC\d]+\] ?)*"
+    r"^(\[ *[\d.]+\] ?|\[[ TC\d]+\] ?)*"
     r"( \? |(Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked)"
 )
 _SHOWN_LINES = 40

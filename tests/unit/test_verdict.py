@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from harness import klog, verdict
-from harness.verdict import Evidence, Expectation, Verdict, judge, taint_letters
+from harness import fixtures, klog, symbols, template, verdict
+from harness.proc import Deadline
+from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
 
 pytest_plugins = ["pytester"]  # for runs of pytest whose machines are not real
 
@@ -484,6 +488,18 @@ def test_what_was_expected_does_not_excuse_another_end() -> None:
             assert problem.verdict is verdict_
 
 
+@pytest.mark.parametrize("prefix", ["[    9.000000][  T412] ", "[    9.000000] [  C1] ", ""])
+def test_registers_are_not_shown(prefix: str) -> None:
+    """Whatever a kernel prints before each line, and nothing else is left out."""
+    shown = ["RIP: 0010:wee_write+0x1c/0x90 [wee]", "Call Trace:", " wee_write+0x1c/0x90 [wee]"]
+    hidden = [
+        "RAX: 0000000000000000 RBX: 0000000000000000", "R13: 0000000000000000", "Code: 90 90",
+        " ? vfs_write+0xf1/0x440", "Modules linked in: wee(OE)", "CR2: 0000000000000000",
+    ]  # fmt: skip
+    excerpt = "\n".join(f"{prefix}{line}" for line in [*hidden, *shown, *hidden])
+    assert condensed(excerpt).splitlines() == [f"{prefix}{line}" for line in shown]
+
+
 # -- what the fixtures make of it, in runs of pytest whose machines are a few lines of Python -----
 
 # Each machine has a number, which its kernel's words begin with where a test wants to know it.
@@ -691,3 +707,54 @@ def test_next(shared, supply):
     assert supply.closed == [0, 1]
 """)
     done.assert_outcomes(passed=3)
+
+
+def test_each_machine_of_a_test_leaves_its_own(trial: Trial, pytester: pytest.Pytester) -> None:
+    """The second one's evidence is not in the first one's place."""
+    done = trial("""
+def test_two(guest, shared):
+    guest.check("[    1.0] the one\\n")
+    shared.check("[    1.0] the other\\n")
+    assert False
+""")
+    done.assert_outcomes(failed=1)
+    said = done.stdout.str()
+    consoles = re.findall("^console: (.*)$", said, re.MULTILINE)
+    assert len(consoles) == 2
+    texts = [(pytester.path / console).read_text() for console in consoles]
+    assert texts == ["[    1.0] the one\n", "[    1.0] the other\n"]
+
+
+def test_loading_a_module_is_not_blamed_for_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a machine cannot be frozen, the boot is on the same console."""
+
+    class Machine(SimpleNamespace):
+        console = BOOT + WARNING
+        running, panicked, fault, console_unread, console_full = True, False, "", 0, False
+
+        def console_text(self) -> str:
+            return self.console
+
+    machine = Machine(
+        patience=Deadline, mark=lambda _: OE | WARN, remember=lambda _: None, news=lambda _: None
+    )
+    guest = SimpleNamespace(check=lambda _: ".text:0x1\n")
+    clone = SimpleNamespace(machine=machine, guest=guest)
+    monkeypatch.setattr(template, "derive", lambda *given: given[3](clone))
+    said = ""
+
+    def load(*_: object) -> None:
+        machine.console += said
+
+    monkeypatch.setattr(fixtures, "load", load)
+    monkeypatch.setattr(symbols, "explain", lambda problems, _: problems)
+
+    def loaded() -> object:
+        nothing: Any = SimpleNamespace(cache=None)
+        module: Any = SimpleNamespace(name="wee", digest="0")
+        return fixtures.loaded_template(nothing, nothing, module)
+
+    assert loaded() == {"text": "0x1", "sections": {".text": "0x1"}}
+    said = OTHER
+    with pytest.raises(fixtures.KernelProblem, match=r"^splat: WARNING in wee_other\n"):
+        loaded()
