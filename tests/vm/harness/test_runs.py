@@ -85,6 +85,11 @@ def test_a_splat_while_a_fixture_ends_is_an_error(trials: Run) -> None:
     assert "test_fixture_afterwards" not in trials.failed
 
 
+def test_a_skip_hides_no_splat(trials: Run) -> None:
+    """A test that skips has to answer for what it has done before."""
+    assert "splat: WARNING in planted_warn" in trials.failed["test_skips"]
+
+
 def test_a_test_without_end_is_ended(trials: Run) -> None:
     """An endless loop in Python fails its test, and only that."""
     assert "Timeout (>3.0s)" in trials.failed["test_endless"]

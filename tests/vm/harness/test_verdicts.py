@@ -76,7 +76,8 @@ def outcome(problems: Sequence[Problem]) -> list[tuple[Verdict, str]]:
 def test_a_module_that_does_nothing_wrong_is_green(victim: Fresh) -> None:
     """No false alarm: not while it is loaded, and not when it has been unloaded."""
     assert outcome(after(victim, "true")) == []
-    assert outcome(after(victim, "rmmod planted")) == []
+    victim.clone.guest.check("rmmod planted && test ! -e /sys/module/planted")
+    assert outcome(after(victim, "true")) == []
 
 
 def test_a_warning_is_a_splat(victim: Fresh) -> None:
@@ -376,6 +377,15 @@ def test_an_expected_report_is_green(
     fixtures.load(guest, planted)
     with expect_splat("warning", function="planted_warn"):
         guest.check(f"echo warn >{CONTROL}")
+
+
+def test_an_expected_panic_is_green(
+    guest: Guest, planted: Module, expect_splat: fixtures.ExpectSplat
+) -> None:
+    """The guest is lost, as it was meant to be; that is no problem either."""
+    fixtures.load(guest, planted)
+    with expect_splat("panic", function="planted_fatal"), pytest.raises(GuestLost):
+        guest.check(f"echo panic >{CONTROL}")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def test_fixture_afterwards(splat_afterwards: None) -> None:
     pass
 
 
+def test_skips(loaded: Guest) -> None:
+    loaded.check(f"echo warn >{CONTROL}")
+    pytest.skip("after a splat")
+
+
 @pytest.mark.timeout(3, func_only=True)
 def test_endless(loaded: Guest) -> None:
     while True:
