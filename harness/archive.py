@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which kernels the Debian archive has: exact releases and versions of packages.
 
-Looked up in an apt of the harness's own, whose lists are below the cache: the host's apt is
-only asked which mirrors it uses.
+Looked up in an apt of the harness's own, whose lists are below the cache: the host's apt (or
+mmdebstrap, where that has no Debian mirror) is only asked which mirrors it uses.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _update(folder: Path, suite: str) -> list[Package]:
     lines = sysroot.sources(suite, deadline=deadline, alone=True)
     if not lines:
         raise NetworkError(
-            "this host's apt names no Debian mirror, so what the archive has is not known",
+            "neither this host's apt nor mmdebstrap names a Debian mirror, so what the archive "
+            "has is not known",
             hint="add a Debian mirror to the host's apt, or use what vm/kernels.lock names",
         )
     for name in ("lists/partial", "archives/partial"):

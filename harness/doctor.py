@@ -123,9 +123,15 @@ def _namespaces() -> list[Finding]:
 def _mirror() -> list[Finding]:
     if not shutil.which("apt-get"):
         return [Finding("mirror", "lacking", "there is no apt: a Debian or Ubuntu is needed")]
-    if sysroot.sources("trixie", deadline=Deadline(30)):
+    if sysroot.sources_from("stable", sysroot.host_mirrors(Deadline(30))):
         return [Finding("mirror", "ok", "the Debian mirrors of the host's apt")]
-    return [Finding("mirror", "ok", "mmdebstrap's default (the host's apt names no Debian mirror)")]
+    whose = "mmdebstrap's default (the host's apt names no Debian mirror)"
+    lines = sysroot.sources_from("stable", sysroot.default_mirrors())
+    if lines:
+        uri = lines[0].partition("] ")[2].partition(" ")[0]
+        return [Finding("mirror", "ok", f"{uri}, {whose}")]
+    said = f"{whose}; which that is it does not say, so what is newest is not known"
+    return [Finding("mirror", "note", said)]
 
 
 def _kvm() -> list[Finding]:

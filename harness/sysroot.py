@@ -7,9 +7,11 @@ programs in it. Neither needs more than a user namespace.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from harness.proc import Deadline
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Set to 1, it lets a mirror's index be used that has expired.
 EXPIRED = "EUDYPTULA_EXPIRED_MIRROR"
+ASK_SECONDS = 30.0  # mmdebstrap answers in half a second
 UNPACK_SECONDS = 1200.0  # a slow line for 300 MB; not a sleep, only the end of patience
 
 # What nothing here reads; removing it saves a third of the space and of the checking.
@@ -155,9 +158,17 @@ def namespace_fault(output: str) -> HostError | None:
 def sources(suite: str, *, deadline: Deadline, alone: bool = False) -> list[str]:
     """Lines for sources.list: the suite from the mirrors that the host's apt uses.
 
-    With what it builds on, unless ``alone`` is wanted. A host that is not a Debian (or whose
-    apt knows no Debian mirror) gives an empty list, and mmdebstrap then takes its own default.
+    With what it builds on, unless ``alone`` is wanted. On a host that is not a Debian (or whose
+    apt knows no Debian mirror) they are from the mirror that mmdebstrap takes of its own. Only
+    if that is not known either, the list is empty.
     """
+    return sources_from(suite, host_mirrors(deadline), alone=alone) or sources_from(
+        suite, default_mirrors(), alone=alone
+    )
+
+
+def host_mirrors(deadline: Deadline) -> str:
+    """What the host's apt gets packages from: lines of ORIGIN|LABEL|URI."""
     done = proc.run(
         [
             "apt-get",
@@ -169,11 +180,52 @@ def sources(suite: str, *, deadline: Deadline, alone: bool = False) -> list[str]
         deadline=deadline,
         check=False,
     )
-    return sources_from(suite, done.stdout, alone=alone)
+    return done.stdout
+
+
+@functools.cache
+def default_mirrors() -> str:
+    """The Debian mirrors that mmdebstrap takes of its own, in the form of ``host_mirrors``.
+
+    Asked by a run that ends before it does anything: a hook prints the sources.list of the
+    tree, and fails. Empty if it cannot be asked.
+    """
+    # Of all suites, stable surely has a security mirror.
+    with tempfile.TemporaryDirectory(prefix="eudyptula-") as scratch:
+        command = [
+            "mmdebstrap",
+            "--mode=chrootless",
+            "--skip=check/chrootless,check/signed-by",
+            "--variant=extract",
+            "--architectures=amd64",
+            '--setup-hook=cat "$1"/etc/apt/sources.list; exit 1',
+            "stable",
+            f"{scratch}/root",
+        ]
+        environment = {**os.environ, "TMPDIR": scratch, "LC_ALL": "C.UTF-8"}
+        try:
+            done = proc.run(command, deadline=Deadline(ASK_SECONDS), check=False, env=environment)
+        except HarnessError:
+            return ""
+    # What a hook prints is among what mmdebstrap itself says, on either stream.
+    return mirrors_from(f"{done.stdout}\n{done.stderr}")
+
+
+def mirrors_from(sources_list: str) -> str:
+    """``host_mirrors`` from the lines of a Debian's sources.list, whatever is between them."""
+    found = []
+    for line in sources_list.splitlines():
+        entry = re.fullmatch(r"deb(?: \[[^\]]*\])? (\S+://\S+) (\S+) main\b.*", line)
+        if entry:
+            uri, suite = entry.groups()
+            # Debian's security suites are SUITE-security, and were SUITE/updates.
+            security = suite.endswith(("-security", "/updates"))
+            found.append(f"Debian|{'Debian-Security' if security else 'Debian'}|{uri}\n")
+    return "".join(found)
 
 
 def sources_from(suite: str, indextargets: str, *, alone: bool = False) -> list[str]:
-    """``sources`` from what ``apt-get indextargets`` printed, as ORIGIN|LABEL|REPO_URI."""
+    """``sources`` from what ``host_mirrors`` or ``default_mirrors`` said; empty if nothing."""
     main = security = ""
     for line in indextargets.splitlines():
         origin, label, uri = [*line.split("|"), "", ""][:3]

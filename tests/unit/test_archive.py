@@ -206,8 +206,22 @@ def test_a_host_without_a_debian_mirror_is_told(
 ) -> None:
     """There is nobody to ask."""
     monkeypatch.setattr(proc, "run", lambda argv, **_: Completed(tuple(argv), 0, "", ""))
-    with pytest.raises(NetworkError, match="names no Debian mirror"):
+    monkeypatch.setattr(sysroot, "default_mirrors", lambda: "")
+    with pytest.raises(NetworkError, match="nor mmdebstrap names a Debian mirror"):
         archive.index("bookworm", cache)
+
+
+def test_a_host_that_is_no_debian_asks_the_mirror_of_mmdebstrap(
+    apt: Apt, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on every GitHub runner: what has moved is known there too."""
+    default = "Debian|Debian|http://default.example/debian\n"
+    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: "Ubuntu|Ubuntu|http://x.example/\n")
+    monkeypatch.setattr(sysroot, "default_mirrors", lambda: default)
+    assert archive.index("trixie-backports", cache).packages
+    lines = (cache.root / "kept/index-trixie-backports/sources.list").read_text().splitlines()
+    (line,) = lines
+    assert line.endswith("] http://default.example/debian trixie-backports main")
 
 
 # -- from what was asked for to what is there --------------------------------------

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from harness import doctor
+from harness import doctor, sysroot
 from harness.doctor import Finding
 
 OK = Finding("python", "ok", "3.11")
@@ -72,6 +72,31 @@ def test_a_bare_host_lacks_every_package(monkeypatch: pytest.MonkeyPatch) -> Non
         if not tool.startswith("/")
     ]
     assert {f"apt:{package}" for package in programs} <= lacking
+
+
+DEBIAN = "Debian|Debian|http://mirror.example/debian/\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "default", "state", "said"),
+    [
+        (DEBIAN, DEBIAN, "ok", "the Debian mirrors of the host's apt"),
+        ("Ubuntu|Ubuntu|http://x.example/\n", DEBIAN, "ok",
+         "http://mirror.example/debian/, mmdebstrap's default (the host's apt names no Debian"),
+        ("", "", "note", "what is newest is not known"),
+    ],
+    ids=["debian", "ubuntu", "neither"],
+)  # fmt: skip
+def test_the_mirror_that_is_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, host: str, default: str, state: str, said: str
+) -> None:
+    """A person sees where packages come from, and why from there."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: host)
+    monkeypatch.setattr(sysroot, "default_mirrors", lambda: default)
+    (finding,) = doctor._mirror()
+    assert finding.state == state
+    assert said in finding.said
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +15,12 @@ from harness import proc, sysroot
 from harness.cache import Cache, Entry
 from harness.errors import (
     CommandError,
+    DeadlineError,
     GoneError,
     HarnessError,
     HostError,
     InputError,
+    MissingToolError,
     NetworkError,
     SpaceError,
 )
@@ -119,8 +121,102 @@ def test_alone_an_addition_is_only_itself() -> None:
     ],
 )
 def test_a_host_without_a_debian_mirror_gives_none(text: str) -> None:
-    """Then mmdebstrap's own default is taken: no lines at all."""
+    """Then mmdebstrap's own default is asked for."""
     assert sysroot.sources_from("trixie", text) == []
+
+
+# What mmdebstrap says with a hook that prints sources.list and fails, on a host that trusts
+# Debian's keys and on one that does not.
+DEFAULT = """\
+I: automatically chosen format: directory
+I: running --setup-hook in shell: sh -c 'cat "$1"/etc/apt/sources.list; exit 1' exec /x/root
+deb{option} http://default.example/debian stable main
+deb{option} http://default.example/debian stable-updates main
+deb{option} http://default.example/debian-security stable-security main
+E: mmdebstrap failed to run
+"""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[list[str]]]]:
+    """An Ubuntu whose mmdebstrap says DEFAULT; what was started, by program."""
+    started: dict[str, list[list[str]]] = {"apt-get": [], "mmdebstrap": []}
+
+    def fake(argv: Sequence[str], **_: object) -> Completed:
+        started[argv[0]].append(list(argv))
+        if argv[0] == "apt-get":
+            return Completed(tuple(argv), 0, UBUNTU, "")
+        return Completed(tuple(argv), 25, "", DEFAULT.format(option=' [signed-by="/k.gpg"]'))
+
+    monkeypatch.setattr(proc, "run", fake)
+    sysroot.default_mirrors.cache_clear()
+    yield started
+    sysroot.default_mirrors.cache_clear()
+
+
+def test_a_host_that_is_no_debian_takes_the_mirror_of_mmdebstrap(
+    asked: dict[str, list[list[str]]],
+) -> None:
+    """Each suite with all it builds on, as on a Debian; mmdebstrap is asked once."""
+    deadline = Deadline(PATIENCE)
+    main, security = "http://default.example/debian", "http://default.example/debian-security"
+    assert suites(sysroot.sources("trixie-backports", deadline=deadline)) == [
+        (main, "trixie"),
+        (main, "trixie-updates"),
+        (security, "trixie-security"),
+        (main, "trixie-backports"),
+    ]
+    assert suites(sysroot.sources("experimental", deadline=deadline)) == [
+        (main, "sid"),
+        (main, "experimental"),
+    ]
+    alone = sysroot.sources("experimental", deadline=deadline, alone=True)
+    assert suites(alone) == [(main, "experimental")]
+    assert len(asked["mmdebstrap"]) == 1
+    assert len(asked["apt-get"]) == 3
+
+
+def test_a_debian_host_asks_nobody_else(
+    asked: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own mirror may be nearer, or the only one that it can reach."""
+    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: BOOKWORM)
+    lines = sysroot.sources("sid", deadline=Deadline(PATIENCE))
+    assert suites(lines) == [("http://mirror.example/debian/", "sid")]
+    assert asked["mmdebstrap"] == []
+
+
+@pytest.mark.parametrize("option", ["", ' [signed-by="/usr/share/keyrings/k.gpg"]'])
+def test_a_default_is_read_from_between_what_else_is_said(option: str) -> None:
+    """As mmdebstrap 1.3 and 1.5 print it, with the key named or not."""
+    assert sysroot.mirrors_from(DEFAULT.format(option=option)).splitlines() == [
+        "Debian|Debian|http://default.example/debian",
+        "Debian|Debian|http://default.example/debian",
+        "Debian|Debian-Security|http://default.example/debian-security",
+    ]
+
+
+@pytest.mark.parametrize("error", [MissingToolError("no mmdebstrap"), DeadlineError("too long")])
+def test_a_default_that_cannot_be_asked_for_is_none(
+    asked: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch, error: HarnessError
+) -> None:
+    """Then mmdebstrap decides by itself when it unpacks."""
+
+    def fail(*_: object, **__: object) -> Completed:
+        raise error
+
+    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: UBUNTU)
+    monkeypatch.setattr(proc, "run", fail)
+    assert sysroot.sources("trixie", deadline=Deadline(PATIENCE)) == []
+
+
+def test_mmdebstrap_as_it_is_installed_tells_its_default() -> None:
+    """The real one: no network, no root, and a fraction of a second."""
+    if shutil.which("mmdebstrap") is None:
+        pytest.skip("mmdebstrap is not installed")
+    sysroot.default_mirrors.cache_clear()
+    lines = sysroot.sources_from("trixie", sysroot.default_mirrors())
+    assert [suite for _, suite in suites(lines)] == ["trixie", "trixie-updates", "trixie-security"]
 
 
 def test_the_first_mirror_is_taken() -> None:
