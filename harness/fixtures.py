@@ -31,10 +31,17 @@ from harness import template as templates
 from harness.build import INSIDE, Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
-from harness.errors import CommandTimeout, HarnessError, InputError, MachineError
+from harness.errors import (
+    CommandTimeout,
+    GuestLost,
+    HarnessError,
+    HostError,
+    InputError,
+    MachineError,
+)
 from harness.guest import Guest
 from harness.lab import Lab
-from harness.plugin import UNMET
+from harness.plugin import BY_HOST, UNMET
 from harness.pool import Fresh, Pool
 from harness.proc import Deadline
 from harness.qemu import Machine, printable
@@ -336,6 +343,7 @@ class KernelProblem(AssertionError):
     """The kernel, not the test, says that something is wrong."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
         lines = []
         for problem in problems:
             lines.append(str(problem))
@@ -565,6 +573,8 @@ def pytest_runtest_makereport(
     """What the harness or the kernel can explain needs no Python traceback."""
     report = yield
     error = call.excinfo.value if call.excinfo else None
+    if report.failed and error is not None and _by_host(error):
+        vars(report)[BY_HOST] = True
     if isinstance(error, (HarnessError, KernelProblem)):
         cause = error.__cause__
         before = (
@@ -574,3 +584,15 @@ def pytest_runtest_makereport(
         )
         report.longrepr = printable(f"{error}\n\n{before}".rstrip())
     return report
+
+
+# What a test ends with whose guest is gone.
+_GONE = (HostError, MachineError, GuestLost, pytest.skip.Exception, type(None))
+
+
+def _by_host(error: BaseException) -> bool:
+    """Whether a test is red by the host's doing, and by nothing else."""
+    if isinstance(error, KernelProblem):
+        host = all(problem.verdict is Verdict.HOST_FAULT for problem in error.problems)
+        return host and isinstance(error.__cause__, _GONE)
+    return isinstance(error, HostError)

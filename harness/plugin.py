@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The pytest plugin: its options, and what a run says of the tests that it put aside.
+"""The pytest plugin: its options, what a run says of the tests that it put aside, and how it
+ends where only the host is to blame.
 
 The rest of it is harness/fixtures.py, which takes a quarter of a second to import. A pytest
 that only hands out tests to the workers of pytest-xdist does without.
@@ -13,9 +14,14 @@ from typing import Any
 import pytest
 
 from harness.config import MODULE
+from harness.errors import HostError
 
 # How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
+# What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
+# all that a report has, and says itself which test a worker has died in.
+BY_HOST = "eudyptula_by_host"
+_HOST_ONLY = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,8 +66,22 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[UNMET] = getattr(node, "workeroutput", {}).get("unmet", {})
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What the host lacks, or its killing QEMU, makes no kernel red: that has its own status."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or session.exitstatus != pytest.ExitCode.TESTS_FAILED:
+        return
+    red = [*reporter.stats.get("failed", ()), *reporter.stats.get("error", ())]
+    # Whatever else pytest counts as failed is for some other reason.
+    if len(red) == session.testsfailed and all(hasattr(one, BY_HOST) for one in red):
+        session.exitstatus = HostError.exit_status
+        session.config.stash[_HOST_ONLY] = True
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    if config.stash.get(_HOST_ONLY, False):
+        terminalreporter.write_line("only the host is to blame; nothing is known of the kernel")
     for lack, count in sorted(config.stash.get(UNMET, {}).items()):
         terminalreporter.write_line(f"not run: {count} test(s) for a kernel {lack}")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness import fixtures, klog, symbols, template, verdict
+from harness.errors import HostError
 from harness.proc import Deadline
 from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
 
@@ -758,3 +759,61 @@ def test_loading_a_module_is_not_blamed_for_the_boot(monkeypatch: pytest.MonkeyP
     said = OTHER
     with pytest.raises(fixtures.KernelProblem, match=r"^splat: WARNING in wee_other\n"):
         loaded()
+
+
+HOST = """
+from harness.errors import GuestLost, SpaceError
+
+@pytest.fixture
+def unlucky(guest):
+    raise SpaceError("no space left")
+
+def test_no_space(unlucky):
+    pass
+
+def killed(guest):
+    guest.running, guest.fault = False, "exit status -9"
+
+def test_killed(guest):
+    killed(guest)
+    raise GuestLost("gone")
+
+def test_killed_unseen(guest):
+    killed(guest)
+
+def test_well(guest):
+    pass
+"""
+NOT_HOST = {
+    "assertion": "def test_own(guest):\n    assert False",
+    "both": "def test_both(guest):\n    killed(guest)\n    assert False",
+    "splat": "def test_splat(guest):\n    guest.check(WARNING)\n    killed(guest)",
+    "space": "def test_space(guest):\n    guest.check(WARNING)\n    raise SpaceError('')",
+    "strict": "@pytest.mark.xfail(strict=True)\ndef test_xpass(guest):\n    pass",
+}
+
+
+@pytest.mark.parametrize("options", [(), ("-n2",), ("-x",), ("-q", "-q")], ids=" ".join)
+def test_where_only_the_host_is_to_blame_the_status_says_so(
+    trial: Trial, options: tuple[str, ...]
+) -> None:
+    """No kernel is red for a full disk, nor for a QEMU that was killed."""
+    done = trial(HOST, *options)
+    assert done.ret == HostError.exit_status
+    done.stdout.fnmatch_lines(["only the host is to blame; *"])
+
+
+@pytest.mark.parametrize("other", NOT_HOST)
+def test_any_other_red_test_is_red(trial: Trial, other: str) -> None:
+    """What the test, or the kernel, says counts, whatever the host does meanwhile."""
+    done = trial(HOST + NOT_HOST[other])
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    assert "only the host" not in done.stdout.str()
+
+
+def test_a_worker_that_dies_is_red(trial: Trial) -> None:
+    """It cannot say why any more, and nobody takes the others' word for it."""
+    done = trial(f"{HOST}\ndef test_dies(guest):\n    import os\n    os._exit(3)\n", "-n1")
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines(["*worker*crashed*"])
+    assert trial("def test_well(guest):\n    pass", "-n1").ret == pytest.ExitCode.OK
