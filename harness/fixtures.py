@@ -352,6 +352,10 @@ class KernelProblem(AssertionError):
         super().__init__("\n".join(lines))
 
 
+# How a test or a fixture may end of its own accord; for pytest, only the first is an Exception.
+_ENDINGS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     item.stash[_NEXT] = nextitem
@@ -385,10 +389,6 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     except _ENDINGS as error:
         _blame(item, "setup", error)
         raise
-
-
-# How a test or a fixture may end of its own accord; for pytest, only the first is an Exception.
-_ENDINGS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
 
 def _blame(item: pytest.Item, when: str, ending: BaseException | None) -> None:
@@ -528,8 +528,11 @@ def _keep(
     number = f"-{place + 1}" if place else ""
     folder = RESULTS / supply.lab.kernel.name / f"{name[:150]}{number}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "console.log").write_text(printable(machine.console_text()))
+    try:
+        folder.mkdir(parents=True)
+        (folder / "console.log").write_text(printable(machine.console_text()))
+    except OSError as error:  # such as a full disk, which is not to hide why a test is red
+        return f"(nothing could be kept: {error})"
     said = [f"console: {os.path.relpath(folder / 'console.log')}"]
     stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
     kept = item.config.stash.setdefault(_SCENES, [])
@@ -555,8 +558,9 @@ def _keep(
                 hold, log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
             )
             said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
-    except HarnessError as error:
-        said.append(f"(the machine could not be saved: {error.what})")
+    except (HarnessError, OSError) as error:
+        what = error.what if isinstance(error, HarnessError) else error
+        said.append(f"(the machine could not be saved: {what})")
     return "\n".join(said)
 
 

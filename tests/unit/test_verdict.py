@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness/verdict.py: from what is known of a machine to the reasons why a test is red."""
+"""harness/verdict.py: from what is known of a machine to the reasons why a test is red.
+
+And what harness/fixtures.py and harness/plugin.py make of it in a run of pytest.
+"""
 
 from __future__ import annotations
 
@@ -724,6 +727,28 @@ def test_two(guest, shared):
     assert len(consoles) == 2
     texts = [(pytester.path / console).read_text() for console in consoles]
     assert texts == ["[    1.0] the one\n", "[    1.0] the other\n"]
+
+
+def test_a_full_disk_does_not_hide_why_a_test_is_red(trial: Trial) -> None:
+    """What cannot be kept is said, beside the verdict."""
+    done = trial("""
+from errno import ENOSPC
+from pathlib import Path
+
+@pytest.fixture(params=["write_text", "save"])
+def full(monkeypatch, request):
+    def fails(*_):
+        raise OSError(ENOSPC, "No space left on device")
+    monkeypatch.setattr(Path if request.param == "write_text" else scene, request.param, fails)
+
+def test_red(full, guest):
+    guest.check(WARNING)
+""")
+    done.assert_outcomes(failed=2)
+    done.stdout.fnmatch_lines([
+        "splat: WARNING in wee_write", "(nothing could be kept: *No space left*)",
+        "splat: WARNING in wee_write", "(the machine could not be saved: *No space left*)",
+    ])  # fmt: skip
 
 
 def test_loading_a_module_is_not_blamed_for_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
