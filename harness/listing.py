@@ -15,7 +15,7 @@ from harness import archive, config, report, sweep
 from harness.archive import Release
 from harness.cache import Cache, Stored
 from harness.config import KernelSpec, Locked
-from harness.errors import HarnessError, InputError, NetworkError
+from harness.errors import GoneError, HarnessError, InputError, NetworkError
 from harness.report import Result
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,10 @@ OLD = 3600.0  # from this age on (seconds), it is said how old what is known of 
 class Row:
     """What is known of one kernel of the matrix.
 
-    ``newest`` is None where it is not known, and ``unknown`` says why; ``age`` says how many
-    seconds ago the archive was asked, ``cached`` how many bytes are in the cache.
+    ``newest`` is None where it is not known, and ``unknown`` says why, or where the suite has
+    none now, and ``absent`` says so (Debian drops experimental's once sid has the same);
+    ``age`` says how many seconds ago the archive was asked, ``cached`` how many bytes are in
+    the cache.
     """
 
     spec: KernelSpec
@@ -37,12 +39,13 @@ class Row:
     unknown: str
     cached: int
     last: Result | None
+    absent: str = ""
 
     @property
     def moved(self) -> bool | None:
         """Whether the archive has another one than the lock; None if that is not known."""
         if self.newest is None:
-            return None
+            return False if self.absent else None
         return (self.newest.release, self.newest.version) != (
             self.spec.release, self.spec.version,
         )  # fmt: skip
@@ -88,17 +91,31 @@ def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:
     rows = []
     for spec in specs:
         answer = known[spec.name]
-        newest, age = answer if isinstance(answer, tuple) else (None, 0.0)
-        unknown = "" if isinstance(answer, tuple) else sweep.reason(answer)
+        newest: Release | None = None
+        age, unknown, absent = 0.0, "", ""
+        if isinstance(answer, HarnessError):
+            unknown = sweep.reason(answer)
+        else:
+            age = answer.age
+            if isinstance(answer.newest, GoneError):
+                absent = answer.newest.what
+            else:
+                newest = answer.newest
         cached = sum(each.size for each in of_kernel(spec, stored))
-        rows.append(Row(spec, newest, age, unknown, cached, sweep.last(spec.name)))
+        rows.append(Row(spec, newest, age, unknown, cached, sweep.last(spec.name), absent))
     return rows
 
 
-def _newest(
-    specs: Iterable[KernelSpec], cache: Cache
-) -> dict[str, tuple[Release, float] | HarnessError]:
-    """For each kernel the newest in the archive and its index's age, or why it is not known."""
+@dataclass(frozen=True)
+class _Answer:
+    """What a suite's index says of a kernel: the newest, or that there is none; its age."""
+
+    newest: Release | GoneError
+    age: float
+
+
+def _newest(specs: Iterable[KernelSpec], cache: Cache) -> dict[str, _Answer | HarnessError]:
+    """For each kernel what the archive has, or why that is not known."""
 
     def ask(suite: str) -> archive.Index | HarnessError:
         try:
@@ -110,15 +127,16 @@ def _newest(
     suites = list(dict.fromkeys(spec.suite for spec in specs))
     with ThreadPoolExecutor(max_workers=4) as pool:
         answers = dict(zip(suites, pool.map(ask, suites), strict=True))
-    found: dict[str, tuple[Release, float] | HarnessError] = {}
+    found: dict[str, _Answer | HarnessError] = {}
     for spec in specs:
         answer = answers[spec.suite]
+        if isinstance(answer, HarnessError):
+            found[spec.name] = answer
+            continue
         try:
-            if isinstance(answer, HarnessError):
-                raise answer
-            found[spec.name] = (archive.newest_in(answer, spec), answer.age)
-        except HarnessError as error:
-            found[spec.name] = error
+            found[spec.name] = _Answer(archive.newest_in(answer, spec), answer.age)
+        except GoneError as error:
+            found[spec.name] = _Answer(error, answer.age)
     return found
 
 
@@ -192,7 +210,10 @@ def free(specs: Sequence[KernelSpec], cache: Cache) -> None:
 def move(
     specs: Sequence[KernelSpec], known: set[str], cache: Cache, path: Path = config.KERNELS_LOCK
 ) -> int:
-    """Lock the newest of each; what cannot be asked stays as it was and is told."""
+    """Lock the newest of each; what cannot be asked stays as it was and is told.
+
+    So does what the archive has none of now, but that is nobody's fault.
+    """
     before = config.load_lock(path)
     after = {name: locked for name, locked in before.items() if name in known}
     status = 0
@@ -201,13 +222,17 @@ def move(
         error: HarnessError | None = None
         if isinstance(answer, HarnessError):
             error = answer
-        elif answer[1] > 0:
+        elif answer.age > 0:
             error = NetworkError("no mirror answers, so what is newest is not known")
-        else:
-            after[name] = Locked(spec.what, answer[0].release, answer[0].version)
+        elif isinstance(answer.newest, Release):
+            after[name] = Locked(spec.what, answer.newest.release, answer.newest.version)
             if before.get(name) != after[name]:
                 was = f"{before[name].release} ({before[name].version})" if name in before else "-"
                 log.info("%s: %s -> %s (%s)", name, was, after[name].release, after[name].version)
+        elif name in before:
+            log.warning("%s: not moved: %s now", name, answer.newest.what)
+        else:
+            error = answer.newest  # there never was one: the matrix may be wrong
         if error is not None:
             log.error("%s: not moved: %s", name, sweep.reason(error))
             status = max(status, error.exit_status)
@@ -228,7 +253,9 @@ def as_text(rows: Sequence[Row]) -> str:
     lines = [["kernel", "locked", "newest", "cached", "last result"]]
     for row in rows:
         newest = "?"
-        if row.newest is not None:
+        if row.absent:
+            newest = "none"
+        elif row.newest is not None:
             newest = "same" if not row.moved else _named(row.newest.release, row.newest.version)
         lines.append(
             [
@@ -242,7 +269,9 @@ def as_text(rows: Sequence[Row]) -> str:
     said = dict.fromkeys(f"newest of {row.spec.name} is not known: {row.unknown}"
                          for row in rows if row.unknown)  # fmt: skip
     for row in rows:
-        if row.newest is not None and row.age > OLD:
+        if row.absent:
+            said[f"{row.spec.name}: {row.absent} now"] = None
+        if not row.unknown and row.age > OLD:
             hours = row.age / 3600
             said[f"no mirror answers: what {row.spec.suite} has was asked {hours:.0f} h ago"] = None
     return "\n".join([report.columns_of(lines), *(["", *said] if said else [])])
@@ -271,6 +300,7 @@ def _plain(row: Row, default: str) -> Mapping[str, object]:
         "newest": asdict(row.newest) if row.newest is not None else None,
         "moved": row.moved,
         "unknown": row.unknown,
+        "absent": row.absent,
         "index_age_s": round(row.age),
         "cached_bytes": row.cached,
         "last": None if last is None else {

@@ -45,7 +45,8 @@ TOOL_SECONDS = 120.0  # git and gh over a slow line
 class Entry:
     """One kernel of what `invoke kernels --json` printed; ``what`` is its suite and flavour.
 
-    ``moved`` is None where the archive could not be asked, and ``unknown`` says why.
+    ``moved`` is None where the archive could not be asked, and ``unknown`` says why. Where it
+    was asked and has none now, ``absent`` says so.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     newest: Locked | None
     moved: bool | None
     unknown: str
+    absent: str
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,11 @@ class Settlement:
     message: str  # of the commit; empty if the lock stays as it is
     issues: tuple[Issue, ...]
     unknown: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:
-        """0 only if every kernel is known not to have moved, or is green."""
+        """0 only if every kernel is known not to have moved (or to be none now), or is green."""
         red = any(outcome.state != "green" for outcome in self.outcomes)
         return 3 if self.unknown else int(red)
 
@@ -138,18 +141,32 @@ def _entry(row: Mapping[str, object]) -> Entry:
             raise TypeError(f"{key} is {exact!r}")
     moved = row["moved"]
     return Entry(str(row["name"]), what, str(row["profile"]), row["default"] is True, both[0],
-                 both[1], None if moved is None else bool(moved), str(row["unknown"]))  # fmt: skip
+                 both[1], None if moved is None else bool(moved), str(row["unknown"]),
+                 str(row.get("absent", "")))  # fmt: skip
 
 
 def plan(kernels: Sequence[Entry], event: str) -> list[Job]:
     """The jobs of an event, in the order of the matrix.
 
     On a push the default kernel and the one that finds most bugs come first. At night
-    nothing waits for anything else.
+    nothing waits for anything else. What the archive has none of now cannot be tested.
     """
     if event == "nightly":
         return [_job(each, each.newest, True) for each in kernels if each.moved]
-    return [_job(each, each.locked or each.newest, False) for each in kernels]
+    there = [each for each in kernels if not _left_out(each)]
+    return [_job(each, each.locked or each.newest, False) for each in there]
+
+
+def _left_out(each: Entry) -> bool:
+    """Whether the archive had such a kernel once and has none now.
+
+    One that was never locked is not left out: its entry in the matrix may be wrong.
+    """
+    return bool(each.absent) and each.locked is not None
+
+
+def _absent(each: Entry) -> str:
+    return f"{each.name}: {each.absent} now, so there is nothing to test"
 
 
 def _job(each: Entry, exact: Locked | None, update: bool) -> Job:
@@ -267,7 +284,8 @@ def settle(
     )  # fmt: skip
     unknown = tuple(f"newest of {each.name} is not known: {each.unknown}"
                     for each in kernels if each.moved is None)  # fmt: skip
-    return Settlement(tuple(found), lock, _message(moved), issues, unknown)
+    absent = tuple(_absent(each) for each in kernels if each.absent)
+    return Settlement(tuple(found), lock, _message(moved), issues, unknown, absent)
 
 
 def _from_to(each: Outcome) -> str:
@@ -343,13 +361,13 @@ def settled_summary(settlement: Settlement) -> str:
     """A night in Markdown."""
     if not settlement.outcomes:
         said = "No kernel has moved: nothing was to be tested."
-        return "\n\n".join([said, *settlement.unknown])
+        return "\n\n".join([said, *settlement.unknown, *settlement.absent])
     state = {"green": "locked", "red": "stays as it was; an issue says why",
              "untested": "stays as it was: no result of it was found"}  # fmt: skip
     lines = [f"- {report.escaped(_from_to(each))}: {each.state}, {state[each.state]}"
              for each in settlement.outcomes]  # fmt: skip
     page = summary([each.result for each in settlement.outcomes])
-    return "\n\n".join(["\n".join(lines), *settlement.unknown, page])
+    return "\n\n".join(["\n".join(lines), *settlement.unknown, *settlement.absent, page])
 
 
 # -- the steps ---------------------------------------------------------------------
@@ -367,6 +385,8 @@ def show_plan(source: Path | None, event: str, form: str, stage: str | None) -> 
         if event == "nightly" and each.moved is None:
             log.warning("newest of %s is not known, so it is not tested: %s", each.name,
                         each.unknown)  # fmt: skip
+        elif each.absent and (event == "nightly" or _left_out(each)):
+            log.warning("%s", _absent(each))
     jobs = [job for job in plan(kernels, event) if stage in (None, job.stage)]
     if form == "names":
         print(",".join(job.kernel for job in jobs))

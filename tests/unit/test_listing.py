@@ -113,6 +113,27 @@ def test_what_cannot_be_asked_is_said_and_the_rest_is_listed(
     assert NEWER.release in text
 
 
+def test_what_the_archive_has_none_of_now_is_not_what_cannot_be_asked(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Debian drops experimental's kernel while sid has the same: nothing has moved."""
+    indexes["sid"] = Index("sid", (Package("linux-source", "7.2-1", ""),), 0.0)
+    twelve, sid = listing.look([TWELVE, SID], cache)
+    assert (sid.newest, sid.moved, sid.unknown) == (None, False, "")
+    assert sid.absent == "Debian sid has no package linux-image-cloud-amd64"
+    assert (twelve.moved, twelve.absent) == (True, "")
+    text = listing.as_text([twelve, sid])
+    assert "sid: Debian sid has no package linux-image-cloud-amd64 now" in text
+    assert "not known" not in text
+    assert text.splitlines()[2].split()[3] == "none"
+    assert listing.run("sid", update=False, prune=False, as_json=True) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["moved"], row["newest"], row["unknown"]) == (False, None, "")
+    assert row["absent"] == sid.absent
+
+
 def test_an_old_answer_is_called_old(
     indexes: dict[str, Index | HarnessError], cache: Cache
 ) -> None:
@@ -265,7 +286,8 @@ def test_a_lock_that_is_up_to_date_is_not_touched(
         (HostError("expired"), 3),
         (NetworkError("no mirror"), 3),
         (named("sid", "7.2.14-cloud-amd64", "7.2.14-1", age=7200.0), 3),
-        (Index("sid", (), 0.0), 2),
+        (Index("sid", (), 7200.0), 3),
+        (Index("sid", (), 0.0), 0),
     ],
 )
 def test_what_cannot_be_asked_stays_locked_and_the_others_move(
@@ -283,3 +305,17 @@ def test_what_cannot_be_asked_stays_locked_and_the_others_move(
     after = config.load_lock(path)
     assert after["sid"] == lock_of(SID)
     assert after["twelve"].version == NEWER.version
+
+
+def test_an_entry_that_never_had_a_kernel_is_a_mistake(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing was locked, so nothing was dropped: somebody misspelt a flavour."""
+    indexes["sid"] = Index("sid", (), 0.0)
+    path = tmp_path / "kernels.lock"
+    path.write_text(config.lock_text({"twelve": lock_of(TWELVE)}))
+    assert listing.move([SID], set(MATRIX.kernels), cache, path) == 2
+    assert "see [kernels.sid]" in caplog.text

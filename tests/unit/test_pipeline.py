@@ -35,6 +35,11 @@ def row(name: str, newest: str | None, *, locked: str = "1-1", profile: str = ""
     return Row(spec, release, 0.0, "" if newest else "no mirror answers", 0, None)
 
 
+def dropped(name: str, *, locked: str = "1-1") -> Row:
+    """A kernel of which the archive has none now."""
+    return replace(row(name, None, locked=locked), unknown="", absent="Debian sid has no x")
+
+
 ROWS = [
     row("old", "1-1"),
     row("stable", "1-2"),
@@ -250,6 +255,43 @@ def test_a_quiet_night_commits_and_says_nothing_and_what_is_not_known_is_said() 
     assert deaf.status == 3
     assert "newest of next is not known: no mirror answers" in pipeline.settled_summary(deaf)
     assert deaf.lock["next"].version == "1-1"
+
+
+@pytest.mark.parametrize("event", pipeline.EVENTS)
+def test_what_the_archive_has_none_of_now_is_not_tested(
+    event: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A push and a night go without it, and say so; one that was never locked is a mistake."""
+    rows = [row("stable", "1-2"), dropped("next"), dropped("new", locked="")]
+    source = tmp_path / "kernels.json"
+    source.write_text(listing.as_json_text(rows, "stable"))
+    assert pipeline.show_plan(source, event, "names", None) == 0
+    planned = {"push": "stable,new\n", "nightly": "stable\n"}
+    assert capsys.readouterr().out == planned[event]
+    assert "next: Debian sid has no x now, so there is nothing to test" in caplog.text
+
+
+def test_a_night_without_a_kernel_that_was_dropped_is_green() -> None:
+    """Its lock stays, so that the next one that comes is seen to have moved."""
+    settled = settle({}, rows=[row("old", "1-1"), dropped("next")])
+    assert (settled.status, settled.unknown, settled.issues) == (0, (), ())
+    assert settled.lock["next"].version == "1-1"
+    said = "next: Debian sid has no x now, so there is nothing to test"
+    assert said in pipeline.settled_summary(settled)
+    moved = settle(GREEN, rows=[*KNOWN, dropped("next")])
+    assert moved.status == 0
+    assert said in pipeline.settled_summary(moved)
+
+
+def test_a_listing_of_before_that_was_known_is_read() -> None:
+    """An artifact of an older commit has no word of it."""
+    rows = json.loads(listing.as_json_text(ROWS, "stable"))
+    for each in rows:
+        del each["absent"]
+    assert pipeline.entries(json.dumps(rows)) == entries()
 
 
 # -- what is said ------------------------------------------------------------------
