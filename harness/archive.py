@@ -245,11 +245,17 @@ def matches(asked: str, found: Release) -> bool:
 
 
 def gone(spec: KernelSpec, error: GoneError, cache: Cache) -> GoneError:
-    """The error for a locked kernel that the archive no longer has: which one it has now."""
+    """The error for a locked kernel that the archive no longer has: which one it has now.
+
+    ``error`` itself where that is not known, or where it is this very one: then the kernel is
+    there, and something else is not (its headers, while the archive is between two states).
+    """
     exact = f"{spec.release} ({spec.version})"
     try:
         found = newest(spec, cache)
     except (NetworkError, GoneError):
+        return error
+    if (found.release, found.version) == (spec.release, spec.version):
         return error
     return GoneError(
         f"kernel {spec.name}: {exact} is no longer in Debian {spec.suite}; "

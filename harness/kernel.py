@@ -76,6 +76,8 @@ def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
         return _from_archive(exact, cache)
     except GoneError as error:
         gone = archive.gone(exact, error, cache)
+        if gone is error:
+            raise  # there is nothing else to take
         if not spec.version:
             raise gone from error
     # Only the lock is older than what the archive keeps: a machine that never had this kernel

@@ -316,6 +316,13 @@ def test_a_locked_kernel_that_vanished_without_a_successor_is_what_apt_says(
     assert archive.gone(spec, first, cache) is first
 
 
+def test_a_kernel_that_is_the_newest_is_not_said_to_have_vanished(apt: Apt, cache: Cache) -> None:
+    """Its headers are missing, or a tool: apt's words name what is."""
+    spec = KernelSpec("x", "bookworm", CLOUD, release="6.1.0-56-cloud-amd64", version="6.1.192-2")
+    first = GoneError("Debian bookworm has no package linux-headers-6.1.0-56-cloud-amd64 6.1.192-2")
+    assert archive.gone(spec, first, cache) is first
+
+
 def test_exact_packages_are_asked_for() -> None:
     """The version is part of the cache's key, so a moved kernel is a new entry."""
     spec = KernelSpec("x", "bookworm", CLOUD, release="6.1.0-56-cloud-amd64", version="6.1.192-2")

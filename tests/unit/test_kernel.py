@@ -194,6 +194,34 @@ def test_a_release_that_was_asked_for_has_no_stand_in(
         kernel.prepare(replace(SPEC, version=""), vanished)
 
 
+@pytest.mark.parametrize("version", ["6.12.9-1", "6.12.10-1"])
+@pytest.mark.parametrize("instead", [False, True])
+def test_a_kernel_with_nothing_to_take_instead_is_tried_once(
+    prepared: tuple[Cache, dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    instead: bool,
+) -> None:
+    """Image and headers are out of step, or a tool is missing: what apt said is the reason."""
+    cache, _ = prepared
+    tried = []
+
+    def prepare(_: Cache, **asked: Any) -> Sysroot:
+        tried.append(asked["packages"][0])
+        raise GoneError("Debian trixie has no package linux-headers-x")
+
+    spec = replace(SPEC, version=version)
+    newest = Release("trixie", RELEASE, version)
+    monkeypatch.setattr(sysroot, "prepare", prepare)
+    monkeypatch.setattr(archive, "newest", lambda *_, **__: newest)
+    if instead:  # what was taken yesterday is what is out of step today
+        spec = replace(SPEC, version="6.12.8-1")
+        archive.take_newest(spec, cache)
+    with pytest.raises(GoneError, match=r"^Debian trixie has no package linux-headers-x$"):
+        kernel.prepare(spec, cache)
+    assert tried == [f"linux-image-{RELEASE}={version}"]
+
+
 # -- starting a kernel without its decompressor ------------------------------------
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
