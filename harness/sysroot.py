@@ -271,10 +271,17 @@ def fault(output: str, suite: str) -> HarnessError | None:
         return InputError(
             f"the mirror has no suite named {suite}", tail=tail, hint="see vm/kernels.toml"
         )
-    if "is expired" in output or "not valid yet" in output:
+    if "not valid yet" in output:  # which EXPIRED does not excuse
+        return HostError(
+            f"the mirror's index of {suite} is not valid yet: this host's clock is behind, "
+            "or the mirror's is ahead",
+            tail=tail,
+            hint="set this host's clock (`date` shows it); if that is right, try again later",
+        )
+    if "is expired" in output:
         return HostError(
             f"the mirror's index of {suite} has expired: a mirror that is not kept up to date, "
-            "or a wrong clock on this host",
+            "or a clock of this host that is ahead",
             tail=tail,
             hint=f"{EXPIRED}=1 takes it as it is",
         )
@@ -296,7 +303,7 @@ def fault(output: str, suite: str) -> HarnessError | None:
         return GoneError(f"Debian {suite} has no package {name}{of}", tail=tail)
     unmet = re.search(r"unmet dependencies:\n\s+(.+)", output)
     if unmet:
-        return HarnessError(
+        return HostError(  # it says nothing of the kernel
             f"packages of Debian {suite} do not fit together: {unmet[1].strip()}",
             tail=tail,
             hint="the archive is in between two states; try again later",

@@ -398,6 +398,11 @@ def mmdebstrap(
         ("E: Temporary failure resolving 'mirror.example'", NetworkError, "trixy"),
         ("E: The repository 'x trixy Release' does not have a Release file.", InputError, "trixy"),
         ("E: Release file for x is expired (invalid since 3d).", HostError, "expired"),
+        (
+            "E: Release file for x is not valid yet (invalid for another 2h 3min 4s).",
+            HostError,
+            "trixy is not valid yet: this host's clock is behind, or the mirror's is ahead",
+        ),
         ("bwrap: setting up uid map: Permission denied", HostError, "user namespaces"),
         ("E: Unable to locate package linux-image-nonesuch", GoneError, "linux-image-nonesuch"),
         (
@@ -427,7 +432,7 @@ def mmdebstrap(
         (
             "The following packages have unmet dependencies:\n a : PreDepends: b (>= 4.17~) but "
             "4.12.1 is to be installed\nE: Unable to correct problems",
-            HarnessError,
+            HostError,
             "do not fit together: a : PreDepends: b (>= 4.17~) but 4.12.1 is to be installed",
         ),
         ("dpkg-deb: error: something else", CommandError, "trixy"),
@@ -447,6 +452,16 @@ def test_a_failed_unpacking_says_whose_fault_it_is(
     assert type(caught.value) is kind
     assert sentence in caught.value.what
     assert words in str(caught.value)
+
+
+def test_a_clock_that_is_behind_is_to_be_set() -> None:
+    """The variable for expired indexes would not help, so it is not named."""
+    said = "E: Release file for x is not valid yet (invalid for another 2h 3min 4s)."
+    error = sysroot.fault(said, "sid")
+    assert error is not None
+    assert error.exit_status == 3
+    assert "clock" in error.hint
+    assert sysroot.EXPIRED not in str(error)
 
 
 def test_an_expired_index_is_taken_only_when_that_is_asked_for(
