@@ -271,20 +271,9 @@ def fault(output: str, suite: str) -> HarnessError | None:
         return InputError(
             f"the mirror has no suite named {suite}", tail=tail, hint="see vm/kernels.toml"
         )
-    if "not valid yet" in output:  # which EXPIRED does not excuse
-        return HostError(
-            f"the mirror's index of {suite} is not valid yet: this host's clock is behind, "
-            "or the mirror's is ahead",
-            tail=tail,
-            hint="set this host's clock (`date` shows it); if that is right, try again later",
-        )
-    if "is expired" in output:
-        return HostError(
-            f"the mirror's index of {suite} has expired: a mirror that is not kept up to date, "
-            "or a clock of this host that is ahead",
-            tail=tail,
-            hint=f"{EXPIRED}=1 takes it as it is",
-        )
+    dated = _dated(output, suite, tail)
+    if dated is not None:
+        return dated
     failed = re.search(r"E: Failed to fetch \S*/(\S+)\s+(.*)", output)
     if failed and not proc.unreachable(output):
         return NetworkError(
@@ -307,6 +296,25 @@ def fault(output: str, suite: str) -> HarnessError | None:
             f"packages of Debian {suite} do not fit together: {unmet[1].strip()}",
             tail=tail,
             hint="the archive is in between two states; try again later",
+        )
+    return None
+
+
+def _dated(output: str, suite: str, tail: str) -> HostError | None:
+    """The error for an index of another time than this host's, if it is that."""
+    if "not valid yet" in output:  # which EXPIRED does not excuse
+        return HostError(
+            f"the mirror's index of {suite} is not valid yet: this host's clock is behind, "
+            "or the mirror's is ahead",
+            tail=tail,
+            hint="set this host's clock (`date` shows it); if that is right, try again later",
+        )
+    if "is expired" in output:
+        return HostError(
+            f"the mirror's index of {suite} has expired: a mirror that is not kept up to date, "
+            "or a clock of this host that is ahead",
+            tail=tail,
+            hint=f"{EXPIRED}=1 takes it as it is",
         )
     return None
 
