@@ -183,6 +183,17 @@ def test_every_step_of_the_pipelines_is_a_task() -> None:
         assert set(asked) <= known
 
 
+def test_both_engines_keep_the_same_of_the_results() -> None:
+    """What is read, and no saved machine or memory dump: one is 100 MB and more."""
+    ours = {"results/*/*.json", "results/*/*.xml", "results/*/*.log", "results/*/*/*.log"}
+    gitlab = (config.PROJECT / ".gitlab-ci.yml").read_text()
+    (paths,) = [found for found in re.findall(r"^    paths: \[(.*)\]$", gitlab, re.MULTILINE)
+                if "results" in found]  # fmt: skip
+    assert set(paths.split(", ")) == ours
+    github = (config.PROJECT / ".github/workflows/kernels.yml").read_text()
+    assert set(re.findall(r"^ +(results/\S+)$", github, re.MULTILINE)) == ours
+
+
 # -- what becomes of the lock ------------------------------------------------------
 
 
