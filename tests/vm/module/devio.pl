@@ -36,6 +36,7 @@ my $epoll;			# descriptor of the epoll instance
 my $handled = 0;		# signals that reached a handler
 my %pipe_of;			# job -> handle on which its answer comes
 my $log;			# handle on /dev/kmsg
+my $fail_nth;			# handle on this process's fail-nth
 my $PATIENCE = $ARGV[0];
 my $payload = join('', map { chr(ord('a') + $_ % 26) } 0 .. 2 * $PAGE - 1);
 
@@ -219,6 +220,14 @@ my %operation = (
 			    pack('Q4', $fields[0], $fields[1] | 0x10000000, @fields[2, 3]), 0, 8);
 	},
 	handled => sub { return $handled },
+	# fail_nth N: make this process's N-th call that can fail do so; what was left until the
+	# last one was to fail, 0 if it has
+	fail_nth => sub {
+		sysopen($fail_nth, "/proc/$$/fail-nth", $OPEN{rw}) or return -$! if !$fail_nth;
+		sysseek($fail_nth, 0, 0);
+		sysread($fail_nth, my $left, 16);
+		return syswrite($fail_nth, $_[0]) ? $left + 0 : -$!;
+	},
 	kill => sub { return kill($_[1], $_[0]) ? 0 : -$! },
 	result => \&result,
 	# spin: use the processor until killed, and not for ever: filling the queue byte by byte
