@@ -194,6 +194,31 @@ def test_both_engines_keep_the_same_of_the_results() -> None:
     assert set(re.findall(r"^ +(results/\S+)$", github, re.MULTILINE)) == ours
 
 
+@pytest.mark.parametrize("name", ["push.yml", "kernels.yml"])
+def test_a_cache_on_github_is_saved_whenever_the_recipes_change(name: str) -> None:
+    """Also of a red job; a key that had nothing of the recipes was saved once and for all."""
+    text = (config.PROJECT / ".github/workflows" / name).read_text()
+    assert not re.search(r"actions/cache@", text)
+    steps = re.split(r"\n +- ", text)
+    (restore,) = [step for step in steps if "actions/cache/restore@" in step]
+    (save,) = [step for step in steps if "actions/cache/save@" in step]
+    assert re.search(r"\n +key: .*hashFiles\('harness/\*\*', 'vm/\*\*'", restore)
+    assert "restore-keys:" in restore
+    assert "if: ${{ !cancelled() }}" in save
+    # Evaluated when it was restored: later there are other files in harness/.
+    assert "key: ${{ steps.cache.outputs.cache-primary-key }}" in save
+    for step in (restore, save):
+        assert "path: ~/.cache/eudyptula" in step
+
+
+def test_a_cache_on_gitlab_is_saved_of_red_jobs_too() -> None:
+    """A debug kernel that took ten minutes is not built again because a test was red."""
+    text = (config.PROJECT / ".gitlab-ci.yml").read_text()
+    caches = re.findall(r"^  cache:\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert len(caches) == 2
+    assert all("    when: always" in cache for cache in caches)
+
+
 # -- what becomes of the lock ------------------------------------------------------
 
 
