@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import cache as caches
 from harness import config, proc, qemu, sysroot
-from harness.errors import HarnessError
+from harness.errors import HarnessError, HostError
 from harness.proc import Deadline
 
 HOST_PACKAGES = config.PROJECT / "vm" / "host-packages"
@@ -33,7 +33,7 @@ class Finding:
 
 
 def run(as_json: bool) -> int:
-    """Print the findings; 0 if nothing is lacking."""
+    """Print the findings; 0 if nothing is lacking, else what a run would end with."""
     findings = examine()
     lacking = [finding for finding in findings if finding.state == "lacking"]
     mend = remedy(findings)
@@ -49,7 +49,7 @@ def run(as_json: bool) -> int:
                 print(f"    {command}")
         else:
             print("\nThis host has all that is needed.")
-    return 1 if lacking else 0
+    return HostError.exit_status if lacking else 0
 
 
 def examine() -> list[Finding]:
