@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,14 @@ from harness.report import Result
 log = logging.getLogger(__name__)
 
 OLD = 3600.0  # from this age on (seconds), it is said how old what is known of the archive is
+# From this age on (seconds), what has been made anew since goes when the cache is freed.
+UNUSED = 14 * 86400.0
+
+# What is made anew whenever somebody edits a module, the guest's files or a kernel tree.
+_EDITED = ("module", "template", "guest")
+# Of what the cache keeps between runs (names in kept/), that which takes gigabytes: builds that
+# were interrupted, those of people's own trees, and clones of such trees.
+_WORK = ("build-", "tree-", "bisect-")
 
 
 @dataclass(frozen=True)
@@ -184,24 +194,90 @@ def _with_dependents(roots: Sequence[Stored], stored: Sequence[Stored]) -> list[
     while more:
         more = False
         for each in stored:
-            made_of = {each.key.get("kernel"), each.key.get("base")}
-            if each.entry.path not in found and made_of & digests:
+            if each.entry.path not in found and _made_of(each) & digests:
                 found[each.entry.path] = each
                 digests.add(each.entry.digest)
                 more = True
     return list(found.values())
 
 
+def _made_of(each: Stored) -> set[str]:
+    """The digests of the entries that this one was made of."""
+    values = [each.key.get(name) for name in ("kernel", "base", "image")]
+    return {value for value in values if isinstance(value, str)}
+
+
+def replaced(stored: Sequence[Stored], now: float) -> list[Stored]:
+    """What was edited since: old, and there is a newer one of the same kind and label.
+
+    The cache does not know when an entry was used last, only when it was made; so the newest
+    stays, however old, and with it all that it was made of.
+    """
+    edited = [
+        each for each in stored
+        if each.entry.kind in _EDITED or (each.entry.kind == "kernel" and not _names(each))
+    ]  # fmt: skip
+    newest = {
+        (each.entry.kind, each.entry.label): each for each in sorted(edited, key=lambda e: e.made)
+    }
+    old = {
+        each.entry.path: each for each in edited
+        if now - each.made > UNUSED and newest[each.entry.kind, each.entry.label] is not each
+    }  # fmt: skip
+    while True:
+        kept = [each for each in stored if each.entry.path not in old]
+        needed = {digest for each in kept for digest in _made_of(each)}
+        still = {path: each for path, each in old.items() if each.entry.digest not in needed}
+        if len(still) == len(old):
+            return list(old.values())
+        old = still
+
+
 def free(specs: Sequence[KernelSpec], cache: Cache) -> None:
-    """Remove from the cache the distribution kernels that are none of these."""
+    """Remove the distribution kernels that are none of these, and what is old and replaced."""
+    stored = cache.stored()
+    going = {each.entry.path: each for each in stale(specs, stored)}
+    rest = [each for each in stored if each.entry.path not in going]
     freed = 0
-    for each in stale(specs, cache.stored()):
+    for each in [*going.values(), *replaced(rest, time.time())]:
         if cache.remove(each.entry):
             freed += each.size
             log.info("removed %s %s", each.entry.kind, each.entry.label)
         else:
             log.info("%s %s is in use by another run; left", each.entry.kind, each.entry.label)
+    freed += _free_work(cache)
     log.info("%.0f MiB freed", freed / (1 << 20))
+
+
+def _free_work(cache: Cache) -> int:
+    """Remove the builds and clones that nobody has gone on with; how many bytes they took."""
+    freed = 0
+    for folder in sorted((cache.root / "kept").glob("*")):
+        if not folder.name.startswith(_WORK) or time.time() - _touched(folder) <= UNUSED:
+            continue
+        with cache.kept(folder.name) as work:
+            if time.time() - _touched(work) > UNUSED:  # not by whoever was waited for
+                freed += _allocated(work)
+                shutil.rmtree(work, ignore_errors=True)
+                log.info("removed %s", folder.name)
+    return freed
+
+
+def _touched(folder: Path) -> float:
+    """When something was last made in a folder, as far as two levels of it tell."""
+    paths = [folder, *folder.glob("*"), *folder.glob("*/*")]
+    try:
+        return max(os.lstat(path).st_mtime for path in paths)
+    except FileNotFoundError:
+        return time.time()  # somebody is at it
+
+
+def _allocated(folder: Path) -> int:
+    return sum(
+        os.lstat(os.path.join(place, name)).st_blocks * 512
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 # -- the lock ----------------------------------------------------------------------

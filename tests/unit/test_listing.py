@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +23,7 @@ from harness.listing import Row
 from harness.report import Result
 
 CLOUD = "cloud-amd64"
+DAY = 86400.0
 TWELVE = KernelSpec(
     "twelve", "bookworm", CLOUD, release="6.1.0-55-cloud-amd64", version="6.1.190-1"
 )
@@ -240,6 +244,77 @@ def test_pruning_removes_other_kernels_and_nothing_else(
     assert [entry.path.exists() for entry in old] == [False, True, False, False]
     assert not compiled.path.exists()
     user.close()
+
+
+def age(entry: Entry, days: float) -> Entry:
+    """Have an entry made that many days ago."""
+    path = entry.path / "entry.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"made": time.time() - days * DAY}))
+    return entry
+
+
+def test_pruning_removes_what_was_edited_since(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Old modules, machines and kernels of a tree; the newest of each stays, however old."""
+    tree, module, template, wee = store_kernel(cache, "twelve", exact(TWELVE))
+    made_of = {"kernel": tree.digest}
+    for number, entry in enumerate((tree, module, template, wee)):
+        age(entry, 30 - number)
+    going = [
+        age(store(cache, "module", "twelve", made_of | {"source": "1"}), 50),
+        age(store(cache, "template", "twelve-wee", {"base": template.digest, "source": "1"}), 50),
+        age(store(cache, "guest", "twelve", {"base": "0"} | made_of), 50),
+        age(store(cache, "kernel", "linux", {"content": "1"}), 50),
+    ]
+    going.append(age(store(cache, "module", "linux", {"kernel": going[3].digest}), 50))
+    kept = [
+        tree, module, template, wee,
+        age(store(cache, "guest", "twelve", {"base": "1"} | made_of), 20),
+        store(cache, "module", "twelve-2", made_of),
+        age(store(cache, "sysroot", "guest", {"packages": ["bash"]}), 50),
+        age(store(cache, "keys", "ssh", {}), 50),
+        age(store(cache, "kernel", "linux", {"content": "2"}), 20),
+        age(store(cache, "module", "linux", {"kernel": "of another"}), 1),
+        # Not the newest, but not old; and what a machine that stays was made of.
+        age(store(cache, "module", "linux", {"source": "3"}), 13),
+        age(store(cache, "kernel", "mine", {"content": "3"}), 50),
+        age(store(cache, "kernel", "mine", {"content": "4"}), 1),
+    ]  # fmt: skip
+    kept.append(age(store(cache, "template", "mine", {"kernel": kept[-2].digest}), 40))
+    cache.close()
+    with caplog.at_level(logging.INFO):
+        assert listing.run(None, update=False, prune=True, as_json=False) == 0
+    assert [entry.path.exists() for entry in kept] == [True] * len(kept)
+    assert [entry.path.exists() for entry in going] == [False] * len(going)
+    assert "removed module twelve" in caplog.text
+    assert re.search(r"\d+ MiB freed$", caplog.text.strip())
+
+
+def test_pruning_removes_builds_that_nobody_went_on_with(
+    indexes: dict[str, Index | HarnessError],
+    cache: Cache,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of another lock, or of a tree; one that was touched lately stays, and what is small."""
+    for name, days in (
+        ("build-debug-0123456789abcdef", 15), ("build-debug-fedcba9876543210", 13),
+        ("tree-linux-0123456789abcdef", 15), ("bisect-0123456789abcdef", 15),
+        ("index-sid", 15), ("gone-sid", 15),
+    ):  # fmt: skip
+        with cache.kept(name) as work:
+            (work / "build").mkdir()
+            (work / "build" / "vmlinux").write_bytes(b"x" * (2 << 20))
+        for path in (work / "build" / "vmlinux", work / "build", work):
+            os.utime(path, (time.time(), time.time() - days * DAY))
+    with caplog.at_level(logging.INFO):
+        assert listing.run(None, update=False, prune=True, as_json=False) == 0
+    left = {path.name for path in (cache.root / "kept").iterdir() if (path / "build").exists()}
+    assert left == {"build-debug-fedcba9876543210", "index-sid", "gone-sid"}
+    assert "removed build-debug-0123456789abcdef" in caplog.text
+    assert "6 MiB freed" in caplog.text
 
 
 # -- the lock ----------------------------------------------------------------------
