@@ -26,8 +26,8 @@ OLD = 3600.0  # from this age on (seconds), it is said how old what is known of 
 # From this age on (seconds), what has been made anew since goes when the cache is freed.
 UNUSED = 14 * 86400.0
 
-# What is made anew whenever somebody edits a module, the guest's files or a kernel tree.
-_EDITED = ("module", "template", "guest")
+# What is made anew whenever somebody edits a module, the guest's files, a kernel tree or a config.
+_EDITED = ("kernel", "module", "template", "guest")
 # Of what the cache keeps between runs (names in kept/), that which takes gigabytes: builds that
 # were interrupted, those of people's own trees, and clones of such trees.
 _WORK = ("build-", "tree-", "bisect-")
@@ -213,10 +213,7 @@ def replaced(stored: Sequence[Stored], now: float) -> list[Stored]:
     The cache does not know when an entry was used last, only when it was made; so the newest
     stays, however old, and with it all that it was made of.
     """
-    edited = [
-        each for each in stored
-        if each.entry.kind in _EDITED or (each.entry.kind == "kernel" and not _names(each))
-    ]  # fmt: skip
+    edited = [each for each in stored if each.entry.kind in _EDITED]
     newest = {
         (each.entry.kind, each.entry.label): each for each in sorted(edited, key=lambda e: e.made)
     }

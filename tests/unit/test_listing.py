@@ -268,6 +268,8 @@ def test_pruning_removes_what_was_edited_since(
         age(store(cache, "template", "twelve-wee", {"base": template.digest, "source": "1"}), 50),
         age(store(cache, "guest", "twelve", {"base": "0"} | made_of), 50),
         age(store(cache, "kernel", "linux", {"content": "1"}), 50),
+        # The locked one, with a config that was changed since.
+        age(store(cache, "kernel", "debug", {"source": DEBUG.version, "config": "1"}), 50),
     ]
     going.append(age(store(cache, "module", "linux", {"kernel": going[3].digest}), 50))
     kept = [
@@ -276,6 +278,7 @@ def test_pruning_removes_what_was_edited_since(
         store(cache, "module", "twelve-2", made_of),
         age(store(cache, "sysroot", "guest", {"packages": ["bash"]}), 50),
         age(store(cache, "keys", "ssh", {}), 50),
+        age(store(cache, "kernel", "debug", {"source": DEBUG.version, "config": "2"}), 20),
         age(store(cache, "kernel", "linux", {"content": "2"}), 20),
         age(store(cache, "module", "linux", {"kernel": "of another"}), 1),
         # Not the newest, but not old; and what a machine that stays was made of.
