@@ -29,6 +29,7 @@ Titles are those in use in the kernel's bug trackers, so that a title can be sea
 from __future__ import annotations
 
 import enum
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -547,6 +548,24 @@ HELPERS = re.compile("|".join(patterns for _, patterns in _HELPER_GROUPS))
 _REPORTING = re.compile("|".join(patterns for _, patterns in _HELPER_GROUPS[:3]))
 """Those which are on the stack only because there is a report to make."""
 
+
+@functools.cache
+def _at_start(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"_*(?:{pattern.pattern})")
+
+
+def _is_in(pattern: re.Pattern[str], frame: Frame) -> bool:
+    """Whether a list of functions of the kernel's own covers a frame's.
+
+    The words are looked for anywhere in the name, as one function has many variants
+    (``__se_sys_``, ``do_``, ``_noprof``). A module's functions begin with what they belong to, and
+    any word may follow (``brook_string_show``): of those only the start counts.
+    """
+    if frame.module:
+        return _at_start(pattern).match(frame.function) is not None
+    return pattern.search(frame.function) is not None
+
+
 # A CPU that loops or a task that hangs is caught at a random place. What identifies the problem
 # is the function below the one that dispatched it: the system call, the file's or socket's
 # operation, the work item, the timer.
@@ -613,7 +632,7 @@ def _not_waiting(frames: list[Frame]) -> tuple[str, Frame] | None:
         if shared := _SHARED_WAIT.search(frame.function):
             return (_titled(frame.function) if shared[1] else "synchronize_rcu"), frame
     for frame in frames:
-        if not _WAITS.search(frame.function):
+        if not _is_in(_WAITS, frame):
             return _titled(frame.function), frame
     return None
 
@@ -1880,8 +1899,7 @@ def _injected(frames: list[Frame]) -> int | None:
 
 
 def _is_helper(frame: Frame, fmt: Format) -> bool:
-    name = frame.function
-    return bool(HELPERS.search(name) or (fmt.skip and fmt.skip.search(name)))
+    return _is_in(HELPERS, frame) or (fmt.skip is not None and _is_in(fmt.skip, frame))
 
 
 def _add_detail(report: _Report) -> bool:
@@ -1925,7 +1943,7 @@ def _clean_stack(report: _Report) -> tuple[Frame, ...]:
             frames = [pc, *frames]
     elif pc and not frames:
         frames = [pc]
-    own = list(itertools.dropwhile(lambda frame: _REPORTING.search(frame.function), frames))
+    own = list(itertools.dropwhile(lambda frame: _is_in(_REPORTING, frame), frames))
     return tuple(own or frames)
 
 

@@ -813,8 +813,40 @@ unreferenced object 0xffff888005c41a00 (size 64):
 @pytest.mark.parametrize("above", ["", "BUG: memory leak\n"])
 def test_leaks_as_the_kernel_s_file_and_as_tools_print_them(above: str) -> None:
     event = only(above + KMEMLEAK)
-    assert (event.kind, event.title) == (Kind.LEAK, "memory leak in brook_init")
+    assert (event.kind, event.title) == (Kind.LEAK, "memory leak in brook_alloc_pool")
     assert event.module == "brook"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["brook_string_show", "brook_panic_notify", "brook_handput", "brook_list_add", "brook_printk"],
+)
+def test_a_module_s_function_is_no_helper_for_a_word_in_its_name(name: str) -> None:
+    event = only(log(WARNING.replace("brook_flow", name)))
+    assert (event.title, event.function, event.module) == (f"WARNING in {name}", name, "brook")
+    assert event.stack[0].function == name
+
+
+def test_a_module_s_function_may_wait_and_still_be_the_one() -> None:
+    body = REPORTS["hung task"][0].replace("brook_open+", "brook_shutdown+")
+    assert only(log(body)).title == "INFO: task hung in brook_shutdown"
+
+
+def test_a_module_may_have_a_helper_of_the_kernel_s_name() -> None:
+    event = only(log(WARNING.replace("brook_flow", "__kmalloc_brook")))
+    assert event.title == "WARNING in brook_thread"
+
+
+def test_a_page_s_origin_may_be_a_module_s_own_allocator() -> None:
+    event = only(
+        log(
+            "BUG: Bad page state in process sh  pfn:01234\npage_owner tracks the page as freed\n"
+            "page last allocated via order 0, migratetype Movable, gfp_mask 0xcc0, pid 9\n"
+            " post_alloc_hook+0x1/0x2\n __alloc_pages+0x1/0x2\n brook_alloc_ring+0x5/0x9 [brook]\n"
+            + trace("dump_stack_lvl+0x1/0x2", "bad_page+0x1/0x2", "brook_drop+0x1/0x2 [brook]")
+        )
+    )
+    assert event.title == "BUG: Bad page state in brook_alloc_ring"
 
 
 def test_hard_lockup() -> None:
