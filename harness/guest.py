@@ -12,6 +12,7 @@ import functools
 import select
 import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ CONNECT_SECONDS = 20.0
 # After its exit status is known, how long a command's output may still be on its way; a
 # process that it left behind may hold the stream open for ever.
 _GRACE_SECONDS = 1.0
+_ROUND_SECONDS = 0.05
+# Of what a command printed, how much an error shows, in characters: it may have been anything.
+_TAIL = 8192
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.status == 0
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= _TAIL else f"... {text[-_TAIL:]}"
 
 
 @functools.cache
@@ -86,20 +94,25 @@ class Guest:
         transport = None
         try:
             transport = paramiko.Transport(stream, disabled_algorithms={})
-            transport.banner_timeout = deadline.left
-            transport.handshake_timeout = deadline.left
-            transport.auth_timeout = deadline.left
+            # The deadline is looked at here, since it may be put off meanwhile.
+            transport.banner_timeout = transport.handshake_timeout = 10 * CONNECT_SECONDS
+            transport.auth_timeout = 10 * CONNECT_SECONDS
             options = transport.get_security_options()
             # The cheapest of today's algorithms for a guest without an accelerator.
             options.kex = ("curve25519-sha256@libssh.org",)
             options.key_types = ("ssh-ed25519",)
             options.ciphers = ("aes128-ctr",)
             options.digests = ("hmac-sha2-256",)
-            transport.start_client(timeout=deadline.left)
-            if deadline.expired:  # of which start_client says nothing
-                raise GuestLost(
-                    f"the guest does not answer over SSH: no handshake in {deadline.seconds:.0f} s"
-                )
+            agreed = threading.Event()
+            transport.start_client(event=agreed)
+            while not agreed.wait(min(1.0, deadline.left)) and transport.is_alive():
+                if deadline.expired:
+                    raise GuestLost(
+                        "the guest does not answer over SSH: no handshake in "
+                        f"{deadline.seconds:.0f} s"
+                    )
+            if not transport.is_active():
+                raise transport.get_exception() or paramiko.SSHException("it hung up")
             if transport.get_remote_server_key().get_base64() != keys.host:
                 raise GuestLost("the SSH server that answered is not the guest's")
             transport.auth_publickey("root", _client_key(keys.client))
@@ -129,10 +142,7 @@ class Guest:
         __tracebackhide__ = True
         started = time.monotonic()
         with self.spawn(command, user=user) as process:
-            if stdin:
-                process.send(stdin)
-            process.end_input()
-            status, stdout, stderr = process.finish(timeout)
+            status, stdout, stderr = process.finish(timeout, stdin)
         return Result(command, status, stdout, stderr, time.monotonic() - started)
 
     def check(
@@ -152,7 +162,7 @@ class Guest:
         if not result.ok:
             raise CommandFailed(
                 f"in the guest, `{command}` ended with status {result.status}",
-                tail=(result.stdout + result.stderr).strip(),
+                tail=_end_of(result.stdout + result.stderr).strip(),
             )
         return result.stdout
 
@@ -162,11 +172,20 @@ class Guest:
             quoted = shlex.quote(command)
             group = f'"$(id -g {user})"'
             command = f"setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
+        deadline = self.patience(CONNECT_SECONDS)
         try:
-            channel = self._transport.open_session(timeout=CONNECT_SECONDS)
+            channel = self._transport.open_session(timeout=deadline.left)
+            # paramiko waits for the answer to exec_command() without a limit; closing the channel
+            # ends that.
+            limit = threading.Timer(deadline.left, channel.close)
+            limit.daemon = True
+            limit.start()
             # The last line keeps the shell from becoming its last command: it is to live and
             # tell how that ended, since SSH's word for death by a signal has no number.
-            channel.exec_command(f"{command}\nexit $?")
+            try:
+                channel.exec_command(f"{command}\nexit $?")
+            finally:
+                limit.cancel()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
         return Running(command, channel, self.patience)
@@ -180,7 +199,6 @@ class Guest:
     def get(self, source: str) -> bytes:
         """The content of a file in the guest."""
         with self.spawn(f"cat -- {shlex.quote(source)}") as process:
-            process.end_input()
             status, _, stderr = process.finish(COMMAND_SECONDS)
             if status != 0:
                 raise CommandFailed(f"cannot get {source} from the guest", tail=stderr)
@@ -236,9 +254,25 @@ class Running:
         return not self._channel.exit_status_ready()
 
     def send(self, data: bytes) -> None:
-        """Write to its standard input."""
-        with contextlib.suppress(OSError):  # it has ended: its status says why
-            self._channel.sendall(data)
+        """Write to its standard input; ``CommandTimeout`` if it does not read it."""
+        __tracebackhide__ = True
+        deadline = self._patience(COMMAND_SECONDS)
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._offer(left) :]
+            except OSError:  # it has ended: its status says why
+                return
+            if deadline.expired:
+                self._timeout(deadline)
+
+    def _offer(self, data: memoryview) -> int:
+        """Send as much as there is room for; 0 if there is none for a while."""
+        self._channel.settimeout(_ROUND_SECONDS)
+        try:
+            return self._channel.send(bytes(data[: 1 << 16]))
+        except TimeoutError:
+            return 0
 
     def end_input(self) -> None:
         """Close its standard input."""
@@ -267,11 +301,28 @@ class Running:
         status, stdout, stderr = self.finish(timeout)
         return Result(self.command, status, stdout, stderr, time.monotonic() - started)
 
-    def finish(self, timeout: float) -> tuple[int, str, str]:
-        """Read both streams to their end: exit status, output, errors."""
+    def finish(self, timeout: float, stdin: bytes | None = None) -> tuple[int, str, str]:
+        """Read both streams to their end: exit status, output, errors.
+
+        Meanwhile, where ``stdin`` is given, write that to its standard input and close it: a
+        command may want to be read before it reads on.
+        """
         __tracebackhide__ = True
         deadline = self._patience(timeout)
+        left = memoryview(stdin or b"")
+        if stdin is not None and not left:
+            self.end_input()
         while not self._ended():
+            if left and not self._channel.recv_ready() and not self._channel.recv_stderr_ready():
+                try:
+                    left = left[self._offer(left) :]
+                except OSError:  # it has ended, or has closed its standard input
+                    left = left[:0]
+                if deadline.expired:
+                    self._timeout(deadline)
+                if not left:
+                    self.end_input()
+                continue
             self._pump(deadline)
         status = self._channel.recv_exit_status()
         if status == -1 and not self._channel.eof_received:
@@ -297,9 +348,9 @@ class Running:
     def _ended(self) -> bool:
         """Whether both streams have been read to their end and the exit status is known."""
         channel = self._channel
-        if channel.recv_ready() or channel.recv_stderr_ready():
-            return False
-        return channel.closed or bool(channel.eof_received and channel.exit_status_ready())
+        # In this order: another thread fills the streams, and nothing comes after their end.
+        ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
+        return bool(ended) and not (channel.recv_ready() or channel.recv_stderr_ready())
 
     def _pump(self, deadline: Deadline) -> None:
         """Take what has come on either stream, waiting for it if there is nothing."""
@@ -322,12 +373,12 @@ class Running:
         else:
             # paramiko's descriptor tells of data and of the end, but not of an exit status
             # that comes while the streams stay open; hence the short rounds.
-            select.select([channel.fileno()], [], [], min(deadline.left, 0.05))
+            select.select([channel.fileno()], [], [], min(deadline.left, _ROUND_SECONDS))
 
     def _timeout(self, deadline: Deadline) -> None:
         __tracebackhide__ = True
         raise CommandTimeout(
             f"in the guest, `{self.command}` did not end within {deadline.seconds:g} s",
             command=(self.command,),
-            tail=(self._output + self._errors).decode(errors="replace"),
+            tail=_end_of((self._output + self._errors).decode(errors="replace")),
         )

@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import paramiko
 import pytest
@@ -27,8 +28,9 @@ from paramiko.common import (
 
 from harness import guest as guests
 from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
-from harness.guest import Guest
+from harness.guest import Guest, Running
 from harness.image import Keys
+from harness.proc import Deadline
 
 PATIENCE = 20.0
 DIES = "# and then the guest dies"
@@ -306,6 +308,63 @@ def test_stdin_is_written_whole_and_closed(guest: Guest) -> None:
 def test_stdin_that_nobody_reads_is_no_error(guest: Guest) -> None:
     """The command's status says why it did not read."""
     assert guest.run("exec <&-; exit 3", stdin=b"x" * 10).status == 3
+
+
+def test_stdin_and_output_may_both_be_large(guest: Guest) -> None:
+    """A command that wants to be read before it reads on is."""
+    data = os.urandom(3 << 20).hex().encode()
+    assert guest.check("cat", stdin=data, timeout=PATIENCE) == data.decode()
+
+
+def test_a_command_that_does_not_read_is_given_up(guest: Guest) -> None:
+    """Its time does not begin when all has been written."""
+    with pytest.raises(CommandTimeout):
+        guest.run("sleep 1000", stdin=b"x" * (8 << 20), timeout=0.3)
+    with guest.spawn("sleep 1000") as process:
+        process._patience = lambda _: Deadline(0.3)
+        with pytest.raises(CommandTimeout):
+            process.send(b"x" * (8 << 20))
+
+
+def test_an_error_shows_the_end_of_much_output(guest: Guest) -> None:
+    """All of it would fill the report, and then the host's memory."""
+    with pytest.raises(CommandFailed) as caught:
+        guest.check("head -c 1000000 /dev/zero | tr '\\0' x; echo the end; exit 1")
+    assert len(caught.value.tail) < 10_000
+    assert caught.value.tail.endswith("the end")
+
+
+def test_what_comes_between_two_looks_is_not_lost() -> None:
+    """Data, their end and the exit status may all come while it is looked whether they have."""
+
+    class Channel:
+        closed = False
+        looks = 0
+        eof_received = property(lambda self: self.looks > 0)
+
+        def exit_status_ready(self) -> bool:
+            return self.looks > 0
+
+        def recv_ready(self) -> bool:
+            self.looks += 1
+            return self.looks > 1
+
+        def recv_stderr_ready(self) -> bool:
+            return False
+
+    running = Running("x", cast(paramiko.Channel, Channel()), Deadline)
+    assert not running._ended()
+
+
+def test_a_server_that_never_takes_a_command_is_given_up(
+    server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paramiko itself would wait for ever."""
+    monkeypatch.setattr(Session, "check_channel_exec_request", lambda *_: time.sleep(PATIENCE))
+    with Guest.connect(server.port, keys) as guest:
+        guest.patience = lambda _: Deadline(0.3)
+        with pytest.raises(GuestLost, match="does not take the command"):
+            guest.run("true")
 
 
 def test_a_command_that_hangs_is_given_up(guest: Guest) -> None:
