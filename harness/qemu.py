@@ -37,6 +37,7 @@ from harness.proc import Deadline
 
 QEMU = "qemu-system-x86_64"
 MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
+_ANSWER_BYTES = 16 << 20  # of one line of vm/agent's; some hundred stacks are 64 KiB
 CONSOLE_TAIL = 25  # lines of console in an error
 CONSOLE_KEPT = 8 << 20  # bytes of a console's beginning that are kept, and as many of its end
 CONSOLE_MAX = 64 << 20  # bytes; what a guest prints beyond that is lost
@@ -311,6 +312,7 @@ class Machine:
         self._pidfd = -1
         self._gone: asyncio.Event
         self._listener: asyncio.Task[None] | None = None
+        self._owed = 0  # lines that vm/agent has still to say
         self._waiting: list[tuple[EventTest, asyncio.Future[Message]]] = []
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -374,7 +376,9 @@ class Machine:
         self._gone = asyncio.Event()
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone.set)
-        self._reader, self._writer = await asyncio.open_connection(sock=control.dup())
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=control.dup(), limit=_ANSWER_BYTES
+        )
         # Before the handshake, after which QEMU may have something to tell at once.
         listener = EventListener()
         self._qmp.register_listener(listener)
@@ -468,8 +472,14 @@ class Machine:
         Raises ``BootError`` if it says that something failed, if QEMU ends or the guest
         panics before, and when time is up; each with the end of the console.
         """
+        self._owed += 1
         try:
-            line = _loop().call(self._control_line(), deadline, f"waiting for {word!r}")
+            while True:
+                line = _loop().call(self._control_line(), deadline, f"waiting for {word!r}")
+                self._owed -= 1
+                if not line or self._owed == 0:
+                    break
+                # The answer to an earlier order, for which nobody waits any more.
         except MachineError as error:
             self._raise_boot(
                 f"the guest did not say {word!r} within {deadline.seconds:.0f} s", error
@@ -691,10 +701,14 @@ class Machine:
     def dump(self, path: Path, deadline: Deadline) -> None:
         """Write the guest's memory to a file that crash(8) and drgn read (kdump, zlib)."""
         self._limit_files(resource.RLIM_INFINITY)
-        self.execute(
-            "dump-guest-memory", deadline, paging=False, protocol=f"file:{path}",
-            format="kdump-zlib",
-        )  # fmt: skip
+        try:
+            self.execute(
+                "dump-guest-memory", deadline, paging=False, protocol=f"file:{path}",
+                format="kdump-zlib",
+            )  # fmt: skip
+        except MachineError:
+            path.unlink(missing_ok=True)  # half of it is of no use
+            raise
 
     def ssh_port(self, deadline: Deadline) -> int:
         """The port on 127.0.0.1 that QEMU chose for the guest's SSH server."""

@@ -352,6 +352,9 @@ for request in requests():
             sys.exit(0)
         event("GUEST_PANICKED" if act == "panics" else "STOP")
         answer({})
+    elif command == "say":
+        control.sendall(request["arguments"]["line"].encode() + b"\\n")
+        answer({})
     elif command == "quit":
         answer({})
         if act != "stays":
@@ -430,6 +433,26 @@ def test_a_guest_that_does_not_come_up_shows_its_console(
     assert "\x1b" not in str(caught.value)
     assert "vmlinuz" in caught.value.what
     assert "within" not in caught.value.what
+
+
+def test_an_answer_that_comes_too_late_is_nobody_elses(
+    machine: Callable[[str], Machine],
+) -> None:
+    """The next order gets its own."""
+    running = machine("silent")
+    with pytest.raises(BootError):
+        running.order("mark one", "marked", Deadline(0.2))
+    for line in ("marked 1", "marked 2", "news thread:x"):
+        running.execute("say", Deadline(PATIENCE), line=line)
+    assert running.order("mark two", "marked", Deadline(PATIENCE)) == "2"
+    assert running.order("news", "news", Deadline(PATIENCE)) == "thread:x"
+
+
+def test_an_answer_may_be_long(machine: Callable[[str], Machine]) -> None:
+    """The stacks of some hundred tasks are one line."""
+    running = machine("silent")
+    running.execute("say", Deadline(PATIENCE), line=f"stacks {'x' * (1 << 20)}")
+    assert len(running.order("stacks", "stacks", Deadline(PATIENCE))) == 1 << 20
 
 
 def test_a_guest_that_says_nothing_is_given_up(machine: Callable[[str], Machine]) -> None:
