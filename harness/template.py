@@ -119,12 +119,17 @@ def prepare(
         note=f"kernel {kernel.name}: booting {kernel.release} once ({spec.accelerator})",
     )
     template = Template(spec, image.keys, entry, _facts(entry.path))
+    _warn(template, kernel.name)
+    return template
+
+
+def _warn(template: Template, name: str) -> None:
+    """Say that clones of a template are slow, and why."""
     if not template.frozen:
         log.warning(
             "kernel %s: this machine cannot be frozen, so each test boots it (%.0f s): %s",
-            kernel.name, template.boot_seconds, template.facts["unfrozen"],
+            name, template.boot_seconds, template.facts["unfrozen"],
         )  # fmt: skip
-    return template
 
 
 def derive(
@@ -147,6 +152,8 @@ def derive(
         lambda folder: _derive_and_freeze(base, folder, set_up),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
+    if base.frozen:
+        _warn(template, entry.label)
     return template if template.frozen else replace(template, set_ups=(*base.set_ups, set_up))
 
 
@@ -213,17 +220,28 @@ def _freeze(machine: Machine, keys: Keys, folder: Path, facts: Mapping[str, obje
         facts = {**facts, "taint": machine.mark(deadline)}
         _save(machine, folder, deadline)
         (folder / FACTS).write_text(json.dumps(facts))
-        # A folder of its own, so that nothing of the trial stays in the template.
-        with TemporaryDirectory(dir=folder) as trial, Machine(machine.spec, Path(trial)) as again:
-            entry = Entry("template", "trial", "", folder)
-            template = Template(machine.spec, keys, entry, facts)
-            with _thawed(again, template, deadline, memory=template.memory) as running:
-                running.guest.check("true")
+        template = Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
+        try:
+            _try(template, folder, deadline)
+        except (MachineError, GuestError):
+            # What it is found to be now it is for as long as the template is kept.
+            log.debug("the frozen machine did not wake up, once", exc_info=True)
+            _try(template, folder, deadline)
     except (MachineError, GuestError) as error:
         if deadline.expired:  # which says more of this host now than of the machine
             raise
         (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": error.what}))
         (folder / "memory").unlink(missing_ok=True)
+
+
+def _try(template: Template, folder: Path, deadline: Deadline) -> None:
+    """See that a clone answers; nothing of it stays in ``folder``."""
+    with (
+        TemporaryDirectory(dir=folder) as trial,
+        Machine(template.spec, Path(trial)) as again,
+        _thawed(again, template, deadline, memory=template.memory) as running,
+    ):
+        running.guest.check("true")
 
 
 def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
