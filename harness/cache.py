@@ -373,7 +373,8 @@ def damage(root: Path) -> str | None:
         data["files"][name] = [*stamp, digest]
         moved = True
     if moved:
-        fresh = manifest.with_suffix(".new")
+        # A name of its own: several processes may find the same at the same time.
+        fresh = manifest.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}")
         fresh.write_text(json.dumps(data))
         fresh.rename(manifest)
     return None

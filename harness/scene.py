@@ -8,13 +8,14 @@ so that nothing need be prepared for it while tests are green.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
+from harness.errors import InputError, SpaceError
 from harness.image import Keys
 from harness.proc import Deadline
 from harness.qemu import Machine, MachineSpec, version_text
@@ -41,9 +42,16 @@ def save(
 ) -> None:
     """Write the machine's whole state into ``folder``; it does not run any more after that.
 
-    The files take as much as the guest has used of its memory. Raises ``MachineError``.
+    The files take as much as the guest has used of its memory. Raises ``MachineError``, and
+    leaves nothing half written then; ``SpaceError`` where they may not fit.
     """
-    machine.save(folder / STATE, deadline)
+    if shutil.disk_usage(folder).free < machine.spec.memory_mib << 20:
+        raise SpaceError(f"it may take {machine.spec.memory_mib} MiB, and the disk has less")
+    try:
+        machine.save(folder / STATE, deadline)
+    except BaseException:
+        (folder / STATE).unlink(missing_ok=True)
+        raise
     spec = asdict(machine.spec)
     text = {
         "spec": spec | {"kernel": str(machine.spec.kernel), "initrd": str(machine.spec.initrd)},

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from harness import proc, sysroot
 from harness.cache import Cache, Entry, digest_of
 from harness.config import PROJECT, KernelSpec
-from harness.errors import CommandError, InputError, KernelBuildError
+from harness.errors import InputError, KernelBuildError
 from harness.proc import Deadline
 from harness.sysroot import Sysroot
 
@@ -483,34 +483,32 @@ class _Tree:
         for path in (ccache, self.build):
             path.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
-        try:
-            sysroot.run(
-                self.tools,
-                ["make", f"O={BUILD}", "CC=ccache gcc", *arguments],
-                deadline=Deadline(seconds),
-                log=self.log,
-                read_only={SOURCE: self.source},
-                writable={BUILD: self.build, "/mnt/ccache": ccache},
-                cwd=SOURCE,
-                env={
-                    "CCACHE_DIR": "/mnt/ccache",
-                    "CCACHE_MAXSIZE": CCACHE_SIZE,
-                    # The same sources give the same kernel.
-                    "KBUILD_BUILD_TIMESTAMP": "@0",
-                    "KBUILD_BUILD_USER": "eudyptula",
-                    "KBUILD_BUILD_HOST": "sandbox",
-                    "KBUILD_BUILD_VERSION": "1",
-                },
-            )
-        except CommandError as error:
+        done = sysroot.run(
+            self.tools,
+            ["make", f"O={BUILD}", "CC=ccache gcc", *arguments],
+            deadline=Deadline(seconds),
+            log=self.log,
+            check=False,  # what a compiler quotes may be a message of any kind of failure
+            read_only={SOURCE: self.source},
+            writable={BUILD: self.build, "/mnt/ccache": ccache},
+            cwd=SOURCE,
+            env={
+                "CCACHE_DIR": "/mnt/ccache",
+                "CCACHE_MAXSIZE": CCACHE_SIZE,
+                # The same sources give the same kernel.
+                "KBUILD_BUILD_TIMESTAMP": "@0",
+                "KBUILD_BUILD_USER": "eudyptula",
+                "KBUILD_BUILD_HOST": "sandbox",
+                "KBUILD_BUILD_VERSION": "1",
+            },
+        )
+        if done.status != 0:
             full = proc.no_space(self.build, "compiling the kernel failed")
-            if full:
-                raise full from error
-            raise KernelBuildError(
+            raise full or KernelBuildError(
                 f"the kernel does not build ({arguments[-1]})",
                 tail=complaints(self.log.read_text(errors="replace")),
                 log=self.log,
-            ) from error
+            )
 
 
 def complaints(output: str) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,21 @@ def test_a_touched_file_is_read_once_and_kept(root: Path, monkeypatch: pytest.Mo
     take(root, maker)
     assert read == ["file"]
     assert maker.made == 1
+
+
+def test_several_may_find_a_touched_file_at_the_same_time(root: Path) -> None:
+    """As the workers of a run do with a cache that was copied."""
+
+    def make(folder: Path) -> None:
+        (folder / "file").write_text("x")
+
+    with contextlib.closing(Cache(root)) as cache:
+        entry = cache.get("kind", "label", {}, make)
+    with ThreadPoolExecutor(8) as pool:
+        for round_ in range(20):
+            os.utime(entry.path / "file", (round_, round_))
+            assert list(pool.map(caches.damage, [entry.path] * 8)) == [None] * 8
+    assert sorted(path.name for path in entry.path.iterdir()) == [MANIFEST, "file"]
 
 
 def test_an_untouched_entry_is_not_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -579,6 +579,84 @@ REPORTS = {
         "brook_smash",
         "brook",
     ),
+    "stack protector with a bare address": (
+        "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in:"
+        " ffffffff81a0b1c2\n\nCall Trace:\n [<ffffffff81a0b1c2>] panic+0x1/0x2\n"
+        " [<ffffffff81a0b1c2>] __stack_chk_fail+0x1/0x2\n [<ffffffff81a0b1c2>] brook_smash+0x3/0x9",
+        Kind.STACK_OVERFLOW,
+        "kernel panic: stack is corrupted in brook_smash",
+        "brook_smash",
+        None,
+    ),
+    "a trap of no particular kind": (
+        "Oops: coprocessor segment overrun: 0000 [#1] SMP NOPTI\n"
+        "CPU: 0 PID: 9 Comm: sh Not tainted 6.14.0 #1\n"
+        "RIP: 0010:brook_scale+0x9/0x30 [brook]\n" + trace("brook_write+0x1/0x2 [brook]"),
+        Kind.TRAP,
+        "coprocessor segment overrun in brook_scale",
+        "brook_scale",
+        "brook",
+    ),
+    "a trap with an error code": (
+        "segment not present: 0028 [#1] PREEMPT SMP\n"
+        "RIP: 0010:brook_scale+0x9/0x30 [brook]\n" + trace("brook_write+0x1/0x2 [brook]"),
+        Kind.TRAP,
+        "segment not present in brook_scale",
+        "brook_scale",
+        "brook",
+    ),
+    "a trap on riscv": (
+        "Oops - store (or AMO) address misaligned [#1]\nModules linked in: brook(O)\n"
+        "epc : brook_scale+0x9/0x30 [brook]\n ra : brook_write+0x41/0xb0 [brook]\n"
+        "[<ffffffff01a0b014>] brook_scale+0x9/0x30 [brook]\n"
+        "[<ffffffff802a8e5c>] vfs_write+0xc8/0x390\n---[ end trace 0000000000000000 ]---",
+        Kind.TRAP,
+        "Oops - store (or AMO) address misaligned in brook_scale",
+        "brook_scale",
+        "brook",
+    ),
+    "page fault on s390": (
+        "Unable to handle kernel pointer dereference in virtual kernel address space\n"
+        "Failing address: 0000000000000000 TEID: 0000000000000483\n"
+        "Oops: 0004 ilc:3 [#1] SMP\nModules linked in: brook(O)\n"
+        "Krnl PSW : 0704c00180000000 000003ff8000a044 (brook_drain+0x1c/0x90 [brook])\n"
+        "Call Trace:\n [<000003ff8000a044>] brook_drain+0x1c/0x90 [brook]\n"
+        "([<000003ff8000a03c>] brook_drain+0x14/0x90 [brook])\n"
+        " [<000000000041f1a4>] vfs_write+0xb4/0x420\nLast Breaking-Event-Address:\n"
+        " [<000003ff8000a03c>] brook_drain+0x14/0x90 [brook]",
+        Kind.PAGE_FAULT,
+        "BUG: unable to handle kernel pointer dereference in brook_drain",
+        "brook_drain",
+        "brook",
+    ),
+    "work that leaks a lock, since 6.9": (
+        "BUG: workqueue leaked atomic, lock or RCU: kworker/1:0[77]\n"
+        "     preempt=0x00000001 lock=0->0 RCU=0->0 workfn=brook_work [brook]\n"
+        + trace("dump_stack_lvl+0x1/0x2", "process_one_work+0x1/0x2", "kthread+0x1/0x2"),
+        Kind.LOCKDEP,
+        "BUG: workqueue leaked atomic, lock or RCU in brook_work",
+        "brook_work",
+        "brook",
+    ),
+    "kasan in an unloaded module": (
+        "BUG: KASAN: vmalloc-out-of-bounds in 0xffffffffc0a0b021\n"
+        "Read of size 4 at addr ffffc90000200000 by task sh/131\n\n"
+        + trace("dump_stack_lvl+0x1/0x2", "kasan_report+0x1/0x2", "0xffffffffc0a0b021")[:-9]
+        + " brook_timer+0x1/0x2 [brook]\n </TASK>",
+        Kind.KASAN,
+        "KASAN: vmalloc-out-of-bounds Read in brook_timer",
+        "brook_timer",
+        "brook",
+    ),
+    "kfence in an unloaded module": (
+        "BUG: KFENCE: out-of-bounds write in 0xffffffffc0a0b021\n\n"
+        "Out-of-bounds write at 0x00000000deadbeef (4B right of kfence-#7):\n"
+        " 0xffffffffc0a0b021\n brook_timer+0x1/0x2 [brook]\n call_timer_fn+0x1/0x2",
+        Kind.KFENCE,
+        "KFENCE: out-of-bounds write in brook_timer",
+        "brook_timer",
+        "brook",
+    ),
     "unknown BUG line": (
         "BUG: MAX_LOCKDEP_KEYS too low!\nturning off the locking correctness validator.",
         Kind.BUG,
@@ -849,6 +927,12 @@ def test_a_page_s_origin_may_be_a_module_s_own_allocator() -> None:
     assert event.title == "BUG: Bad page state in brook_alloc_ring"
 
 
+@pytest.mark.parametrize("where", ["(percpu) ", "(phys) "])
+def test_leaks_of_memory_that_is_no_slab_s(where: str) -> None:
+    event = only(log(KMEMLEAK.replace("object 0x", f"object {where}0x")))
+    assert (event.kind, event.title) == (Kind.LEAK, "memory leak in brook_alloc_pool")
+
+
 def test_hard_lockup() -> None:
     event = only(
         log(
@@ -924,6 +1008,8 @@ def test_a_reboot_after_a_panic_belongs_to_the_panic() -> None:
         "test_brook.py::test_bug_on: BUG: expected",
         "Internal error: the door is open",
         "Oops: wrong door",
+        "Oops - wrong door",
+        "brook: object count: 0000",
         "brook: it took: 0000 ms, BUG free",
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 from harness import source, sysroot
 from harness.cache import Cache, Entry
 from harness.config import KernelSpec
-from harness.errors import CommandError, InputError, KernelBuildError, SpaceError
+from harness.errors import InputError, KernelBuildError, SpaceError
 from harness.proc import Completed
 from harness.sysroot import Sysroot
 
@@ -193,6 +193,7 @@ class FakeKbuild:
     broken: bool = False
     tears: Path | None = None  # interrupted in the middle of this file
     driver: str = "a driver"
+    status: int = 0
     ran: list[str] = field(default_factory=list)
 
     def run(
@@ -211,8 +212,9 @@ class FakeKbuild:
         assert f"O={source.BUILD}" in argv
         target = next(word for word in argv[1:] if "=" not in word and not word.startswith("-"))
         self.ran.append(target)
+        self.status = 0
         getattr(self, f"_{target}")(tree, out, log)
-        return Completed(tuple(argv), 0, "", "")
+        return Completed(tuple(argv), self.status, "", "")
 
     def _tinyconfig(self, _: Path, out: Path, __: Path) -> None:
         (out / ".config").write_text("# CONFIG_SMP is not set\n")
@@ -226,7 +228,8 @@ class FakeKbuild:
         if self.broken:
             noise = "\n".join(f"  CC      kernel/{number}.o" for number in range(40))
             log.write_text(f"kernel/fork.c:3:1: error: expected ';'\n{noise}\n")
-            raise CommandError("make failed", command=["make"], status=2)
+            self.status = 2
+            return
         if self.tears:
             self.tears.write_text("ha")
             raise KeyboardInterrupt
