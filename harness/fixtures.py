@@ -66,7 +66,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         in_guest = {"machine", "shared"} & set(getattr(item, "fixturenames", ()))
         if in_guest and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+            # Without the fixtures: what they wait for has limits of its own, and the first test
+            # of a run may have to wait for a kernel that is compiled.
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
     if not any(item.get_closest_marker("needs") for item in items):
         return
     options = _kernel_options(config)
