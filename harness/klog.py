@@ -419,6 +419,7 @@ _OTHER_MARK = re.compile(
     r"|(?:INITIAL USE|IN-(?:HARD|SOFT)IRQ|(?:HARD|SOFT)IRQ-ON)\S* at:"
     r"|(?:read|write|race at unknown)[^\n]{0,80}by (?:task|interrupt)"  # mm/kcsan/report.c
     r"|NMI backtrace for cpu |task:\S|Showing (?:all|busy) "
+    r"|Last Breaking-Event-Address"  # arch/s390/kernel/dumpstack.c
     r")"
 )
 
@@ -865,6 +866,8 @@ class Format:
 
 _SRC = r"[\w./+-]{1,200}\.(?:c|h|S|rs):\d+"
 _HEAD = rf"(?P<func>{_NAME})(?:{_WHERE})?(?:\(\))?{_MODULE}"
+# Code of a module that is gone has no name.
+_HEAD_OR_ADDRESS = rf"(?:(?:0x)?[0-9a-f]{{8,16}}(?![\w.+])|{_HEAD})"
 # Headers start a line or follow a "subsystem: " prefix, a bracket or a lost line's rest; what
 # they must not follow is a letter ("DEBUG:", "rmt_storage:INFO:") or a quotation mark.
 _NOT_IN_WORD = r"(?<![\w:/\"'=-])"
@@ -905,7 +908,10 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.KASAN,
         "BUG: KAS",
-        _re(rf"BUG: KAS(?:AN|an): (?:double-free(?: or invalid-free)?|invalid-free) in {_HEAD}"),
+        _re(
+            r"BUG: KAS(?:AN|an): (?:double-free(?: or invalid-free)?|invalid-free) in "
+            rf"{_HEAD_OR_ADDRESS}"
+        ),
         "KASAN: invalid-free in {func}",
         _at_header,
         skip=_FREEING,
@@ -913,7 +919,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.KASAN,
         "BUG: KAS",
-        _re(rf"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+) in {_HEAD}.*)"),
+        _re(rf"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+) in {_HEAD_OR_ADDRESS}.*)"),
         "KASAN: {what} {access} in {func}",
         _at_header,
         skip=re.compile(r"kernel_fault|tag_check|mem_abort|^el1_|^el1h_"),
@@ -940,7 +946,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.KMSAN,
         "BUG: KMSAN:",
-        _re(rf"BUG: KMSAN: (?P<what>kernel-usb-infoleak) in {_HEAD}"),
+        _re(rf"BUG: KMSAN: (?P<what>kernel-usb-infoleak) in {_HEAD_OR_ADDRESS}"),
         "KMSAN: {what} in {func}",
         _in_origin,
         skip=re.compile(rf"alloc_skb|{_USB_IO.pattern}"),
@@ -949,7 +955,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.KMSAN,
         "BUG: KMSAN:",
-        _re(rf"BUG: KMSAN: (?P<what>[a-z-]+) in {_HEAD}"),
+        _re(rf"BUG: KMSAN: (?P<what>[a-z-]+) in {_HEAD_OR_ADDRESS}"),
         "KMSAN: {what} in {func}",
         _in_origin,
         # Ciphers and netlink's dispatch work on whatever memory they are given.
@@ -976,7 +982,7 @@ FORMATS: tuple[Format, ...] = (
         "BUG: KFENCE:",
         _re(
             r"BUG: KFENCE: (?P<what>(?:use-after-free|out-of-bounds|invalid) (?:read|write)"
-            rf"|invalid free|memory corruption) in {_HEAD}"
+            rf"|invalid free|memory corruption) in {_HEAD_OR_ADDRESS}"
         ),
         "KFENCE: {what} in {func}",
         _at_header_plain,
@@ -1024,12 +1030,12 @@ FORMATS: tuple[Format, ...] = (
         "BUG: unable to handle kernel",
         broken=True,
     ),
-    # arch/{arm,arm64,riscv}/mm/fault.c, die_kernel_fault() and the like
+    # arch/{arm,arm64,riscv,s390}/mm/fault.c, die_kernel_fault() and the like
     Format(
         Kind.PAGE_FAULT,
         "Unable to handle kernel ",
         _re(
-            r"Unable to handle kernel (?P<what>paging request|NULL pointer dereference"
+            r"Unable to handle kernel (?P<what>paging request|(?:NULL )?pointer dereference"
             r"|access to user memory)"
         ),
         "BUG: unable to handle kernel {what} in {func}",
@@ -1119,12 +1125,27 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         Kind.PAGE_FAULT,
-        "Oops: ",
-        _re(r"Oops: [0-9a-f]{4} \[#\d+\]"),
+        " [#",
+        _re(r"Oops(?:: [0-9a-f]{4}(?: ilc:\d)?)? \[#\d+\]"),
         "Oops in {func}",
         _at_pc,
         part=True,
         broken=True,
+    ),
+    # The traps that no entry above knows: x86's and s390's die() print the code behind the words,
+    # powerpc's __die() the signal, riscv's die() nothing.
+    Format(
+        Kind.TRAP,
+        " [#",
+        re.compile(
+            r"^(?:Oops: )?(?P<what>Oops - [a-z][\w ()-]{2,60}?(?= \[#\d)"
+            r"|(?!Oops)[A-Za-z][\w ,()?/-]{2,60}?"
+            r"(?=: [0-9a-f]{4}(?: ilc:\d)? \[#\d|, sig: \d+ \[#\d))"
+        ),
+        "{what} in {func}",
+        _at_pc,
+        part=True,
+        loose=True,
     ),
     # arch/x86/kernel/dumpstack.c, handle_stack_overflow()
     Format(
@@ -1437,7 +1458,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"BUG: workqueue leaked (?P<what>lock or atomic|atomic, lock or RCU)"),
         "BUG: workqueue leaked {what} in {func}",
         _in_header,
-        detail=re.compile(rf"last function: {_HEAD}"),
+        detail=re.compile(rf"(?:last function: |workfn=){_HEAD}"),  # the latter since 6.9
         stackless=True,
     ),
     # kernel/rcu/tree_stall.h, print_cpu_stall(), print_other_cpu_stall(); tree_exp.h; tasks.h
@@ -1518,8 +1539,8 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         Kind.LEAK,
-        "unreferenced object 0x",
-        _re(r"unreferenced object (?:\(percpu\) )?0x[0-9a-f]+ \(size \d+\):"),
+        "unreferenced object ",
+        _re(r"unreferenced object (?:\((?:percpu|phys)\) )?0x[0-9a-f]+ \(size \d+\):"),
         "memory leak in {func}",
         _in_trace,
         skip=re.compile(
@@ -1638,7 +1659,11 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.STACK_OVERFLOW,
         "Kernel panic - ",
-        _re(rf"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: {_HEAD}"),
+        # Kernels before 4.18 and those without names print an address.
+        _re(
+            r"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: "
+            rf"(?P<func>{_NAME}){_WHERE}{_MODULE}"
+        ),
         "kernel panic: stack is corrupted in {func}",
         _at_header,
         stackless=True,

@@ -641,8 +641,7 @@ REPORTS = {
     "kasan in an unloaded module": (
         "BUG: KASAN: vmalloc-out-of-bounds in 0xffffffffc0a0b021\n"
         "Read of size 4 at addr ffffc90000200000 by task sh/131\n\n"
-        + trace("dump_stack_lvl+0x1/0x2", "kasan_report+0x1/0x2", "0xffffffffc0a0b021")[:-9]
-        + " brook_timer+0x1/0x2 [brook]\n </TASK>",
+        + trace("kasan_report+0x1/0x2", "0xffffffffc0a0b021", "brook_timer+0x1/0x2 [brook]"),
         Kind.KASAN,
         "KASAN: vmalloc-out-of-bounds Read in brook_timer",
         "brook_timer",
