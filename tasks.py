@@ -138,7 +138,7 @@ def test(
     help=_help(
         "json", "verbose", kernel="NAME[,NAME]: only these (default: all of vm/kernels.toml)",
         update="lock the newest that the archive has (vm/kernels.lock)",
-        prune="remove kernels from the cache that are not locked",
+        prune="remove kernels from the cache that are not locked, and what is old",
     )
 )  # fmt: skip
 @_explained

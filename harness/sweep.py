@@ -25,13 +25,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import config, fixtures, lab, proc, report
+from harness import archive, config, fixtures, lab, proc, report
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
     BuildError,
     CommandError,
+    GoneError,
     HarnessError,
     HostError,
     InputError,
@@ -70,14 +71,17 @@ class Plan:
 
 @dataclass
 class Ready:
-    """How far a kernel was made ready; ``status`` is not 0 if it cannot be tested."""
+    """How far a kernel was made ready; ``status`` is not 0 if it cannot be tested.
+
+    ``left_out`` says why it is not tried at all, if so.
+    """
 
     spec: KernelSpec
     release: str = ""
     cells: dict[str, Cell] = field(default_factory=dict)
     seconds: float = 0.0
     status: int = 0
-    left_out: bool = False
+    left_out: str = ""
 
 
 def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
@@ -120,6 +124,8 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         # The tests will say more: those that need no loaded module can run.
         ready.cells[stage] = Cell(True, "red", report.first_line(str(error)))
     except HarnessError as error:
+        if isinstance(error, GoneError):
+            ready.left_out = _none_now(spec, cache)
         ready.cells[stage] = Cell(True, "red", reason(error))
         # Without a loaded module most tests will say more; without a disk none will.
         tell = stage == "load" and not isinstance(error, HostError)
@@ -129,6 +135,22 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         ready.status = 3
     ready.seconds = time.monotonic() - started
     return ready
+
+
+def _none_now(spec: KernelSpec, cache: Cache) -> str:
+    """That a locked kernel's suite has no such kernel at all now, if so; nobody is to blame.
+
+    Debian drops experimental's once unstable has the same.
+    """
+    if not spec.version or spec.tree:
+        return ""
+    try:
+        archive.newest(spec, cache, recent=archive.RECENT)
+    except GoneError as error:
+        return f"{error.what} now"
+    except HarnessError as error:
+        log.debug("what %s has now is not known: %s", spec.suite, error)
+    return ""
 
 
 def is_ready(place: Lab, module: Module, seconds: float) -> Ready:
@@ -302,7 +324,7 @@ class Sweep:
                     return
                 try:
                     if self._no_time:
-                        self._ready.put(Ready(spec, spec.release, left_out=True))
+                        self._ready.put(Ready(spec, spec.release, left_out=self._late))
                         continue
                     ready = make_ready(spec, self._matrix, cache, self._plan.source)
                 except Exception as error:  # a fault of ours: this kernel's row, not the end
@@ -315,18 +337,22 @@ class Sweep:
             cache.close()
 
     @property
+    def _late(self) -> str:
+        return f"no time left after {self._minutes:g} minutes"
+
+    @property
     def _no_time(self) -> bool:
         return self._deadline is not None and self._deadline.expired
 
     def _finish(self, ready: Ready) -> Result:
         """Test a kernel that is ready; write and say what came of it."""
         red = any(cell.red for cell in ready.cells.values())
-        if ready.left_out or (self._no_time and not red):
+        why = ready.left_out or (self._late if self._no_time and not red else "")
+        if why:
             with self._lock:
                 self._left -= 1
-            log.info("kernel %s: not run (no time left)", ready.spec.name)
-            return report.left_out(ready.spec.name, ready.release, ready.spec.version,
-                                   f"no time left after {self._minutes:g} minutes")  # fmt: skip
+            log.info("kernel %s: not run: %s", ready.spec.name, why)
+            return report.left_out(ready.spec.name, ready.release, ready.spec.version, why)
         with self._lock:
             jobs = share(self._jobs, self._left)
         try:

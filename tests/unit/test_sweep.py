@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 
-from harness import config, fixtures, lab, proc, sweep
+from harness import archive, config, fixtures, lab, proc, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import (
@@ -25,6 +25,7 @@ from harness.errors import (
     CommandFailed,
     GoneError,
     HarnessError,
+    NetworkError,
     SpaceError,
 )
 from harness.fixtures import KernelProblem
@@ -136,6 +137,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     made = Stages()
     monkeypatch.setattr(lab, "prepare", made.prepare)
     monkeypatch.setattr(fixtures, "loaded_template", made.load)
+    monkeypatch.setattr(archive, "newest", lambda *_, **__: None)
     return made
 
 
@@ -218,6 +220,31 @@ def test_a_module_that_does_not_load_is_tested_all_the_same(
     assert made.cells["load"].red
     assert why in made.cells["load"].why
     assert made.status == 0
+
+
+@pytest.mark.parametrize(
+    ("newest", "left_out"),
+    [(GoneError("Debian wee has no package x"), "Debian wee has no package x now"),
+     (NetworkError("no mirror"), ""),
+     (None, "")],
+    ids=["none now", "not known", "another one"],
+)  # fmt: skip
+def test_a_suite_that_has_no_such_kernel_now_is_left_out(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, newest: HarnessError | None, left_out: str
+) -> None:
+    """Debian drops experimental's kernel in each cycle: nobody has broken anything."""
+
+    def ask(*_: object, **__: object) -> object:
+        if newest:
+            raise newest
+        return None
+
+    monkeypatch.setattr(archive, "newest", ask)
+    stages.fails["prepare"] = GoneError("kernel a: x is no longer there")
+    spec = replace(SPECS[0], version="1-1")
+    made = sweep.make_ready(spec, MATRIX, cast(Cache, None), Path("module"))
+    assert made.left_out == left_out
+    assert made.status == GoneError.exit_status
 
 
 # -- several -----------------------------------------------------------------------
