@@ -816,7 +816,7 @@ def _at_release(report: _Report) -> list[Frame]:
     """The unlocking call, which stands alone above the stack."""
     stop = _find(report.items, _Tag.TRACE)
     early = [i.frame for i in report.items[:stop] if i.tag is _Tag.FRAME and i.frame]
-    return [*early[:1], *_stack_from(report.items)]
+    return [*[f for f in early if not _is_inlined(f)][:1], *_stack_from(report.items)]
 
 
 def _at_page_origin(report: _Report) -> list[Frame]:
@@ -1819,6 +1819,7 @@ class _Report:
     kept: int = 0  # how many of the raw lines are the report's for certain
     has_stack: bool = False
     all_cpus: bool = False  # other CPUs print their stacks for this report
+    header: str = ""
 
     def add(self, line: int, raw: str, text: str) -> None:
         self.raw.append(raw)
@@ -1836,6 +1837,24 @@ class _Report:
             self.kept = len(self.raw)
         elif text:
             self.idle += 1
+
+    def is_restated(self, text: str) -> bool:
+        """Whether a header is this report's again, of the function that the last was inlined into.
+
+        Symbolisers make a line of each, the innermost first.
+        """
+        start = self.header.find(self.groups.get("func") or "\n")
+        return (
+            not self.items
+            and start > 0
+            and "[inline]" in self.header
+            and text.startswith(self.header[:start])
+        )
+
+    def restate(self, line: int, raw: str, fmt: Format, match: re.Match[str]) -> None:
+        self.fmt, self.groups, self.header = fmt, dict(match.groupdict()), match.string
+        self.raw.append(raw)
+        self.last_line, self.kept = line, len(self.raw)
 
     def over(self, text: str) -> bool:
         return (
@@ -1887,7 +1906,7 @@ def _event(report: _Report) -> Event | None:
     candidates = fmt.site(report)
     foreign = _injected(candidates)
     ours = candidates if foreign is None else candidates[:foreign]
-    guilty = fmt.pick([frame for frame in ours if not _is_helper(frame, fmt)])
+    guilty = fmt.pick([f for f in ours if not (_is_inlined(f) or _is_helper(f, fmt))])
     stack = _clean_stack(report)
 
     title = fmt.title if has_detail or not fmt.cut else fmt.cut
@@ -1905,7 +1924,7 @@ def _event(report: _Report) -> Event | None:
         title=title,
         function=name,
         module=_module_of(name, frame, stack),
-        location=report.groups.get("src") or (frame.location if frame else None),
+        location=report.groups.get("src") or _location_of(frame, stack),
         stack=stack,
         corrupted=(
             fmt.broken or not has_detail or stack_missing or (names_function and guilty is None)
@@ -1921,6 +1940,11 @@ def _injected(frames: list[Frame]) -> int | None:
     It announces a failure, not a problem, but often comes at the same moment as one.
     """
     return next((at for at, f in enumerate(frames) if f.function.startswith("should_fail")), None)
+
+
+def _is_inlined(frame: Frame) -> bool:
+    """Whether a symboliser put the call in: titles name what the kernel itself can name."""
+    return frame.offset is None and frame.location is not None
 
 
 def _is_helper(frame: Frame, fmt: Format) -> bool:
@@ -1952,6 +1976,13 @@ def _module_of(name: str | None, frame: Frame | None, stack: tuple[Frame, ...]) 
     if name and frame and frame.offset is None:
         return next((f.module for f in stack if f.function == frame.function), None)
     return None
+
+
+def _location_of(frame: Frame | None, stack: tuple[Frame, ...]) -> str | None:
+    """The same of file and line."""
+    if frame is None or frame.location:
+        return frame.location if frame else None
+    return next((f.location for f in stack if f.function == frame.function), None)
 
 
 def _clean_stack(report: _Report) -> tuple[Frame, ...]:
@@ -2114,7 +2145,9 @@ class _Reader:
             header = None
         if header and _PANIC in text:
             self.panicked = True
-        if header and not self._is_part(header[0], text, report):
+        if header and report and report.is_restated(text):
+            report.restate(number, raw, *header)
+        elif header and not self._is_part(header[0], text, report):
             if report:
                 self._close(report)
             self._begin(number, raw, printer, *header)
@@ -2172,6 +2205,7 @@ class _Reader:
             raw=[*lead, raw],
             last_line=number,
             kept=len(lead) + 1,
+            header=match.string,
         )
         if len(self.open) >= _MAX_OPEN:
             self._close(next(iter(self.open.values())))

@@ -773,6 +773,69 @@ def test_symbolised_frames_give_the_location() -> None:
     assert event.stack[0] == Frame("brook_inner", location="drivers/brook/main.c:40")
 
 
+SYMBOLISED = """\
+BUG: KASAN: slab-out-of-bounds in brook_bit include/brook/bits.h:20 [inline]
+BUG: KASAN: slab-out-of-bounds in brook_test_level include/brook/level.h:31 [inline]
+BUG: KASAN: slab-out-of-bounds in brook_level+0x3a/0x6d0 drivers/brook/level.c:177
+Read of size 4 at addr ffff888027a5c000 by task brookd/508
+
+Call Trace:
+ <TASK>
+ __dump_stack lib/dump_stack.c:94 [inline]
+ dump_stack_lvl+0x1/0x2 lib/dump_stack.c:120
+ kasan_report+0x1/0x2 mm/kasan/report.c:601
+ check_all_of_it mm/kasan/generic.c:183 [inline]
+ kasan_check_range+0x1/0x2 mm/kasan/generic.c:189
+ brook_bit include/brook/bits.h:20 [inline]
+ brook_level+0x3a/0x6d0 drivers/brook/level.c:177
+ brook_read+0x2c2/0xd50 drivers/brook/main.c:401
+ </TASK>
+"""
+
+
+@pytest.mark.parametrize("caller", [None, "T508"])
+def test_the_last_of_a_symbolised_header_s_lines_names_the_function(caller: str | None) -> None:
+    event = only(log(SYMBOLISED, caller))
+    assert event.title == "KASAN: slab-out-of-bounds Read in brook_level"
+    assert event.location == "drivers/brook/level.c:177"
+    assert event.line == 0
+    assert Frame("brook_bit", location="include/brook/bits.h:20") in event.stack
+
+
+def test_a_symbolised_warning_s_header() -> None:
+    head = "WARNING: CPU: 0 PID: 99 at drivers/brook/main.c:77 "
+    event = only(
+        log(
+            f"{head}brook_check drivers/brook/main.c:77 [inline]\n"
+            f"{head}brook_flow+0x2b/0x40 drivers/brook/main.c:90\n"
+            "RIP: 0010:brook_check drivers/brook/main.c:77 [inline]\n"
+            "RIP: 0010:brook_flow+0x2b/0x40 drivers/brook/main.c:90\n"
+            + trace("brook_thread+0x90/0x120 drivers/brook/thread.c:8"),
+            "T99",
+        )
+    )
+    assert event.title == "WARNING in brook_flow"
+
+
+def test_an_inlined_call_is_never_the_guilty_one() -> None:
+    event = only(
+        log(
+            "WARNING: bad unlock balance detected!\n4.16.0 #1 Not tainted\n"
+            "brookd/9 is trying to release lock (gate) at:\n"
+            "[<00000000a21eca85>] gate_open include/brook/gate.h:16 [inline]\n"
+            "[<00000000a21eca85>] brook_leave+0xb8a/0xee0 drivers/brook/main.c:26\n"
+            "but there are no more locks to release!\n"
+            + trace("dump_stack+0x1/0x2", "lock_release+0x1/0x2", "brook_exit+0x1/0x2")
+        )
+    )
+    assert event.title == "WARNING: bad unlock balance in brook_leave"
+
+
+def test_two_headers_of_the_same_words_are_two_reports_if_none_was_inlined() -> None:
+    head, *rest = KASAN.splitlines()[1:]
+    assert len(klog.read(log("\n".join([head, head, *rest])))) == 2
+
+
 def test_reports_are_followed_by_their_callers() -> None:
     """Two CPUs and a chatty task, line by line in turn."""
     parts = (log(KASAN, "T412"), log(WARNING, "C1"), log("chatter\n" * 40, "T7"))
