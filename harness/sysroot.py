@@ -24,7 +24,6 @@ from harness.errors import (
     HostError,
     InputError,
     NetworkError,
-    SpaceError,
 )
 from harness.proc import Deadline
 
@@ -357,24 +356,11 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
     if done.status != 0:
         raise (
             namespace_fault(done.stdout)
-            or _no_space(folder, suite)
+            or proc.no_space(folder, f"unpacking packages of Debian {suite} failed")
             or fault(done.stdout, suite)
             or proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
         )
     _finish(root)
-
-
-def _no_space(folder: Path, suite: str) -> SpaceError | None:
-    """The error for a disk that is full, of which the log may say nothing: it is on it too."""
-    if shutil.disk_usage(folder).free > _FULL:
-        return None
-    return SpaceError(
-        f"unpacking packages of Debian {suite} failed: no space left in {folder.parent}",
-        hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
-    )
-
-
-_FULL = 16 << 20  # bytes; less than what any package leaves free that did not fit
 
 
 def _environment(folder: Path) -> dict[str, str]:
