@@ -205,8 +205,11 @@ _INLINE = re.compile(
     r"(?P<src>[\w./+-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?(?P<mark> \[inline\])?\s*$"
 )
 # arch/arm/kernel/traps.c, dump_backtrace_entry(): "[<..>] (callee) from [<..>] (caller+0x1/0x2)"
-# and, since 5.18, "callee from caller+0x1/0x2".
-_ARM = re.compile(rf"\s*{_ADDRESS}?\(?(?P<callee>{_NAME})\)? from {_ADDRESS}?\(?{_CALL}")
+# and, since 5.18, "callee from caller+0x1/0x2"; a callee may have its module behind it.
+_ARM = re.compile(
+    rf"\s*{_ADDRESS}?\(?(?P<callee>{_NAME})(?: \[(?P<in>\w+)[^\]\n]{{0,80}}\])?\)?"
+    rf" from {_ADDRESS}?\(?{_CALL}"
+)
 _ARM_INLINE = re.compile(
     rf"\s*{_ADDRESS}\((?P<callee>{_NAME})\) from {_ADDRESS}\((?P<func>{_NAME}) "
     r"(?P<src>[\w./+-]{1,200}:\d+) \[inline\]\)"
@@ -437,7 +440,7 @@ def _read_call(text: str) -> list[_Item]:
         elif match := _PC.match(text):
             items = [_Item(_Tag.PC, text, _frame(match))]
         elif " from " in text and (match := _ARM.match(text)):
-            callee = Frame(_plain_name(match["callee"]))
+            callee = Frame(_plain_name(match["callee"]), module=match["in"])
             items = [_Item(_Tag.FRAME, text, callee), _Item(_Tag.FRAME, text, _frame(match))]
         elif "at: " in text and (match := _LOCK_AT.match(text)):
             items = [_Item(_Tag.LOCK, text, _frame(match))]
@@ -467,7 +470,7 @@ def _read_line(text: str) -> list[_Item]:
 _HELPER_GROUPS: tuple[tuple[str, str], ...] = (
     (
         "printing the report",
-        r"dump_stack|show_stack|show_regs|walk_stack|dump_backtrace|print_report|print_tainted"
+        r"dump_stack|show_stack|show_regs|walk_stack|dump_backtrace|unwind_backtrace|print_report|print_tainted"
         r"|print_address_desc|print_usage_bug|print_unlock|imbalance_bug|stack_trace_"
         r"|^arch_stack_walk|__warn|warn_slowpath|warn_alloc|warn_bogus|report_bug|fixup_bug"
         r"|panic|^get_taint$|fortify_|assertfail",
@@ -791,6 +794,17 @@ def _after_irq_entry(items: list[_Item]) -> list[Frame]:
 def _first_lock(report: _Report) -> list[Frame]:
     """Where the first lock that the report names was taken."""
     return [i.frame for i in report.items if i.tag is _Tag.LOCK and i.frame][:1]
+
+
+def _first_lock_or_below(report: _Report) -> list[Frame]:
+    """The same, then what called it: where locks are not inlined, it is the lock function."""
+    locks = _first_lock(report)
+    trace = _stack_from(report.items)
+    for name in [lock.function for lock in locks]:
+        for below, frame in enumerate(trace, 1):
+            if frame.function == name:
+                return [*locks, *trace[below:]]
+    return locks
 
 
 def _trace_or_lock(report: _Report) -> list[Frame]:
@@ -1290,6 +1304,18 @@ FORMATS: tuple[Format, ...] = (
         "WARNING: kernel stack frame pointer has bad value",
         stackless=True,
     ),
+    # arch/x86/kernel/unwind_orc.c, unwind_next_frame(); unwind_frame.c, update_stack_state()
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        re.compile(
+            r"^(?P<rest>WARNING: (?:can't (?:access|dereference) registers at "
+            r"|stack recursion on stack type |stack going in the wrong direction).*)"
+        ),
+        "{rest}",
+        stackless=True,
+        loose=True,
+    ),
     # kernel/locking/lockdep.c, print_circular_bug_header(); "INFO:" up to 4.13. Work functions
     # are only where the lock that stands for a work item was taken.
     Format(
@@ -1308,7 +1334,7 @@ FORMATS: tuple[Format, ...] = (
         "possible recursive locking",
         _re(r"(?P<head>(?:WARNING|INFO): possible recursive locking detected)"),
         "possible deadlock in {func}",
-        _first_lock,
+        _first_lock_or_below,
         detail=_WANTS_LOCK,
         cut="{head}",
     ),
@@ -1523,6 +1549,24 @@ FORMATS: tuple[Format, ...] = (
         _re(r"BUG: workqueue lockup"),
         "BUG: workqueue lockup",
         stackless=True,
+    ),
+    # lib/kobject.c, kobject_init()
+    Format(
+        Kind.KOBJECT,
+        "tried to init an initialized object",
+        _re(r"kobject:? .{0,60}(?P<what>tried to init an initialized object)"),
+        "kobject: {what} in {func}",
+        _in_trace,
+        needs_stack=True,
+    ),
+    # kernel/irq/spurious.c, __report_bad_irq()
+    Format(
+        Kind.WARNING,
+        ": nobody cared",
+        re.compile(r"^(?P<rest>irq \d+: nobody cared)"),
+        "{rest}",
+        needs_stack=True,
+        loose=True,
     ),
     # mm/kmemleak.c, print_unreferenced(), as /sys/kernel/debug/kmemleak gives it. Tools put the
     # line "BUG: memory leak" above it; the kernel does not.
@@ -1786,6 +1830,7 @@ _MAX_OPEN = 64  # reports of as many printers at the same time
 _DETAIL_ITEMS = 24  # how far below the header the detail may be
 _PART_LINES = 40  # how far below a header its parts may be
 
+_UNWINDERS = ("unwind_backtrace", "dump_backtrace")  # arm's, innermost when a report is made
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)|Rebooting in \d+ seconds|Kernel Offset: ")
 _LEAD = re.compile(
     r"-{8,}\[ cut here \]|={16,}|8<--- cut here|refcount_t: |ODEBUG: |kobject: |list_(?:add|del)"
@@ -1820,13 +1865,19 @@ class _Report:
     has_stack: bool = False
     all_cpus: bool = False  # other CPUs print their stacks for this report
     header: str = ""
+    mark: _Tag | None = None  # of the last line above a stack
 
     def add(self, line: int, raw: str, text: str) -> None:
         self.raw.append(raw)
         self.last_line = line
         belongs = False
-        for item in _read_line(text):
+        items = _read_line(text)
+        if len(items) > 1 and self._begins_trace(items[0]):
+            items.insert(0, _Item(_Tag.TRACE, ""))
+        for item in items:
             self.items.append(item)
+            if item.tag in (_Tag.TRACE, _Tag.OTHER):
+                self.mark = item.tag
             if item.tag is _Tag.FRAME:
                 self.has_stack = True
             belongs |= item.tag is not _Tag.TEXT
@@ -1837,6 +1888,16 @@ class _Report:
             self.kept = len(self.raw)
         elif text:
             self.idle += 1
+
+    def _begins_trace(self, call: _Item) -> bool:
+        """Whether one of arm's calls begins the report's stack.
+
+        There unwind_backtrace() (arch/arm/kernel/unwind.c) prints no line above a stack.
+        """
+        if self.mark is None:
+            return True
+        unwinds = call.frame is not None and call.frame.function in _UNWINDERS
+        return self.mark is _Tag.OTHER and unwinds
 
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
@@ -2144,6 +2205,8 @@ class _Reader:
         if header and header[0].loose and printer == _PLAIN and self.stamped:
             header = None
         if header and _PANIC in text:
+            if self.panicked and text.startswith("---[ end "):
+                header = None  # the panic's last line repeats its first
             self.panicked = True
         if header and report and report.is_restated(text):
             report.restate(number, raw, *header)

@@ -656,6 +656,84 @@ REPORTS = {
         "brook_timer",
         "brook",
     ),
+    "kobject initialised twice": (
+        "kobject: (00000000f0e1d2c3): tried to init an initialized object, something is seriously"
+        " wrong.\nCPU: 0 PID: 5 Comm: insmod Tainted: G           O      6.1.0 #1\n"
+        + trace("dump_stack_lvl+0x1/0x2", "kobject_init+0x1/0x2", "brook_start+0x1/0x2 [brook]"),
+        Kind.KOBJECT,
+        "kobject: tried to init an initialized object in brook_start",
+        "brook_start",
+        "brook",
+    ),
+    "interrupt nobody handles": (
+        'irq 11: nobody cared (try booting with the "irqpoll" option)\n'
+        "CPU: 0 PID: 0 Comm: swapper/0 Not tainted 6.12.0 #1\nCall Trace:\n <IRQ>\n"
+        " dump_stack_lvl+0x1/0x2\n __report_bad_irq+0x1/0x2\n note_interrupt+0x1/0x2\n"
+        " handle_irq_event+0x1/0x2\n </IRQ>\nhandlers:\n"
+        "[<00000000a1b2c3d4>] brook_irq [brook]\nDisabling IRQ #11",
+        Kind.WARNING,
+        "irq NUM: nobody cared",
+        None,
+        None,
+    ),
+    "recursive locking of which only a helper is told": (
+        "WARNING: possible recursive locking detected\n6.1.0 #1 Not tainted\n"
+        "sh/4 is trying to acquire lock:\n"
+        "ffff88 (&gate){+.+.}-{2:2}, at: _raw_spin_lock_irqsave+0x1/0x2\n\n"
+        "but task is already holding lock:\n"
+        "ffff88 (&gate){+.+.}-{2:2}, at: brook_open+0x26/0x70 [brook]\n\n"
+        + trace(
+            "dump_stack_lvl+0x1/0x2",
+            "print_deadlock_bug+0x1/0x2",
+            "validate_chain+0x1/0x2",
+            "__lock_acquire+0x1/0x2",
+            "lock_acquire+0x1/0x2",
+            "_raw_spin_lock_irqsave+0x1/0x2",
+            "brook_close+0x3a/0x70 [brook]",
+        ),
+        Kind.LOCKDEP,
+        "possible deadlock in brook_close",
+        "brook_close",
+        "brook",
+    ),
+    "panic of a module": (
+        "Kernel panic - not syncing: brook: dried up\n"
+        + trace("dump_stack_lvl+0x1/0x2", "panic+0x1/0x2", "brook_start+0x1/0x2 [brook]")
+        + "\nKernel Offset: disabled\n"
+        "---[ end Kernel panic - not syncing: brook: dried up ]---",
+        Kind.PANIC,
+        "kernel panic: brook: dried up",
+        None,
+        None,
+    ),
+    "unwinder without registers": (
+        "WARNING: can't access registers at asm_brook_interrupt+0x1e/0x40",
+        Kind.WARNING,
+        "WARNING: can't access registers at asm_brook_interrupt",
+        None,
+        None,
+    ),
+    "unwinder at a bad address": (
+        "WARNING: can't dereference registers at 00000000abcdef01 for ip brook_entry+0xb8/0xf0",
+        Kind.WARNING,
+        "WARNING: can't dereference registers at ADDR for ip brook_entry",
+        None,
+        None,
+    ),
+    "unwinder on a stack it was on": (
+        "WARNING: stack recursion on stack type 4",
+        Kind.WARNING,
+        "WARNING: stack recursion on stack type NUM",
+        None,
+        None,
+    ),
+    "unwinder on its way back": (
+        "WARNING: stack going in the wrong direction? at brook_entry+0xb8/0xf0",
+        Kind.WARNING,
+        "WARNING: stack going in the wrong direction? at brook_entry",
+        None,
+        None,
+    ),
     "unknown BUG line": (
         "BUG: MAX_LOCKDEP_KEYS too low!\nturning off the locking correctness validator.",
         Kind.BUG,
@@ -834,6 +912,56 @@ def test_an_inlined_call_is_never_the_guilty_one() -> None:
 def test_two_headers_of_the_same_words_are_two_reports_if_none_was_inlined() -> None:
     head, *rest = KASAN.splitlines()[1:]
     assert len(klog.read(log("\n".join([head, head, *rest])))) == 2
+
+
+ARM_STACK = """\
+Hardware name: Generic DT based system
+ unwind_backtrace from show_stack+0x18/0x1c
+ show_stack from dump_stack_lvl+0x40/0x4c
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "title"),
+    [
+        (
+            "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580\n"
+            "in_atomic(): 1, irqs_disabled(): 0, non_block: 0, pid: 131, name: sh\n"
+            "CPU: 0 PID: 131 Comm: sh Tainted: G           O       6.1.0 #1\n"
+            + ARM_STACK
+            + " dump_stack_lvl from __might_resched+0x15c/0x16c\n"
+            " __might_resched from mutex_lock+0x18/0x60\n"
+            " mutex_lock from brook_write+0x41/0xb0 [brook]\n"
+            " brook_write [brook] from vfs_write+0xb4/0x3e8",
+            "BUG: sleeping function called from invalid context in brook_write",
+        ),
+        (
+            "BUG: KASAN: slab-use-after-free in memcpy+0x14/0x50\n"
+            "Write of size 4 at addr c3a5b000 by task sh/131\n\n"
+            + ARM_STACK
+            + " dump_stack_lvl from kasan_report+0xa0/0xc0\n"
+            " kasan_report from memcpy+0x14/0x50\n"
+            " memcpy from brook_write+0x41/0xb0 [brook]\n\n"
+            "Allocated by task 131:\n kasan_save_stack+0x30/0x4c\n brook_alloc+0x1/0x2 [brook]",
+            "KASAN: slab-use-after-free Write in brook_write",
+        ),
+        (
+            "WARNING: CPU: 0 PID: 512 at lib/refcount.c:28 refcount_warn_saturate+0x13c/0x174\n"
+            "refcount_t: underflow; use-after-free.\n"
+            + ARM_STACK
+            + " dump_stack_lvl from __warn+0x98/0x1a0\n"
+            " __warn from warn_slowpath_fmt+0xc4/0x1a4\n"
+            " warn_slowpath_fmt from refcount_warn_saturate+0x13c/0x174\n"
+            " refcount_warn_saturate from brook_put+0x9c/0xb0 [brook]\n"
+            "---[ end trace 0000000000000000 ]---",
+            "WARNING: refcount bug in brook_put",
+        ),
+    ],
+)
+def test_stacks_on_arm_have_no_line_above(body: str, title: str) -> None:
+    event = only(log(body))
+    assert (event.title, event.module) == (title, "brook")
+    assert not event.corrupted
 
 
 def test_reports_are_followed_by_their_callers() -> None:
