@@ -59,7 +59,7 @@ def run(
         samples.setdefault("boot_s / ready_s", []).append(boot / ready)
         for _ in range(min(rounds, 3)):
             _whole(spec.name, samples)
-        if suites:
+        for _ in range(min(rounds, 3) if suites else 0):
             _trivial(spec.name, samples)
     if scratch:
         _from_nothing(samples)
