@@ -156,8 +156,12 @@ _SYSLOG = re.compile(r"<(\d{1,3})>")
 _OTHER_STAMP = re.compile(
     r"\[\w{3} \w{3} +\d+ [\d:]{8} \d{4}\] "  # dmesg -T
     r"|\w{3} +\d+ [\d:]{8} \S{1,64} kernel: "  # journalctl -k, syslog
+    r"|\d{4}-\d\d-\d\dT[\d:]{8}(?:"
+    r",\d{6}[+-]\d\d:?\d\d "  # dmesg --time-format iso
+    r"|(?:\.\d{1,9})?(?:[+-]\d\d:?\d\d|Z) \S{1,64} kernel: )"  # journalctl -o short-iso, syslog
 )
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_STAMP_WITHIN = 400  # characters from a line's start; further on only if it is the last
 _LONGEST = 2048  # a printk record has at most 1024 bytes (PRINTKRB_RECORD_MAX), plus prefixes
 _FACILITY_SHIFT = 3  # include/linux/syslog.h: priority = facility << 3 | level
 _USER = "user"  # printer of lines that a program wrote to /dev/kmsg
@@ -167,7 +171,14 @@ _PLAIN = ""  # printer of lines without a stamp: a program's, or a log without s
 
 def _split(raw: str) -> tuple[str, str]:
     """Returns who printed a line and what it says."""
-    line = raw if len(raw) <= _LONGEST else raw[:_LONGEST]
+    start = 0
+    if len(raw) > _STAMP_WITHIN and not (
+        _STAMP.search(raw, 0, _STAMP_WITHIN) or _KMSG.match(raw) or _OTHER_STAMP.match(raw)
+    ):
+        # What a program wrote without an end of line, or of terminal codes, may be long.
+        for late in _STAMP.finditer(raw):
+            start = late.start()
+    line = raw[start : start + _LONGEST]
     if not line.isprintable():
         line = _CONTROL.sub("", line)
     # A prompt or an unfinished line of a program may stand before the console's stamp.
@@ -175,7 +186,7 @@ def _split(raw: str) -> tuple[str, str]:
     if line[:1].isdigit() and (kmsg := _KMSG.match(line)):
         caller = _KMSG_CALLER.search(kmsg[0])
         printer, end, priority = caller[1] if caller else _CONSOLE, kmsg.end(), kmsg[1]
-    elif stamp := _STAMP.search(line, 0, 400):
+    elif stamp := _STAMP.search(line, 0, _STAMP_WITHIN):
         printer, end, priority = stamp[2] or _CONSOLE, stamp.end(), stamp[1]
     elif other := _OTHER_STAMP.match(line):
         printer, end = _CONSOLE, other.end()
@@ -747,13 +758,28 @@ def _at_warning(report: _Report) -> list[Frame]:
     return [*head, *trace]
 
 
-def _after_timer(report: _Report) -> list[Frame]:
-    """What the timer interrupt that noticed a stall interrupted.
+def _in_stall(report: _Report) -> list[Frame]:
+    """What the timer interrupt that noticed a stall interrupted; else where a CPU was.
 
-    Without such an interrupt in the report, the stacks are those of victims: a task that waits
-    for its turn, the RCU threads. Nothing then says which code did not come to an end.
+    The interrupt's frames are missing where the unwinder took them for guesses, and where the
+    CPU was asked by an NMI. Its registers stand above its stack then, and before the stacks of
+    tasks: those are victims, a task that waits for its turn, the RCU threads. If there is nothing
+    else, nothing says which code did not come to an end.
     """
     items = report.items
+    return _after_timer(items) or _where_cpu_was(items)
+
+
+def _where_cpu_was(items: list[_Item]) -> list[Frame]:
+    for at, item in enumerate(items):
+        if item.tag is _Tag.OTHER and item.text.lstrip().startswith("task:"):
+            break
+        if item.tag is _Tag.PC and item.frame:
+            return [item.frame, *_stack_from(items, at + 1)]
+    return []
+
+
+def _after_timer(items: list[_Item]) -> list[Frame]:
     entry = next(
         (
             at
@@ -1493,7 +1519,7 @@ FORMATS: tuple[Format, ...] = (
         "INFO: rcu",
         _re(r"INFO: rcu\w* (?:self-)?detected (?:expedited )?stalls?\b(?!, but suppressed)"),
         "INFO: rcu detected stall in {func}",
-        _after_timer,
+        _in_stall,
         _below_dispatcher,
         skip=re.compile(r"apic_timer_interrupt|rcu"),
     ),

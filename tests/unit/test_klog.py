@@ -781,7 +781,18 @@ def dressed(style: str) -> str:
         "dmesg -r": "".join(f"<4>[    1.{i:06}] {t}\n" for i, t in enumerate(lines)),
         "dmesg -T": "".join(f"[Mon Mar  4 12:00:01 2024] {t}\n" for t in lines),
         "journal": "".join(f"Mar 04 12:00:01 host kernel: {t}\n" for t in lines),
+        "dmesg with ISO 8601": "".join(
+            f"2024-03-04T12:00:01,000{i:03}+01:00 {t}\n" for i, t in enumerate(lines)
+        ),
+        "journal with ISO 8601": "".join(
+            f"2024-03-04T12:00:01+0100 host kernel: {t}\n" for t in lines
+        ),
+        "journal with microseconds": "".join(
+            f"2024-03-04T12:00:01.{i:06}+01:00 host kernel: {t}\n" for i, t in enumerate(lines)
+        ),
         "after a prompt": "brook login: " + log(NULL_POINTER),
+        "after a program's text": "brook [    1.0] " * 30 + log(NULL_POINTER),
+        "after a program's long text": "\x1b[1mbrook\x1b[0m " * 900 + log(NULL_POINTER),
     }
     return styles[style]
 
@@ -798,7 +809,12 @@ def dressed(style: str) -> str:
         "dmesg -r",
         "dmesg -T",
         "journal",
+        "dmesg with ISO 8601",
+        "journal with ISO 8601",
+        "journal with microseconds",
         "after a prompt",
+        "after a program's text",
+        "after a program's long text",
     ],
 )
 def test_prefixes(style: str) -> None:
@@ -1121,6 +1137,48 @@ def test_a_page_s_origin_may_be_a_module_s_own_allocator() -> None:
 def test_leaks_of_memory_that_is_no_slab_s(where: str) -> None:
     event = only(log(KMEMLEAK.replace("object 0x", f"object {where}0x")))
     assert (event.kind, event.title) == (Kind.LEAK, "memory leak in brook_alloc_pool")
+
+
+SPIN = "RIP: 0010:brook_spin+0x3/0x10 [brook]\n"
+CALLED = trace("brook_write+0x41/0xb0 [brook]", "vfs_write+0x1/0x2", "ksys_write+0x6d/0xf0")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "rcu: INFO: rcu_preempt self-detected stall on CPU\n"
+        "rcu: \t1-....: (5249 ticks this GP) idle=6fa4/1/0x4000000000000000 softirq=23/23 fqs=26\n"
+        + SPIN
+        + "Call Trace:\n <IRQ>\n ? rcu_dump_cpu_stacks+0x1/0x2\n"
+        " ? __sysvec_apic_timer_interrupt+0x1/0x2\n </IRQ>\n <TASK>\n"
+        " ? asm_sysvec_apic_timer_interrupt+0x1/0x2\n ? brook_spin+0x3/0x10 [brook]\n"
+        " brook_write+0x41/0xb0 [brook]\n vfs_write+0x1/0x2\n </TASK>",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\n"
+        "rcu: \t1-....: (4 ticks this GP) idle=a3fc/1/0x4000000000000000 softirq=10/10 fqs=26\n"
+        "Sending NMI from CPU 0 to CPUs 1:\nNMI backtrace for cpu 1\n" + SPIN + CALLED,
+        "rcu: INFO: rcu_sched self-detected stall on CPU\n"
+        "pc : brook_spin+0x3/0x10 [brook]\nlr : brook_write+0x41/0xb0 [brook]\nCall trace:\n"
+        " brook_spin+0x3/0x10 [brook]\n brook_write+0x41/0xb0 [brook]\n vfs_write+0x1/0x2",
+    ],
+)
+def test_a_stall_without_a_timer_s_frames_is_where_the_cpu_was(body: str) -> None:
+    event = only(log(body))
+    assert event.title == "INFO: rcu detected stall in brook_write"
+    assert not event.corrupted
+
+
+def test_a_stall_does_not_name_what_waits() -> None:
+    event = only(
+        log(
+            "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\nrcu: \tTasks blocked: P9\n"
+            "task:brookd  state:R  running task  stack:0 pid:9 ppid:1 flags:0x0\n"
+            + trace("__schedule+0x1/0x2")
+            + "\n"
+            + SPIN
+            + CALLED
+        )
+    )
+    assert event.title == "INFO: rcu detected stall in corrupted"
 
 
 def test_hard_lockup() -> None:
