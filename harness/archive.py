@@ -63,13 +63,22 @@ class Index:
     age: float
 
     def releases(self, flavour: str) -> list[Release]:
-        """All kernels of a flavour, oldest first."""
+        """All kernels of a flavour that modules can be built for, oldest first.
+
+        The archive keeps the signed images of some for longer than what they are made of.
+        """
+        headers = {
+            (package.name.removeprefix("linux-headers-"), package.version)
+            for package in self.packages
+            if package.name.startswith("linux-headers-")
+        }
         pattern = re.compile(rf"linux-image-(\d[^\s-]*(?:-\d[^\s-]*)?-{re.escape(flavour)})")
         found = {}
         for package in self.packages:
             name = pattern.fullmatch(package.name)
             # linux-image-6.12-amd64 of a backported kernel only leads to the real one.
-            if name and "linux-image-" not in package.depends:
+            there = name and (name[1], package.version) in headers
+            if name and there and "linux-image-" not in package.depends:
                 found[name[1], package.version] = Release(self.suite, name[1], package.version)
         return sorted(found.values(), key=lambda release: Version(release.version))
 
@@ -104,7 +113,7 @@ def read_packages(text: str) -> list[Package]:
         end = text.find("\n\n", start)
         fields = dict(_FIELD.findall(text[start : end if end >= 0 else len(text)]))
         name = fields["Package"]
-        if name.startswith(("linux-image-", "linux-source")):
+        if name.startswith(("linux-image-", "linux-headers-", "linux-source")):
             found.append(Package(name, fields.get("Version", ""), fields.get("Depends", "")))
         start = text.find("\nPackage: linux-", start + 1)
     return found
@@ -116,7 +125,7 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
     Without a network, what was known last is taken; raises ``NetworkError`` if nothing was.
     """
     with cache.kept(f"index-{suite}") as folder:
-        known = folder / "kernels.json"
+        known = folder / "packages.json"
         age = time.time() - known.stat().st_mtime if known.exists() else None
         if age is None or not 0 <= age < recent:
             try:
@@ -127,7 +136,7 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
                 log.debug("no mirror answers; what was known of %s is taken", suite)
             else:
                 rows = [[each.name, each.version, each.depends] for each in packages]
-                fresh = folder / "kernels.new"
+                fresh = folder / "packages.new"
                 fresh.write_text(json.dumps(rows))
                 fresh.replace(known)
                 age = 0.0

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,9 @@ Version: 7.3~rc7-1~exp1
 Depends: linux-image-7.3-cloud-amd64 (= 7.3~rc7-1~exp1)
 """
 CLOUD = "cloud-amd64"
+# Each image has its headers beside it.
+PACKAGES += "\n" + PACKAGES.replace("Package: linux-image-", "Package: linux-headers-")
+RC += "\n" + RC.replace("Package: linux-image-", "Package: linux-headers-")
 
 
 def known(text: str = PACKAGES, suite: str = "bookworm") -> Index:
@@ -102,6 +106,17 @@ def test_the_releases_of_a_flavour_are_in_the_order_of_their_versions() -> None:
     ]
     assert known().releases("amd64") == [Release("bookworm", "6.1.0-56-amd64", "6.1.192-2")]
     assert known().releases("none") == []
+
+
+def test_a_release_without_its_headers_is_none() -> None:
+    """Debian's security archive keeps the signed images of some for longer."""
+    whole = known()
+    gone = "linux-headers-6.1.0-9-cloud-amd64"
+    index = replace(whole, packages=tuple(p for p in whole.packages if p.name != gone))
+    assert [each.release for each in index.releases(CLOUD)] == [
+        "6.1.0-56-cloud-amd64",
+        "6.12.117+deb12-cloud-amd64",
+    ]
 
 
 def test_the_newest_is_what_the_metapackage_leads_to() -> None:
@@ -158,7 +173,7 @@ def test_an_index_is_asked_for_each_time_unless_a_recent_one_will_do(
     for recent, updates in ((0.0, 1), (0.0, 2), (3600.0, 2)):
         assert archive.index("bookworm", cache, recent=recent).packages
         assert apt.updates == updates
-    file = cache.root / "kept/index-bookworm/kernels.json"
+    file = cache.root / "kept/index-bookworm/packages.json"
     os.utime(file, (time.time() - 7200,) * 2)
     archive.index("bookworm", cache, recent=3600.0)
     assert apt.updates == 3
@@ -171,7 +186,7 @@ def test_without_a_network_the_last_index_is_taken_and_its_age_told(apt: Apt, ca
         archive.index("bookworm", cache)
     apt.said = ""
     archive.index("bookworm", cache)
-    file = cache.root / "kept/index-bookworm/kernels.json"
+    file = cache.root / "kept/index-bookworm/packages.json"
     os.utime(file, (time.time() - 7200,) * 2)
     apt.said = "E: Temporary failure resolving 'mirror.example'"
     assert archive.index("bookworm", cache).age == pytest.approx(7200, abs=60)
