@@ -216,6 +216,10 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         ):
             covered = min(covered, offset)
             continue
+        if event.kind is klog.Kind.KCSAN and not _in_module(event.excerpt):
+            # Both sides are the kernel's own code, which has races that its people know and
+            # leave; no module can do anything about those.
+            continue
         if title in found:
             known = found[title]
             found[title] = replace(known, times=known.times + 1)

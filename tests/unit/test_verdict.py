@@ -842,3 +842,32 @@ def test_a_worker_that_dies_is_red(trial: Trial) -> None:
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     done.stdout.fnmatch_lines(["*worker*crashed*"])
     assert trial("def test_well(guest):\n    pass", "-n1").ret == pytest.ExitCode.OK
+
+
+RACE = """\
+[   38.730561] ==================================================================
+[   38.742142] BUG: KCSAN: data-race in hlist_bl_add_head / hlist_bl_lock
+[   38.742696]
+[   38.742976] read-write (marked) to 0xffffffff82999110 of 8 bytes by task 59 on cpu 0:
+[   38.743356]  hlist_bl_lock+0x2a/0x70
+[   38.745860]  d_alloc_parallel+0x248/0x530
+[   38.749832]  x64_sys_call+0x48/0xe10
+[   38.750000]
+[   38.751019] read to 0xffffffff82999110 of 8 bytes by task 60 on cpu 1:
+[   38.751311]  hlist_bl_add_head+0x22/0x90
+[   38.751583]  d_alloc_parallel+0x4f1/0x530
+[   38.759542]  x64_sys_call+0x48/0xe10
+[   38.760928]
+[   38.760929] Reported by Kernel Concurrency Sanitizer on:
+[   38.781632] CPU: 1 UID: 0 PID: 60 Comm: perl Tainted: G           O       6.12.118-race #1
+[   38.781640] ==================================================================
+"""
+
+
+def test_a_race_of_the_kernels_own_is_no_modules() -> None:
+    """One side in a module is enough to make it one."""
+    assert judge(replace(CLEAN, console=BOOT + RACE)) == []
+    ours = RACE.replace("hlist_bl_lock+0x2a/0x70", "wee_write+0x2a/0x70 [wee]")
+    (problem,) = judge(replace(CLEAN, console=BOOT + ours))
+    assert "data-race" in problem.title
+    assert problem.function == "wee_write"
