@@ -294,7 +294,9 @@ class Sweep:
         if self._minutes is not None:
             self._deadline = Deadline(self._minutes * 60)
         results: dict[str, Result] = {}
-        preparer = threading.Thread(target=self._prepare_all, args=(specs, cache))
+        preparer = threading.Thread(
+            target=self._prepare_all, args=(specs, cache), name="harness-prepare"
+        )
         testers = ThreadPoolExecutor(max_workers=self._jobs, thread_name_prefix="harness-tester")
         preparer.start()
         try:
