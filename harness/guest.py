@@ -14,7 +14,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,27 @@ class Result:
 
 def _end_of(text: str) -> str:
     return text if len(text) <= _TAIL else f"... {text[-_TAIL:]}"
+
+
+@contextlib.contextmanager
+def _limited(deadline: Deadline, end: Callable[[], object]) -> Iterator[None]:
+    """Call ``end`` if what is done here is not done in time.
+
+    paramiko has limits for some of what it waits for, but none that can be put off meanwhile.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(deadline.left):
+            if deadline.expired:
+                end()
+                return
+
+    threading.Thread(target=watch, name="harness-ssh-limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 @functools.cache
@@ -115,7 +136,8 @@ class Guest:
                 raise transport.get_exception() or paramiko.SSHException("it hung up")
             if transport.get_remote_server_key().get_base64() != keys.host:
                 raise GuestLost("the SSH server that answered is not the guest's")
-            transport.auth_publickey("root", _client_key(keys.client))
+            with _limited(deadline, transport.close):
+                transport.auth_publickey("root", _client_key(keys.client))
         except GuestLost:
             if transport is not None:
                 transport.close()
@@ -172,20 +194,12 @@ class Guest:
             quoted = shlex.quote(command)
             group = f'"$(id -g {user})"'
             command = f"setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
-        deadline = self.patience(CONNECT_SECONDS)
         try:
-            channel = self._transport.open_session(timeout=deadline.left)
-            # paramiko waits for the answer to exec_command() without a limit; closing the channel
-            # ends that.
-            limit = threading.Timer(deadline.left, channel.close)
-            limit.daemon = True
-            limit.start()
-            # The last line keeps the shell from becoming its last command: it is to live and
-            # tell how that ended, since SSH's word for death by a signal has no number.
-            try:
+            with _limited(self.patience(CONNECT_SECONDS), self._transport.close):
+                channel = self._transport.open_session(timeout=10 * CONNECT_SECONDS)
+                # The last line keeps the shell from becoming its last command: it is to live and
+                # tell how that ended, since SSH's word for death by a signal has no number.
                 channel.exec_command(f"{command}\nexit $?")
-            finally:
-                limit.cancel()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
         return Running(command, channel, self.patience)

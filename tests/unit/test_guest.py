@@ -31,6 +31,7 @@ from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
 from harness.guest import Guest, Running
 from harness.image import Keys
 from harness.proc import Deadline
+from harness.qemu import Patience
 
 PATIENCE = 20.0
 DIES = "# and then the guest dies"
@@ -365,6 +366,22 @@ def test_a_server_that_never_takes_a_command_is_given_up(
         guest.patience = lambda _: Deadline(0.3)
         with pytest.raises(GuestLost, match="does not take the command"):
             guest.run("true")
+
+
+def test_a_server_that_is_kept_waiting_is_waited_for(
+    server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is put off while the host has no processor for the guest."""
+    takes = Session.check_channel_exec_request
+
+    def late(*given: Any) -> bool:
+        time.sleep(0.5)
+        return takes(*given)
+
+    monkeypatch.setattr(Session, "check_channel_exec_request", late)
+    with Guest.connect(server.port, keys) as guest:
+        guest.patience = lambda _: Patience(0.1, time.monotonic)
+        assert guest.check("echo here") == "here\n"
 
 
 def test_a_command_that_hangs_is_given_up(guest: Guest) -> None:

@@ -144,12 +144,14 @@ def test_rmmod_removes_everything_at_once(threads: Threads, loaded: Guest) -> No
     """rmmod returns within a second; node, thread and sysfs entries are gone with it."""
     threads.only()
     loaded.check(f"echo last words >{NODE}")
+    limit = loaded.patience(1.0)
     # The guest's own clock, so that the time for the SSH command does not count.
     took = loaded.check(
         "read a _ </proc/uptime; rmmod waitqueues || exit 1; read b _ </proc/uptime; echo $a $b",
         timeout=_RMMOD_SECONDS,
     ).split()
-    assert float(took[1]) - float(took[0]) <= loaded.patience(1.0).seconds
+    # It runs on while the host keeps the guest waiting, for which it cannot be blamed.
+    assert float(took[1]) - float(took[0]) <= limit.seconds or not limit.expired
     left = f"ls -d {NODE} /sys/class/misc/{NAME} /sys/module/waitqueues 2>/dev/null"
     assert loaded.run(left).stdout == ""
     assert threads.pids() == []
