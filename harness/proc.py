@@ -102,14 +102,14 @@ def popen(
     future = _spawner.submit(start)
     try:
         return future.result()
-    except KeyboardInterrupt:
-        with contextlib.suppress(OSError):
-            kill(future.result())
-        raise
     except FileNotFoundError as error:
         raise MissingToolError(
             f"cannot start {argv[0]}: {error}", hint="`invoke doctor` says what is missing"
         ) from error
+    except BaseException:  # Ctrl-C, or a test's time limit: nobody else knows of it
+        with contextlib.suppress(OSError):
+            kill(future.result())
+        raise
 
 
 def leave_running(argv: Sequence[str], *, log: Path, deadline: Deadline) -> tuple[int, str]:

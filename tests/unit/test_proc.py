@@ -368,8 +368,9 @@ def test_a_child_outlives_the_thread_that_asked_for_it() -> None:
 class Interrupted:
     """A pool whose first answer is Ctrl-C, when the work has been done already."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, by: type[BaseException]) -> None:
         self._pool = pool
+        self._by = by
         self.work: Future[subprocess.Popen[bytes]] | None = None
 
     def submit(self, start: Callable[[], subprocess.Popen[bytes]]) -> Interrupted:
@@ -382,15 +383,21 @@ class Interrupted:
         process = self.work.result()
         if self._interrupt:
             self._interrupt = False
-            raise KeyboardInterrupt
+            raise self._by
         return process
 
 
-def test_ctrl_c_while_a_program_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asked for it never got it, and so cannot end it; nor does anybody wait for it."""
-    spawner = Interrupted(proc._spawner)
+@pytest.mark.parametrize("by", [KeyboardInterrupt, pytest.fail.Exception])
+def test_an_interrupted_start_leaves_no_program(
+    monkeypatch: pytest.MonkeyPatch, by: type[BaseException]
+) -> None:
+    """Whoever asked for it never got it, and so cannot end it; nor does anybody wait for it.
+
+    Ctrl-C is one interruption, a test's time limit another.
+    """
+    spawner = Interrupted(proc._spawner, by)
     monkeypatch.setattr(proc, "_spawner", spawner)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(by):
         proc.popen(["sleep", "1000"])
     assert spawner.work is not None
     assert spawner.work.result().returncode == -signal.SIGKILL
