@@ -33,6 +33,7 @@ from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
     CommandTimeout,
+    GuestError,
     GuestLost,
     HarnessError,
     HostError,
@@ -64,11 +65,14 @@ TEST_SECONDS = 300.0
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each machine test a limit, and put aside what this kernel cannot show."""
     for item in items:
-        in_guest = {"machine", "shared"} & set(getattr(item, "fixturenames", ()))
-        if in_guest and not item.get_closest_marker("timeout"):
+        if {"machine", "shared"} & set(getattr(item, "fixturenames", ())):
             # Without the fixtures: what they wait for has limits of its own, and the first test
-            # of a run may have to wait for a kernel that is compiled.
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+            # of a run may have to wait for a kernel that is compiled. And without the verdict,
+            # of which a test that takes too long is in need.
+            own = item.get_closest_marker("timeout")
+            limit = own or pytest.mark.timeout(TEST_SECONDS).mark
+            given = {"func_only": True, **limit.kwargs}
+            item.add_marker(pytest.mark.timeout(*limit.args, **given), append=False)
     if not any(item.get_closest_marker("needs") for item in items):
         return
     options = _kernel_options(config)
@@ -111,10 +115,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         told["unmet"] = session.config.stash.get(UNMET, {})
 
 
-# What the fixture expect_splat is: a context manager that takes a kind and a function.
+# What the fixture expect_splat is: a context manager that takes a kind, a function, a guest.
 ExpectSplat = Callable[..., AbstractContextManager[None]]
 
-_EXPECTED = pytest.StashKey[list[Expectation]]()
+# What is expected, and of which machine.
+Expected = list[tuple[Machine, Expectation]]
+_EXPECTED = pytest.StashKey[Expected]()
 _FRESH = pytest.StashKey[list[Fresh]]()
 # Whether a test's machines are neither to be judged nor to be used again.
 _SPENT = pytest.StashKey[bool]()
@@ -129,10 +135,12 @@ Wanted = tuple[tuple[tuple[str, object], ...], bool]
 class Supply:
     """Where the tests' machines come from."""
 
-    def __init__(self, lab: Lab, source: Path) -> None:
+    def __init__(self, lab: Lab, source: Path, config: pytest.Config) -> None:
         self.lab = lab
         self.pool = Pool()
         self._source = source
+        self._config = config
+        self._upset: dict[str, KernelProblem] = {}  # by the template
 
     @cached_property
     def module(self) -> Module:
@@ -165,8 +173,23 @@ class Supply:
         shape, loaded = wanted
         template = self.lab.template(**dict(shape))  # type: ignore[arg-type]  # a marker's
         if loaded:
-            template = loaded_template(self.lab, template, self.module)
+            template = self._loaded(template)
         return pool.fresh(template, self.lab.cache)
+
+    def _loaded(self, base: Template) -> Template:
+        """``base`` with the module loaded; what upset the kernel once is not tried again."""
+        known = self._upset.get(base.entry.digest)
+        if known is not None:
+            raise KernelProblem(known.problems, known.kept) from known.__cause__
+        try:
+            return loaded_template(self.lab, base, self.module, self._leave)
+        except KernelProblem as error:
+            self._upset[base.entry.digest] = error
+            raise
+
+    def _leave(self, machine: Machine, problems: Sequence[Problem]) -> str:
+        folder = RESULTS / self.lab.kernel.name / f"loading-{self.module.name}"
+        return _leave(self._config, self.lab, machine, problems, folder, {})
 
 
 # -- fixtures ----------------------------------------------------------------------
@@ -187,7 +210,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Supply]:
     """Where the tests' machines come from."""
-    supply = Supply(lab, Path(request.config.getoption("--module")))
+    supply = Supply(lab, Path(request.config.getoption("--module")), request.config)
     request.config.stash[_SUPPLY] = supply
     try:
         yield supply
@@ -266,22 +289,33 @@ def shared(
 
 @pytest.fixture
 def expect_splat(request: pytest.FixtureRequest) -> ExpectSplat:
-    """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted."""
-    expected: list[Expectation] = []
+    """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted.
+
+    In a test that has two machines, ``guest`` says which of them.
+    """
+    expected: Expected = []
     request.node.stash[_EXPECTED] = expected
 
-    def within(kind: str, function: str | None = None) -> AbstractContextManager[None]:
-        machines = [fresh.clone.machine for fresh in request.node.stash.get(_FRESH, [])]
+    def within(
+        kind: str, function: str | None = None, *, guest: Guest | None = None
+    ) -> AbstractContextManager[None]:
+        clones = [fresh.clone for fresh in request.node.stash.get(_FRESH, [])]
+        machines = [each.machine for each in clones if guest in (None, each.guest)]
         if not machines:
             raise InputError("expect_splat needs a machine", hint="ask for `guest` or `loaded` too")
-        return expecting(machines[-1], expected, kind, function)
+        if len(machines) > 1:
+            raise InputError(
+                "this test has several machines, and expect_splat is not told which one it is of",
+                hint=f"expect_splat({kind!r}, guest=shared), or whichever it is",
+            )
+        return expecting(machines[0], expected, kind, function)
 
     return within
 
 
 @contextmanager
 def expecting(
-    machine: Machine, expected: list[Expectation], kind: str, function: str | None = None
+    machine: Machine, expected: Expected, kind: str, function: str | None = None
 ) -> Iterator[None]:
     """Expect a report of ``kind`` (klog.Kind) within; it is added to ``expected``.
 
@@ -300,7 +334,7 @@ def expecting(
         others = ", ".join(event.title for event in fired) or "nothing"
         where = f" in {function}" if function else ""
         pytest.fail(f"expected a {kind} report{where}; the kernel reported {others}")
-    expected.append(wanted)
+    expected.append((machine, wanted))
 
 
 def patience(machine: Machine) -> Deadline:
@@ -315,37 +349,85 @@ def load(guest: Guest, module: Module) -> None:
     guest.check(f"insmod {target}")
 
 
-def loaded_template(lab: Lab, base: Template, module: Module) -> Template:
-    """``base`` with the module loaded; loading it must not upset the kernel."""
+# Keeps what a machine leaves that something is wrong with; says where, in lines for a report.
+Leave = Callable[[Machine, Sequence[Problem]], str]
 
-    def set_up(clone: Clone) -> Mapping[str, object]:
+
+def loaded_template(
+    lab: Lab, base: Template, module: Module, leave: Leave = lambda *_: ""
+) -> Template:
+    """``base`` with the module loaded; raises ``KernelProblem`` where that upsets the kernel."""
+    loading = _Loading(module, leave)
+    return templates.derive(
+        base, module.name, {"module": module.digest}, loading.set_up, lab.cache, look=loading.look
+    )
+
+
+class _Loading:
+    """Loads a module in a machine, and judges what comes of it until the machine is frozen."""
+
+    def __init__(self, module: Module, leave: Leave) -> None:
+        self._module = module
+        self._leave = leave
+        self._loaded: tuple[Machine, int, int]  # which; its taint before, and since when it counts
+
+    def set_up(self, clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
         taint = machine.mark(patience(machine))
         machine.remember(patience(machine))
         # Where the machine could not be frozen it has just booted: that is not the module's.
         since = len(machine.console_text())
-        load(clone.guest, module)
-        problems = verdict.judge(evidence(machine, taint, since=since))
-        if problems:
-            raise KernelProblem(symbols.explain(problems, module))
-        # Where the module's code is, for debuggers, and for kmemleak's reports once it is
-        # unloaded: the guest cannot be asked then.
-        folder = f"/sys/module/{module.name}/sections"
-        lines = clone.guest.check(f"cd {folder} && grep -H . .*text*").splitlines()
-        sections = dict(line.split(":", 1) for line in lines)
+        failed: GuestError | None = None
+        sections: dict[str, str] = {}
+        try:
+            load(clone.guest, self._module)
+            # Where the module's code is, for debuggers, and for kmemleak's reports once it is
+            # unloaded: the guest cannot be asked then.
+            folder = f"/sys/module/{self._module.name}/sections"
+            lines = clone.guest.check(f"cd {folder} && grep -H . .*text*").splitlines()
+            sections = dict(line.split(":", 1) for line in lines)
+        except GuestError as error:  # as insmod's, if the kernel ends it; the kernel says why
+            failed = error
+        stuck = failed.command[0] if isinstance(failed, CommandTimeout) else ""
+        self._judge(machine, evidence(machine, taint, since=since, timed_out=stuck), failed)
+        if failed:
+            raise failed
+        self._loaded = machine, taint, since
         return {"text": sections[".text"], "sections": sections}
 
-    return templates.derive(base, module.name, {"module": module.digest}, set_up, lab.cache)
+    def look(self, taint: int | None) -> None:
+        """What a module has only begun, such as a thread, goes on when loading is done."""
+        machine, before, since = self._loaded
+        seen = Evidence(
+            console=machine.console_text()[since:],
+            taint_before=before,
+            taint_after=taint,
+            panicked=machine.panicked,
+            running=taint is not None,
+            unread=machine.console_unread,
+            full=machine.console_full,
+        )
+        self._judge(machine, seen, None)
+
+    def _judge(self, machine: Machine, seen: Evidence, failed: GuestError | None) -> None:
+        problems = verdict.judge(seen)
+        if problems:
+            kept = self._leave(machine, problems)
+            raise KernelProblem(symbols.explain(problems, self._module), kept) from failed
 
 
 # -- verdicts ----------------------------------------------------------------------
 
 
 class KernelProblem(AssertionError):
-    """The kernel, not the test, says that something is wrong."""
+    """The kernel, not the test, says that something is wrong.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    ``kept`` says where what the machine has left is, unless that is in the test's report already.
+    """
+
+    def __init__(self, problems: Sequence[Problem], kept: str = "") -> None:
         self.problems = tuple(problems)
+        self.kept = kept
         lines = []
         for problem in problems:
             lines.append(str(problem))
@@ -385,8 +467,10 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
     try:
         return (yield)
-    except KernelProblem:  # which a fixture has found, and kept what there is
+    except KernelProblem as error:  # which a fixture has found
         item.stash[_SPENT] = True
+        if error.kept:
+            item.add_report_section("setup", "evidence", error.kept)
         raise
     except _ENDINGS as error:
         _blame(item, "setup", error)
@@ -418,11 +502,10 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
     machines = item.stash.get(_FRESH, [])
     for place, fresh in enumerate(machines):
         machine = fresh.clone.machine
-        expected: list[Expectation] = item.stash.get(_EXPECTED, [])
+        expected = tuple(one for of, one in item.stash.get(_EXPECTED, []) if of is machine)
         seen = evidence(
-            machine, fresh.taint, since=fresh.since, timed_out=timed_out,
-            expected=tuple(expected),
-        )  # fmt: skip
+            machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected
+        )
         # Only what has been built has been loaded.
         built = vars(supply).get("module") if supply else None
         problems = verdict.judge(with_names(seen, fresh, built) if built else seen)
@@ -474,7 +557,7 @@ def evidence(
                 leaks = machine.leaks(patience(machine))
         except MachineError:
             taint = None
-            with suppress(MachineError):
+            with suppress(MachineError, OSError):  # QEMU may end meanwhile
                 moving = machine.spins(patience(machine))
     return Evidence(
         console=machine.console_text()[since:],
@@ -524,11 +607,28 @@ def _keep(
 
     ``place`` is that of the machine among the test's, from 0.
     """
-    machine = fresh.clone.machine
     name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
     # Of several machines, each has a folder of its own.
     number = f"-{place + 1}" if place else ""
     folder = RESULTS / supply.lab.kernel.name / f"{name[:150]}{number}"
+    about = {}
+    if "text" in fresh.facts:
+        about = {"module": str(supply.module.ko), "text": fresh.facts["text"]}
+    return _leave(item.config, supply.lab, fresh.clone.machine, problems, folder, about)
+
+
+def _leave(
+    config: pytest.Config,
+    lab: Lab,
+    machine: Machine,
+    problems: Sequence[Problem],
+    folder: Path,
+    loaded: Mapping[str, object],
+) -> str:
+    """The same, in ``folder``. A machine that was alive runs on.
+
+    ``loaded``: what a debugger needs to know of the module, where it has been loaded.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
@@ -537,24 +637,29 @@ def _keep(
         return f"(nothing could be kept: {error})"
     said = [f"console: {os.path.relpath(folder / 'console.log')}"]
     stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
-    kept = item.config.stash.setdefault(_SCENES, [])
-    if not machine.running or len(kept) == SCENES:
+    alive = not {Verdict.PANIC, Verdict.LOST} & stuck
+    kept = config.stash.setdefault(_SCENES, [])
+    if not machine.running:
         return "\n".join(said)
-    kept.append(folder)
     shown = os.path.relpath(folder)
     try:
         if stuck:
-            deadline = Deadline(DUMP_SECONDS)
-            (folder / "registers.txt").write_text(machine.registers(deadline))
+            (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
             said.append(f"registers: {shown}/registers.txt")
-            machine.dump(folder / "memory.kdump", deadline)
+        if len(kept) == SCENES:
+            said.append(f"(its machine is not kept: those of {SCENES} other red tests are)")
+            return "\n".join(said)
+        kept.append(folder)
+        if stuck:
+            machine.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
             said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
-        about = _about(supply, fresh)
-        scene.save(machine, supply.lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+        about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
+        scene.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+        if alive:  # what cleans up after the test wants it to
+            machine.go_on(Deadline(DUMP_SECONDS))
         reopen = f"invoke shell --resume {shlex.quote(shown)}"
-        alive = not {Verdict.PANIC, Verdict.LOST} & stuck
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
-        if item.config.getoption("--keep") and len(kept) == 1:
+        if config.getoption("--keep") and len(kept) == 1:
             hold = [sys.executable, "-m", "harness.shell", str(folder)]
             pid, line = proc.leave_running(
                 hold, log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
@@ -564,12 +669,6 @@ def _keep(
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")
     return "\n".join(said)
-
-
-def _about(supply: Supply, fresh: Fresh) -> dict[str, object]:
-    """What a debugger needs to know of the module under test, where it was loaded."""
-    text = fresh.facts.get("text")
-    return {"module": str(supply.module.ko), "text": text} if text else {}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,13 +39,12 @@ def fresh(template: Template, cache: Cache) -> Fresh:
         folder = ends.enter_context(cache.scratch("test"))
         clone = ends.enter_context(templates.clone(template, folder))
         machine = clone.machine
-        taint, since = template.facts["taint"], 0
+        taint = template.facts["taint"]
         if not template.frozen:
             # What was found out once is as true of a clone, but not of another boot.
             taint = machine.mark(machine.patience(MARK_SECONDS))
-            since = len(machine.console_text())
         clone.guest  # noqa: B018  # connects
-        return Fresh(clone, taint, template.facts, ends.pop_all(), since)
+        return Fresh(clone, taint, template.facts, ends.pop_all(), clone.since)
 
 
 class Pool:
@@ -80,8 +79,8 @@ class Pool:
             return
         future = self._ahead[1]
         self._ahead = None
-        if not future.cancel() and future.exception() is None:
-            future.result().close()
+        if not future.cancel():
+            future.add_done_callback(_close)  # it may still be in the making
 
     def close(self) -> None:
         """End what was prepared and the thread that prepares."""

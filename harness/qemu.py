@@ -640,17 +640,21 @@ class Machine:
         # A copy: the end of one client is not to end the connection, which the next offer needs.
         return self._ssh.dup()
 
-    def capable(self, deadline: Deadline) -> None:
+    def capable(self, deadline: Deadline, *, whole: bool = False) -> None:
         """Ask for what saving and loading needs; raises ``MachineError`` where QEMU lacks it.
 
         ``x-ignore-shared`` leaves memory that is a shared file out of the stream.
         """
-        wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        states = {"x-ignore-shared": not whole, "events": True}
+        wanted = [{"capability": name, "state": state} for name, state in states.items()]
         self.execute("migrate-set-capabilities", deadline, capabilities=wanted)
 
-    def save(self, path: Path, deadline: Deadline) -> None:
-        """Stop the machine and write its state to a file, but for memory that is a file."""
-        self.capable(deadline)
+    def save(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
+        """Stop the machine and write its state to a file, but for memory that is a shared file.
+
+        That too if the ``whole`` is wanted.
+        """
+        self.capable(deadline, whole=whole)
         self._limit_files(resource.RLIM_INFINITY)
         self.execute("stop", deadline)
         # In bytes a second; the default is made for networks.
@@ -660,9 +664,9 @@ class Machine:
         self.execute("migrate", deadline, uri=f"exec:cat > {shlex.quote(str(path))}")
         self._await_migration(since, deadline)
 
-    def load(self, path: Path, deadline: Deadline) -> None:
+    def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
         """Load what ``save`` has written into a machine that was started for that."""
-        self.capable(deadline)
+        self.capable(deadline, whole=whole)
         if check_version() >= (8, 2):
             uri = f"file:{path}"
         else:  # a descriptor that is sent over the monitor's socket
@@ -672,6 +676,11 @@ class Machine:
             uri = "fd:state"
         self.execute("migrate-incoming", deadline, uri=uri)
         self._await_migration(0, deadline)
+
+    def go_on(self, deadline: Deadline) -> None:
+        """Let a machine run on that was saved."""
+        self._limit_files(CONSOLE_MAX)
+        self.execute("cont", deadline)
 
     def _await_migration(self, since: int, deadline: Deadline) -> None:
         event = self.await_event(

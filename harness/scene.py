@@ -40,7 +40,7 @@ class Scene:
 def save(
     machine: Machine, keys: Keys, folder: Path, deadline: Deadline, about: Mapping[str, Any]
 ) -> None:
-    """Write the machine's whole state into ``folder``; it does not run any more after that.
+    """Write the machine's whole state into ``folder``; it is stopped then (``go_on``).
 
     The files take as much as the guest has used of its memory. Raises ``MachineError``, and
     leaves nothing half written then; ``SpaceError`` where they may not fit.
@@ -48,7 +48,7 @@ def save(
     if shutil.disk_usage(folder).free < machine.spec.memory_mib << 20:
         raise SpaceError(f"it may take {machine.spec.memory_mib} MiB, and the disk has less")
     try:
-        machine.save(folder / STATE, deadline)
+        machine.save(folder / STATE, deadline, whole=True)
     except BaseException:
         (folder / STATE).unlink(missing_ok=True)
         raise
@@ -104,7 +104,7 @@ def reopened(scene: Scene, folder: Path, *, stopped: bool = False) -> Iterator[C
     deadline = Deadline(SECONDS)
     with Machine(scene.spec, folder) as machine:
         machine.start(deadline, incoming=True)
-        machine.load(scene.folder / STATE, deadline)
+        machine.load(scene.folder / STATE, deadline, whole=True)
         if not stopped:
             machine.execute("cont", deadline)
         with Clone(machine, scene.keys) as running:

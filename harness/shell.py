@@ -92,12 +92,15 @@ def _free_port() -> int:
 
 
 def _gdb(saved: Scene, port: int) -> str:
-    """The command that attaches gdb, with the symbols of the kernel and of the module."""
+    """The command that attaches gdb, with what symbols there are.
+
+    Those of the module's; the kernel's if it was compiled here, since Debian's image has none.
+    """
     command = ["gdb", "-ex", f"target remote 127.0.0.1:{port}"]
     module, text = saved.about.get("module"), saved.about.get("text")
     if module and text:
         command += ["-ex", f"add-symbol-file {module} {text}"]
-    return shlex.join([*command, str(saved.spec.kernel)])
+    return shlex.join([*command, str(saved.about.get("vmlinux") or saved.spec.kernel)])
 
 
 def attach(channel: paramiko.Channel) -> int:

@@ -236,10 +236,11 @@ def junit_of(name: str, *, whole: bool = True) -> Path:
 def forget_scenes(name: str, plan: Plan) -> None:
     """Remove what red tests of the same suites have left of a kernel: each is a machine's memory.
 
-    A scene's folder begins with the name of its suite (harness/fixtures.py).
+    A scene's folder begins with the name of its suite, or with what the harness did for all
+    of them (harness/fixtures.py).
     """
-    for suite in plan.suites:
-        for scene in folder_of(name).glob(f"{suite}-*/"):
+    for begin in ("loading", *plan.suites):
+        for scene in folder_of(name).glob(f"{begin}-*/"):
             shutil.rmtree(scene, ignore_errors=True)
 
 

@@ -37,6 +37,9 @@ from harness.qemu import Machine, MachineSpec
 log = logging.getLogger(__name__)
 
 SetUp = Callable[["Clone"], Mapping[str, object]]
+# Raises what is wrong with a machine that has been set up and then frozen: it is given the
+# kernel's taint flags, or None where the machine did not live to see it.
+Look = Callable[[int | None], None]
 
 BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
 CLONE_SECONDS = 30.0
@@ -138,18 +141,22 @@ def derive(
     key: Mapping[str, object],
     set_up: SetUp,
     cache: Cache,
+    *,
+    look: Look | None = None,
 ) -> Template:
     """A template in which ``set_up`` has been done to a clone of ``base``, so that it is
     paid for once.
 
     ``key`` stands for all that ``set_up`` depends on. What it returns (JSON values) is added
-    to the template's facts, what it raises passes through.
+    to the template's facts, what it raises passes through. So does what ``look`` raises, which
+    is called when the machine has stopped: freezing one takes a second or more, in which it
+    runs on.
     """
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
         {"recipe": 5, "base": base.entry.digest, "key": dict(key)},
-        lambda folder: _derive_and_freeze(base, folder, set_up),
+        lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
     if base.frozen:
@@ -177,7 +184,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
         _freeze(machine, keys, folder, facts)
 
 
-def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp) -> None:
+def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp, look: Look | None) -> None:
     """Put a copy of a template that writes to its own memory file through a set-up."""
     _check_space(base.spec, folder)
     if not base.frozen:
@@ -192,7 +199,7 @@ def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp) -> None:
     with Machine(base.spec, folder) as machine:
         with _thawed(machine, base, deadline, memory=memory, share=True) as running:
             facts = {**base.facts, **set_up(running)}
-        _freeze(machine, base.keys, folder, facts)
+        _freeze(machine, base.keys, folder, facts, look)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -209,16 +216,27 @@ def _check_space(spec: MachineSpec, folder: Path) -> None:
         )
 
 
-def _freeze(machine: Machine, keys: Keys, folder: Path, facts: Mapping[str, object]) -> None:
+def _freeze(
+    machine: Machine,
+    keys: Keys,
+    folder: Path,
+    facts: Mapping[str, object],
+    look: Look | None = None,
+) -> None:
     """End the machine with its state in ``folder``, and see that a clone of that answers.
 
     A machine that cannot be frozen (or that does not wake up) is no failure: ``facts`` then
-    say why, and clones boot. One that takes too long is.
+    say why, and clones boot. One that takes too long is, and one that dies meanwhile.
     """
     deadline = Deadline(BOOT_SECONDS)
+    saved = False
     try:
-        facts = {**facts, "taint": machine.mark(deadline)}
+        taint = machine.mark(deadline)
+        facts = {**facts, "taint": taint}
         _save(machine, folder, deadline)
+        saved = True
+        if look:
+            look(taint)
         (folder / FACTS).write_text(json.dumps(facts))
         template = Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
         try:
@@ -228,7 +246,12 @@ def _freeze(machine: Machine, keys: Keys, folder: Path, facts: Mapping[str, obje
             log.debug("the frozen machine did not wake up, once", exc_info=True)
             _try(template, folder, deadline)
     except (MachineError, GuestError) as error:
-        if deadline.expired:  # which says more of this host now than of the machine
+        # Either says more of this host now than of the machine.
+        if deadline.expired or machine.fault:
+            raise
+        if not saved and (machine.panicked or not machine.running):
+            if look:
+                look(None)
             raise
         (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": error.what}))
         (folder / "memory").unlink(missing_ok=True)
@@ -266,6 +289,7 @@ def clone(template: Template, folder: Path, deadline: Deadline | None = None) ->
             machine.pace = template.pace
             for set_up in template.set_ups:
                 set_up(running)
+            running.since = len(machine.console_text())
             yield running
         return
     deadline = deadline or Deadline(CLONE_SECONDS)
@@ -305,12 +329,14 @@ class Clone:
     def __init__(self, machine: Machine, keys: Keys, client: Future[Guest] | None = None) -> None:
         """``client``: the connection, where one is on its way; else the first use makes one.
 
-        ``running_since`` is when the machine began to run, on time.monotonic()'s clock.
+        ``running_since`` is when the machine began to run, on time.monotonic()'s clock, and
+        ``since`` where on its console begins what its user is answerable for.
         """
         self.machine = machine
         self._keys = keys
         self._client = client
         self.running_since = time.monotonic()
+        self.since = 0
         self._guest: Guest | None = None
 
     @property

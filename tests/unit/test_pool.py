@@ -63,6 +63,22 @@ def test_what_nobody_takes_is_ended() -> None:
     pool.close()
 
 
+def test_what_is_still_in_the_making_is_ended_when_it_is_there() -> None:
+    """Nobody waits for it, and so nobody can be interrupted while waiting."""
+    pool = Pool()
+    ahead, go = make(), threading.Event()
+
+    def later() -> Fresh:
+        assert go.wait(PATIENCE)
+        return ahead
+
+    pool.prepare("kind", later)
+    pool.discard()
+    go.set()
+    assert closed(ahead).wait(PATIENCE)
+    pool.close()
+
+
 def test_a_wait_that_is_interrupted_leaves_no_clone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ended when it is there: nobody else knows of it."""
     pool = Pool()

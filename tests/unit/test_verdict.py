@@ -7,15 +7,16 @@ And what harness/fixtures.py and harness/plugin.py make of it in a run of pytest
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness import fixtures, klog, symbols, template, verdict
-from harness.errors import HostError
+from harness.errors import CommandFailed, CommandTimeout, GuestError, HostError, MachineError
 from harness.proc import Deadline
 from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
 
@@ -530,6 +531,7 @@ class Machine:
     def __init__(self, number):
         self.number, self.console, self.taint = number, "", {taint}
         self.running, self.panicked, self.later = True, False, ""
+        self.stopped = False
 
     def patience(self, seconds):
         return Deadline(seconds)
@@ -546,15 +548,31 @@ class Machine:
     def news(self, deadline):
         return None
 
+    def registers(self, deadline):
+        return "RIP=0000000000000000"
+
+    def dump(self, path, deadline):
+        path.write_text("all of it")
+
+    def go_on(self, deadline):
+        self.stopped = False
+
     def check(self, said):
+        assert not self.stopped
         self.console += said
         if "panic" in said:
             self.panicked = True
             raise GuestLost("gone")
 
 
+def save(machine, *_):
+    machine.stopped = True
+
+
 class Supply:
-    lab = SimpleNamespace(kernel=SimpleNamespace(name="fake"), image=SimpleNamespace(keys=None))
+    lab = SimpleNamespace(
+        kernel=SimpleNamespace(name="fake", vmlinux=None), image=SimpleNamespace(keys=None)
+    )
 
     def __init__(self):
         self.numbers, self.closed = itertools.count(), []
@@ -584,7 +602,7 @@ def supply(request):
 @pytest.fixture(autouse=True)
 def nothing_is_saved(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(fixtures, "RESULTS", tmp_path_factory.getbasetemp() / "results")
-    monkeypatch.setattr(scene, "save", lambda *_: None)
+    monkeypatch.setattr(scene, "save", save)
 """
 
 Trial = Callable[..., pytest.RunResult]
@@ -751,39 +769,261 @@ def test_red(full, guest):
     ])  # fmt: skip
 
 
-def test_loading_a_module_is_not_blamed_for_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_was_saved_runs_on(trial: Trial) -> None:
+    """Fixtures that clean up in the guest of a red test find it as it was."""
+    done = trial("""
+@pytest.fixture
+def tidy(guest):
+    yield
+    guest.check("[    9.0] cleaned up\\n")
+
+def test_red(tidy, guest, request):
+    assert False
+""")
+    done.assert_outcomes(failed=1)
+
+
+def test_a_limit_of_a_tests_own_is_none_for_its_verdict(trial: Trial) -> None:
+    """What takes long is to look at the machine, which says why the test is red."""
+    done = trial("""
+@pytest.fixture
+def slow(monkeypatch):
+    def save(*_):
+        import time
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            pass
+    monkeypatch.setattr(scene, "save", save)
+
+@pytest.mark.timeout(0.2)
+def test_red(guest, slow):
+    guest.check(WARNING)
+
+@pytest.mark.timeout(0.2)
+def test_endless(guest):
+    while True:
+        pass
+""")
+    done.assert_outcomes(failed=2)
+    done.stdout.fnmatch_lines(["splat: WARNING in wee_write", "*Timeout (>0.2s)*"])
+
+
+def test_an_expectation_is_of_one_machine(trial: Trial) -> None:
+    """What one may say another may not; of two it must be known which one."""
+    done = trial("""
+def test_other(guest, shared, expect_splat):
+    guest.check(WARNING)
+    with expect_splat("warning", guest=shared):
+        shared.check(WARNING)
+
+def test_own(guest, shared, expect_splat):
+    with expect_splat("warning", guest=guest):
+        guest.check(WARNING)
+
+def test_which(guest, shared, expect_splat):
+    with expect_splat("warning"):
+        pass
+""")
+    done.assert_outcomes(failed=2, passed=1)
+    done.stdout.fnmatch_lines([
+        "splat: WARNING in wee_write", "*several machines*", "*expect_splat('warning', guest=*"
+    ])  # fmt: skip
+
+
+def test_registers_are_kept_of_every_stuck_machine(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
+) -> None:
+    """Those of the first few are kept whole; that the others are not is said."""
+    monkeypatch.setattr(fixtures, "SCENES", 1)
+    done = trial("""
+@pytest.mark.parametrize("number", range(2))
+def test_dies(guest, number):
+    guest.check(PANIC.replace("Fatal exception", "as planted"))
+""")
+    done.assert_outcomes(failed=2)
+    done.stdout.fnmatch_lines([
+        "registers: *0?/registers.txt", "memory, *", "to stand in this machine: *",
+        "registers: *1?/registers.txt", "(its machine is not kept: those of 1 other red tests are)",
+    ])  # fmt: skip
+
+
+def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
+    """What is known of the machine is enough for a verdict."""
+
+    def silent(_: Deadline) -> int:
+        raise MachineError("no answer")
+
+    def gone(_: Deadline) -> bool:
+        raise FileNotFoundError("/proc/1/task/1/schedstat")
+
+    machine: Any = SimpleNamespace(
+        patience=Deadline, mark=silent, spins=gone, console_text=lambda: BOOT, running=True,
+        panicked=False, fault="", console_unread=0, console_full=False,
+    )  # fmt: skip
+    (problem,) = judge(fixtures.evidence(machine, OE))
+    assert problem.verdict is Verdict.LOST
+
+
+# -- loading the module ------------------------------------------------------------
+
+
+class Loading:
+    """A machine in which a module is loaded; what comes of that is for a test to say."""
+
+    running, panicked, fault, console_unread, console_full = True, False, "", 0, False
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.machine = self.guest = self
+        self.console, self.said, self.later = BOOT + WARNING, "", ""
+        self.error: GuestError | None = None
+        self.taint: int | None = OE | WARN
+        monkeypatch.setattr(template, "derive", self.derive)
+        monkeypatch.setattr(fixtures, "load", self.load)
+        monkeypatch.setattr(symbols, "explain", lambda problems, _: problems)
+
+    def derive(
+        self, *given: Callable[[object], object], look: Callable[[int | None], None]
+    ) -> object:
+        facts = given[3](self)
+        self.console += self.later
+        look(self.taint)
+        return facts
+
+    def load(self, *_: object) -> None:
+        self.console += self.said
+        if self.error:
+            raise self.error
+
+    def patience(self, seconds: float) -> Deadline:
+        return Deadline(seconds)
+
+    def mark(self, _: Deadline) -> int:
+        return OE | WARN
+
+    def remember(self, _: Deadline) -> None:
+        pass
+
+    def news(self, _: Deadline) -> None:
+        return None
+
+    def stacks(self, _: Deadline) -> str:
+        return "task insmod(77,D):\n wee_init+0x1/0x2 [wee]"
+
+    def check(self, _: str) -> str:
+        return ".text:0x1\n"
+
+    def console_text(self) -> str:
+        return self.console
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
+    return Loading(monkeypatch)
+
+
+def load(leave: fixtures.Leave = lambda *_: "") -> object:
+    """What is known of the machine with the module loaded."""
+    nothing: Any = SimpleNamespace(cache=None)
+    module: Any = SimpleNamespace(name="wee", digest="0")
+    return fixtures.loaded_template(nothing, nothing, module, leave)
+
+
+def test_loading_a_module_is_not_blamed_for_the_boot(loading: Loading) -> None:
     """Where a machine cannot be frozen, the boot is on the same console."""
+    assert load() == {"text": "0x1", "sections": {".text": "0x1"}}
 
-    class Machine(SimpleNamespace):
-        console = BOOT + WARNING
-        running, panicked, fault, console_unread, console_full = True, False, "", 0, False
 
-        def console_text(self) -> str:
-            return self.console
+def test_a_report_while_loading_is_a_problem(loading: Loading) -> None:
+    """insmod succeeds all the same. What the machine leaves is kept, and where is known."""
 
-    machine = Machine(
-        patience=Deadline, mark=lambda _: OE | WARN, remember=lambda _: None, news=lambda _: None
-    )
-    guest = SimpleNamespace(check=lambda _: ".text:0x1\n")
-    clone = SimpleNamespace(machine=machine, guest=guest)
-    monkeypatch.setattr(template, "derive", lambda *given: given[3](clone))
-    said = ""
+    def leave(machine: object, problems: Sequence[verdict.Problem]) -> str:
+        return f"{machine is loading} {len(problems)}"
 
-    def load(*_: object) -> None:
-        machine.console += said
+    loading.said = OTHER
+    with pytest.raises(fixtures.KernelProblem, match=r"^splat: WARNING in wee_other\n") as caught:
+        load(leave)
+    assert caught.value.kept == "True 1"
 
-    monkeypatch.setattr(fixtures, "load", load)
-    monkeypatch.setattr(symbols, "explain", lambda problems, _: problems)
 
-    def loaded() -> object:
-        nothing: Any = SimpleNamespace(cache=None)
-        module: Any = SimpleNamespace(name="wee", digest="0")
-        return fixtures.loaded_template(nothing, nothing, module)
+def test_what_ends_insmod_is_told_by_the_kernel(loading: Loading) -> None:
+    """An oops in the module's init kills insmod; the report comes first, then its status."""
+    loading.said = OOPS
+    loading.error = CommandFailed("`insmod` ended with status 137")
+    with pytest.raises(fixtures.KernelProblem, match=r"^splat: .*wee_oops") as caught:
+        load()
+    assert caught.value.__cause__ is loading.error
 
-    assert loaded() == {"text": "0x1", "sections": {".text": "0x1"}}
-    said = OTHER
-    with pytest.raises(fixtures.KernelProblem, match=r"^splat: WARNING in wee_other\n"):
-        loaded()
+
+def test_an_insmod_that_does_not_end_says_where_it_is(loading: Loading) -> None:
+    """The guest is well, and its kernel knows in which function."""
+    loading.error = CommandTimeout("`insmod` did not end", command=("insmod",))
+    with pytest.raises(fixtures.KernelProblem, match=r"^hung: ") as caught:
+        load()
+    assert caught.value.problems[0].function == "wee_init"
+
+
+def test_an_insmod_that_is_refused_says_so_itself(loading: Loading) -> None:
+    """The kernel has nothing to complain about."""
+    loading.error = CommandFailed("`insmod` ended with status 1")
+    with pytest.raises(CommandFailed, match="status 1"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("later", "taint", "said"),
+    [
+        (OTHER, OE | WARN, "^splat: WARNING in wee_other\n"),
+        ("", OE | WARN | DIE, r"^splat: the kernel became tainted \(D\)"),
+        (PANIC, None, "^panic: "),
+        ("", None, "^panic: the machine stopped or restarted by itself"),
+    ],
+)
+def test_what_comes_after_loading_is_a_problem_too(
+    loading: Loading, later: str, taint: int | None, said: str
+) -> None:
+    """A thread or a timer that init has started goes on while the machine is being frozen."""
+    loading.later, loading.taint = later, taint
+    with pytest.raises(fixtures.KernelProblem, match=said):
+        load()
+
+
+def test_what_upset_the_kernel_once_is_not_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test hears of it, and none has to wait for it once more."""
+    problem = verdict.Problem(Verdict.HUNG, "insmod is stuck")
+    tried = []
+
+    def upset(*_: object) -> None:
+        tried.append(1)
+        raise fixtures.KernelProblem([problem], "console: here") from CommandTimeout("insmod")
+
+    monkeypatch.setattr(fixtures, "loaded_template", upset)
+    base = SimpleNamespace(entry=SimpleNamespace(digest="0"))
+    lab: Any = SimpleNamespace(template=lambda: base, build=lambda _: None)
+    config: Any = None
+    supply = fixtures.Supply(lab, Path(), config)
+    for _ in range(2):
+        with pytest.raises(fixtures.KernelProblem) as caught:
+            supply.take(((), True))
+        assert (caught.value.problems, caught.value.kept) == ((problem,), "console: here")
+        assert isinstance(caught.value.__cause__, CommandTimeout)
+    assert len(tried) == 1
+    supply.pool.close()
+
+
+def test_what_a_fixture_kept_is_in_the_report(trial: Trial) -> None:
+    """The machine was never the test's, so nobody else can say where it is."""
+    done = trial("""
+from harness.verdict import Problem, Verdict
+
+@pytest.fixture
+def loaded():
+    raise fixtures.KernelProblem([Problem(Verdict.PANIC, "in init")], "console: over there")
+
+def test_it(loaded):
+    pass
+""")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["panic: in init", "*evidence*", "console: over there"])
 
 
 HOST = """

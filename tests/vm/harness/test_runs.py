@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness import config
+from harness import config, scene
 from harness.lab import Lab
+from harness.proc import Deadline
 
 HERE = Path(__file__).parent
 CONTRACT = config.PROJECT / "tests/vm/contract/test_contract.py"
+SECONDS = 1200.0  # more than any of these runs takes on a debug kernel
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ def run(lab: Lab, folder: Path, module: Path, *tests: str, jobs: int = 0) -> Run
         sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}",
         f"--kernel={lab.kernel.name}", f"--module={module}", f"-n{jobs}", *tests,
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, check=False)
+    done = subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, check=False, timeout=SECONDS
+    )
     output = (done.stdout + done.stderr).decode()
     assert done.returncode in (0, 1), output
     passed: set[str] = set()
@@ -119,11 +124,62 @@ def test_control_characters_are_harmless_everywhere(trials: Run, lab: Lab) -> No
     assert all(char.isprintable() or char in "\n\t" for char in text)
 
 
+def test_a_fixture_can_clean_up_after_a_red_test(trials: Run) -> None:
+    """The machine was stopped to be saved, and goes on then."""
+    assert "ended with status 1" in trials.failed["test_cleaned_up"]
+    assert "test_cleaned_up" not in trials.errors
+
+
 def test_what_was_not_run_is_said(trials: Run) -> None:
     """A test for another kernel is not silently skipped."""
     for lack in ("with CONFIG_OF_NO_KERNEL", "without CONFIG_MODULES"):
         assert f"not run: 1 test(s) for a kernel {lack}" in trials.output
     assert "2 deselected" in trials.output
+
+
+# -- loading -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("warn", "splat: WARNING in planted_warn"),
+        ("warn_late", "splat: WARNING in planted_late"),
+        ("oops", "in planted_oops"),
+        ("panic", "panic: kernel panic: planted"),
+    ],
+)
+def test_a_module_that_upsets_the_kernel_while_loading(
+    lab: Lab, tmp_path: Path, word: str, said: str
+) -> None:
+    """Each test that wants it loaded is told why it is not, by the kernel, and where to look."""
+    broken = tmp_path / "planted"
+    shutil.copytree(HERE / "planted", broken)
+    source = broken / "planted.c"
+    text = source.read_text()
+    assert text.count('at_init = ""') == 1
+    source.write_text(text.replace('at_init = ""', f'at_init = "{word}"'))
+    trial = tmp_path / "test_two.py"
+    trial.write_text(
+        "def test_one(loaded):\n    pass\n\ndef test_two(loaded):\n    pass\n"
+        "\ndef test_three(guest):\n    pass\n"
+    )
+    found = run(lab, tmp_path, broken, str(trial))
+    assert (found.passed, found.failed) == ({"test_three"}, {})
+    for error in (found.errors["test_one"], found.errors["test_two"]):
+        assert said in error
+        assert "planted.c:" in error
+    (name,) = set(re.findall(r"^console: (\S+)$", found.output, re.MULTILINE))
+    console = config.PROJECT / name
+    assert "planted" in console.read_text()
+    shown = set(re.findall(r"^to stand in this machine: .*--resume (\S+)", found.output, re.M))
+    if word == "warn_late":  # it was found when the machine was a template already
+        assert shown == set()
+        return
+    (folder,) = (config.PROJECT / name for name in shown)
+    assert folder == console.parent
+    with scene.reopened(scene.load(folder), tmp_path, stopped=True) as again:
+        assert again.machine.registers(Deadline(SECONDS))
 
 
 # -- the contract ------------------------------------------------------------------

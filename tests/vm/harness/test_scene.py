@@ -71,15 +71,17 @@ def test_keep_leaves_the_first_red_machine_running(lab: Lab, tmp_path: Path) -> 
         f"--kernel={lab.kernel.name}", "-c", str(config.PROJECT / "pyproject.toml"),
         f"--rootdir={tmp_path}", str(trial),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
+    done = subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=900
+    )
     found = re.search(r"runs on: ssh -p (\d+) .*\n *`kill (\d+)`", done.stdout)
-    assert found, done.stdout
+    assert found, done.stdout + done.stderr
     port, pid = int(found[1]), int(found[2])
     keeper = os.pidfd_open(pid)
     try:
         with Guest.connect(port, lab.image.keys) as guest:
             assert guest.check("cat /tmp/mark") == "kept\n"
+        assert done.returncode == 1
     finally:
         signal.pidfd_send_signal(keeper, signal.SIGTERM)
         # It is not this process's child, so its end is seen by its descriptor.
@@ -169,7 +171,9 @@ def test_has_another(shared):
         f"--module={HERE / 'planted'}", "-c", str(config.PROJECT / "pyproject.toml"),
         f"--rootdir={tmp_path}", "-rA", str(trial),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=config.PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=900
+    )
     named = {name: word for word, name in re.findall(r"^(\w+) \S*::(\w+)", done.stdout, re.M)}
     assert named == {
         "test_first": "PASSED",

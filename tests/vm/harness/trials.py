@@ -49,7 +49,17 @@ def test_skips(loaded: Guest) -> None:
     pytest.skip("after a splat")
 
 
-@pytest.mark.timeout(3, func_only=True)
+@pytest.fixture
+def tidy(loaded: Guest) -> Iterator[None]:
+    yield
+    loaded.check("echo cleaned up")
+
+
+def test_cleaned_up(tidy: None, loaded: Guest) -> None:
+    loaded.check("false")
+
+
+@pytest.mark.timeout(3)
 def test_endless(loaded: Guest) -> None:
     while True:
         pass

@@ -53,6 +53,19 @@ static noinline void planted_warn(void)
 	WARN_ON(1);
 }
 
+static void planted_late(struct work_struct *work)
+{
+	WARN_ON(1);
+}
+
+static DECLARE_DELAYED_WORK(late_work, planted_late);
+
+/* When whoever asked for it has long been told that all is well. */
+static void planted_warn_late(void)
+{
+	schedule_delayed_work(&late_work, msecs_to_jiffies(300));
+}
+
 static noinline void planted_oops(void)
 {
 	/* Volatile, or the compiler would trap on its own terms. */
@@ -310,6 +323,7 @@ static const struct {
 	void (*bug)(void);
 } bugs[] = {
 	{ "warn", planted_warn },
+	{ "warn_late", planted_warn_late },
 	{ "oops", planted_oops },
 	{ "panic", planted_fatal },
 	{ "use_after_free", planted_use_after_free },
@@ -391,6 +405,7 @@ static void __exit planted_exit(void)
 {
 	if (!forget)
 		debugfs_remove(control);
+	cancel_delayed_work_sync(&late_work);
 	if (block)
 		wait_for_completion(&never);
 	if (!IS_ERR_OR_NULL(thread))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/template.py: what becomes of a machine that dies while it is frozen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import template
+from harness.errors import MachineError
+from harness.proc import Deadline
+
+TAINT = 1 << 12
+
+
+class Machine(SimpleNamespace):
+    """One that is to be frozen; ``dies`` names what becomes of it before it is."""
+
+    spec = None
+    running, panicked, fault = True, False, ""
+
+    def mark(self, _: Deadline) -> int:
+        return TAINT
+
+    def order(self, word: str, *_: object) -> None:
+        if word != "rest" or not self.dies:
+            return
+        self.panicked = self.dies == "panic"
+        self.running = self.dies in ("panic", "refuses")
+        self.fault = "exit status -9" if self.dies == "killed" else ""
+        raise MachineError(f"it {self.dies}")
+
+    def capable(self, _: Deadline) -> None:
+        pass
+
+    def offer(self, _: Deadline) -> bytes:
+        return b""
+
+    def save(self, *_: object) -> None:
+        pass
+
+    def quit(self, _: Deadline) -> None:
+        self.running = False
+
+
+def freeze(folder: Path, dies: str, look: template.Look | None = None) -> None:
+    machine: Any = Machine(dies=dies)
+    keys: Any = None
+    template._freeze(machine, keys, folder, {"boot_seconds": 1.0}, look)
+
+
+@pytest.fixture(autouse=True)
+def wakes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone of what is frozen answers."""
+    monkeypatch.setattr(template, "_try", lambda *_: None)
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / template.FACTS).read_text()))
+
+
+def test_what_cannot_be_frozen_is_booted_from_then_on(tmp_path: Path) -> None:
+    """A machine that is well and refuses says something of QEMU, which is kept."""
+    freeze(tmp_path, "refuses")
+    assert facts(tmp_path)["unfrozen"] == "it refuses"
+
+
+@pytest.mark.parametrize("dies", ["killed", "panic", "restarts"])
+def test_a_machine_that_dies_is_not_one_that_cannot_be_frozen(tmp_path: Path, dies: str) -> None:
+    """Else every test would boot from then on, because of one moment."""
+    with pytest.raises(MachineError, match=dies):
+        freeze(tmp_path, dies)
+    assert not (tmp_path / template.FACTS).exists()
+
+
+@pytest.mark.parametrize(("dies", "seen"), [("", [TAINT]), ("panic", [None]), ("restarts", [None])])
+def test_the_last_look_is_at_a_machine_that_has_stopped(
+    tmp_path: Path, dies: str, seen: list[int | None]
+) -> None:
+    """Whatever it may do while it is being frozen has been done by then; its end counts too."""
+    looks: list[int | None] = []
+    if dies:
+        with pytest.raises(MachineError):
+            freeze(tmp_path, dies, looks.append)
+    else:
+        freeze(tmp_path, dies, looks.append)
+    assert looks == seen
+
+
+def test_what_the_last_look_raises_passes_through(tmp_path: Path) -> None:
+    """Nothing is kept of a machine with which something is wrong."""
+
+    def look(_: int | None) -> None:
+        raise AssertionError("a warning")
+
+    with pytest.raises(AssertionError, match="a warning"):
+        freeze(tmp_path, "", look)
+    assert not (tmp_path / template.FACTS).exists()
