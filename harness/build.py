@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import os
 import re
 import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import proc, sysroot
-from harness.cache import Cache, digest_of_tree
+from harness.cache import Cache, digest_of_files
 from harness.errors import BuildError, InputError
 from harness.kernel import Kernel
 from harness.proc import Deadline
@@ -19,6 +23,9 @@ BUILD_SECONDS = 600.0
 # Where the sources stand inside the sandbox, and so in the module's debug information.
 INSIDE = "/mnt/module"
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
+_BLOCK = 4096  # bytes; what the smallest file takes, and a folder
+# What a build in the folder itself has left, and its history.
+_NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", ".git")
 
 
 @dataclass(frozen=True)
@@ -51,19 +58,20 @@ def build(
     asks for W=1); ``sparse`` has each file checked by sparse too. Raises ``InputError``
     for a folder that is not a module's, ``BuildError`` with the compiler's words.
     """
-    check_source(source)
+    files = check_source(source)
     options = ["W=1", "KCFLAGS=-Werror"] if strict else []
     if sparse:
         options += ["C=2", "CF=-Wsparse-error"]
     key = {
-        "recipe": 3,
+        "recipe": 4,
         "kernel": kernel.digest,
-        "source": digest_of_tree(source),
+        "source": digest_of_files(source, files),
         "options": options,
     }
     note = f"kernel {kernel.name}: building {source.name}/ for {kernel.release}"
     entry = cache.get(
-        "module", f"{kernel.name}", key, lambda folder: _make(folder, kernel, source, options),
+        "module", f"{kernel.name}", key,
+        lambda folder: _make(folder, kernel, source, files, options),
         note=note,
     )  # fmt: skip
     objects = sorted(entry.path.glob("*.ko"))
@@ -81,8 +89,11 @@ def build(
     )
 
 
-def check_source(source: Path) -> None:
-    """Raise ``InputError`` unless ``source`` is a folder with a Kbuild file."""
+def check_source(source: Path) -> list[Path]:
+    """The files that are copied of a module's folder, those behind links too.
+
+    Raises ``InputError`` unless ``source`` is a folder with a Kbuild file that can be copied.
+    """
     if not source.is_dir():
         raise InputError(f"there is no folder {source}", hint="--module takes a module's folder")
     if not (source / "Kbuild").is_file():
@@ -90,14 +101,56 @@ def check_source(source: Path) -> None:
         if (source / "Makefile").is_file():
             hint += "; the targets of its Makefile are never run, move the obj-m lines from there"
         raise InputError(f"{source} has no Kbuild file", hint=hint)
+    files = []
     size = 0
-    for path in source.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            size += path.stat().st_size
-        if size > _MAX_SOURCE:
-            raise InputError(
-                f"{source} holds more than {_MAX_SOURCE >> 20} MiB, too much for a module's sources"
-            )
+    try:
+        for path, info in _walk(source):
+            # A block at least: links can make few folders endlessly many, and all empty.
+            size += max(info.st_size, _BLOCK)
+            if size > _MAX_SOURCE:
+                raise InputError(
+                    f"{source} holds more than {_MAX_SOURCE >> 20} MiB, "
+                    "too much for a module's sources",
+                    hint="what links lead to counts as well",
+                )
+            if stat.S_ISREG(info.st_mode):
+                files.append(path)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            hint="all of a module's folder is copied; take out what is not for a build",
+        ) from error
+    return files
+
+
+def _walk(
+    folder: Path, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files and folders below ``folder`` that are copied, links followed, in order.
+
+    ``above`` are the folders that it is in, by device and inode.
+    """
+    info = folder.stat()
+    here = (info.st_dev, info.st_ino)
+    if here in above:
+        raise InputError(
+            f"{folder} leads back to a folder that it is in",
+            hint="take that link out of the module's folder: copied, it would have no end",
+        )
+    for path in sorted(folder.iterdir()):
+        if any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_COPIED):
+            continue
+        try:
+            info = path.stat()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                continue  # a link to nothing: so editors lock a file
+            raise
+        if not os.access(path, os.R_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        yield path, info
+        if stat.S_ISDIR(info.st_mode):
+            yield from _walk(path, (*above, here))
 
 
 def warnings_in(log: str) -> list[str]:
@@ -113,10 +166,14 @@ def warnings_in(log: str) -> list[str]:
     ]
 
 
-def _make(folder: Path, kernel: Kernel, source: Path, options: list[str]) -> None:
+def _make(
+    folder: Path, kernel: Kernel, source: Path, files: Sequence[Path], options: list[str]
+) -> None:
     work = folder / "work"
-    ignore = shutil.ignore_patterns("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", ".git")
-    shutil.copytree(source, work, symlinks=False, ignore=ignore, ignore_dangling_symlinks=True)
+    for path in files:
+        copy = work / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     log = folder / "build.log"
     jobs = len(os.sched_getaffinity(0))
     command = ["make", f"-j{jobs}", "-C", kernel.build, f"M={INSIDE}", *options, "modules"]

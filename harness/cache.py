@@ -25,7 +25,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,17 +79,16 @@ def digest_of(key: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def digest_of_tree(root: Path) -> str:
-    """A digest of the names, modes and contents of all files below ``root``.
+def digest_of_files(root: Path, files: Iterable[Path]) -> str:
+    """A digest of the names below ``root``, modes and contents of ``files``, in any order.
 
     What a symbolic link leads to counts, not where it leads.
     """
     whole = hashlib.sha256()
-    for path in sorted(_files(root, follow=True)):
+    for path in sorted(files):
         name = path.relative_to(root).as_posix()
         target = path.resolve()
-        if target.is_file():
-            whole.update(f"{name}\0{target.stat().st_mode:o}\0{_content(target)}".encode())
+        whole.update(f"{name}\0{target.stat().st_mode:o}\0{_content(target)}".encode())
     return whole.hexdigest()
 
 
@@ -307,8 +306,8 @@ class Cache:
             lock.unlink(missing_ok=True)
 
 
-def _files(root: Path, *, follow: bool = False) -> Iterator[Path]:
-    for folder, _, names in os.walk(root, followlinks=follow):
+def _files(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
         for name in names:
             yield Path(folder, name)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -78,6 +79,59 @@ def test_a_folder_that_is_somebodys_home_is_refused(source: Path) -> None:
         build.check_source(source)
 
 
+def test_what_a_link_leads_to_counts_for_the_limit(source: Path, tmp_path: Path) -> None:
+    """It is copied, so a link to somebody's home is as bad as the home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with (home / "video").open("wb") as stream:
+        stream.truncate(1 << 30)
+    (source / "include").symlink_to(home)
+    with pytest.raises(InputError, match="MiB"):
+        build.check_source(source)
+
+
+def test_a_history_is_no_part_of_a_module(source: Path) -> None:
+    """A module at the root of a repository with a large one is built all the same."""
+    (source / ".git").mkdir()
+    with (source / ".git" / "pack").open("wb") as stream:
+        stream.truncate(1 << 30)
+    build.check_source(source)
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_link_to_a_folder_that_it_is_in_is_refused(source: Path, below: str) -> None:
+    """Copied, it would never end; two of them would be 2^40 paths before that is noticed."""
+    (source / "sub").mkdir()
+    for name in ("one", "two"):
+        (source / below / name).symlink_to(source)
+    with pytest.raises(InputError, match="one leads back to"):
+        build.check_source(source)
+
+
+def test_folders_that_are_linked_over_and_over_are_too_much(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No link leads back here, and there is not a byte in it, but there are 8^8 paths."""
+    monkeypatch.setattr(build, "_MAX_SOURCE", 1 << 20)
+    # Not deep: the kernel follows 40 links, and counts some twice where it has to look again.
+    for number in range(8):
+        (tmp_path / f"{number}").mkdir()
+        for name in range(8):
+            (tmp_path / f"{number}" / f"{name}").symlink_to(tmp_path / f"{number + 1}")
+    (tmp_path / "8").mkdir()
+    (source / "first").symlink_to(tmp_path / "0")
+    with pytest.raises(InputError, match="MiB"):
+        build.check_source(source)
+
+
+def test_what_cannot_be_read_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a key for signing that only root may read; root, who runs tests too, may always."""
+    (source / "MOK.priv").write_text("secret")
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "MOK.priv")
+    with pytest.raises(InputError, match=r"MOK\.priv.* cannot be read"):
+        build.check_source(source)
+
+
 # -- the compiler's words ----------------------------------------------------------
 
 LOG = f"""\
@@ -141,7 +195,10 @@ class Compiler:
         self.makes.append(list(argv))
         self.options = options
         folder = cast(dict[str, Path], options["writable"])[INSIDE]
-        self.found = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+        self.found = {
+            path.relative_to(folder).as_posix(): path.read_text()
+            for path in folder.rglob("*") if path.is_file()
+        }  # fmt: skip
         cast(Path, options["log"]).write_text(self.says)
         if self.fails:
             return Completed(tuple(argv), 2, self.says, "")
@@ -255,6 +312,43 @@ def test_a_change_behind_a_link_is_built_too(
     (shared / "common.h").write_text("#define WEE 2\n")
     build.build(a_kernel(), source, cache)
     assert len(compiler.makes) == 2
+
+
+def test_the_compiler_sees_what_relative_links_lead_to(
+    compiler: Compiler, cache: Cache, source: Path, tmp_path: Path
+) -> None:
+    """Relative to where the link is, not to where the harness was started."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "common.h").write_text("#define WEE 1\n")
+    (source / "common.h").symlink_to("../shared/common.h")
+    (source / "include").symlink_to("../shared")
+    build.build(a_kernel(), source, cache)
+    for name in ("common.h", "include/common.h"):
+        assert compiler.found[name] == "#define WEE 1\n"
+
+
+def test_what_is_no_file_is_left_out(compiler: Compiler, cache: Cache, source: Path) -> None:
+    """Links to nothing, to themselves (editors lock files so), and what programs talk through."""
+    (source / ".#wee-one.c").symlink_to("somebody@somewhere.1234")
+    (source / "itself").symlink_to("itself")
+    os.mkfifo(source / "pipe")
+    build.build(a_kernel(), source, cache)
+    assert set(compiler.found) == {"Kbuild", "wee-one.c"}
+
+
+def test_what_is_not_copied_does_not_build_again(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """A commit, or an object of a build in the folder itself."""
+    (source / ".git").mkdir()
+    for _ in range(2):
+        with (source / ".git" / "HEAD").open("a") as head, (source / "wee.o").open("a") as made:
+            head.write("moved\n")
+            made.write("other\n")
+        build.build(a_kernel(), source, cache)
+    assert len(compiler.makes) == 1
+    assert set(compiler.found) == {"Kbuild", "wee-one.c"}
 
 
 def test_a_module_that_does_not_compile_shows_the_compilers_words(

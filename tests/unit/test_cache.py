@@ -21,7 +21,7 @@ import pytest
 
 from harness import cache as caches
 from harness import config
-from harness.cache import MANIFEST, Cache, Entry, digest_of, digest_of_tree
+from harness.cache import MANIFEST, Cache, Entry, digest_of, digest_of_files
 from harness.errors import HostError, SpaceError
 
 PATIENCE = 20.0  # seconds; only the end of patience
@@ -551,6 +551,10 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 # -- digests of trees --------------------------------------------------------------
+
+
+def digest_of_tree(tree: Path) -> str:
+    return digest_of_files(tree, (path for path in tree.rglob("*") if path.is_file()))
 
 
 @contextlib.contextmanager
