@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from harness.errors import (
     GoneError,
     GuestError,
     HarnessError,
+    HostError,
     InputError,
     KernelBuildError,
     MachineError,
@@ -119,7 +122,13 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
         cache.close()
     status = runs.pytest(sweep.arguments(plan, spec, 1), verbose=False)
     runs.not_empty(status)
-    if status not in (0, 1):  # pytest: 2 is interrupted, 3 and 4 are faults of the run itself
+    if status == HostError.exit_status:  # so says harness/plugin.py
+        raise HostError(
+            "only the host is to blame for what the tests ended with, which says nothing of the "
+            "kernel",
+            hint="pytest says above what it lacks; bisect again once that is mended",
+        )
+    if status not in (0, 1):  # pytest: 2 is interrupted, 4 a fault of the run itself
         raise HarnessError(f"pytest ended with status {status}, which says nothing of the kernel")
     return Reached.TESTS if status == 0 else Reached.BOOT
 
@@ -261,10 +270,7 @@ def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
         ends = {good: commit(spec.tree, "good", good), bad: commit(spec.tree, "bad", bad)}
         with cache.kept(f"bisect-{digest_of({'tree': str(spec.tree)})}") as work:
             clone = work / spec.tree.name
-            if not (clone / ".git").exists():
-                # Objects are shared: nothing but the files is copied.
-                _git(spec.tree.parent, "clone", "-q", "--shared", "--no-checkout",
-                     str(spec.tree), str(clone))  # fmt: skip
+            _make_ready(clone, spec.tree)
             mine = replace(spec, tree=clone)
 
             def far(sha: str) -> Reached | None:
@@ -287,14 +293,28 @@ def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
         cache.close()
 
 
+def _make_ready(clone: Path, tree: Path) -> None:
+    """Have a clone of ``tree`` that git can work in, also after a git that was killed there."""
+    if not (clone / ".git").exists():
+        fresh = clone.with_name(f"{clone.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        # Objects are shared: nothing but the files is copied.
+        _git(tree.parent, "clone", "-q", "--shared", "--no-checkout", str(tree), str(fresh))
+        fresh.rename(clone)
+    for lock in (clone / ".git").rglob("*.lock"):
+        lock.unlink()
+
+
 def commit(tree: Path, option: str, name: str) -> str:
-    """The full name of a commit; raises ``InputError``."""
+    """The full name of a commit; raises ``InputError`` if there is none of that name."""
     done = proc.run(
         ["git", "-C", str(tree), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"],
         deadline=Deadline(GIT_SECONDS), check=False,
     )  # fmt: skip
-    if done.status != 0:
+    if done.status == 1:  # so --verify --quiet says it; what else git fails of is 128
         raise InputError(f"--{option}: {tree} has no commit {name!r}", hint=f"git -C {tree} log")
+    if done.status != 0:
+        raise proc.failure(done)
     return done.stdout.strip()
 
 
@@ -317,5 +337,7 @@ def _title(tree: Path, sha: str) -> str:
 
 def _git(tree: Path, *arguments: str, check: bool = True) -> str:
     command = ["git", "-C", str(tree), *arguments]
-    done = proc.run(command, deadline=Deadline(GIT_SECONDS), check=check)
+    # What it says is read, and it would say it in the person's language.
+    env = {**os.environ, "LC_ALL": "C"}
+    done = proc.run(command, deadline=Deadline(GIT_SECONDS), env=env, check=check)
     return done.stdout + done.stderr

@@ -4,27 +4,34 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from harness import archive, bisect, config, lab, runs
+from harness import archive, bisect, config, lab, proc, runs
 from harness.archive import Release
 from harness.bisect import Outcome, Reached
+from harness.cache import Cache
 from harness.config import KernelSpec
 from harness.errors import (
     BootError,
     BuildError,
+    CommandError,
     GoneError,
     GuestLost,
     HarnessError,
+    HostError,
     InputError,
     KernelBuildError,
+    MissingToolError,
     SpaceError,
 )
+from harness.proc import Completed
 from harness.sweep import Plan
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
@@ -202,6 +209,13 @@ def test_what_is_not_the_kernels_fault_ends_the_search(
         far(monkeypatch, tmp_path, stage, result)
 
 
+def test_a_host_that_is_to_blame_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """pytest ends with 3 where only the host is, or where it failed itself (harness/plugin.py)."""
+    with pytest.raises(HostError, match="nothing of the kernel") as caught:
+        far(monkeypatch, tmp_path, "tests", 3)
+    assert caught.value.hint
+
+
 # -- commits -----------------------------------------------------------------------
 
 
@@ -299,6 +313,85 @@ def test_neighbours_need_no_search(
     assert bisect.run(str(tree), commits[4], commits[5], config.MODULE, None) == 0
     assert tried == [5, 4]
     assert f"{commits[5]} is the first bad commit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("left", ["index.lock", "HEAD.lock", "refs/bisect/bad.lock"])
+def test_what_a_killed_git_has_left_is_in_nobodys_way(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """Ctrl-C ends git with SIGKILL, and its locks stay in the clone that is kept."""
+    tree, commits = history
+    answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    (clone,) = Cache().root.glob("kept/bisect-*/linux/.git")
+    (clone / left).parent.mkdir(exist_ok=True, parents=True)
+    (clone / left).touch()
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+
+
+def test_a_clone_that_was_killed_is_made_again(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a clone is never taken for a whole one."""
+    tree, commits = history
+    answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
+    run = proc.run
+
+    def killed(argv: Sequence[str], **options: Any) -> Completed:
+        if "clone" not in argv:
+            return run(argv, **options)
+        (Path(argv[-1]) / ".git" / "objects").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proc, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bisect.run(str(tree), commits[0], commits[7], config.MODULE, None)
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+
+
+def test_git_speaks_the_language_that_is_read(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It translates what it says of a bisection, too."""
+    tree, commits = history
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
+    spoken = set()
+    run = proc.run
+
+    def spy(argv: Sequence[str], **options: Any) -> Completed:
+        if "bisect" in argv:
+            spoken.add((options.get("env") or os.environ)["LC_ALL"])
+        return run(argv, **options)
+
+    monkeypatch.setattr(proc, "run", spy)
+    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert spoken == {"C"}
+
+
+@pytest.mark.parametrize("name", ["nonsense", "0" * 40, "HEAD~100", "HEAD:number"])
+def test_what_is_no_commit_is_said_to_be_none(history: tuple[Path, list[str]], name: str) -> None:
+    """A name, a digest, an ancestor that there is not, and a file."""
+    with pytest.raises(InputError, match="has no commit"):
+        bisect.commit(history[0], "bad", name)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (128, "fatal: detected dubious ownership in repository", CommandError),
+        (127, "sh: 1: exec: git: not found", MissingToolError),
+    ],
+)
+def test_a_git_that_fails_is_not_said_to_lack_a_commit(
+    history: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, status: int, said: str,
+    kind: type[HarnessError],
+) -> None:  # fmt: skip
+    """Somebody else's tree, which git does not trust, and a host without git."""
+    monkeypatch.setattr(proc, "run", lambda argv, **_: Completed(tuple(argv), status, "", said))
+    with pytest.raises(kind):
+        bisect.commit(history[0], "good", "HEAD")
 
 
 def test_what_is_no_commit_or_no_history_is_told(
