@@ -21,7 +21,7 @@ from debian.debian_support import Version
 from harness import config, proc, sysroot
 from harness.cache import Cache
 from harness.config import KernelSpec, begins
-from harness.errors import GoneError, NetworkError
+from harness.errors import DeadlineError, GoneError, NetworkError
 from harness.proc import Deadline
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,8 @@ def read_packages(text: str) -> list[Package]:
 def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
     """The kernels of a suite: asked for now, unless that was done ``recent`` seconds ago.
 
-    Without a network, what was known last is taken; raises ``NetworkError`` if nothing was.
+    Without a network, or with too slow a one, what was known last is taken; raises
+    ``NetworkError`` if nothing was.
     """
     with cache.kept(f"index-{suite}") as folder:
         known = folder / "packages.json"
@@ -133,7 +134,7 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
             except NetworkError:
                 if age is None:
                     raise
-                log.debug("no mirror answers; what was known of %s is taken", suite)
+                log.debug("no mirror answers in time; what was known of %s is taken", suite)
             else:
                 rows = [[each.name, each.version, each.depends] for each in packages]
                 fresh = folder / "packages.new"
@@ -160,12 +161,16 @@ def _update(folder: Path, suite: str) -> list[Package]:
     (folder / "apt.conf").write_text(_apt_conf(folder, expired=sysroot.expired_allowed()))
     # Read after the host's own configuration, and so with its proxies and without its hooks.
     command = ["apt-get", "-c", str(folder / "apt.conf"), "--error-on=any", "update"]
-    done = proc.run(
-        command, deadline=deadline, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
-    )
+    asking = f"asking the mirror what Debian {suite} has"
+    try:
+        done = proc.run(
+            command, deadline=deadline, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+        )
+    except DeadlineError as error:
+        raise sysroot.slow(error, deadline, asking) from error
     if done.status != 0:
         raise sysroot.fault(done.stdout + done.stderr, suite) or proc.failure(
-            done, doing=f"asking the mirror what Debian {suite} has failed"
+            done, doing=f"{asking} failed"
         )
     found: list[Package] = []
     for path in sorted((folder / "lists").glob("*_Packages")):

@@ -19,6 +19,7 @@ from pathlib import Path
 from harness import proc
 from harness.cache import Cache, Entry
 from harness.errors import (
+    DeadlineError,
     GoneError,
     HarnessError,
     HostError,
@@ -299,6 +300,15 @@ def fault(output: str, suite: str) -> HarnessError | None:
     return None
 
 
+def slow(error: DeadlineError, deadline: Deadline, doing: str) -> NetworkError:
+    """The error for a download that did not end in time; ``doing`` begins the sentence."""
+    return NetworkError(
+        f"{doing} did not end within {deadline.seconds:.0f} s",
+        tail=error.tail,
+        hint="the line to the mirror is slow, or this host's disk; try again, or at another time",
+    )
+
+
 def _dated(output: str, suite: str, tail: str) -> HostError | None:
     """The error for an index of another time than this host's, if it is that."""
     if "not valid yet" in output:  # which EXPIRED does not excuse
@@ -352,7 +362,11 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
     # In a process namespace of its own: when the harness dies, so do apt and dpkg.
     boxed = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc"]
     boxed += ["--die-with-parent", "--", *command]
-    done = proc.run(boxed, deadline=deadline, log=log, check=False, env=_environment(folder))
+    environment = _environment(folder)
+    try:
+        done = proc.run(boxed, deadline=deadline, log=log, check=False, env=environment)
+    except DeadlineError as error:
+        raise slow(error, deadline, f"unpacking packages of Debian {suite}") from error
     if done.status != 0:
         raise (
             namespace_fault(done.stdout)

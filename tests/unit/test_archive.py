@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from harness import archive, config, proc, sysroot
 from harness.archive import Index, Release
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
-from harness.errors import GoneError, HostError, InputError, NetworkError
+from harness.errors import DeadlineError, GoneError, HostError, InputError, NetworkError
 from harness.proc import Completed
 
 # As the archive has them, the fields that matter: an old kernel, the newest, a backported one
@@ -190,6 +191,27 @@ def test_without_a_network_the_last_index_is_taken_and_its_age_told(apt: Apt, ca
     os.utime(file, (time.time() - 7200,) * 2)
     apt.said = "E: Temporary failure resolving 'mirror.example'"
     assert archive.index("bookworm", cache).age == pytest.approx(7200, abs=60)
+
+
+def test_a_slow_line_is_made_up_for_as_a_missing_one_is(
+    apt: Apt, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the network, not the kernel, and what was known last will do."""
+    answer = proc.run
+
+    def slow(argv: Sequence[str], **options: Any) -> Completed:
+        if "update" in argv:
+            raise DeadlineError("apt-get did not end within 300 s", command=argv)
+        return answer(argv, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proc, "run", slow)
+        with pytest.raises(NetworkError, match=r"bookworm.*300 s") as caught:
+            archive.index("bookworm", cache)
+        assert caught.value.hint
+    archive.index("bookworm", cache)
+    monkeypatch.setattr(proc, "run", slow)
+    assert archive.index("bookworm", cache).packages
 
 
 def test_an_expired_or_missing_suite_is_not_hidden_by_an_old_index(apt: Apt, cache: Cache) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -452,6 +453,28 @@ def test_a_failed_unpacking_says_whose_fault_it_is(
     assert type(caught.value) is kind
     assert sentence in caught.value.what
     assert words in str(caught.value)
+
+
+def test_a_slow_line_is_the_networks_fault(
+    tmp_path: Path,
+    mmdebstrap: Callable[[int, str], list[list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No kernel is red of it, and the log that it names would be gone."""
+    mmdebstrap(0, "")
+    answer = proc.run
+
+    def slow(argv: Sequence[str], **options: Any) -> Completed:
+        if argv[0] != "bwrap":
+            return answer(argv, **options)
+        raise DeadlineError("bwrap did not end", log=tmp_path / "unpack.log", tail="Get:7 x [3 MB]")
+
+    monkeypatch.setattr(proc, "run", slow)
+    with pytest.raises(NetworkError, match=r"trixie.*1200 s") as caught:
+        sysroot.unpack(tmp_path, "trixie", ["bash"])
+    assert caught.value.hint
+    assert "Get:7" in str(caught.value)
+    assert "unpack.log" not in str(caught.value)
 
 
 def test_a_clock_that_is_behind_is_to_be_set() -> None:
