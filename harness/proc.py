@@ -153,8 +153,10 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def end_all() -> None:
     """End all that this process has started: who waits for any of it goes on, with an error."""
     for process in list(_alive):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        # The number of one that was waited for may be another group's.
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -188,11 +189,11 @@ def pytest(arguments: Sequence[str], verbose: bool) -> int:
     except BaseException:
         # Ask first: pytest's own clean-up removes machines and temporary folders.
         process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            proc.kill(process)
         raise
+    finally:
+        proc.kill(process)
     return status
 
 

@@ -309,6 +309,19 @@ def test_kill_is_content_with_a_process_that_has_ended() -> None:
     assert process.returncode == 0
 
 
+def test_a_process_that_was_waited_for_is_not_killed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its number may be another's by then."""
+    process = proc.popen(["true"])
+    process.wait()
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, _: killed.append(group))
+    proc.end_all()
+    assert process.pid not in killed
+    proc.kill(process)
+
+
 def test_descriptors_are_passed_on() -> None:
     """``pass_fds`` arrive in the program under their own numbers."""
     reading, writing = os.pipe()

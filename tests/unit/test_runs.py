@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +107,22 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
 
 
 def test_an_interrupted_run_lets_pytest_clean_up(
+def test_what_pytest_has_left_running_ends_with_it(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """And its number is forgotten: later it may be another process's."""
+    python(f"sleep 1000 >/dev/null 2>&1 & echo $! >{tmp_path}/pid")
+    before = set(proc._alive)
+    assert runs.pytest(["tests"], verbose=False) == 0
+    assert proc._alive == before
+    left = int((tmp_path / "pid").read_text())
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(left)
+        gone = bool(select.select([pidfd], [], [], 20.0)[0])
+        os.close(pidfd)
+        assert gone
+
+
     python: Callable[[str], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
