@@ -404,7 +404,7 @@ def test_what_stays_in_the_background_is_not_waited_for(
 ) -> None:
     """A process that holds the streams open does not keep its parent's result."""
     monkeypatch.setattr(guests, "_GRACE_SECONDS", 0.1)
-    result = guest.run("sleep 1000 & echo started", timeout=2)
+    result = guest.run("sleep 1000 & echo started", timeout=PATIENCE)
     assert (result.status, result.stdout) == (0, "started\n")
 
 

@@ -274,7 +274,7 @@ def test_a_failed_command_leaves_nothing_running(pipe: Pipe) -> None:
 
     with pytest.raises(CommandError):
         proc.run(sh(script, str(pipe.path)), deadline=Told(PATIENCE), stdin=b"go\n")
-    gone = bool(select.select(pidfds, [], [], 1.0)[0])
+    gone = ends(pidfds[0])
     signal.pidfd_send_signal(pidfds[0], signal.SIGKILL)
     os.close(pidfds[0])
     assert gone
