@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -31,13 +32,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HostError, SpaceError
+from harness.errors import FULL, HostError, SpaceError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "entry.json"
 # Bumped when the manifest's own form changes; part of every key.
 FORMAT = 2
+
+# Folders beside those of the kinds of entries.
+_NO_KINDS = ("ccache", "kept", "locks", "tmp")
 
 _ZEROS = bytes(1 << 20)
 
@@ -119,26 +123,32 @@ class Cache:
         """
         digest = digest_of(key)
         entry = Entry(kind, label, digest, self.root / kind / f"{label}-{digest}")
-        if self._usable(entry, discard=False):
-            return entry
-        with self._lock(self._lock_path(entry, "make"), f"another run that makes {kind} {label}"):
-            if self._usable(entry, discard=True):  # made by the other run while this one waited
+        lock = self._lock_path(entry, "make")
+        with _explain(self.root):
+            if self._usable(entry, discard=False):
                 return entry
-            if note:
-                log.info("%s", note)
-            with _explain(self.root), self._scratch(kind, label) as folder:
-                make(folder)
-                manifest = {
-                    "kind": kind,
-                    "label": label,
-                    "made": time.time(),
-                    "key": dict(key),
-                    "files": _survey(folder),
-                }
-                (folder / MANIFEST).write_text(json.dumps(manifest))
-                entry.path.parent.mkdir(parents=True, exist_ok=True)
-                folder.rename(entry.path)
-            self._hold(entry)
+            with self._lock(lock, f"another run that makes {kind} {label}"):
+                if self._usable(entry, discard=True):  # made by the other while this one waited
+                    return entry
+                if note:
+                    log.info("%s", note)
+                with self._scratch(kind, label) as folder:
+                    make(folder)
+                    manifest = {
+                        "kind": kind,
+                        "label": label,
+                        "made": time.time(),
+                        "key": dict(key),
+                        "files": _survey(folder),
+                    }
+                    (folder / MANIFEST).write_text(json.dumps(manifest))
+                    entry.path.parent.mkdir(parents=True, exist_ok=True)
+                    self._hold(entry)  # before another run that cleans up can see it
+                    try:
+                        folder.rename(entry.path)
+                    except BaseException:
+                        self.release(entry)
+                        raise
         return entry
 
     def peek(self, kind: str, label: str, key: Mapping[str, object]) -> bool:
@@ -158,6 +168,19 @@ class Cache:
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # being removed, or damaged: its next use will find out
         return sorted(found, key=lambda stored: stored.made)
+
+    def damaged(self) -> list[Entry]:
+        """What stands where entries do, but whose manifest cannot be read.
+
+        Only its place and its name tell what it is; its key is not known.
+        """
+        whole = {stored.entry.path for stored in self.stored()}
+        found = []
+        for path in sorted(self.root.glob("*/*/")):
+            name = re.fullmatch(r"(.+)-([0-9a-f]{16})", path.name)
+            if name and path not in whole and path.parent.name not in _NO_KINDS:
+                found.append(Entry(path.parent.name, name[1], name[2], path))
+        return found
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry unless some run is using it; says whether it did."""
@@ -406,7 +429,7 @@ def _explain(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise SpaceError(
                 f"no space left for the cache in {root}",
                 hint="free some space (`invoke clean` empties the cache), "

@@ -10,9 +10,13 @@ classes, so that no test is ever blamed for a full disk.
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+MORE_SPACE = "free some space, or point EUDYPTULA_CACHE to a folder on a larger disk"
 
 
 class HarnessError(Exception):
@@ -123,3 +127,9 @@ class CommandTimeout(GuestError):
 
 class GuestLost(GuestError):
     """The guest does not answer over SSH any more."""
+
+
+def refused(error: OSError, doing: str) -> HostError:
+    """The error for what the system has refused; ``doing`` begins the sentence."""
+    what = f"{doing} failed: {error}"
+    return SpaceError(what, hint=MORE_SPACE) if error.errno in FULL else HostError(what)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import (
+    MORE_SPACE,
     CommandError,
     DeadlineError,
     HarnessError,
@@ -221,7 +222,7 @@ def no_space(folder: Path, doing: str) -> SpaceError | None:
         return None
     return SpaceError(
         f"{doing}: no space left in {folder.parent}",
-        hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+        hint=MORE_SPACE,
     )
 
 
@@ -243,7 +244,7 @@ def failure(done: Completed, log: Path | None = None, *, doing: str = "") -> Har
             f"{doing}: no space left on the device",
             tail=tail,
             log=log,
-            hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+            hint=MORE_SPACE,
         )
     if unreachable(output):
         return NetworkError(

@@ -212,9 +212,9 @@ def default_jobs() -> int:
 def clean(cache: Cache) -> None:
     """Remove every entry of the cache that nobody uses, and build/."""
     before = shutil.disk_usage(cache.root).free
-    for stored in cache.stored():
-        if not cache.remove(stored.entry):
-            log.info("%s %s is in use by another run; left", stored.entry.kind, stored.entry.label)
+    for entry in [*(stored.entry for stored in cache.stored()), *cache.damaged()]:
+        if not cache.remove(entry):
+            log.info("%s %s is in use by another run; left", entry.kind, entry.label)
     for answer in cache.root.glob("kvm-*"):
         answer.unlink()
     cache.forget()

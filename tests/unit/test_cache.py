@@ -201,6 +201,27 @@ def test_a_cache_that_is_a_file_is_the_hosts_fault(tmp_path: Path) -> None:
         Cache(tmp_path / "file")
 
 
+def test_what_stands_around_making_is_explained_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The locks, and the manifest of an entry whose times have moved."""
+    entry = take(root, Maker())
+    os.utime(entry.path / "file", (1, 1))
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(SpaceError):
+            take(root, Maker())
+    cache = Cache(root)
+    (root / "locks").rename(root / "elsewhere")
+    (root / "locks").write_text("")
+    with pytest.raises(HostError, match="cannot be written"):
+        cache.get("kind", "label", {**KEY, "recipe": 2}, Maker())
+
+
 def test_other_errors_of_the_maker_are_not_dressed_up(root: Path) -> None:
     """A maker's missing file is not the cache's fault."""
 
@@ -474,6 +495,46 @@ def test_what_this_run_uses_is_not_removed_until_it_lets_go(root: Path) -> None:
     assert entries(root) == []
 
 
+def test_an_entry_is_in_use_from_its_first_moment(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run that cleans up cannot take what was just made for this one."""
+    rename = Path.rename
+    removed = []
+
+    def then_clean(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        if target.parent.name == "kind":
+            removed.append(Cache(root).remove(Entry("kind", "label", digest_of(KEY), target)))
+        return moved
+
+    monkeypatch.setattr(Path, "rename", then_clean)
+    cache = Cache(root)
+    entry = cache.get("kind", "label", KEY, Maker())
+    assert removed == [False]
+    assert (entry.path / "file").exists()
+    cache.close()
+
+
+def test_an_entry_that_did_not_come_to_its_place_is_not_held(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next use would take what is not there for whole."""
+
+    def fails(self: Path, _: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    cache = Cache(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(SpaceError):
+            cache.get("kind", "label", KEY, Maker())
+    maker = Maker()
+    cache.get("kind", "label", KEY, maker)
+    cache.close()
+    assert maker.made == 1
+
+
 # -- listings, scratch folders, places ---------------------------------------------
 
 
@@ -503,12 +564,26 @@ def test_stored_leaves_out_what_it_cannot_read(root: Path, text: str) -> None:
     assert [stored.entry for stored in Cache(root).stored()] == [whole]
 
 
+@pytest.mark.parametrize("text", ["", "{}", None])
+def test_what_cannot_be_read_is_listed_as_damaged(root: Path, text: str | None) -> None:
+    """By its place and name, so that it can be freed; nothing else that stands there is."""
+    entry = take(root, Maker())
+    take(root, Maker(), {**KEY, "recipe": 2})
+    manifest = entry.path / MANIFEST
+    manifest.unlink() if text is None else manifest.write_text(text)
+    cache = Cache(root)
+    with cache.kept(f"bisect-{digest_of(KEY)}"), cache.scratch("x"):
+        (root / "ccache" / "0").mkdir(parents=True)
+        assert cache.damaged() == [entry]
+
+
 def test_stored_leaves_out_what_is_being_made(
     root: Path, other_run: Callable[[], OtherRun]
 ) -> None:
     """Half an entry is no entry."""
     assert other_run().line() == "making"
     assert Cache(root).stored() == []
+    assert Cache(root).damaged() == []
 
 
 def test_size_is_what_the_disk_gives(root: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 import tasks
 from harness import config, fixtures, lab, proc, qemu, report, runs, shell, sweep
-from harness.cache import Cache
+from harness.cache import MANIFEST, Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
 from harness.lab import Lab
@@ -471,6 +471,20 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5"])
+def test_clean_removes_what_is_damaged_unless_it_is_used(cache: Cache, calls: Calls) -> None:
+    """Nobody will ever use it again, except who has taken it before that."""
+    user = Cache(cache.root)
+    used = user.get("kind", "used", {}, lambda folder: (folder / "file").touch())
+    free = cache.get("kind", "free", {}, lambda folder: (folder / "file").touch())
+    cache.close()
+    for entry in (used, free):
+        (entry.path / MANIFEST).write_text("")
+    runs.clean(cache)
+    assert used.path.exists()
+    assert not free.path.exists()
+    user.close()
+
+
 def test_jobs_that_are_no_number_are_refused(text: str) -> None:
     """invoke hands the option over as text; what is no number gets a sentence."""
     with pytest.raises(InputError, match="--jobs takes a number from 1 on"):
