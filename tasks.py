@@ -6,10 +6,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from invoke.context import Context
 from invoke.tasks import task
@@ -21,7 +23,7 @@ from harness import doctor as host
 from harness import pipeline as conveyor
 from harness import shell as interactive
 from harness.cache import Cache
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, refused
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,8 +41,23 @@ HELP = {
 }
 
 
+_STDOUT = 1  # its descriptor
+
+
 def _help(*names: str, **more: str) -> dict[str, str]:
     return {name: HELP[name] for name in names} | more
+
+
+def _end(error: HarnessError) -> NoReturn:
+    print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(error.exit_status)
+
+
+def _unread() -> bool:
+    """Whether the one who read what is printed has gone, as head(1) does (POLLERR, poll(2))."""
+    ask = select.poll()
+    ask.register(_STDOUT, 0)
+    return any(event & select.POLLERR for _, event in ask.poll(0))
 
 
 def _explained(function: F) -> F:
@@ -53,9 +70,16 @@ def _explained(function: F) -> F:
         logging.getLogger("harness").setLevel(level)
         try:
             status = function(*args, **kwargs)
+            print(end="", flush=True)  # so that it is here that it fails, if it does
         except HarnessError as error:
-            print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-            sys.exit(error.exit_status)
+            _end(error)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and _unread():
+                # What is left to print would raise again when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+                sys.exit(128 + signal.SIGPIPE)
+            logging.getLogger("harness").debug("%s", error, exc_info=True)
+            _end(refused(error, function.__name__.replace("_", "-")))
         except KeyboardInterrupt:
             print("\ninterrupted; nothing was left running", file=sys.stderr)
             sys.exit(130)

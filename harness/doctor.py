@@ -148,7 +148,8 @@ def _kvm() -> list[Finding]:
 
 def _cache() -> list[Finding]:
     root = caches.default_root()
-    existing = next(path for path in (root, *root.parents) if path.exists())
+    # os.path's: where one may not look, there is nothing.
+    existing = next(path for path in (root, *root.parents) if os.path.exists(path))
     if not os.access(existing, os.W_OK):
         return [Finding("cache", "lacking", f"{root} cannot be written",
                         "export EUDYPTULA_CACHE=A_FOLDER_OF_YOURS")]  # fmt: skip

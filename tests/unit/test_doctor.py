@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +75,26 @@ def test_a_bare_host_lacks_every_package(monkeypatch: pytest.MonkeyPatch) -> Non
         if not tool.startswith("/")
     ]
     assert {f"apt:{package}" for package in programs} <= lacking
+
+
+def test_a_cache_below_somebody_elses_home_is_lacking(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where one may not even look, nothing can be written."""
+    home = tmp_path / "home"
+    home.mkdir()
+    real = os.stat
+
+    def stat(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if home in Path(os.fsdecode(path)).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(home / "cache" / "eudyptula"))
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "access", lambda path, *_: Path(path) != home)
+    (finding,) = doctor._cache()
+    assert (finding.state, finding.topic) == ("lacking", "cache")
 
 
 DEBIAN = "Debian|Debian|http://mirror.example/debian/\n"

@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -106,7 +107,6 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
     assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 6]
 
 
-def test_an_interrupted_run_lets_pytest_clean_up(
 def test_what_pytest_has_left_running_ends_with_it(
     python: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -123,6 +123,7 @@ def test_what_pytest_has_left_running_ends_with_it(
         assert gone
 
 
+def test_an_interrupted_run_lets_pytest_clean_up(
     python: Callable[[str], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -470,7 +471,6 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
     assert not used.path.exists()
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5"])
 def test_clean_removes_what_is_damaged_unless_it_is_used(cache: Cache, calls: Calls) -> None:
     """Nobody will ever use it again, except who has taken it before that."""
     user = Cache(cache.root)
@@ -485,6 +485,7 @@ def test_clean_removes_what_is_damaged_unless_it_is_used(cache: Cache, calls: Ca
     user.close()
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5"])
 def test_jobs_that_are_no_number_are_refused(text: str) -> None:
     """invoke hands the option over as text; what is no number gets a sentence."""
     with pytest.raises(InputError, match="--jobs takes a number from 1 on"):
@@ -494,3 +495,52 @@ def test_jobs_that_are_no_number_are_refused(text: str) -> None:
 def test_jobs_are_a_number() -> None:
     """Two is two, and nothing is nothing: the default is chosen elsewhere."""
     assert (tasks._number("--jobs", "2"), tasks._number("--jobs", None)) == (2, None)
+
+
+# -- how a task ends ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, "SpaceError"), (errno.EACCES, "HostError")]
+)
+def test_what_the_host_refuses_is_a_sentence_and_not_red(
+    capsys: pytest.CaptureFixture[str], number: int, kind: str
+) -> None:
+    """Status 3, not the traceback and 1 that Python ends with."""
+
+    def doing() -> None:
+        raise OSError(number, os.strerror(number), "build/x")
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == 3
+    said = capsys.readouterr().err
+    assert f"{kind}: doing failed: " in said
+    assert "build/x" in said
+    assert ("free some space" in said) is (number == errno.ENOSPC)
+
+
+@pytest.mark.parametrize("lines", [1, 100000])
+def test_a_reader_that_has_gone_is_no_fault(lines: int) -> None:
+    """As with head(1): no word of it, and the status of who dies of SIGPIPE."""
+    code = f"import tasks; tasks._explained(lambda: print('x\\n' * {lines}))()"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=config.PROJECT,
+        check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_another_pipe_that_breaks_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody does read what is printed here."""
+
+    def doing() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == 3
+    assert "Broken pipe" in capsys.readouterr().err
