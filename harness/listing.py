@@ -231,17 +231,19 @@ def replaced(stored: Sequence[Stored], now: float) -> list[Stored]:
 
 
 def free(specs: Sequence[KernelSpec], cache: Cache) -> None:
-    """Remove the distribution kernels that are none of these, and what is old and replaced."""
+    """Remove the distribution kernels that are none of these, and what is old or damaged."""
     stored = cache.stored()
     going = {each.entry.path: each for each in stale(specs, stored)}
     rest = [each for each in stored if each.entry.path not in going]
+    sizes = {each.entry: each.size for each in [*going.values(), *replaced(rest, time.time())]}
+    sizes |= {entry: _allocated(entry.path) for entry in cache.damaged()}
     freed = 0
-    for each in [*going.values(), *replaced(rest, time.time())]:
-        if cache.remove(each.entry):
-            freed += each.size
-            log.info("removed %s %s", each.entry.kind, each.entry.label)
+    for entry, size in sizes.items():
+        if cache.remove(entry):
+            freed += size
+            log.info("removed %s %s", entry.kind, entry.label)
         else:
-            log.info("%s %s is in use by another run; left", each.entry.kind, each.entry.label)
+            log.info("%s %s is in use by another run; left", entry.kind, entry.label)
     freed += _free_work(cache)
     log.info("%.0f MiB freed", freed / (1 << 20))
 

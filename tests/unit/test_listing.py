@@ -16,7 +16,7 @@ import pytest
 
 from harness import archive, config, listing, report, sweep
 from harness.archive import Index, Package, Release
-from harness.cache import Cache, Entry
+from harness.cache import MANIFEST, Cache, Entry
 from harness.config import GuestSpec, KernelSpec, Locked, Matrix
 from harness.errors import HarnessError, HostError, InputError, NetworkError
 from harness.listing import Row
@@ -244,6 +244,16 @@ def test_pruning_removes_other_kernels_and_nothing_else(
     assert [entry.path.exists() for entry in old] == [False, True, False, False]
     assert not compiled.path.exists()
     user.close()
+
+
+def test_what_is_damaged_is_freed(indexes: dict[str, Index | HarnessError], cache: Cache) -> None:
+    """Whatever it was of: no run can use it, and no listing shows it."""
+    damaged, *whole = store_kernel(cache, "twelve", exact(TWELVE))
+    cache.close()
+    (damaged.path / MANIFEST).write_text("")
+    assert listing.run(None, update=False, prune=True, as_json=False) == 0
+    assert not damaged.path.exists()
+    assert all(entry.path.exists() for entry in whole)
 
 
 def age(entry: Entry, days: float) -> Entry:
