@@ -251,7 +251,7 @@ def check(
 
 @task(
     help=_help(
-        "kernel", "json", "verbose", rounds="N: how often each stage is measured",
+        "kernel", "json", "verbose", rounds="N: how often each stage is measured (default: 5)",
         scratch="also ./bootstrap test-vm in a fresh clone with an empty cache",
         klog="DIR: only score the log reader on labelled logs (labels.json and *.log)",
     )
@@ -261,7 +261,7 @@ def bench(
     _: Context,
     kernel: str | None = None,
     json: bool = False,
-    rounds: int = 5,
+    rounds: str | None = None,
     scratch: bool = False,
     klog: str | None = None,
     verbose: bool = False,
@@ -270,7 +270,8 @@ def bench(
     if klog is not None:
         benchmark.klog(Path(klog), json=json)
     else:
-        benchmark.run(kernel, json=json, rounds=rounds, scratch=scratch)
+        times = _number("--rounds", rounds) or 5
+        benchmark.run(kernel, json=json, rounds=times, scratch=scratch)
 
 
 @task(

@@ -58,9 +58,9 @@ def run(
         boot, ready = (statistics.median(samples[name]) for name in ("boot_s", "ready_s"))
         samples.setdefault("boot_s / ready_s", []).append(boot / ready)
         for _ in range(min(rounds, 3)):
-            _whole(spec.name, samples)
+            _whole(spec.asked, samples)
         for _ in range(min(rounds, 3) if suites else 0):
-            _trivial(spec.name, samples)
+            _trivial(spec.asked, samples)
     if scratch:
         _from_nothing(samples)
     print(as_json(samples) if json else as_text(samples))
