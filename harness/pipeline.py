@@ -452,6 +452,14 @@ def publish(tool: str) -> int:
         raise InputError(
             f"there is nothing to publish: {error}", hint="./bootstrap pipeline settle"
         ) from error
+    # First: an issue that cannot be opened keeps no green kernel from being locked.
+    if message:
+        lock = str(config.KERNELS_LOCK.relative_to(config.PROJECT))
+        _run(["git", "commit", "--quiet", "--message", message, "--", lock])
+        # Somebody may have pushed meanwhile; nobody else writes this file.
+        _run(["git", "pull", "--quiet", "--rebase"])
+        _run(["git", "push", "--quiet"])
+        log.info("%s", message.partition("\n")[0])
     if issues:
         open_ = {str(row["title"]) for row in json.loads(_run([*TOOLS[tool].listed]))}
     for number, issue in enumerate(issues):
@@ -463,13 +471,6 @@ def publish(tool: str) -> int:
         given = str(body) if TOOLS[tool].by_file else issue.body
         _run([*TOOLS[tool].create, "--title", issue.title, TOOLS[tool].body, given])
         log.info("opened an issue: %s", issue.title)
-    if message:
-        lock = str(config.KERNELS_LOCK.relative_to(config.PROJECT))
-        _run(["git", "commit", "--quiet", "--message", message, "--", lock])
-        # Somebody may have pushed meanwhile; nobody else writes this file.
-        _run(["git", "pull", "--quiet", "--rebase"])
-        _run(["git", "push", "--quiet"])
-        log.info("%s", message.partition("\n")[0])
     return 0
 
 

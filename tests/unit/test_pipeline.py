@@ -501,11 +501,12 @@ def test_gitlab_has_a_program_of_its_own(place: SimpleNamespace, calls: Path) ->
 def test_an_issue_that_cannot_be_opened_is_not_passed_over(
     place: SimpleNamespace, calls: Path, tmp_path: Path
 ) -> None:
-    """The job is red then, as a night that nobody heard of must be."""
+    """The job is red then, as a night that nobody heard of must be; what is green is locked."""
     say(place, "vm: lock x", "kernel a: red")
     (tmp_path / "fails").write_text("gh")
     with pytest.raises(CommandError):
         pipeline.publish("gh")
+    assert "git|push" in calls.read_text()
 
 
 def test_nothing_is_published_that_was_not_settled(place: SimpleNamespace, calls: Path) -> None:
