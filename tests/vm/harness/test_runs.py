@@ -153,12 +153,14 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     lab: Lab, tmp_path: Path, word: str, said: str
 ) -> None:
     """Each test that wants it loaded is told why it is not, by the kernel, and where to look."""
-    broken = tmp_path / "planted"
-    shutil.copytree(HERE / "planted", broken)
-    source = broken / "planted.c"
-    text = source.read_text()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    # Each has a name of its own, and so a place for what it leaves: others run at the same time.
+    (broken / "Kbuild").write_text(f"obj-m += planted_at_{word}.o\n")
+    text = (HERE / "planted/planted.c").read_text()
     assert text.count('at_init = ""') == 1
-    source.write_text(text.replace('at_init = ""', f'at_init = "{word}"'))
+    text = text.replace('at_init = ""', f'at_init = "{word}"')
+    (broken / f"planted_at_{word}.c").write_text(text)
     trial = tmp_path / "test_two.py"
     trial.write_text(
         "def test_one(loaded):\n    pass\n\ndef test_two(loaded):\n    pass\n"
@@ -168,7 +170,7 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     assert (found.passed, found.failed) == ({"test_three"}, {})
     for error in (found.errors["test_one"], found.errors["test_two"]):
         assert said in error
-        assert "planted.c:" in error
+        assert f"planted_at_{word}.c:" in error
     (name,) = set(re.findall(r"^console: (\S+)$", found.output, re.MULTILINE))
     console = config.PROJECT / name
     assert "planted" in console.read_text()
