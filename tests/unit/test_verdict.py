@@ -786,16 +786,16 @@ def test_red(tidy, guest, request):
 def test_a_limit_of_a_tests_own_is_none_for_its_verdict(trial: Trial) -> None:
     """What takes long is to look at the machine, which says why the test is red."""
     done = trial("""
+import signal
+
 @pytest.fixture
 def slow(monkeypatch):
     def save(*_):
-        import time
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
+        while signal.getitimer(signal.ITIMER_REAL)[0]:  # such is the limit, where there is one
             pass
     monkeypatch.setattr(scene, "save", save)
 
-@pytest.mark.timeout(0.2)
+@pytest.mark.timeout(20)
 def test_red(guest, slow):
     guest.check(WARNING)
 
