@@ -680,6 +680,12 @@ class Machine:
     def go_on(self, deadline: Deadline) -> None:
         """Let a machine run on that was saved."""
         self._limit_files(CONSOLE_MAX)
+        # The event that all is written comes a moment before QEMU has done with it (qmp_cont() in
+        # monitor/qmp-cmds.c refuses until then), and nothing tells of that.
+        while self.execute("query-status", deadline)["status"] == "finish-migrate":
+            if deadline.expired:
+                raise MachineError("QEMU has saved the machine and does not let go of it")
+            time.sleep(0.001)
         self.execute("cont", deadline)
 
     def _await_migration(self, since: int, deadline: Deadline) -> None:

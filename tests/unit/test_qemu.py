@@ -332,6 +332,7 @@ def requests():
                 break
             text = text.lstrip()[end:]
             yield request
+saving = 3  # how often somebody must ask until the machine has been saved
 for request in requests():
     command = request["execute"]
     same = {"id": request["id"]} if "id" in request else {}
@@ -359,6 +360,12 @@ for request in requests():
         answer({})
         if act != "stays":
             sys.exit(0)
+    elif command == "query-status":
+        saving -= act != "clings"
+        status = "finish-migrate" if saving > 0 else "postmigrate"
+        answer({"running": False, "singlestep": False, "status": status})
+    elif command == "cont" and saving <= 0:
+        answer({})
     elif command == "die":
         sys.exit("qemu: assertion failed")
     else:
@@ -512,6 +519,13 @@ def test_the_port_is_the_one_that_qemu_chose(machine: Callable[[str], Machine]) 
     assert machine("silent").ssh_port(Deadline(PATIENCE)) == 34567
     with pytest.raises(MachineError):
         machine("no-port").ssh_port(Deadline(PATIENCE))
+
+
+def test_a_saved_machine_goes_on_once_qemu_lets_it(machine: Callable[[str], Machine]) -> None:
+    """QEMU refuses for a moment after it has said that all is written."""
+    machine("silent").go_on(Deadline(PATIENCE))
+    with pytest.raises(MachineError, match="does not let go"):
+        machine("clings").go_on(Deadline(0.2))
 
 
 def test_quit_waits_for_the_end(machine: Callable[[str], Machine]) -> None:

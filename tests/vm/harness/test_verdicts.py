@@ -203,8 +203,10 @@ def test_a_deadlock_is_a_splat_where_the_kernel_looks_for_hung_tasks(victim: Fre
     """The kernel's own watchdog (CONFIG_DETECT_HUNG_TASK) says it with a stack."""
     # Every second it looks for tasks that have not run for a second.
     limit = "echo 1 >/proc/sys/kernel/hung_task_timeout_secs"
-    (problem,) = after(victim, f"{limit}; echo deadlock >{CONTROL}", timeout=8)
-    assert (problem.verdict, problem.function) == (Verdict.SPLAT, "planted_deadlock")
+    problems = after(victim, f"{limit}; echo deadlock >{CONTROL}", timeout=8)
+    assert kinds(problems) == {Verdict.SPLAT}
+    # On a busy host others have not run for a second either.
+    (problem,) = (each for each in problems if each.function == "planted_deadlock")
     assert problem.title.startswith("INFO: task hung in ")
 
 
