@@ -175,9 +175,8 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     console = config.PROJECT / name
     assert "planted" in console.read_text()
     shown = set(re.findall(r"^to stand in this machine: .*--resume (\S+)", found.output, re.M))
-    if word == "warn_late":  # it was found when the machine was a template already
-        assert shown == set()
-        return
+    if word == "warn_late" and not shown:
+        return  # it was found when the machine was a template already; a busy host finds it before
     (folder,) = (config.PROJECT / name for name in shown)
     assert folder == console.parent
     with scene.reopened(scene.load(folder), tmp_path, stopped=True) as again:
