@@ -94,7 +94,7 @@ def _free_port() -> int:
 def _gdb(saved: Scene, port: int) -> str:
     """The command that attaches gdb, with what symbols there are.
 
-    Those of the module's; the kernel's if it was compiled here, since Debian's image has none.
+    The module's; and the kernel's if it was compiled here, since Debian's image has none.
     """
     command = ["gdb", "-ex", f"target remote 127.0.0.1:{port}"]
     module, text = saved.about.get("module"), saved.about.get("text")
