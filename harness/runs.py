@@ -156,9 +156,13 @@ def test(
     *,
     only_unit: bool = False,
 ) -> int:
-    """The unit tests, then all machine tests; these run even if the first are red."""
+    """The unit tests, then all machine tests; these run even if the first are red.
+
+    Both use ``jobs`` processes at a time. A unit test needs no machine's memory, so that by
+    default there is one for each core.
+    """
     chosen = ["-k", expression] if expression else []
-    ended = pytest([UNIT, *chosen], verbose)
+    ended = pytest([UNIT, f"-n{jobs or cores()}", *chosen], verbose)
     if only_unit or not expression:
         not_empty(ended)
     unit = 0 if ended == EMPTY else sweep.exit_status(ended)
@@ -205,8 +209,12 @@ def not_empty(status: int) -> None:
 
 def default_jobs() -> int:
     """As many tests at a time as there are cores, if each can have a machine's memory."""
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, proc.available_memory_mib() // 1024))
+    return max(1, min(cores(), proc.available_memory_mib() // 1024))
+
+
+def cores() -> int:
+    """The processors that this process may use (a container may have fewer than its host)."""
+    return len(os.sched_getaffinity(0))
 
 
 def clean(cache: Cache) -> None:

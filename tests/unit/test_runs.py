@@ -389,7 +389,18 @@ def test_the_unit_tests_run_alone_where_they_are_asked_for(calls: Calls) -> None
     """No machine is started; a filter that matches none of them is told."""
     calls.statuses = [1]
     assert runs.test("one", config.MODULE, None, None, verbose=False, only_unit=True) == 1
-    assert calls.pytest == [["tests/unit"]]
+    assert [call[0] for call in calls.pytest] == ["tests/unit"]
+
+
+@pytest.mark.parametrize(("jobs", "option"), [(None, "-n3"), (5, "-n5")])
+def test_the_unit_tests_use_all_cores(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, jobs: int | None, option: str
+) -> None:
+    """They do so unless --jobs says otherwise."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    calls.statuses = [0]
+    runs.test("one", config.MODULE, None, jobs, verbose=False, only_unit=True)
+    assert option in calls.pytest[0]
 
 
 def test_a_wrong_folder_is_refused_before_anything_is_downloaded(
