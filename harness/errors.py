@@ -15,6 +15,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import text
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MORE_SPACE = "free some space, or point EUDYPTULA_CACHE to a folder on a larger disk"
 
@@ -25,6 +27,9 @@ class HarnessError(Exception):
     ``what`` is the sentence; ``hint`` says what to do; ``command``, ``status``,
     ``tail`` (last lines of output) and ``log`` are the evidence, where there is any.
     ``exit_status`` is what a task that ends with this error exits with.
+
+    All of it may quote what a program, a guest or somebody's folder has said. It is made
+    printable and cut here, and nowhere else (``harness.text``).
     """
 
     exit_status = 1
@@ -39,23 +44,23 @@ class HarnessError(Exception):
         tail: str = "",
         log: Path | None = None,
     ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
+        self.what = text.beginning(what)
+        super().__init__(self.what)
+        self.hint = text.beginning(hint)
         self.command = tuple(command)
         self.status = status
-        self.tail = tail
+        self.tail = text.end(tail)
         self.log = log
 
     def __str__(self) -> str:
         parts = [self.what]
         if self.command:
             ended = "" if self.status is None else f" (exit status {self.status})"
-            parts.append(f"command: {shlex.join(self.command)}{ended}")
+            parts.append(f"command: {text.beginning(shlex.join(self.command))}{ended}")
         if self.tail:
             parts.append(self.tail.rstrip())
         if self.log is not None:
-            parts.append(f"log: {self.log}")
+            parts.append(f"log: {text.printable(str(self.log))}")
         if self.hint:
             parts.append(f"What to do: {self.hint}")
         return "\n".join(parts)

@@ -45,8 +45,9 @@ from harness.lab import Lab
 from harness.plugin import BY_HOST, UNMET
 from harness.pool import Fresh, Pool
 from harness.proc import Deadline
-from harness.qemu import Machine, printable
+from harness.qemu import Machine
 from harness.template import Clone, Template
+from harness.text import printable
 from harness.verdict import Evidence, Expectation, Problem, Verdict
 
 log = logging.getLogger(__name__)
@@ -431,7 +432,7 @@ class KernelProblem(AssertionError):
         lines = []
         for problem in problems:
             lines.append(str(problem))
-            detail = printable(problem.detail).replace(f"{INSIDE}/", "")
+            detail = problem.detail.replace(f"{INSIDE}/", "")
             lines += [f"    {line}" for line in detail.splitlines()]
         super().__init__("\n".join(lines))
 

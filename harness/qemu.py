@@ -30,7 +30,7 @@ from urllib.parse import unquote
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 
-from harness import proc
+from harness import proc, text
 from harness.cache import Cache
 from harness.errors import BootError, HarnessError, MachineError, MissingToolError
 from harness.proc import Deadline
@@ -801,8 +801,8 @@ class Machine:
         self.close()
 
     def console_tail(self) -> str:
-        """The last lines of the console, with control characters made visible."""
-        return printable("\n".join(self.console_text().splitlines()[-CONSOLE_TAIL:]))
+        """The last lines of the console."""
+        return text.last_lines(self.console_text(), CONSOLE_TAIL)
 
     def _raise_boot(self, what: str, cause: Exception | None = None) -> NoReturn:
         tail = self.console_tail()
@@ -850,13 +850,6 @@ def _status(event: Message) -> str:
 
 def _is_panic(event: Message) -> bool:
     return event["event"] == "GUEST_PANICKED"
-
-
-def printable(text: str) -> str:
-    """Text from a guest, harmless on a terminal: control characters become escapes."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text
-    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness import klog
+from harness import klog, text
 
 
 class Verdict(enum.StrEnum):
@@ -77,12 +77,16 @@ class Expectation:
         )
 
 
+_TITLE = 1000  # characters of a problem's title that are shown; a line of a log has about as many
+
+
 @dataclass(frozen=True)
 class Problem:
     """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came.
 
     ``function`` is the innermost function of a module on the report's stack, else the one
-    that the title names; ``location`` its file:line where that is known.
+    that the title names; ``location`` its file:line where that is known. What a guest has said
+    is made printable and cut here (``harness.text``), so that no output need think of it.
     """
 
     verdict: Verdict
@@ -91,6 +95,13 @@ class Problem:
     times: int = 1
     function: str | None = None
     location: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("title", text.beginning(self.title, _TITLE)),
+            ("detail", text.beginning(self.detail)),
+        ):
+            object.__setattr__(self, name, value)  # the way to set a field of a frozen class
 
     def __str__(self) -> str:
         often = f" ({self.times} times)" if self.times > 1 else ""

@@ -275,22 +275,6 @@ def test_what_is_too_old_or_unreadable_is_told(text: str, named: str) -> None:
     assert named in caught.value.what
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain\ttext\n", "plain\ttext\n"),
-        ("größe", "größe"),
-        ("\x1b[2Jgone", "\\x1b[2Jgone"),
-        ("over\rwritten", "over\\x0dwritten"),
-        ("\x07\x00\x7f\x9b", "\\x07\\x00\\x7f\\x9b"),
-        ("a\u202eb", "a\\x202eb"),
-    ],
-)
-def test_a_guests_text_is_harmless(text: str, shown: str) -> None:
-    """Nothing that a guest prints moves the cursor, clears the screen or rings."""
-    assert qemu.printable(text) == shown
-
-
 @contextlib.contextmanager
 def ignored_leaks() -> Iterator[None]:
     """Keep what was left open from being blamed on whichever test runs when it is collected."""
