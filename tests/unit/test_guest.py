@@ -111,6 +111,10 @@ class Server:
         ]
         self.spawn(self._feed, channel, process.stdin)
         status = process.wait()
+        # The thread that reads the client's answer to this has first told it that the command was
+        # taken: that must not come after the news of its end.
+        with contextlib.suppress(EOFError, paramiko.SSHException):
+            channel.get_transport().global_request("keepalive@openssh.com", wait=True)
         if DIES in command:
             for pump in pumps:
                 pump.join()
