@@ -672,13 +672,22 @@ def _leave(
     return "\n".join(said)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What the harness or the kernel can explain needs no Python traceback."""
+    """What the harness or the kernel can explain needs no Python traceback.
+
+    Runs around pytest's own handling of xfail (hence ``tryfirst``), to undo it where the error
+    is not the test's: a mark of the test excuses neither the kernel nor the host.
+    """
     report = yield
     error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, BaseExceptionGroup):  # as when several fixtures fail while they end
+        error = _kernel_problem_in(error) or error
+    if isinstance(error, (KernelProblem, HostError)):
+        report.outcome = "failed"
+        vars(report).pop("wasxfail", None)
     if report.failed and error is not None and _by_host(error):
         vars(report)[BY_HOST] = True
     if isinstance(error, (HarnessError, KernelProblem)):
@@ -690,6 +699,18 @@ def pytest_runtest_makereport(
         )
         report.longrepr = printable(f"{error}\n\n{before}".rstrip())
     return report
+
+
+def _kernel_problem_in(group: BaseExceptionGroup[BaseException]) -> KernelProblem | None:
+    """The first ``KernelProblem`` of a group; the rest of the group becomes its cause."""
+    found, rest = group.split(KernelProblem)
+    first: BaseException | None = found
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if not isinstance(first, KernelProblem):
+        return None
+    first.__cause__ = first.__cause__ or rest
+    return first
 
 
 # What a test ends with whose guest is gone.

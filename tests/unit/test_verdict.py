@@ -1026,6 +1026,82 @@ def test_it(loaded):
     done.stdout.fnmatch_lines(["panic: in init", "*evidence*", "console: over there"])
 
 
+XFAIL = """
+from harness.errors import GuestLost, SpaceError
+
+MARKS = {
+    "lax": pytest.mark.xfail(strict=False),
+    "strict": pytest.mark.xfail(strict=True),
+    "raises": pytest.mark.xfail(raises=AssertionError, strict=False),
+}
+
+@pytest.fixture
+def bad_start(guest):
+    guest.check(WARNING)
+    assert False
+
+@pytest.fixture
+def bad_end(guest):
+    yield
+    guest.check(WARNING)
+
+@pytest.fixture
+def fails_at_end():
+    yield
+    assert False
+
+%s
+"""
+NOT_EXCUSED = {
+    "splat": "def test_it(guest):\n    guest.check(WARNING)\n    assert False",
+    "quiet splat": "def test_it(guest):\n    guest.check(WARNING)",
+    "panic": "def test_it(guest):\n    guest.check(PANIC)",
+    "fixture": "def test_it(bad_start):\n    pass",
+    "teardown": "def test_it(bad_end):\n    pass",
+    "two teardowns": "def test_it(fails_at_end, bad_end):\n    pass",
+    "dynamic": "def test_it(guest):\n    guest.check(WARNING)\n    pytest.xfail('known')",
+    "host": "def test_it(guest):\n    raise SpaceError('no space left')",
+}
+
+
+@pytest.mark.parametrize("mark", ["lax", "strict", "raises"])
+@pytest.mark.parametrize("what", NOT_EXCUSED)
+def test_xfail_excuses_no_report_of_the_kernel(trial: Trial, what: str, mark: str) -> None:
+    """An expected report is what expect_splat is for; xfail is for what the test itself says."""
+    done = trial(XFAIL % f"@MARKS[{mark!r}]\n{NOT_EXCUSED[what]}")
+    # Where only the host is to blame the status is another one.
+    assert done.ret in (pytest.ExitCode.TESTS_FAILED, HostError.exit_status)
+    words = {"host": "no space left", "panic": "panic: *"}
+    done.stdout.fnmatch_lines([words.get(what, "splat: WARNING in wee_write")])
+
+
+def test_xfail_excuses_what_the_test_itself_says(trial: Trial) -> None:
+    """The kernel has nothing to report, or what it reports is expected."""
+    done = trial(
+        XFAIL
+        % """
+@MARKS["lax"]
+def test_marked(guest):
+    assert False
+
+def test_dynamic(guest):
+    pytest.xfail("known")
+
+@pytest.mark.xfail(run=False)
+def test_not_run(guest):
+    guest.check(WARNING)
+
+@MARKS["strict"]
+def test_expects(guest, expect_splat):
+    with expect_splat("warning"):
+        guest.check(WARNING)
+    assert False
+"""
+    )
+    assert done.ret == pytest.ExitCode.OK
+    done.assert_outcomes(xfailed=4)
+
+
 HOST = """
 from harness.errors import GuestLost, SpaceError
 
