@@ -350,6 +350,21 @@ def load(guest: Guest, module: Module) -> None:
     guest.check(f"insmod {target}")
 
 
+def text_sections(guest: Guest, module: Module) -> dict[str, str]:
+    """Where a loaded module's code is: the addresses of its text sections, by their names.
+
+    They are for debuggers, and for kmemleak's reports once the module is unloaded: the guest
+    cannot be asked then. There may be no ``.text``, where all functions are __init or __exit,
+    and none at all, where the kernel was built without CONFIG_KALLSYMS.
+    """
+    folder = f"/sys/module/{module.name}/sections"
+    lines = guest.check(
+        f"for file in {folder}/.*text*; do"
+        ' if [ -f "$file" ]; then echo "${file##*/}:$(cat "$file")"; fi; done'
+    )
+    return dict(line.split(":", 1) for line in lines.splitlines())
+
+
 # Keeps what a machine leaves that something is wrong with; says where, in lines for a report.
 Leave = Callable[[Machine, Sequence[Problem]], str]
 
@@ -382,11 +397,7 @@ class _Loading:
         sections: dict[str, str] = {}
         try:
             load(clone.guest, self._module)
-            # Where the module's code is, for debuggers, and for kmemleak's reports once it is
-            # unloaded: the guest cannot be asked then.
-            folder = f"/sys/module/{self._module.name}/sections"
-            lines = clone.guest.check(f"cd {folder} && grep -H . .*text*").splitlines()
-            sections = dict(line.split(":", 1) for line in lines)
+            sections = text_sections(clone.guest, self._module)
         except GuestError as error:  # as insmod's, if the kernel ends it; the kernel says why
             failed = error
         stuck = failed.command[0] if isinstance(failed, CommandTimeout) else ""
@@ -394,7 +405,8 @@ class _Loading:
         if failed:
             raise failed
         self._loaded = machine, taint, since
-        return {"text": sections[".text"], "sections": sections}
+        facts: dict[str, object] = {"sections": sections}
+        return facts | ({"text": sections[".text"]} if ".text" in sections else {})
 
     def look(self, taint: int | None) -> None:
         """What a module has only begun, such as a thread, goes on when loading is done."""

@@ -80,6 +80,29 @@ def test_a_module_that_does_nothing_wrong_is_green(victim: Fresh) -> None:
     assert outcome(after(victim, "true")) == []
 
 
+def test_a_module_without_a_text_section_is_loaded(lab: Lab) -> None:
+    """All its functions are __init or __exit: where its code is, nobody can say, and need not."""
+    module = lab.build(Path(__file__).parent / "planted_init")
+    template = fixtures.loaded_template(lab, lab.template(), module)
+    assert "text" not in template.facts
+    fresh = pool.fresh(template, lab.cache)
+    try:
+        assert outcome(after(fresh, "rmmod planted_init", module=module)) == []
+    finally:
+        fresh.close()
+
+
+def test_a_module_whose_sections_are_hidden_is_loaded(lab: Lab, planted: Module) -> None:
+    """As on a kernel without CONFIG_KALLSYMS, which has no such folder."""
+    fresh = pool.fresh(lab.template(), lab.cache)
+    try:
+        fixtures.load(fresh.clone.guest, planted)
+        fresh.clone.guest.check("mount -t tmpfs none /sys/module/planted/sections")
+        assert fixtures.text_sections(fresh.clone.guest, planted) == {}
+    finally:
+        fresh.close()
+
+
 def test_a_warning_is_a_splat(victim: Fresh) -> None:
     """A command that succeeds does not hide what the kernel said."""
     assert outcome(provoke(victim, "warn")) == [(Verdict.SPLAT, "WARNING in planted_warn")]
