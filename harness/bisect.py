@@ -115,6 +115,8 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
     except GoneError as error:
         log.warning("%s", sweep.reason(error))
         return None
+    except HostError:  # a QEMU that was killed, which is a MachineError as well
+        raise
     except (KernelBuildError, BuildError, MachineError, GuestError) as error:
         log.warning("%s", sweep.reason(error))
         return far

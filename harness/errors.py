@@ -118,6 +118,18 @@ class BootError(MachineError):
     """The kernel did not come up; ``tail`` has the end of its console."""
 
 
+class StateError(MachineError):
+    """QEMU cannot write a machine's state, or does not take one back that was written."""
+
+
+class MachineFault(HostError, MachineError):
+    """QEMU could not start, or ended in a way in which no guest can make it end.
+
+    Such as by a signal of the host. No kernel and no module is to blame, so that this is a
+    ``HostError`` too.
+    """
+
+
 class GuestError(HarnessError):
     """What runs in the guest misbehaved."""
 

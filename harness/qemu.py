@@ -17,6 +17,7 @@ import re
 import resource
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import threading
@@ -32,7 +33,14 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 
 from harness import proc, text
 from harness.cache import Cache
-from harness.errors import BootError, HarnessError, MachineError, MissingToolError
+from harness.errors import (
+    BootError,
+    HarnessError,
+    MachineError,
+    MachineFault,
+    MissingToolError,
+    StateError,
+)
 from harness.proc import Deadline
 
 QEMU = "qemu-system-x86_64"
@@ -314,6 +322,7 @@ class Machine:
         self._qmp = QMPClient()
         self._link = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False  # by ``close``, which is nobody's fault
         self._pidfd = -1
         self._gone: asyncio.Event
         self._listener: asyncio.Task[None] | None = None
@@ -363,9 +372,12 @@ class Machine:
                 _loop().call(self._connect(qmp, control), deadline, "starting QEMU")
                 self._limit_files(CONSOLE_MAX)
             except BaseException as error:
-                self.close()
+                died = None
                 if isinstance(error, (QMPError, OSError, EOFError)):
-                    raise self._died("QEMU did not start") from error
+                    died = self._died("QEMU did not start")  # before it is killed here
+                self.close()
+                if died is not None:
+                    raise died from error
                 raise
 
     def _limit_files(self, size: int) -> None:
@@ -412,14 +424,31 @@ class Machine:
         return self._process is not None and self._process.poll() is None
 
     @property
-    def fault(self) -> str:
-        """How QEMU ended, if it did and if no guest can make it end that way; else "".
+    def host_fault(self) -> MachineFault | None:
+        """The error for a QEMU that has ended in a way in which no guest can make it end.
 
         A guest that powers off or restarts ends it with status 0.
         """
-        if self._process is None or not self._process.poll():
-            return ""
-        return str(self._died(f"exit status {self._process.returncode}"))
+        status = self._process.poll() if self._process is not None else None
+        if not status or self._killed:
+            return None
+        return self._fault(f"QEMU {ending(status)}", status)
+
+    @property
+    def fault(self) -> str:
+        """What ``host_fault`` says; "" where there is none."""
+        return str(self.host_fault or "")
+
+    def check_host(self, deadline: Deadline, cause: BaseException | None = None) -> None:
+        """Raise ``MachineFault`` if QEMU has ended by the host's doing, as the cause of ``cause``.
+
+        For whoever finds that the guest does not answer. A connection breaks a moment before the
+        process can be waited for, so QEMU is asked rather than looked for.
+        """
+        with contextlib.suppress(MachineError):
+            self.execute("query-status", deadline)
+        if (fault := self.host_fault) is not None:
+            raise fault from cause
 
     @property
     def panicked(self) -> bool:
@@ -670,7 +699,10 @@ class Machine:
         self._await_migration(since, deadline)
 
     def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
-        """Load what ``save`` has written into a machine that was started for that."""
+        """Load what ``save`` has written into a machine that was started for that.
+
+        Raises ``StateError`` where QEMU does not take it.
+        """
         self.capable(deadline, whole=whole)
         if check_version() >= (8, 2):
             uri = f"file:{path}"
@@ -679,8 +711,15 @@ class Machine:
                 self._qmp.send_fd_scm(file.fileno())
                 self.execute("getfd", deadline, fdname="state")
             uri = "fd:state"
-        self.execute("migrate-incoming", deadline, uri=uri)
-        self._await_migration(0, deadline)
+        try:
+            self.execute("migrate-incoming", deadline, uri=uri)
+            self._await_migration(0, deadline)
+        except MachineFault as fault:
+            # process_incoming_migration_co() in migration/migration.c ends QEMU when a state does
+            # not fit. That is no signal, and says something of the state rather than of the host.
+            if "load of migration failed" in fault.tail:
+                raise StateError("QEMU does not take the saved state", tail=fault.tail) from fault
+            raise
 
     def go_on(self, deadline: Deadline) -> None:
         """Let a machine run on that was saved."""
@@ -702,7 +741,7 @@ class Machine:
         )
         if _status(event) == "failed":
             told = self.execute("query-migrate", deadline)
-            raise MachineError("QEMU could not save or load the machine's state", tail=str(told))
+            raise StateError("QEMU could not save or load the machine's state", tail=str(told))
 
     def debugger(self, port: int, deadline: Deadline) -> None:
         """Have QEMU wait for gdb on a port of 127.0.0.1."""
@@ -774,6 +813,7 @@ class Machine:
     def close(self) -> None:
         """End the process. A machine has nothing to save, so it is simply killed."""
         if self._process is not None:
+            self._killed = self._killed or self._process.poll() is None
             proc.kill(self._process)
         if self._ssh is not None:
             self._ssh.close()
@@ -805,6 +845,8 @@ class Machine:
         return text.last_lines(self.console_text(), CONSOLE_TAIL)
 
     def _raise_boot(self, what: str, cause: Exception | None = None) -> NoReturn:
+        if (fault := self.host_fault) is not None:
+            raise fault from cause
         tail = self.console_tail()
         raise BootError(
             f"{self.spec.kernel.name}: {what}",
@@ -820,11 +862,36 @@ class Machine:
         return None
 
     def _died(self, what: str) -> MachineError:
-        said = ""
-        with contextlib.suppress(OSError):
-            said = self._stderr.read_text(errors="replace")
+        """The error for a QEMU that has closed its connections; ``what`` says when."""
         status = self._ending()
-        return MachineError(what, status=status, tail=said.strip())
+        if status:
+            return self._fault(f"{what}: it {ending(status)}", status)
+        return MachineError(what, status=status, tail=self._last_words())
+
+    def _fault(self, what: str, status: int) -> MachineFault:
+        hint = ""
+        if status == -signal.SIGKILL:
+            hint = "`dmesg` of this host says whether it has run out of memory; then run this again"
+        tail = self._last_words()
+        if printed := self.console_tail():
+            tail += f"\nend of the guest's console:\n{printed}"
+        return MachineFault(what, status=status, tail=tail.strip(), hint=hint)
+
+    def _last_words(self) -> str:
+        """What QEMU has written to its standard error."""
+        with contextlib.suppress(OSError):
+            return self._stderr.read_text(errors="replace").strip()
+        return ""
+
+
+def ending(status: int) -> str:
+    """What a process that ended with this status, as ``subprocess`` has it, has met."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-status}"
 
 
 def ssh_greeting(said: bytes) -> bytes | None:

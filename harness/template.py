@@ -27,7 +27,7 @@ from typing import Any
 
 from harness import proc, qemu
 from harness.cache import Cache, Entry
-from harness.errors import GuestError, MachineError, SpaceError
+from harness.errors import GuestError, HostError, MachineError, SpaceError
 from harness.guest import Guest
 from harness.image import GuestImage, Keys
 from harness.kernel import Kernel
@@ -226,35 +226,55 @@ def _freeze(
     """End the machine with its state in ``folder``, and see that a clone of that answers.
 
     A machine that cannot be frozen (or that does not wake up) is no failure: ``facts`` then
-    say why, and clones boot. One that takes too long is, and one that dies meanwhile.
+    say why, and clones boot. One that takes too long is, one that dies meanwhile, and whatever
+    the host does to either QEMU: a bad moment says nothing of the machine, and what ``facts``
+    say is kept for as long as the template is.
     """
     deadline = Deadline(BOOT_SECONDS)
-    saved = False
+    taint = 0
     try:
         taint = machine.mark(deadline)
-        facts = {**facts, "taint": taint}
         _save(machine, folder, deadline)
-        saved = True
+    except (MachineError, GuestError) as error:
+        if (fault := machine.host_fault) is not None:
+            raise fault from error
+        if deadline.expired or isinstance(error, HostError):
+            raise
+        if machine.panicked or not machine.running:
+            if look:
+                look(None)
+            raise
+        unfrozen = error.what
+    else:
+        facts = {**facts, "taint": taint}
         if look:
             look(taint)
         (folder / FACTS).write_text(json.dumps(facts))
         template = Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
+        unfrozen = _try_twice(template, folder, deadline)
+    if unfrozen:
+        (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": unfrozen}))
+        (folder / "memory").unlink(missing_ok=True)
+
+
+def _try_twice(template: Template, folder: Path, deadline: Deadline) -> str:
+    """Why no clone answers, or "".
+
+    The answer is cached with the template, and one bad moment would make every later clone boot:
+    so it takes two clones that do not answer although nothing has happened to their QEMUs.
+    """
+    why = ""
+    for _ in range(2):
         try:
             _try(template, folder, deadline)
-        except (MachineError, GuestError):
-            # What it is found to be now it is for as long as the template is kept.
-            log.debug("the frozen machine did not wake up, once", exc_info=True)
-            _try(template, folder, deadline)
-    except (MachineError, GuestError) as error:
-        # Either says more of this host now than of the machine.
-        if deadline.expired or machine.fault:
-            raise
-        if not saved and (machine.panicked or not machine.running):
-            if look:
-                look(None)
-            raise
-        (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": error.what}))
-        (folder / "memory").unlink(missing_ok=True)
+        except (MachineError, GuestError) as error:
+            if deadline.expired or isinstance(error, HostError):
+                raise
+            log.debug("the frozen machine did not wake up", exc_info=True)
+            why = error.what
+        else:
+            return ""
+    return why
 
 
 def _try(template: Template, folder: Path, deadline: Deadline) -> None:
@@ -354,11 +374,16 @@ class Clone:
     def __enter__(self) -> Clone:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._guest is not None:
-            self._guest.close()
-        elif self._client is not None:
-            self._client.add_done_callback(_close_unused)
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if isinstance(error, (GuestError, MachineError)) and not isinstance(error, HostError):
+                # A guest that is gone may be so because its QEMU was killed.
+                self.machine.check_host(Deadline(CLONE_SECONDS), error)
+        finally:
+            if self._guest is not None:
+                self._guest.close()
+            elif self._client is not None:
+                self._client.add_done_callback(_close_unused)
 
 
 def _close_unused(client: Future[Guest]) -> None:

@@ -167,11 +167,12 @@ def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
     """
     stuck = f"the guest is well, but `{evidence.timed_out}` is stuck"
     stacks = evidence.stacks
+    fault, _, said = evidence.fault.partition("\n")
     ends = (
         (evidence.full, Problem(
             Verdict.LOG_GAP, "the guest has printed more than its console may hold")),
         (evidence.fault, Problem(
-            Verdict.HOST_FAULT, "QEMU ended by itself", evidence.fault)),
+            Verdict.HOST_FAULT, fault, said)),
         (evidence.panicked and not stopped, Problem(
             Verdict.PANIC, "the kernel panicked")),
         (not evidence.running and not stopped, Problem(

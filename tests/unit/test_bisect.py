@@ -28,6 +28,7 @@ from harness.errors import (
     HostError,
     InputError,
     KernelBuildError,
+    MachineFault,
     MissingToolError,
     SpaceError,
 )
@@ -199,7 +200,8 @@ def test_what_is_looked_for_is_what_the_bad_end_does(bad: Reached, told: list[Ou
 
 
 @pytest.mark.parametrize(
-    ("stage", "result"), [("kernel", SpaceError("x")), ("tests", 2), ("tests", 4)]
+    ("stage", "result"),
+    [("kernel", SpaceError("x")), ("boot", MachineFault("x")), ("tests", 2), ("tests", 4)],
 )
 def test_what_is_not_the_kernels_fault_ends_the_search(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object

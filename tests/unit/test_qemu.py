@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,14 @@ import pytest
 
 from harness import qemu
 from harness.cache import Cache
-from harness.errors import BootError, MachineError, MissingToolError
+from harness.errors import (
+    BootError,
+    HostError,
+    MachineError,
+    MachineFault,
+    MissingToolError,
+    StateError,
+)
 from harness.proc import Deadline
 from harness.qemu import Machine, MachineSpec, Wiring
 
@@ -350,6 +358,12 @@ for request in requests():
         answer({"running": False, "singlestep": False, "status": status})
     elif command == "cont" and saving <= 0:
         answer({})
+    elif command == "migrate-set-capabilities":
+        answer({})
+    elif command == "migrate-incoming" and act == "misfits":
+        sys.exit("qemu: load of migration failed: Invalid argument")
+    elif command == "migrate-incoming":
+        os.kill(os.getpid(), 9)
     elif command == "die":
         sys.exit("qemu: assertion failed")
     else:
@@ -378,7 +392,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
 def test_a_machine_that_does_not_start_says_why(machine: Callable[[str], Machine]) -> None:
     """QEMU's own words are in the error."""
-    with ignored_leaks(), pytest.raises(MachineError) as caught:
+    with ignored_leaks(), pytest.raises(MachineFault, match="did not start") as caught:
         machine("refuses")
     assert "invalid accelerator" in str(caught.value)
     assert not isinstance(caught.value, BootError)
@@ -478,6 +492,61 @@ def test_a_wait_ends_with_the_process(machine: Callable[[str], Machine]) -> None
     os.kill(running.pid, 9)
     with pytest.raises(MachineError, match="ended"):
         running.await_event(lambda _: False, Deadline(PATIENCE), "waiting for nothing")
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGBUS, "SIGBUS")]
+)
+def test_a_qemu_that_is_killed_is_the_hosts_fault(
+    machine: Callable[[str], Machine], number: int, name: str
+) -> None:
+    """Whoever waits for the guest learns the signal, and sees what there is of the guest."""
+    waits: list[Callable[[Machine], object]] = [
+        lambda running: running.await_control("ready", Deadline(PATIENCE)),
+        lambda running: running.execute("query-status", Deadline(PATIENCE)),
+        lambda running: running.order("mark x", "marked", Deadline(PATIENCE)),
+        lambda running: running.check_host(Deadline(PATIENCE)),
+    ]
+    for wait in waits:
+        running = machine("silent")
+        assert running.host_fault is None
+        os.kill(running.pid, number)
+        with pytest.raises(MachineFault, match=f"killed by {name}") as caught:
+            wait(running)
+        assert caught.value.exit_status == HostError.exit_status
+        assert "last words" in caught.value.tail
+        assert name in running.fault
+
+
+def test_a_machine_that_is_closed_is_nobodys_fault(machine: Callable[[str], Machine]) -> None:
+    """The kill was the harness's own."""
+    running = machine("silent")
+    running.close()
+    assert running.host_fault is None
+    assert running.fault == ""
+
+
+def test_a_guest_that_powers_off_is_no_fault_of_the_hosts(
+    machine: Callable[[str], Machine],
+) -> None:
+    """QEMU ends with status 0 then."""
+    running = machine("silent")
+    running.quit(Deadline(PATIENCE))
+    running.check_host(Deadline(PATIENCE))
+    with pytest.raises(BootError, match="stopped before 'ready'"):
+        running.await_control("ready", Deadline(PATIENCE))
+
+
+def test_a_state_that_does_not_fit_is_told_from_a_qemu_that_is_killed(
+    machine: Callable[[str], Machine], tmp_path: Path
+) -> None:
+    """QEMU ends in both cases, and only the one says something of the state."""
+    state = tmp_path / "state"
+    state.write_bytes(b"")
+    with pytest.raises(StateError, match="does not take the saved state"):
+        machine("misfits").load(state, Deadline(PATIENCE))
+    with pytest.raises(MachineFault, match="killed by SIGKILL"):
+        machine("is-killed").load(state, Deadline(PATIENCE))
 
 
 def test_a_command_that_qemu_refuses_is_an_error(machine: Callable[[str], Machine]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness import template
-from harness.errors import MachineError
+from harness.errors import GuestLost, HarnessError, MachineError, MachineFault, StateError
 from harness.proc import Deadline
 
 TAINT = 1 << 12
@@ -21,7 +22,7 @@ class Machine(SimpleNamespace):
     """One that is to be frozen; ``dies`` names what becomes of it before it is."""
 
     spec = None
-    running, panicked, fault = True, False, ""
+    running, panicked, host_fault = True, False, None
 
     def mark(self, _: Deadline) -> int:
         return TAINT
@@ -31,7 +32,7 @@ class Machine(SimpleNamespace):
             return
         self.panicked = self.dies == "panic"
         self.running = self.dies in ("panic", "refuses")
-        self.fault = "exit status -9" if self.dies == "killed" else ""
+        self.host_fault = MachineFault("it was killed") if self.dies == "killed" else None
         raise MachineError(f"it {self.dies}")
 
     def capable(self, _: Deadline) -> None:
@@ -53,10 +54,25 @@ def freeze(folder: Path, dies: str, look: template.Look | None = None) -> None:
     template._freeze(machine, keys, folder, {"boot_seconds": 1.0}, look)
 
 
+Try = Callable[..., list[HarnessError]]
+
+
 @pytest.fixture(autouse=True)
-def wakes_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clone of what is frozen answers."""
-    monkeypatch.setattr(template, "_try", lambda *_: None)
+def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
+    """How the trial clones of what is frozen end, one after the other; the rest answer."""
+    to_come: list[HarnessError] = []
+
+    def one(*_: object) -> None:
+        if to_come:
+            raise to_come.pop(0)
+
+    monkeypatch.setattr(template, "_try", one)
+
+    def will(*errors: HarnessError) -> list[HarnessError]:
+        to_come[:] = errors
+        return to_come
+
+    return will
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -75,6 +91,30 @@ def test_a_machine_that_dies_is_not_one_that_cannot_be_frozen(tmp_path: Path, di
     with pytest.raises(MachineError, match=dies):
         freeze(tmp_path, dies)
     assert not (tmp_path / template.FACTS).exists()
+
+
+@pytest.mark.parametrize("fault", [StateError("it does not fit"), GuestLost("silent")])
+def test_what_two_clones_do_not_wake_up_from_is_booted_from_then_on(
+    tmp_path: Path, trials: Try, fault: HarnessError
+) -> None:
+    """Their QEMUs were well: so it is the state."""
+    trials(fault, fault)
+    freeze(tmp_path, "")
+    assert facts(tmp_path)["unfrozen"] == fault.what
+    trials(fault)
+    freeze(tmp_path, "")
+    assert "unfrozen" not in facts(tmp_path)
+
+
+def test_a_host_that_refuses_a_clone_says_nothing_of_the_machine(
+    tmp_path: Path, trials: Try
+) -> None:
+    """Nothing is cached: neither that it can be frozen, nor, for good, that it cannot."""
+    refused = MachineFault("QEMU did not start: it ended with exit status 1")
+    left = trials(refused, refused)
+    with pytest.raises(MachineFault, match="did not start"):
+        freeze(tmp_path, "")
+    assert left == [refused]
 
 
 @pytest.mark.parametrize(("dies", "seen"), [("", [TAINT]), ("panic", [None]), ("restarts", [None])])

@@ -414,10 +414,12 @@ def test_a_problem_is_red() -> None:
 
 
 def test_a_qemu_that_ends_by_itself_is_a_host_fault() -> None:
-    """A crash of QEMU, or a kill, is nothing that the module did."""
-    ended = replace(CLEAN, running=False, taint_after=None, fault="exit status -9")
-    (problem,) = judge(ended)
-    assert (problem.verdict, problem.detail) == (Verdict.HOST_FAULT, "exit status -9")
+    """A crash of QEMU, or a kill, is nothing that the module did; its title says which."""
+    fault = "QEMU was killed by SIGKILL\nits last words\non two lines"
+    (problem,) = judge(replace(CLEAN, running=False, taint_after=None, fault=fault))
+    assert problem.verdict is Verdict.HOST_FAULT
+    assert problem.title == "QEMU was killed by SIGKILL"
+    assert problem.detail == "its last words\non two lines"
 
 
 def test_an_expectation_names_the_function_that_the_report_shows() -> None:

@@ -10,13 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import config
+from harness import config, pool, qemu
+from harness import template as templates
+from harness.errors import HostError
+from harness.guest import Guest
 from harness.lab import Lab
+from harness.qemu import Machine
 
 SECONDS = 120.0
 TRIAL = "tests/vm/contract/test_contract.py::test_thread_sleeps_interruptibly_and_costs_nothing"
@@ -113,3 +118,61 @@ def test_the_next_run_removes_what_a_killed_one_left(lab: Lab) -> None:
     with trial(lab) as process:
         process.communicate(timeout=SECONDS)
     assert [folder for folder in left if folder.exists()] == []
+
+
+def first_command(lab: Lab) -> str:
+    """What the first command says in a machine that is made for this."""
+    with closing(pool.fresh(lab.template(), lab.cache)) as fresh, fresh.clone as clone:
+        return clone.guest.check("echo well")
+
+
+@pytest.mark.parametrize(
+    ("of", "moment"),
+    [(Machine, "load"), (Machine, "execute"), (Machine, "order"), (Machine, "ssh_stream"),
+     (Guest, "check")],
+)  # fmt: skip
+def test_a_machine_that_is_killed_while_it_is_made_ready_is_the_hosts_fault(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, of: type, moment: str
+) -> None:
+    """As a host without memory does it: whoever wants the machine learns that, and how.
+
+    QEMU is killed before the first call of one of the methods that make a machine ready, or
+    before the guest's first command.
+    """
+    assert first_command(lab) == "well\n"
+    machines: list[Machine] = []
+    start, original = Machine.start, getattr(of, moment)
+
+    def starting(machine: Machine, *arguments: Any, **named: Any) -> None:
+        start(machine, *arguments, **named)
+        machines.append(machine)
+
+    def killing(it: object, *arguments: object, **named: object) -> object:
+        if len(machines) == 1:
+            os.kill(machines[0].pid, signal.SIGKILL)
+        return original(it, *arguments, **named)
+
+    monkeypatch.setattr(Machine, "start", starting)
+    monkeypatch.setattr(of, moment, killing)
+    with pytest.raises(HostError, match="was killed by SIGKILL"):
+        first_command(lab)
+
+
+def test_a_host_that_refuses_a_second_machine_says_nothing_of_the_first(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose trial clones cannot be started is not remembered as one to be booted."""
+    template = lab.template()
+    with lab.cache.scratch("refused") as folder:
+        program = folder / "qemu"
+        program.write_text(
+            "#!/bin/sh\n"
+            'case "$*" in *-incoming*)\n'
+            """echo "cannot set up guest memory 'ram': Cannot allocate memory" >&2; exit 1;;\n"""
+            f'esac\nexec {qemu.QEMU} "$@"\n'
+        )
+        program.chmod(0o755)
+        monkeypatch.setattr(qemu, "QEMU", str(program))
+        with pytest.raises(HostError, match="QEMU did not start") as caught:
+            templates._boot_and_freeze(template.spec, lab.image.keys, folder)
+        assert "Cannot allocate memory" in str(caught.value)
