@@ -66,10 +66,12 @@ TEST_SECONDS = 300.0
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each machine test a limit, and put aside what this kernel cannot show."""
     for item in items:
-        if {"machine", "shared"} & set(getattr(item, "fixturenames", ())):
-            # Without the fixtures: what they wait for has limits of its own, and the first test
-            # of a run may have to wait for a kernel that is compiled. And without the verdict,
-            # of which a test that takes too long is in need.
+        # Every fixture that has to do with machines needs `lab`, so this also covers a test that
+        # makes its machines itself.
+        if "lab" in getattr(item, "fixturenames", ()):
+            # The limit is for the test's function only. What fixtures wait for has limits of its
+            # own, and the first test of a run may wait until a kernel is compiled. The verdict
+            # comes after the function: a test that took too long needs one as well.
             own = item.get_closest_marker("timeout")
             limit = own or pytest.mark.timeout(TEST_SECONDS).mark
             given = {"func_only": True, **limit.kwargs}
@@ -667,9 +669,12 @@ def _leave(
             machine.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
             said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
         about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
-        scene.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
-        if alive:  # what cleans up after the test wants it to
-            machine.go_on(Deadline(DUMP_SECONDS))
+        try:
+            scene.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+        finally:
+            # Fixtures that clean up in the guest need it to run, also where saving has failed.
+            if alive:
+                machine.go_on(Deadline(DUMP_SECONDS))
         reopen = f"invoke shell --resume {shlex.quote(shown)}"
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
         if config.getoption("--keep") and len(kept) == 1:

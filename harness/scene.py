@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, SpaceError
+from harness.errors import InputError, MachineError, SpaceError
 from harness.image import Keys
 from harness.proc import Deadline
 from harness.qemu import Machine, MachineSpec, version_text
 from harness.template import Clone
 
 SECONDS = 60.0
+CANCEL_SECONDS = 10.0
 STATE = "machine.state"
 ABOUT = "machine.json"
 
@@ -40,8 +41,9 @@ class Scene:
 def save(
     machine: Machine, keys: Keys, folder: Path, deadline: Deadline, about: Mapping[str, Any]
 ) -> None:
-    """Write the machine's whole state into ``folder``; it is stopped then (``go_on``).
+    """Write the machine's whole state into ``folder``.
 
+    The machine may be stopped afterwards, also where this raises: ``Machine.go_on`` lets it run.
     The files take as much as the guest has used of its memory. Raises ``MachineError``, and
     leaves nothing half written then; ``SpaceError`` where they may not fit.
     """
@@ -50,6 +52,9 @@ def save(
     try:
         machine.save(folder / STATE, deadline, whole=True)
     except BaseException:
+        with suppress(MachineError):
+            # Where time was up QEMU is still writing, and would not run on before it is done.
+            machine.execute("migrate_cancel", Deadline(CANCEL_SECONDS))
         (folder / STATE).unlink(missing_ok=True)
         raise
     spec = asdict(machine.spec)

@@ -596,7 +596,12 @@ class Supply:
 
 
 @pytest.fixture(scope="session")
-def supply(request):
+def lab():
+    return Supply.lab
+
+
+@pytest.fixture(scope="session")
+def supply(request, lab):
     supply = request.config.stash[fixtures._SUPPLY] = Supply()
     return supply
 
@@ -783,6 +788,54 @@ def test_red(tidy, guest, request):
     assert False
 """)
     done.assert_outcomes(failed=1)
+
+
+def test_a_machine_that_could_not_be_saved_runs_on(trial: Trial) -> None:
+    """Saving stops a machine first; where the rest fails it is not left standing."""
+    done = trial("""
+from harness.errors import MachineError
+
+@pytest.fixture
+def unlucky(monkeypatch):
+    def save(machine, *_):
+        machine.stopped = True
+        raise MachineError("QEMU could not save the machine's state")
+    monkeypatch.setattr(scene, "save", save)
+
+@pytest.fixture
+def tidy(guest):
+    yield
+    guest.check("[    9.0] cleaned up\\n")
+
+def test_red(unlucky, tidy):
+    assert False
+""")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["(the machine could not be saved: QEMU could not save *)"])
+
+
+def test_a_test_that_makes_its_machines_itself_has_a_limit(trial: Trial) -> None:
+    """It asks for ``lab`` only, as the harness's own tests do."""
+    done = trial("""
+@pytest.fixture(scope="session")
+def lab():
+    return None
+
+@pytest.fixture
+def limits(request):
+    return [(mark.args, mark.kwargs) for mark in request.node.iter_markers("timeout")]
+
+def test_usual(lab, limits):
+    assert limits == [((fixtures.TEST_SECONDS,), {"func_only": True})]
+
+@pytest.mark.timeout(7)
+def test_own(lab, limits):
+    assert limits[0] == ((7,), {"func_only": True})
+
+def test_without_machines(limits):
+    assert limits == []
+""")
+    done.assert_outcomes(passed=3)
 
 
 def test_a_limit_of_a_tests_own_is_none_for_its_verdict(trial: Trial) -> None:

@@ -24,6 +24,8 @@ from harness.lab import Lab
 from harness.qemu import Machine
 
 SECONDS = 120.0
+# They start runs of pytest, which take longer than one test may.
+pytestmark = pytest.mark.timeout(5 * SECONDS)
 TRIAL = "tests/vm/contract/test_contract.py::test_thread_sleeps_interruptibly_and_costs_nothing"
 
 

@@ -20,6 +20,8 @@ from harness.proc import Deadline
 HERE = Path(__file__).parent
 CONTRACT = config.PROJECT / "tests/vm/contract/test_contract.py"
 SECONDS = 1200.0  # more than any of these runs takes on a debug kernel
+# They start runs of pytest, which take longer than one test may.
+pytestmark = pytest.mark.timeout(SECONDS)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from harness.template import Clone
 
 HERE = Path(__file__).parent
 SECONDS = 120.0
+# They start runs of pytest, which take longer than one test may.
+pytestmark = pytest.mark.timeout(1000)
 
 
 @pytest.fixture
@@ -45,6 +47,16 @@ def test_a_saved_machine_goes_on_where_it_was(lab: Lab, victim: Clone, tmp_path:
     with scene.reopened(scene.load(tmp_path), tmp_path) as again:
         assert again.guest.check("cat /tmp/mark") == "here\n"
         assert again.guest.check("ps -o args= -p $(cat /tmp/pid)") == "sleep 1000\n"
+
+
+def test_a_machine_that_cannot_be_saved_runs_on(lab: Lab, victim: Clone, tmp_path: Path) -> None:
+    """QEMU finds no place for the state after it has stopped the machine."""
+    (tmp_path / scene.STATE).symlink_to(tmp_path / "no such folder" / "state")
+    with pytest.raises(MachineError, match="could not save"):
+        scene.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
+    victim.machine.go_on(Deadline(SECONDS))
+    assert victim.guest.check("echo here") == "here\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dead_machine_can_be_looked_at(lab: Lab, victim: Clone, tmp_path: Path) -> None:
