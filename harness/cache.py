@@ -25,6 +25,7 @@ import re
 import secrets
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import locks
 from harness.errors import FULL, HostError, SpaceError
 
 log = logging.getLogger(__name__)
@@ -101,7 +103,9 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
+        # Entries that were checked, with the descriptor of the lock that says they are in use.
         self._held: dict[Path, int] = {}
+        self._taking = threading.Lock()  # guards _held: several threads share a cache
         for folder in ("locks", "tmp"):
             with _explain(self.root):
                 (self.root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,12 +147,15 @@ class Cache:
                     }
                     (folder / MANIFEST).write_text(json.dumps(manifest))
                     entry.path.parent.mkdir(parents=True, exist_ok=True)
-                    self._hold(entry)  # before another run that cleans up can see it
+                    # Locked before another run that cleans up can see it, but known as held
+                    # only when it is in its place: another thread would take it at once.
+                    in_use = locks.shared(self._lock_path(entry, "use"))
                     try:
                         folder.rename(entry.path)
                     except BaseException:
-                        self.release(entry)
+                        os.close(in_use)
                         raise
+                    self._hold(entry, in_use)
         return entry
 
     def peek(self, kind: str, label: str, key: Mapping[str, object]) -> bool:
@@ -184,17 +191,10 @@ class Cache:
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry unless some run is using it; says whether it did."""
-        use = self._lock_path(entry, "use")
-        descriptor = os.open(use, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        else:
-            self._discard(entry.path)
-            return True
-        finally:
-            os.close(descriptor)
+        with locks.at_once(self._lock_path(entry, "use")) as free:
+            if free:
+                self._discard(entry.path)
+            return free
 
     @contextmanager
     def scratch(self, label: str) -> Iterator[Path]:
@@ -216,19 +216,16 @@ class Cache:
     def forget(self) -> None:
         """Remove what ``kept`` has, except what another run is using."""
         for folder in (self.root / "kept").glob("*"):
-            lock = self.root / "locks" / f"kept-{folder.name}"
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_tree(folder)
-            except BlockingIOError:
-                log.info("%s is in use by another run; left", folder.name)
-            finally:
-                os.close(descriptor)
+            with locks.at_once(self.root / "locks" / f"kept-{folder.name}") as free:
+                if free:
+                    _remove_tree(folder)
+                else:
+                    log.info("%s is in use by another run; left", folder.name)
 
     def release(self, entry: Entry) -> None:
         """Let go of one entry; its next use looks at it again."""
-        os.close(self._held.pop(entry.path))
+        with self._taking:
+            os.close(self._held.pop(entry.path))
 
     @property
     def held(self) -> list[Path]:
@@ -237,40 +234,62 @@ class Cache:
 
     def close(self) -> None:
         """Let go of everything that was taken."""
-        for descriptor in self._held.values():
-            os.close(descriptor)
-        self._held.clear()
+        with self._taking:
+            for lock in self._held.values():
+                os.close(lock)
+            self._held.clear()
 
     # -- inside --------------------------------------------------------------------
 
     def _usable(self, entry: Entry, *, discard: bool) -> bool:
         """Whether the entry is there and whole, and then it is held.
 
-        Only who has the lock for making it again may ``discard`` a damaged one.
+        Only who has the lock for making it again may ``discard`` a damaged one. Raises
+        ``HostError`` if it is damaged and another run uses it.
         """
         if entry.path in self._held:
             return True
-        if not entry.path.exists():
-            return False
-        self._hold(entry)
-        harm = damage(entry.path)
+        harm = self._take(entry)
         if harm is None:
             return True
-        os.close(self._held.pop(entry.path))
-        if discard:
+        if discard and entry.path.exists():
             log.warning(
                 "cache: %s %s is damaged (%s); making it again", entry.kind, entry.label, harm
             )
-            self._discard(entry.path)
+            if not self.remove(entry):
+                users = locks.holders(self._lock_path(entry, "use"))
+                raise HostError(
+                    f"{entry.kind} {entry.label} in the cache is damaged ({harm}), and it cannot "
+                    f"be made again while it is used by {users}",
+                    hint="wait until that has ended, then try again",
+                )
         return False
 
-    def _hold(self, entry: Entry) -> None:
-        """Mark an entry as in use by this process."""
-        descriptor = os.open(
-            self._lock_path(entry, "use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._held[entry.path] = descriptor
+    def _take(self, entry: Entry) -> str | None:
+        """Check an entry and then hold it: None, or what is wrong with it.
+
+        It is checked first, so that nobody is handed what was not checked, and so that those
+        who hold it are those who use it. Another run may replace it between the two; then the
+        manifest is another file, and it is checked once more.
+        """
+        while True:
+            checked = _identity(entry.path / MANIFEST)
+            harm = damage(entry.path)
+            if harm is not None:
+                return harm
+            lock = locks.shared(self._lock_path(entry, "use"))
+            if checked is not None and _identity(entry.path / MANIFEST) == checked:
+                self._hold(entry, lock)
+                return None
+            os.close(lock)
+
+    def _hold(self, entry: Entry, lock: int) -> None:
+        """Keep an entry for this process; ``lock`` is the descriptor that says it is in use."""
+        with self._taking:
+            if entry.path in self._held:  # by another thread, meanwhile
+                os.close(lock)
+            else:
+                self._held[entry.path] = lock
 
     def _lock_path(self, entry: Entry, purpose: str) -> Path:
         return self.root / "locks" / f"{entry.kind}-{entry.label}-{entry.digest}.{purpose}"
@@ -305,18 +324,10 @@ class Cache:
     def _sweep(self) -> None:
         """Remove what runs that were killed have left in tmp/."""
         for lock in (self.root / "tmp").glob("*.lock"):
-            try:
-                descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_tree(lock.with_suffix(""))
-                lock.unlink(missing_ok=True)
-            except BlockingIOError:
-                pass  # its owner is alive
-            finally:
-                os.close(descriptor)
+            with locks.at_once(lock) as free:
+                if free:  # its owner is dead
+                    _remove_tree(lock.with_suffix(""))
+                    lock.unlink(missing_ok=True)
 
     def _discard(self, path: Path) -> None:
         """Take an entry out of sight at once, then delete it."""
@@ -333,6 +344,15 @@ def _files(root: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(root):
         for name in names:
             yield Path(folder, name)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What is another for another file of the same name, or None where there is none."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return (info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def _stamp(path: Path | str) -> Stamp:
@@ -372,8 +392,22 @@ def _survey(root: Path) -> dict[str, list[object]]:
 
 
 def damage(root: Path) -> str | None:
-    """What is wrong with an entry, or None; refreshes times that moved without a change."""
-    manifest = root / MANIFEST
+    """What is wrong with an entry, or None; refreshes times that moved without a change.
+
+    Nobody need hold the entry. If another run replaces it meanwhile, something is missing, or
+    what is refreshed is the manifest of the folder that it was when this began.
+    """
+    try:
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return "it is not there"
+    try:
+        return _damage(root, Path(f"/proc/self/fd/{folder}", MANIFEST))
+    finally:
+        os.close(folder)
+
+
+def _damage(root: Path, manifest: Path) -> str | None:
     try:
         data = json.loads(manifest.read_text())
         recorded = {name: (*stamp, digest) for name, (*stamp, digest) in data["files"].items()}
@@ -384,14 +418,14 @@ def damage(root: Path) -> str | None:
     for name, (size, *times, digest) in recorded.items():
         try:
             stamp = _stamp(prefix + name)
+            if stamp == (size, *times):
+                continue
+            if stamp[0] != size:
+                return f"{name} has {stamp[0]} bytes instead of {size}"
+            if _content(root / name) != digest:
+                return f"the content of {name} has changed"
         except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
-        if stamp == (size, *times):
-            continue
-        if stamp[0] != size:
-            return f"{name} has {stamp[0]} bytes instead of {size}"
-        if _content(root / name) != digest:
-            return f"the content of {name} has changed"
         data["files"][name] = [*stamp, digest]
         moved = True
     if moved:

@@ -9,9 +9,11 @@ import fcntl
 import json
 import logging
 import os
+import queue
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -359,6 +361,61 @@ def test_an_untouched_entry_is_not_read(root: Path, monkeypatch: pytest.MonkeyPa
     assert maker.made == 1
 
 
+# -- several threads ---------------------------------------------------------------
+
+
+def test_a_second_thread_gets_what_was_checked_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one thread still looks at a damaged entry, another one is not handed it."""
+    entry = take(root, Maker())
+    flip(entry.path / "file")
+    said: queue.Queue[str] = queue.Queue()
+    go_on = threading.Event()
+    real = caches._content
+
+    def slowly(path: Path) -> str:
+        said.put("looks")
+        assert go_on.wait(PATIENCE)
+        return real(path)
+
+    with contextlib.closing(Cache(root)) as cache, ThreadPoolExecutor(2) as pool:
+
+        def get() -> bytes:
+            got = cache.get("kind", "label", KEY, Maker())
+            said.put("has it")
+            return (got.path / "file").read_bytes()
+
+        monkeypatch.setattr(caches, "_content", slowly)
+        try:
+            threads = [pool.submit(get)]
+            assert said.get(timeout=PATIENCE) == "looks"
+            threads.append(pool.submit(get))
+            assert said.get(timeout=PATIENCE) == "looks"
+        finally:
+            go_on.set()
+        assert [each.result() for each in threads] == [b"content of the file"] * 2
+
+
+def test_an_entry_is_not_held_before_it_is_in_its_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread would take its path for one that can be used."""
+    rename = Path.rename
+    held = []
+
+    def look(self: Path, target: Path) -> Path:
+        if target.parent.name == "kind":
+            held.extend(cache.held)
+        return rename(self, target)
+
+    with contextlib.closing(Cache(root)) as cache:
+        monkeypatch.setattr(Path, "rename", look)
+        entry = cache.get("kind", "label", KEY, Maker())
+        assert held == []
+        assert cache.held == [entry.path]
+
+
 # -- several runs ------------------------------------------------------------------
 
 # Another run: makes or takes an entry, pausing where its maker says so.
@@ -389,6 +446,11 @@ class OtherRun:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=config.PROJECT
         )
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
 
     def line(self) -> str:
         """The next line that it says."""
@@ -483,6 +545,25 @@ def test_what_another_run_uses_is_not_removed(
     assert cache.remove(entry)
     assert not entry.path.exists()
     assert left_over(root) == []
+
+
+def test_a_damaged_entry_is_not_taken_from_whoever_uses_it(
+    root: Path, other_run: Callable[[], OtherRun]
+) -> None:
+    """It is made again when they have ended; until then it is told who they are."""
+
+    def make(folder: Path) -> None:
+        (folder / "file").write_text("x")
+
+    entry = take(root, make)
+    user = other_run()
+    assert user.line() == "x"
+    (entry.path / "file").write_text("damaged")
+    with pytest.raises(HostError, match=rf"7 bytes instead of 1\).* used by process {user.pid} "):
+        take(root, make)
+    assert (entry.path / "file").read_text() == "damaged"
+    user.kill()
+    assert (take(root, make).path / "file").read_text() == "x"
 
 
 def test_what_this_run_uses_is_not_removed_until_it_lets_go(root: Path) -> None:

@@ -15,9 +15,9 @@ HARNESS = config.PROJECT / "harness"
 
 # A file imports only those before it. A new file needs a place here.
 ORDER = (
-    "text", "errors", "proc", "cache", "config", "sysroot", "archive", "source", "kernel", "build",
-    "image", "qemu", "guest", "template", "scene", "lab", "pool", "klog", "verdict", "symbols",
-    "report", "plugin", "fixtures", "sweep",
+    "text", "errors", "proc", "locks", "cache", "config", "sysroot", "archive", "source", "kernel",
+    "build", "image", "qemu", "guest", "template", "scene", "lab", "pool", "klog", "verdict",
+    "symbols", "report", "plugin", "fixtures", "sweep",
     # What tasks.py calls.
     "runs", "bisect", "listing", "pipeline", "shell", "doctor", "checks", "klogbench", "bench",
 )  # fmt: skip
