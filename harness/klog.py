@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["Event", "Frame", "Kind", "first", "read"]
+__all__ = ["Event", "Frame", "Kind", "events", "first", "read"]
 
 
 class Kind(enum.StrEnum):
@@ -1850,8 +1850,6 @@ _MAX_IDLE = 25  # lines of the same printer that belong to no report, after a st
 _MAX_IDLE_EARLY = 120  # the same, before one
 _MAX_GAP = 4000  # lines of others since the report's last line
 _LEAD_LINES = 6  # how far above its header a report may begin
-_MAX_EVENTS = 1000  # in one text
-_MAX_REPORTS = 10_000  # the same, with those of which only the first is told
 _MAX_OPEN = 64  # reports of as many printers at the same time
 _DETAIL_ITEMS = 24  # how far below the header the detail may be
 _PART_LINES = 40  # how far below a header its parts may be
@@ -2189,11 +2187,9 @@ class _Reader:
         self.open: dict[str, _Report] = {}
         self.closed: list[_Report] = []
         self.last: _Report | None = None
-        self.told: set[str] = set()
-        self.begun = 0
 
     def run(self) -> Iterator[Event]:
-        while self.begun < _MAX_REPORTS and (self.open or self.lines.jump()):
+        while self.open or self.lines.jump():
             notable = self.lines.may_be_header()
             taken = self.lines.take()
             if taken is None:
@@ -2212,15 +2208,8 @@ class _Reader:
             return
         self.closed = [r for r in self.closed if begun is not None and r.line >= begun]
         for report in sorted(ready, key=lambda r: r.line):
-            event = _event(report)
-            if event is None:
-                continue
-            if "{func}" not in report.fmt.title and event.function is None:
-                # Such messages come again every few seconds as long as their cause is there.
-                if event.title in self.told:
-                    continue
-                self.told.add(event.title)
-            yield event
+            if (event := _event(report)) is not None:
+                yield event
 
     def _line(self, number: int, raw: str, *, notable: bool) -> None:
         printer, text = _split(raw)
@@ -2299,7 +2288,6 @@ class _Reader:
         if len(self.open) >= _MAX_OPEN:
             self._close(next(iter(self.open.values())))
         self.open[printer] = self.last = report
-        self.begun += not fmt.needs_stack
 
     def _boots(self, number: int, raw: str, printer: str, text: str) -> bool:
         """Whether the line is the first of a boot; an unexpected one makes a report.
@@ -2343,10 +2331,18 @@ def read(text: str, *, booted: bool = True) -> list[Event]:
     when the text began: a boot after any line of the kernel is a reboot then. Else the first
     boot is expected, whatever stands before it.
 
-    Never raises, whatever the text; takes time in proportion to its length. A text with more
-    than a thousand problems is a flood of the same few: it is not read further.
+    Never raises, whatever the text; takes time in proportion to its length.
     """
-    return list(itertools.islice(_Reader(text, booted=booted).run(), _MAX_EVENTS))
+    return list(events(text, booted=booted))
+
+
+def events(text: str, *, booted: bool = True) -> Iterator[Event]:
+    """Yields what :func:`read` returns, one by one, for whoever may have seen enough.
+
+    There is no limit: the last problem of a flood may be another than all before it. Who must
+    bound how much is reported counts what is different, and says where the reading stopped.
+    """
+    return _Reader(text, booted=booted).run()
 
 
 def first(text: str) -> Event | None:

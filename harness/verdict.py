@@ -194,12 +194,17 @@ _OF_SLAB_REPORT = re.compile(r"\bWARNING: .*\bmm/slub\.c:\d+ (at )?(object_err|_
 _STOPPED = re.compile(r"(?:^|\] ?)Kernel panic - not syncing", re.MULTILINE)
 
 
+MOST_PROBLEMS = 100
+"""How many different problems of one log are told; nobody reads more, and a flood must end."""
+
+
 def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
     """What the kernel's log says, but for what was expected; equal reports are one problem.
 
     And whether what was expected has stopped the kernel, if nothing else is wrong.
     """
     found: dict[str, Problem] = {}
+    read_to_end = True
     covered = len(evidence.console)  # from where on something was expected
     starts = _line_starts(evidence.console)
     # By their places, as two may be equal. Those that fit less leave more for the others.
@@ -209,7 +214,7 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
     )
     meant: dict[int, str] = {}  # the title of what an expectation without a function has met
     slab: klog.Event | None = None  # of which the warning may be still to come
-    for event in klog.read(evidence.console):
+    for event in klog.events(evidence.console):
         title = event.title
         if slab and _OF_SLAB_REPORT.search(event.excerpt):
             # The first is the report, and this its stack. Where it was expected, so is this.
@@ -236,6 +241,9 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
             known = found[title]
             found[title] = replace(known, times=known.times + 1)
             continue
+        if len(found) == MOST_PROBLEMS:
+            read_to_end = False
+            break
         gone = not evidence.running and not evidence.fault
         dead = evidence.panicked or gone or event.kind is klog.Kind.PANIC
         verdict = Verdict.PANIC if dead else Verdict.SPLAT
@@ -243,7 +251,11 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
             verdict = Verdict.LEAK
         detail = condensed(event.excerpt)
         found[title] = Problem(verdict, title, detail, function=_guilty(event))
-    return list(found.values()), bool(_STOPPED.search(evidence.console, covered))
+    problems = list(found.values())
+    if not read_to_end:
+        title = f"the log has more than {MOST_PROBLEMS} different problems, the rest was not read"
+        problems.append(Problem(Verdict.LOG_GAP, title))
+    return problems, bool(_STOPPED.search(evidence.console, covered))
 
 
 # mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of

@@ -1278,9 +1278,18 @@ def test_lines_of_programs_are_no_kernel_problems() -> None:
     assert klog.read(log("kernel line") + "BUG: no door\n" + "WARNING: no door\n") == []
 
 
-def test_a_thousand_reports_are_enough() -> None:
-    assert len(klog.read(log("BUG: soft lockup - CPU#0 stuck for 26s! [a:1]\n" * 1500))) == 1000
-    assert len(klog.read(log("BUG: no door\n" * 12_000))) == 1
+def test_a_flood_hides_nothing() -> None:
+    """The last of many reports is read as well as the first, whatever came before it."""
+    flood = "BUG: soft lockup - CPU#0 stuck for 26s! [a:1]\n" * 1500 + "BUG: no door\n" * 12_000
+    *before, last = klog.read(log(flood) + log(KASAN, start=900))
+    assert len(before) == 13_500
+    assert last.title == "KASAN: slab-use-after-free Read in brook_peek"
+
+
+def test_events_are_read_when_they_are_wanted() -> None:
+    """Who has seen enough pays for no more."""
+    events = klog.events(log(WARNING) + "x" * 1000)
+    assert next(events).title == "WARNING in brook_flow"
 
 
 MUTATIONS = 400

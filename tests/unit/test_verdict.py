@@ -116,6 +116,42 @@ def test_a_panic_in_the_log_needs_no_device_to_report_it() -> None:
     assert "wee wanted it" in problem.title
 
 
+def test_expected_reports_do_not_hide_another() -> None:
+    """A thousand expected warnings are read to their end: what follows them is judged."""
+    many = BOOT + WARNING * 1000
+    expected = (Expectation(klog.Kind.WARNING, "wee_write", 0, len(many)),)
+    evidence = replace(CLEAN, console=many + OOPS, taint_after=OE | WARN, expected=expected)
+    (problem,) = judge(evidence)
+    assert "wee_oops" in problem.title
+
+
+def test_more_different_problems_than_are_told_are_a_gap() -> None:
+    """Where the reading stops the log is unknown, and that is said."""
+    some = verdict.MOST_PROBLEMS
+    warnings = [WARNING.replace("wee_write", f"wee_{number}") for number in range(some + 1)]
+    told = judge(replace(CLEAN, console=BOOT + "".join(warnings[:some])))
+    assert [problem.verdict for problem in told] == [Verdict.SPLAT] * some
+    *told, last = judge(replace(CLEAN, console=BOOT + "".join(warnings)))
+    assert len(told) == some
+    assert last.verdict is Verdict.LOG_GAP
+    assert f"more than {some} different problems" in last.title
+
+
+def test_the_same_problem_again_is_never_too_many() -> None:
+    """Only what is different counts."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + WARNING * 300))
+    assert problem.times == 300
+
+
+def test_what_comes_again_after_it_was_expected_is_a_problem() -> None:
+    """A message without a function is told each time, since only one may have been expected."""
+    line = "[    5.000000] BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck\n"
+    expected = (Expectation(klog.Kind.WORKQUEUE_LOCKUP, None, 0, len(BOOT + line)),)
+    assert not judge(replace(CLEAN, console=BOOT + line, expected=expected))
+    (problem,) = judge(replace(CLEAN, console=BOOT + line * 2, expected=expected))
+    assert "workqueue lockup" in problem.title
+
+
 def test_a_panic_without_words_is_a_panic() -> None:
     """The device's word is enough where the log has nothing."""
     (problem,) = judge(replace(CLEAN, taint_after=None, panicked=True))
