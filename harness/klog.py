@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["Event", "Frame", "Kind", "events", "first", "read"]
+__all__ = ["Event", "Frame", "Kind", "events", "first", "read", "said"]
 
 
 class Kind(enum.StrEnum):
@@ -147,7 +147,7 @@ class Event:
 # Lines
 
 
-_STAMP = re.compile(r"(?:<(\d{1,3})>)?\[ *\d+\.\d{3,9}\](?:\[ *([TC]\d+)[^\]\n]{0,40}\])? ?")
+_STAMP = re.compile(r"(?:<(\d{1,3})>)?\[ *\d+\.\d{3,9}\](?: ?\[ *([TC]\d+)[^\]\n]{0,40}\])? ?")
 """kernel/printk/printk.c, print_syslog(), print_time() and print_caller()."""
 _KMSG = re.compile(r"(\d{1,4}),\d+,\d+,[-c+][^;\n]{0,80};")
 """/dev/kmsg: priority, sequence, microseconds, flag, further fields (info_print_ext_header())."""
@@ -169,16 +169,23 @@ _CONSOLE = "console"  # printer of kernel lines that carry no caller
 _PLAIN = ""  # printer of lines without a stamp: a program's, or a log without stamps
 
 
-def _split(raw: str) -> tuple[str, str]:
-    """Returns who printed a line and what it says."""
+def cut_line(raw: str) -> str:
+    """Returns the part of a line that a record of the kernel's can be in, 2048 characters at most.
+
+    What a program wrote without an end of line, or of terminal codes, may be long and stand
+    before the record.
+    """
     start = 0
     if len(raw) > _STAMP_WITHIN and not (
         _STAMP.search(raw, 0, _STAMP_WITHIN) or _KMSG.match(raw) or _OTHER_STAMP.match(raw)
     ):
-        # What a program wrote without an end of line, or of terminal codes, may be long.
         for late in _STAMP.finditer(raw):
             start = late.start()
-    line = raw[start : start + _LONGEST]
+    return raw[start : start + _LONGEST]
+
+
+def split_line(line: str) -> tuple[str, str]:
+    """Returns who printed a line that :func:`cut_line` gave, and what it says."""
     if not line.isprintable():
         line = _CONTROL.sub("", line)
     # A prompt or an unfinished line of a program may stand before the console's stamp.
@@ -195,6 +202,11 @@ def _split(raw: str) -> tuple[str, str]:
     if priority and int(priority) >> _FACILITY_SHIFT:
         printer = _USER
     return printer, line[end:]
+
+
+def said(line: str) -> str:
+    """Returns what a line says, without its stamp, printer and control characters."""
+    return split_line(cut_line(line))[1]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -264,16 +276,24 @@ class _Demangler:
     """
 
     _DEPTH: Final = 40
+    # A name may refer back to its own parts, and these to theirs: what it stands for can be two
+    # to the power of its length. Real names take a few hundred steps.
+    _STEPS: Final = 4000
+    _DIGITS: Final = 5  # of the length of one part; a name of the kernel's has 512 characters
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.at = len("_R")
         self.depth = 0
+        self.steps = 0
 
     def symbol(self) -> str:
         return self._path()
 
     def _take(self) -> str:
+        self.steps += 1
+        if self.steps > self._STEPS:
+            raise ValueError(self.name)
         self.at += 1
         return self.name[self.at - 1]
 
@@ -296,8 +316,10 @@ class _Demangler:
         number = self._base62() + 1 if self._eat("s") else 0
         self._eat("u")
         length = ""
-        while self.name[self.at].isdigit():
+        while self.name[self.at] in "0123456789":
             length += self._take()
+            if len(length) > self._DIGITS:
+                raise ValueError(self.name)
         self._eat("_")
         end = self.at + int(length)
         if end > len(self.name):
@@ -2156,7 +2178,7 @@ class _Lines:
             return None
         end = self.text.find("\n", self.at)
         end = len(self.text) if end < 0 else end
-        number, line = self.number, self.text[self.at : end].rstrip("\r")
+        number, line = self.number, cut_line(self.text[self.at : end].rstrip("\r"))
         self.at, self.number = end + 1, number + 1
         return number, line
 
@@ -2167,7 +2189,7 @@ class _Lines:
             if end <= 0:
                 return
             start = self.text.rfind("\n", 0, end) + 1
-            yield self.text[start:end].rstrip("\r")
+            yield cut_line(self.text[start:end].rstrip("\r"))
             end = start - 1
 
 
@@ -2212,7 +2234,7 @@ class _Reader:
                 yield event
 
     def _line(self, number: int, raw: str, *, notable: bool) -> None:
-        printer, text = _split(raw)
+        printer, text = split_line(raw)
         if notable and self._boots(number, raw, printer, text):
             return
         report = self.open.get(printer)
@@ -2267,7 +2289,7 @@ class _Reader:
         lead: list[str] = []
         above = 0
         for distance, line in enumerate(self.lines.before(_LEAD_LINES), 1):
-            who, text = _split(line)
+            who, text = split_line(line)
             if who != printer:
                 continue
             if not _LEAD.match(text) or (lead and text.startswith("=======")):

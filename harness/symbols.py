@@ -47,7 +47,12 @@ class Place:
         return self.offset if self.exact or not self.offset else self.offset - 1
 
 
-_PLACE = re.compile(r"([A-Za-z_$][\w$.]*)\+0x([0-9a-f]+)/0x([0-9a-f]+) \[(\w+)[^\]\n]*\]")
+# A name has 511 characters at most (include/linux/kallsyms.h, KSYM_NAME_LEN), a module's 55; the
+# bounds, and that a name begins where a word does, keep the work in proportion to the text.
+_PLACE = re.compile(
+    r"(?<![\w$.])([A-Za-z_$][\w$.]{0,511})\+0x([0-9a-f]{1,16})/0x([0-9a-f]{1,16})"
+    r" \[(\w{1,64})[^\]\n]{0,100}\]"
+)
 # The frame of an exception repeats what the instruction pointer was.
 _EXACT = re.compile(r"\b(?:RIP|IP|pc|WARNING|BUG)\b")
 

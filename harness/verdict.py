@@ -133,15 +133,14 @@ def taint_letters(mask: int) -> str:
 # Of a report: registers, the code's bytes, and frames that were only lying on the stack.
 # Whoever needs them has the console's file.
 _NOT_SHOWN = re.compile(
-    r"^(\[ *[\d.]+\] ?|\[[ TC\d]+\] ?)*"
-    r"( \? |(Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked)"
+    r" \? |(?:Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked"
 )
 _SHOWN_LINES = 40
 
 
 def condensed(excerpt: str) -> str:
     """The lines of a report that say what happened and where."""
-    lines = [line for line in excerpt.splitlines() if not _NOT_SHOWN.match(line)]
+    lines = [line for line in excerpt.splitlines() if not _NOT_SHOWN.match(klog.said(line))]
     if len(lines) > _SHOWN_LINES:
         left = len(lines) - _SHOWN_LINES
         lines[_SHOWN_LINES:] = [f"... {left} more lines"]
@@ -187,7 +186,9 @@ def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
 
 # mm/slub.c, object_err() and __slab_err(): since 6.16 each report of the allocator is followed
 # by a warning, for those who want a panic.
-_OF_SLAB_REPORT = re.compile(r"\bWARNING: .*\bmm/slub\.c:\d+ (at )?(object_err|__slab_err)\+")
+_OF_SLAB_REPORT = re.compile(
+    r"\bWARNING: .{0,300}\bmm/slub\.c:\d+ (?:at )?(?:object_err|__slab_err)\+"
+)
 
 
 # kernel/panic.c, panic(). One that a report led to is not reported again.
@@ -260,7 +261,9 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
 
 # mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of
 # memory", and somebody's wish.
-_OUT_OF_MEMORY = re.compile(r"\] ?Out of memory[^:\n]*: Killed process \d+ \((.*?)\)[ ,]")
+_OUT_OF_MEMORY = re.compile(
+    r"\] ?Out of memory[^:\n]{0,80}: Killed process \d{1,10} \((.{0,80}?)\)[ ,]"
+)
 
 
 def _memory(evidence: Evidence) -> list[Problem]:
@@ -277,7 +280,7 @@ def _memory(evidence: Evidence) -> list[Problem]:
 
 # kernel/printk/printk.c, console_prepend_dropped(): printed without a stamp, so that no
 # message of a module looks the same.
-_DROPPED = re.compile(r"^(?:.*\r)?\*\* (\d+) printk messages dropped \*\*", re.MULTILINE)
+_DROPPED = re.compile(r"^(?:[^\r\n]*\r)*\*\* (\d{1,20}) printk messages dropped \*\*", re.MULTILINE)
 
 
 def _gap(evidence: Evidence) -> list[Problem]:
@@ -301,9 +304,18 @@ def _guilty(event: klog.Event) -> str | None:
     return inside or _in_module(event.excerpt) or event.function
 
 
+# As kallsyms prints it (kernel/kallsyms.c, __sprint_symbol()): a name of 511 characters at most
+# (KSYM_NAME_LEN), and where the module has one the build id. The bounds, and that a name begins
+# where a word does, keep the search's work in proportion to the text, whatever it is.
+_CALL_IN_MODULE = re.compile(
+    r"(?<![\w.])(?<!\? )([A-Za-z_]\w{0,511})(?:\.[\w.]{0,100})?"
+    r"\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16} \[\w{1,64}[^\]\n]{0,100}\]"
+)
+
+
 def _in_module(text: str) -> str | None:
     """The first function of a module that a text names."""
-    found = re.search(r"(?<!\? )\b([A-Za-z_]\w*)[\w.]*\+0x\w+/0x\w+ \[\w+[^\]\n]*\]", text)
+    found = _CALL_IN_MODULE.search(text)
     return found[1] if found else None
 
 

@@ -1292,6 +1292,33 @@ def test_events_are_read_when_they_are_wanted() -> None:
     assert next(events).title == "WARNING in brook_flow"
 
 
+def test_a_line_is_cut_to_what_a_record_can_hold() -> None:
+    long = only(log("BUG: no door " + "x" * 9000))
+    assert len(long.excerpt) == 2048
+    assert only("login: " * 9000 + log("BUG: no door")).excerpt == "[   12.000000] BUG: no door"
+
+
+def test_a_rust_name_that_doubles_with_each_part_is_left_as_it_is() -> None:
+    """Each part of it is two references to the part before: 2**20 steps in 150 characters."""
+    digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+    def reference(at: int) -> str:
+        number, text = at - 1, ""
+        while True:
+            text = digits[number % 62] + text
+            number //= 62
+            if not number:
+                return f"B{text}_"
+
+    name, target = "INvC1a1bTmmE", 7
+    for _ in range(20):
+        at = len(name)
+        name += f"T{reference(target)}{reference(target)}E"
+        target = at
+    event = only(log(WARNING.replace("brook_flow", f"_R{name}E")))
+    assert event.function == f"_R{name}E"
+
+
 MUTATIONS = 400
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from harness import symbols
 from harness.symbols import Place, Symbol
+from tests.unit.growth import grows_with_length
 
 REPORT = """\
 [    2.1] WARNING: CPU: 0 PID: 77 at /mnt/module/wee.c:42 wee_write+0x1c/0x90 [wee]
@@ -22,6 +23,12 @@ CALLER = Place("wee_ioctl", 0x20, 0x40, "wee")
 def test_places_are_those_in_modules() -> None:
     """Functions of the kernel itself are left out; what follows a module's name is its build."""
     assert [place for _, place in symbols.places(REPORT)] == [HERE, HERE, HERE, CALLER]
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "a+0x1", "a+0x1/0x2 [b", "a+0x1/0x2 [b " * 9])
+def test_the_work_of_finding_places_grows_with_the_text(unit: str) -> None:
+    """A word of any length is looked at once."""
+    assert grows_with_length(symbols.places, lambda n: unit * n, 10_000)
 
 
 def test_a_return_address_is_one_after_the_call() -> None:

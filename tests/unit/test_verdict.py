@@ -19,6 +19,7 @@ from harness import fixtures, klog, symbols, template, verdict
 from harness.errors import CommandFailed, CommandTimeout, GuestError, HostError, MachineError
 from harness.proc import Deadline
 from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
+from tests.unit.growth import grows_with_length
 
 pytest_plugins = ["pytester"]  # for runs of pytest whose machines are not real
 
@@ -150,6 +151,40 @@ def test_what_comes_again_after_it_was_expected_is_a_problem() -> None:
     assert not judge(replace(CLEAN, console=BOOT + line, expected=expected))
     (problem,) = judge(replace(CLEAN, console=BOOT + line * 2, expected=expected))
     assert "workqueue lockup" in problem.title
+
+
+@pytest.mark.parametrize(
+    ("make", "length"),
+    [
+        (lambda n: OOPS.replace("]  wee_write", "] " + "[1] " * n + " wee_write"), 5),
+        (lambda n: OOPS.replace("]  vfs_write", "]  " + "a" * n), 10_000),
+        (lambda n: OOPS.replace("]  vfs_write", "]  " + "a." * n), 5_000),
+        (lambda n: OOPS + "[    9.0] " + "] Out of memory " * n, 2_500),
+        (lambda n: OOPS + "[    9.0] " + "** 1 " * n, 2_500),
+        (lambda n: "\r** 1" * n, 10_000),
+        (lambda n: OOPS + "[    9.0] " + "WARNING: mm/slub.c:1 " * n, 2_500),
+    ],
+    ids=["stamps", "letters", "dots", "memory", "drops", "returns", "slub"],
+)
+def test_the_work_of_judging_grows_with_the_log(make: Callable[[int], str], length: int) -> None:
+    """No text of a guest's can make a pattern try the same characters over and over."""
+    assert grows_with_length(lambda text: judge(replace(CLEAN, console=text)), make, length)
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "a+0x1", "a+0x1/0x2 [b"])
+def test_the_work_of_naming_a_stuck_command_grows_with_its_stacks(unit: str) -> None:
+    """The stacks of tasks go through no reader that would cut their lines."""
+
+    def stuck(stacks: str) -> object:
+        return judge(replace(CLEAN, timed_out="cat", stacks=stacks))
+
+    assert grows_with_length(stuck, lambda n: unit * n, 10_000)
+
+
+def test_no_number_is_too_long() -> None:
+    """Python refuses to read a number of more than 4,300 digits; no kernel counts that far."""
+    console = f"{BOOT}** {'9' * 5000} printk messages dropped **\n"
+    assert not judge(replace(CLEAN, console=console))
 
 
 def test_a_panic_without_words_is_a_panic() -> None:
