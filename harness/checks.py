@@ -47,7 +47,7 @@ def run(kernels: str | None, source: Path) -> int:
             ("format", lambda: _tool([str(bin_ / "ruff"), "format", "--check", *python])),
             ("mypy", lambda: _tool([str(bin_ / "mypy")])),
             ("spelling", lambda: _tool([str(bin_ / "codespell"), *python, "module", "vm",
-                                        "README.md", "bootstrap", ".github",
+                                        "README.md", "docs", "bootstrap", ".github",
                                         ".gitlab-ci.yml", ".ci"])),
             ("shellcheck", lambda: _shellcheck(cache, matrix.guest.suite)),
             ("workflows", lambda: _schema(bin_, "github-workflows", WORKFLOWS)),

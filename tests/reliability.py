@@ -344,7 +344,7 @@ def interrupt(lab: Lab, count: int, seed: int) -> int:
         return run_ended(lab, signal.SIGINT, count, seed)
 
 
-# Each with how often it is to be done before anybody claims anything (README, "Numbers").
+# Each with how often it is to be done before anybody claims anything (docs/numbers.md).
 WHAT: dict[str, tuple[int, Callable[[Lab, int, int], int]]] = {
     "clones": (1000, lambda lab, count, _: run_clones(lab, count)),
     "loaded": (20, lambda lab, count, _: run_loaded(lab, count)),
