@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import hashlib
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from harness import proc, sysroot
+from harness import config, proc, sandbox, sysroot, text
 from harness.cache import Cache, digest_of_files
-from harness.errors import BuildError, InputError
+from harness.errors import BuildError, InputError, SandboxError
 from harness.kernel import Kernel
 from harness.proc import Deadline
 
@@ -23,6 +24,12 @@ BUILD_SECONDS = 600.0
 # Where the sources stand inside the sandbox, and so in the module's debug information.
 INSIDE = "/mnt/module"
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
+_MAX_KO = 256 << 20  # bytes; with debug information, the largest drivers have a tenth
+# Where the logs of failed builds are kept, as build/KERNEL/FOLDER-DIGEST.log.
+LOGS = config.PROJECT / "build"
+_NAME = re.compile(r"\w[\w-]*\.ko", re.ASCII)
+_COMPLAINT = re.compile(r"error:|^ERROR: modpost|undefined reference|\*\*\* ")
+_TAIL_LINES = 25  # of a failed build's log, in its error
 _BLOCK = 4096  # bytes; what the smallest file takes, and a folder
 # What a build in the folder itself has left, and its history.
 _NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", ".git")
@@ -83,7 +90,7 @@ def build(
         source=source,
         kernel=kernel,
         digest=entry.digest,
-        warnings=tuple(warnings_in((entry.path / "build.log").read_text(errors="replace"))),
+        warnings=tuple(warnings_in(sandbox.log_text(entry.path / "build.log"))),
         vermagic=info.get("vermagic", ""),
         depends=tuple(name for name in info.get("depends", "").split(",") if name),
     )
@@ -160,10 +167,24 @@ def warnings_in(log: str) -> list[str]:
     # kbuild compares the compiler's full name rather than the compiler.
     harmless = re.compile(r"the compiler differs from the one used to build the kernel")
     return [
-        line.replace(f"{INSIDE}/", "")
+        text.beginning(line.replace(f"{INSIDE}/", ""), _WARNING)
         for line in log.splitlines()
         if pattern.search(line) and not harmless.search(line)
     ]
+
+
+_WARNING = 1000  # characters of a warning that are shown
+
+
+def excerpt(log: str) -> str:
+    """The lines of a failed build's log that an error shows: its complaints, and its end.
+
+    Several jobs of make talk at once, so that a compiler's complaint may stand far above the end.
+    """
+    lines = log.splitlines()
+    earlier = [line for line in lines[:-_TAIL_LINES] if _COMPLAINT.search(line)]
+    shown = [text.beginning(line, _WARNING) for line in earlier[: proc.TAIL_LINES]]
+    return "\n".join([*shown, *(["..."] if shown else []), *lines[-_TAIL_LINES:]])
 
 
 def _make(
@@ -190,19 +211,26 @@ def _make(
              "KBUILD_BUILD_HOST": "sandbox"},
     )  # fmt: skip
     if done.status != 0:
+        said = sandbox.log_text(log).replace(f"{INSIDE}/", "")
         raise proc.no_space(folder, f"building {source.name}/ failed") or BuildError(
             f"{source.name}/ does not build for kernel {kernel.name} ({kernel.release})",
-            tail=log.read_text(errors="replace").replace(f"{INSIDE}/", ""),
+            tail=excerpt(said),
+            log=_kept(log, kernel, source),
         )
-    built = sorted(work.rglob("*.ko"))
+    built = [name for name, _ in sandbox.walk(work) if name.suffix == ".ko"]
     if len(built) != 1:
-        names = ", ".join(path.name for path in built) or "none"
+        names = ", ".join(name.name for name in built) or "none"
         raise InputError(
             f"{source}/Kbuild builds {len(built)} modules ({names}), one was expected",
             hint="name one module in obj-m",
         )
-    (folder / built[0].name).write_bytes(built[0].read_bytes())
-    shutil.rmtree(work)
+    if not _NAME.fullmatch(built[0].name):
+        raise InputError(
+            f"{source}/Kbuild builds {built[0].name}, which is no name for a module",
+            hint="letters, digits, - and _",
+        )
+    (folder / built[0].name).write_bytes(_taken(work, built[0], source))
+    sandbox.remove(work)
     (folder / "stripped").mkdir()
     # What goes into the guest has no debug information: that is nine tenths of the file.
     name = built[0].name
@@ -216,10 +244,37 @@ def _make(
     (folder / "modinfo").write_text(told.stdout)
 
 
-def _modinfo(text: str) -> dict[str, str]:
+def _taken(work: Path, name: PurePath, source: Path) -> bytes:
+    """The module that a build has left."""
+    try:
+        return sandbox.take(work, name, _MAX_KO)
+    except SandboxError as error:
+        raise BuildError(
+            f"{source.name}/ leaves no module that can be taken: {error.what}", hint=error.hint
+        ) from error
+
+
+def _kept(log: Path, kernel: Kernel, source: Path) -> Path | None:
+    """Where a failed build's log is from now on; the folder that it is in goes.
+
+    None where it cannot be written, which is not to hide why the build failed.
+    """
+    said = sandbox.log_text(log)
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+    # Runs at the same time may write here: what is different has another name.
+    target = LOGS / kernel.name / f"{source.name}-{digest}.log"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text.printable(said))
+    except OSError:
+        return None
+    return Path(os.path.relpath(target))
+
+
+def _modinfo(said: str) -> dict[str, str]:
     """What ``modinfo FILE`` printed, as field -> value (the first of each)."""
     fields: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in said.splitlines():
         name, separator, value = line.partition(":")
         if separator:
             fields.setdefault(name.strip(), value.strip())

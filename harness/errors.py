@@ -110,6 +110,10 @@ class KernelBuildError(HarnessError):
     """A kernel does not compile; ``tail`` has the compiler's own words."""
 
 
+class SandboxError(HarnessError):
+    """What ran in a sandbox used more than it may, or left what is not taken."""
+
+
 class MachineError(HarnessError):
     """QEMU ended, or does not answer."""
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness import proc, sysroot
+from harness import proc, sandbox, sysroot
 from harness.cache import Cache, Entry, digest_of
 from harness.config import PROJECT, KernelSpec
 from harness.errors import InputError, KernelBuildError
@@ -40,6 +40,10 @@ BUILD = "/mnt/build"
 COMPILE_SECONDS = 4 * 3600.0  # a slow and busy host; not a sleep, only the end of patience
 QUICK_SECONDS = 600.0
 CCACHE_SIZE = "2G"
+# In bytes, of what a build has left: a .config, and a vmlinux with its debug information.
+_MAX_TEXT = 8 << 20
+_MAX_IMAGE = 16 << 30
+_RELEASE = re.compile(r"\w[\w.+~-]*", re.ASCII)  # it becomes a folder's name
 
 # What the headers' package brings is the compiler that built the suite's own kernel.
 TOOLS = (
@@ -367,7 +371,8 @@ class _Tree:
 
     @property
     def log(self) -> Path:
-        return self.build / "harness.log"
+        # Beside the folder that a build may write to: there it could put a link in its place.
+        return self.build.with_name("harness.log")
 
     def configure(self, wanted: Mapping[str, str], *, known_only: bool = False) -> None:
         """tinyconfig and ``wanted`` on top; all of it must survive.
@@ -381,10 +386,10 @@ class _Tree:
                 log.info("this kernel has no %s", ", ".join(unknown))
             wanted = {name: value for name, value in wanted.items() if name in there}
         self._make("tinyconfig")
-        config = self.build / ".config"
-        config.write_text(config.read_text() + config_text(wanted))
+        config = self._taken(".config") + config_text(wanted)
+        self._put(config)
         self._make("olddefconfig")
-        gone = lost(wanted, config.read_text())
+        gone = lost(wanted, self._taken(".config"))
         if gone:
             raise KernelBuildError(
                 "options asked for did not survive the kernel's configuration:\n" + "\n".join(gone),
@@ -397,20 +402,30 @@ class _Tree:
         What this kernel does not take of it is named, and must be none of ``boot``.
         """
         self.build.mkdir(exist_ok=True)
-        config = self.build / ".config"
-        config.write_text(text)
+        self._put(text)
         self._make("olddefconfig")
+        config = self._taken(".config")
         wanted = {name: value for name, value in options(text).items() if value != "n"}
         # Those of a compiler are found out anew each time.
-        told = [each for each in lost(wanted, config.read_text()) if not _FOUND_OUT.match(each)]
+        told = [each for each in lost(wanted, config) if not _FOUND_OUT.match(each)]
         if told:
             log.info("this kernel does not take of the config:\n%s", "\n".join(told))
-        lacks = missing(boot, config.read_text())
+        lacks = missing(boot, config)
         if lacks:
             raise KernelBuildError(
                 "a kernel with this config cannot boot here; it lacks\n" + "\n".join(lacks),
                 hint="the config has them, and what they depend on is missing or has changed",
             )
+
+    def _taken(self, name: str) -> str:
+        """A small file that the build has written, which may be of somebody's making."""
+        return sandbox.take(self.build, name, _MAX_TEXT).decode(errors="replace")
+
+    def _put(self, config: str) -> None:
+        """Write the config; not into what the build may have put in its place."""
+        fresh = self.build.with_name("harness.config")
+        fresh.write_text(config)
+        fresh.rename(self.build / ".config")
 
     def compile(self, name: str, steps: int | None) -> None:
         """Build the kernel and its modules, and install these into the build folder."""
@@ -427,7 +442,7 @@ class _Tree:
     @property
     def _unfinished(self) -> Path:
         """There while the tree is compiled, and since then if that was interrupted."""
-        return self.build / "harness.unfinished"
+        return self.build.with_name("harness.unfinished")
 
     def _forget_torn(self) -> None:
         """Remove what an interrupted compilation wrote: the last of it may be half a file,
@@ -457,10 +472,16 @@ class _Tree:
 
     def collect(self, folder: Path) -> None:
         """Copy what is needed to boot this kernel and to build modules for it."""
-        release = (self.build / "include/config/kernel.release").read_text().strip()
+        release = self._taken("include/config/kernel.release").strip()
+        if not _RELEASE.fullmatch(release):
+            raise KernelBuildError(f"the kernel calls its release {release!r}, which is no name")
         (folder / "release").write_text(release)
-        shutil.copy(self.build / "arch/x86/boot/bzImage", folder / "bzImage")
-        shutil.copy(self.build / "vmlinux", folder / "vmlinux")
+        for name in ("arch/x86/boot/bzImage", "vmlinux"):
+            with (
+                sandbox.opened(self.build, name, _MAX_IMAGE) as stream,
+                (folder / Path(name).name).open("wb") as copy,
+            ):
+                shutil.copyfileobj(stream, copy)
         (folder / "boot").mkdir()
         sysroot.run(
             self.tools,
@@ -506,7 +527,7 @@ class _Tree:
             full = proc.no_space(self.build, "compiling the kernel failed")
             raise full or KernelBuildError(
                 f"the kernel does not build ({arguments[-1]})",
-                tail=complaints(self.log.read_text(errors="replace")),
+                tail=complaints(sandbox.log_text(self.log)),
                 log=self.log,
             )
 
@@ -526,6 +547,9 @@ def _files(folder: Path, patterns: Sequence[str]) -> Iterator[tuple[Path, Path]]
     """
     for pattern in patterns:
         for found in sorted(folder.glob(pattern)):
+            above = [found, *found.parents]
+            if any(path.is_symlink() for path in above[: above.index(folder)]):
+                continue  # a build could lead out of its folder so
             inside = sorted(found.rglob("*")) if found.is_dir() else [found]
             for path in inside:
                 link = path.is_symlink()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +188,7 @@ class Compiler:
     modules: tuple[str, ...] = ("wee-one.ko",)
     says: str = ""
     fails: bool = False
+    leaves: Callable[[Path], object] | None = None  # makes the module's file, if it is not one
 
     def run(self, _: object, argv: Sequence[str], **options: object) -> Completed:
         if "modinfo" in " ".join(argv):
@@ -203,14 +204,18 @@ class Compiler:
         if self.fails:
             return Completed(tuple(argv), 2, self.says, "")
         for name in self.modules:
-            (folder / name).write_bytes(b"\x7fELF")
+            if self.leaves is not None:
+                self.leaves(folder / name)
+            else:
+                (folder / name).write_bytes(b"\x7fELF")
         return Completed(tuple(argv), 0, "", "")
 
 
 @pytest.fixture
-def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
     """Takes the sandbox's place."""
     made = Compiler()
+    monkeypatch.setattr(build, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(sysroot, "run", made.run)
     return made
 
@@ -354,7 +359,7 @@ def test_what_is_not_copied_does_not_build_again(
 def test_a_module_that_does_not_compile_shows_the_compilers_words(
     compiler: Compiler, cache: Cache, source: Path
 ) -> None:
-    """All of them, with the paths as the author knows them, and nothing is cached."""
+    """The first complaints and the end, with the paths as the author knows them."""
     words = [f"{INSIDE}/wee-one.c:{line}:1: error: expected ';'" for line in range(100)]
     compiler.says, compiler.fails = "\n".join(words), True
     with pytest.raises(BuildError) as caught:
@@ -365,6 +370,60 @@ def test_a_module_that_does_not_compile_shows_the_compilers_words(
         assert f"wee-one.c:{line}:1: error: expected ';'" in caught.value.tail
     assert INSIDE not in str(caught.value)
     assert cache.stored() == []
+
+
+def test_a_long_log_is_kept_and_not_shown(compiler: Compiler, cache: Cache, source: Path) -> None:
+    """An error has the lines that say why; all others are in the file that it names, harmless."""
+    noise = "\n".join(f"  CC [M]  file{number}.o\x1b[2J" for number in range(50_000))
+    complaint = f"{INSIDE}/wee-one.c:7:1: error: no \x1b[31mcolours"
+    compiler.says, compiler.fails = f"{noise}\n{complaint}\n{noise}\nmake: *** Error 2", True
+    with pytest.raises(BuildError) as caught:
+        build.build(a_kernel(), source, cache)
+    shown = str(caught.value)
+    assert len(shown) < 5000
+    assert "\x1b" not in shown
+    assert "wee-one.c:7:1: error: no \\x1b[31mcolours" in shown
+    assert shown.index("error: no") < shown.index("make: *** Error 2")
+    assert caught.value.log is not None
+    kept = caught.value.log.read_text()
+    assert kept.count("file49999.o\\x1b[2J") == 2
+    assert "\x1b" not in kept
+
+
+def test_a_warning_is_harmless(compiler: Compiler, cache: Cache, source: Path) -> None:
+    """It is printed where people look, as it may be by a Kbuild's $(info ...)."""
+    compiler.says = "wee.c:1:1: warning: \x1b]0;title\x07" + "x" * 100_000
+    (warning,) = build.build(a_kernel(), source, cache).warnings
+    assert warning.startswith("wee.c:1:1: warning: \\x1b]0;title\\x07xxx")
+    assert len(warning) < 2000
+
+
+@pytest.mark.parametrize(
+    ("leaves", "named"),
+    [
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a link"),
+        (os.mkfifo, "is a named pipe"),
+        (os.mkdir, "is a folder"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 1 << 40), "more than"),
+    ],
+    ids=["file-of-the-host", "endless-file", "pipe", "folder", "huge"],
+)
+def test_what_is_no_module_is_not_taken(
+    compiler: Compiler, cache: Cache, source: Path,
+    leaves: Callable[[Path], object], named: str,
+) -> None:  # fmt: skip
+    """A build can leave anything under the name of its module."""
+    compiler.leaves = leaves
+    with pytest.raises(BuildError, match=rf"wee/ leaves no module .*wee-one\.ko .*{named}"):
+        build.build(a_kernel(), source, cache)
+
+
+def test_a_module_has_a_modules_name(compiler: Compiler, cache: Cache, source: Path) -> None:
+    """It becomes a part of commands and messages."""
+    compiler.modules = ("$(reboot)\x1b.ko",)
+    with pytest.raises(InputError, match="no name for a module"):
+        build.build(a_kernel(), source, cache)
 
 
 @pytest.mark.parametrize("modules", [(), ("wee-one.ko", "wee-two.ko")])

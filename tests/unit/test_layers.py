@@ -15,12 +15,43 @@ HARNESS = config.PROJECT / "harness"
 
 # A file imports only those before it. A new file needs a place here.
 ORDER = (
-    "text", "errors", "proc", "locks", "cache", "config", "sysroot", "archive", "source", "kernel",
-    "build", "image", "qemu", "guest", "template", "scene", "lab", "pool", "klog", "verdict",
-    "symbols", "report", "plugin", "fixtures", "sweep",
+    "text",
+    "errors",
+    "proc",
+    "locks",
+    "cache",
+    "config",
+    "sandbox",
+    "sysroot",
+    "archive",
+    "source",
+    "kernel",
+    "build",
+    "image",
+    "qemu",
+    "guest",
+    "template",
+    "scene",
+    "lab",
+    "pool",
+    "klog",
+    "verdict",
+    "symbols",
+    "report",
+    "plugin",
+    "fixtures",
+    "sweep",
     # What tasks.py calls.
-    "runs", "bisect", "listing", "pipeline", "shell", "doctor", "checks", "klogbench", "bench",
-)  # fmt: skip
+    "runs",
+    "bisect",
+    "listing",
+    "pipeline",
+    "shell",
+    "doctor",
+    "checks",
+    "klogbench",
+    "bench",
+)
 
 # Standard modules that compute and do nothing else.
 PURE = {

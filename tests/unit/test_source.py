@@ -513,3 +513,18 @@ def test_a_failed_build_without_a_known_word_shows_its_end() -> None:
     assert source.complaints("one\ntwo\n") == "one\ntwo"
     said = source.complaints("x.c:1: error: a\n  CC b.o\nmake: *** [x.o] Error 1\n")
     assert said == "x.c:1: error: a\nmake: *** [x.o] Error 1"
+
+
+def test_a_build_leads_nobody_out_of_its_folder(tmp_path: Path) -> None:
+    """A tree's Makefile can put a link where a folder or a file is to be collected."""
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "secret").write_text("of the host")
+    build = tmp_path / "build"
+    (build / "scripts").mkdir(parents=True)
+    (build / "scripts" / "sign-file").write_text("its own")
+    (build / "include").symlink_to(host)
+    (build / "tools").symlink_to(host)
+    source._copy(build, tmp_path / "copy", ("include", "scripts", "tools/secret"))
+    copied = [path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert copied == ["sign-file"]
