@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import build, config, klogbench, lab, pool, proc, qemu, template
+from harness import build, config, lab, pool, proc, qemu, template
 from harness.cache import Cache
 from harness.errors import InputError
 from harness.guest import Guest
+from harness.klog import bench as klogbench
 from harness.lab import Lab
 from harness.pool import Fresh, Pool
 from harness.proc import Deadline

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import klog, klogbench
+from harness import klog
 from harness.klog import Event, Frame, Kind
+from harness.klog import bench as klogbench
 
 DATA = Path(__file__).parent / "data" / "klog"
 

@@ -34,6 +34,12 @@ ORDER = (
     "scene",
     "lab",
     "pool",
+    "klog.rust",
+    "klog.lines",
+    "klog.frames",
+    "klog.blame",
+    "klog.formats",
+    "klog.reader",
     "klog",
     "verdict",
     "symbols",
@@ -49,7 +55,7 @@ ORDER = (
     "shell",
     "doctor",
     "checks",
-    "klogbench",
+    "klog.bench",
     "bench",
 )
 
@@ -67,7 +73,20 @@ PURE = {
     "xml",  # of texts
 }
 
-FILES = sorted(path.stem for path in HARNESS.glob("*.py") if path.stem != "__init__")
+
+def path_of(name: str) -> Path:
+    """The file of a module, with the dots of its name within harness/: klog.lines, klog."""
+    path = HARNESS / name.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def name_of(path: Path) -> str:
+    """The other way round."""
+    parts = path.relative_to(HARNESS).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+FILES = sorted(filter(None, map(name_of, HARNESS.rglob("*.py"))))
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -78,10 +97,11 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = "harness" if node.level else ""
             module = ".".join(part for part in (base, node.module or "") if part)
-            if module == "harness":
-                yield from (f"harness.{alias.name}" for alias in node.names)
-            else:
-                yield module
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                within = full.removeprefix("harness.")
+                is_file = module == "harness" or (within != full and path_of(within).exists())
+                yield full if is_file else module
 
 
 def test_every_file_has_a_place() -> None:
@@ -94,19 +114,22 @@ def test_every_file_has_a_place() -> None:
 def test_a_file_imports_only_what_comes_before_it(name: str) -> None:
     """Data flows one way, and so do imports; nothing in harness/ knows its tests or tasks."""
     before = {f"harness.{earlier}" for earlier in ORDER[: ORDER.index(name)]}
-    found = set(imports(HARNESS / f"{name}.py"))
+    found = set(imports(path_of(name)))
     assert {module for module in found if module.startswith("harness")} <= before
     assert not {"tests", "tasks"} & {module.partition(".")[0] for module in found}
 
 
-@pytest.mark.parametrize("name", ["klog", "verdict", "report", "text"])
+PURE_FILES = [name for name in FILES if name.partition(".")[0] == "klog" and name != "klog.bench"]
+
+
+@pytest.mark.parametrize("name", [*PURE_FILES, "verdict", "report", "text"])
 def test_what_is_pure_imports_nothing_that_acts(name: str) -> None:
     """Reading a log and judging it open no file and start no process, so they are testable."""
-    path = HARNESS / f"{name}.py"
+    path = path_of(name)
     outside = {module.partition(".")[0] for module in imports(path)} - {"harness"}
     assert outside <= PURE
     within = {module for module in imports(path) if module.startswith("harness")}
-    assert within <= {"harness.klog", "harness.text"}
+    assert within <= {"harness.text", *(f"harness.{pure}" for pure in PURE_FILES)}
     called = {
         node.func.id
         for node in ast.walk(ast.parse(path.read_text()))
@@ -121,7 +144,7 @@ def test_only_proc_starts_programs(name: str) -> None:
     starters = {"Popen", "run", "call", "check_call", "check_output", "getoutput",
                 "getstatusoutput", "system", "popen", "posix_spawn", "fork",
                 "create_subprocess_exec", "create_subprocess_shell"}  # fmt: skip
-    for node in ast.walk(ast.parse((HARNESS / f"{name}.py").read_text())):
+    for node in ast.walk(ast.parse(path_of(name).read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             module = ast.unparse(node.func.value)
             assert module not in {"subprocess", "os", "pty", "asyncio"} or (

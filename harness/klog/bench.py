@@ -7,7 +7,7 @@ The folder holds logs and ``labels.json``, which gives for each log's name::
 
 ``title`` is null where the log holds no problem; ``alt`` lists titles that are as good. A title
 is the kind of problem, " in " and the guilty function. Run as
-``python -m harness.klogbench FOLDER [--misses]``.
+``python -m harness.klog.bench FOLDER [--misses]``.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def as_json(score: KlogScore) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 2 if the folder is not usable."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.klogbench", description="Measure the kernel log reader."
+        prog="python -m harness.klog.bench", description="Measure the kernel log reader."
     )
     parser.add_argument("folder", type=Path, help=f"folder with logs and {LABELS}")
     parser.add_argument("--misses", action="store_true", help="list what was read otherwise")

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whom a report blames: which of its calls to look at, and which of these only help others."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from harness.klog.frames import Frame, Item, Tag, is_inlined
+
+
+class Calls(Protocol):
+    """A report whose lines were taken apart."""
+
+    @property
+    def items(self) -> list[Item]:
+        """What each of its lines is."""
+
+    @property
+    def has_stack(self) -> bool:
+        """Whether a call is among them."""
+
+    def header_frames(self) -> list[Frame]:
+        """The function that the header (or the detail) names."""
+
+
+_HELPER_GROUPS: tuple[tuple[str, str], ...] = (
+    (
+        "printing the report",
+        r"dump_stack|show_stack|show_regs|walk_stack|dump_backtrace|unwind_backtrace|print_report|print_tainted"
+        r"|print_address_desc|print_usage_bug|print_unlock|imbalance_bug|stack_trace_"
+        r"|^arch_stack_walk|__warn|warn_slowpath|warn_alloc|warn_bogus|report_bug|fixup_bug"
+        r"|panic|^get_taint$|fortify_|assertfail",
+    ),
+    (
+        "entering the kernel by a trap",
+        r"_trap$|do_trap|do_error|invalid_op|program_check_|bad_stack|do_(?:kernel|translation)_"
+        r"|do_mem_abort|do_tag_check|^el1h?_(?:abort|64_sync)",
+    ),
+    (
+        "the sanitizers' runtime",
+        r"kasan|hwasan|__asan|kmsan|__msan|__sanitizer|kcsan_|check_memory_region"
+        r"|check_heap_object|check_object|read_word_at_a_time|(?:read|write)_once_.*nocheck"
+        r"|kmemleak",
+    ),
+    (
+        "debug objects, reference tracking and fault checks",
+        r"debug_object|(?:timer|work)_is_static_object|ref_tracker|might_(?:fault|sleep)"
+        r"|__might_resched|seqprop_assert|__phys_addr|__virt_to_phys|perf_trace|(?:hard|soft)irqs?_(?:on|off)",
+    ),
+    (
+        "the lock validator and locks",
+        r"lockdep|lock_(?:acquire|release|class)|^mark_lock|_held_locks|raw_spin_rq"
+        r"|(?:spin|read|write)_(?:try|un)?lock|^down$|^down_(?:read|write|try|killable|interr)"
+        r"|^up_(?:read|write)|^_*(?:rt_)?mutex_|owner_on_cpu|osq_(?:un)?lock|bh_(?:en|dis)able"
+        r"|^(?:un)?lock_page|lock_timer_base",
+    ),
+    (
+        "allocators",
+        r"alloc_page|k?v?[mzc]alloc|krealloc|kmem_cache|allocate_slab|slab_|alloc_frozen_pages"
+        r"|folio_(?:alloc|unlock)|filemap_(?:alloc|get)_folio|find_or_create_page"
+        r"|(?:do_)?read_cache_(?:page|folio)|pagecache_get_page|grab_cache_page|^kv?free$"
+        r"|kfree_skb|^ida_free",
+    ),
+    (
+        "memory, string and format helpers",
+        r"mem(?:cpy|cmp|set|chr|move|dup)|str(?:n?cmp|n?cpy|lcpy|scpy|n?len|n?str|chr|n?dup)"
+        r"|string|pointer|v?s?c?n?printf|printk|va_format|kv?asprintf|hex_dump|^crc\d+|crc_itu_t"
+        r"|^_*dev_(?:info|notice|warn|err|alert|crit|emerg)",
+    ),
+    (
+        "access to user memory and to ports",
+        r"copy_(?:to|from)_(?:user|iter)|copy_(?:page|folio)_(?:to|from)_iter|^copy(?:in|out)$"
+        r"|(?:get|put)_user|extract_(?:user|iter)_to_sg|(?:read|write)[bwlq]$|logic_(?:in|out)",
+    ),
+    (
+        "counters, bits, lists and trees",
+        r"atomic(?:64)?_(?:dec|inc|read|set|or|xor|and|add|sub|fetch|xchg|cmpxchg|try)"
+        r"|(?:set|clear|change|test)_bit|^refcount_|^kref_|list_(?:add|del|replace|move|splice)"
+        r"|^klist_|^_*rb_|^xas_(?:start|load|find)|find_lock_entries|rhashtable_lookup",
+    ),
+    (
+        "waking, waiting, queueing work and timers",
+        r"__wake_up|^complete$|wait_for_completion|finish_wait|(?:queue|flush|insert)_work"
+        r"|cancel_work|queue_delayed_work|(?:drain|destroy)_workqueue|try_to_grab_pending"
+        r"|del_timer|timer_delete_sync|__mod_timer|sk_stop_timer_sync|kthread_stop"
+        r"|cleanup_srcu_struct",
+    ),
+    (
+        "the device model and subsystem cores that only forward to drivers",
+        r"kobject_|add_uevent_var|get_device_parent|^put_device$|device_(?:add|del|destroy)"
+        r"|device_(?:release|unregister|for_each_child|remove_file)|devres_release_all"
+        r"|sysfs_remove|unregister_netdev|rollback_registered|i2c_del_adapter"
+        r"|__unregister_client|hwrng_unregister|tty_unregister_device|usb_(?:hcd_)?submit_urb"
+        r"|usb_kill_(?:anchored_)?urb|usb_control_msg|dummy_urb_enqueue",
+    ),
+    (
+        "inode and dentry references",
+        r"^iput(?:_final)?$|^ihold$|^drop_nlink|dput$|truncate_inode_pages_range",
+    ),
+    (
+        "compiler thunks and Rust's panic path",
+        r"_indirect_thunk_|rust_begin_unwind|^rust_helper_BUG$|^core::panicking",
+    ),
+)
+
+HELPERS = re.compile("|".join(patterns for _, patterns in _HELPER_GROUPS))
+"""Functions that are never guilty: those above do what their caller told them to."""
+REPORTING = re.compile("|".join(patterns for _, patterns in _HELPER_GROUPS[:3]))
+"""Those which are on the stack only because there is a report to make."""
+
+
+@functools.cache
+def _at_start(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"_*(?:{pattern.pattern})")
+
+
+def is_in(pattern: re.Pattern[str], frame: Frame) -> bool:
+    """Whether a list of functions of the kernel's own covers a frame's.
+
+    The words are looked for anywhere in the name, as one function has many variants
+    (``__se_sys_``, ``do_``, ``_noprof``). A module's functions begin with what they belong to, and
+    any word may follow (``brook_string_show``): of those only the start counts.
+    """
+    if frame.module:
+        return _at_start(pattern).match(frame.function) is not None
+    return pattern.search(frame.function) is not None
+
+
+# A CPU that loops or a task that hangs is caught at a random place. What identifies the problem
+# is the function below the one that dispatched it: the system call, the file's or socket's
+# operation, the work item, the timer.
+_DISPATCHERS = re.compile(
+    # system call entry
+    r"do_syscall_|do_fast_syscall_|sysenter_dispatch|tracesys_phase2|el0_svc_|invoke_syscall"
+    r"|ret_fast_syscall"
+    # interrupts, timers and threads
+    r"|do_softirq|call_timer_fn|_run_timers|run_timer_softirq|hrtimer_run|tasklet_(?:hi_)?action"
+    r"|run_ksoftirqd|smpboot_thread_fn|^kthread$|start_secondary|cpu_startup_entry|ret_from_fork"
+    r"|process_one_work|smp_call_function"
+    # files
+    r"|vfs_(?:iter_)?(?:read|write)|do_iter_(?:read|write)|call_(?:read|write)_iter"
+    r"|new_sync_(?:read|write)|(?:vfs|ksys|compat|compat_sys|blkdev|blkdev_driver)_ioctl"
+    r"|^call_mmap|mmap_region|do_mmap|do_dentry_open|vfs_open|__fput"
+    # sockets
+    r"|netif_receive_skb|^sock_(?:sendmsg|recvmsg|release|mmap|do_ioctl|ioctl)|^__sock_release"
+    r"|^(?:setsockopt|listen|accept)$|kernel_(?:setsockopt|listen|accept)|sk_common_release"
+    r"|sock_common_setsockopt|^compat_sock_ioctl|^r?t?nfnetlink_rcv_msg|^rtnetlink_rcv_msg"
+    r"|^netlink_dump|^(?:sys_)?(?:socketpair|connect|ioctl)"
+    # page faults, and what runs on the way back to user space
+    r"|__do_fault|do_page_fault|^page_fault$|task_work_run|exit_to_usermode"
+)
+
+# A hung task is a victim. Two waits are so often shared that they name the problem themselves;
+# else it is the innermost function that is not just waiting.
+_SHARED_WAIT = re.compile(r"(rtnl_lock)|(synchronize_(?:s?rcu|net|sched))")
+_WAITS = re.compile(
+    r"sched|_lock|_slowlock|down|rwsem|completion|kthread|wait|synchronize|context_switch"
+    r"|__switch_to|cancel_delayed_work|rcu_barrier"
+)
+
+_SYSCALL_PREFIX = re.compile(
+    r"SYSC_|SyS_|sys_|__x64_|__ia32_|__arm64_|__riscv_|__s390x?_|_{2,4}sys_|__se_|__do_sys_"
+    r"|compat_SYSC_|compat_SyS_|ksys_"
+)
+
+
+def _titled(name: str) -> str:
+    """Returns a function's name as titles have it: system calls without the wrapper's prefix."""
+    prefix = _SYSCALL_PREFIX.match(name)
+    return name[prefix.end() :] if prefix and prefix.end() < len(name) else name
+
+
+Pick = Callable[[list[Frame]], tuple[str, Frame] | None]
+
+
+def innermost(frames: list[Frame]) -> tuple[str, Frame] | None:
+    return (_titled(frames[0].function), frames[0]) if frames else None
+
+
+def below_dispatcher(frames: list[Frame]) -> tuple[str, Frame] | None:
+    for inner, frame in zip([*frames[:1], *frames], frames, strict=False):
+        name = _titled(frame.function)
+        if "smp_call_function" in name:
+            return "smp_call_function", frame  # whatever variant: it waits for another CPU
+        if _DISPATCHERS.search(name):
+            return _titled(inner.function), inner
+    return None
+
+
+def not_waiting(frames: list[Frame]) -> tuple[str, Frame] | None:
+    for frame in frames:
+        if shared := _SHARED_WAIT.search(frame.function):
+            return (_titled(frame.function) if shared[1] else "synchronize_rcu"), frame
+    for frame in frames:
+        if not is_in(_WAITS, frame):
+            return _titled(frame.function), frame
+    return None
+
+
+# Where in a report to look. Each function gives the frames to choose from, innermost first.
+Site = Callable[["Calls"], list[Frame]]
+
+
+def stack_from(items: list[Item], start: int = 0, *, marked: bool = True) -> list[Frame]:
+    """Returns the first stack at or after ``start``; ``marked``: one under a "Call Trace:"."""
+    frames: list[Frame] = []
+    inside = not marked
+    for item in items[start:]:
+        if item.tag is Tag.FRAME and inside and item.frame:
+            frames.append(item.frame)
+        elif item.tag in (Tag.TRACE, Tag.OTHER):
+            if frames:
+                break
+            inside = item.tag is Tag.TRACE
+    return _without_repeats(frames)
+
+
+def _without_repeats(frames: list[Frame]) -> list[Frame]:
+    """Drops the callee's name that arm repeats as the caller of the line before."""
+    return [
+        frame
+        for at, frame in enumerate(frames)
+        if frame.offset is not None
+        or frame.location is not None
+        or at == 0
+        or frames[at - 1].function != frame.function
+    ]
+
+
+def find(items: list[Item], tag: Tag, start: int = 0) -> int | None:
+    return next((at for at in range(start, len(items)) if items[at].tag is tag), None)
+
+
+def nowhere(_report: Calls) -> list[Frame]:
+    return []
+
+
+def in_header(report: Calls) -> list[Frame]:
+    return report.header_frames()
+
+
+def in_trace(report: Calls) -> list[Frame]:
+    return stack_from(report.items)
+
+
+def at_pc(report: Calls) -> list[Frame]:
+    """The instruction pointer, then the stack."""
+    at = find(report.items, Tag.PC)
+    if at is None:
+        return stack_from(report.items)
+    pc = report.items[at].frame
+    # riscv prints registers and stack without a line between them.
+    under = stack_from(report.items, at) or stack_from(report.items, at, marked=False)
+    return [*([pc] if pc else []), *under]
+
+
+def at_header(report: Calls) -> list[Frame]:
+    """The function in the header, then the stack."""
+    head = report.header_frames()
+    return [*head, *stack_from(report.items)]
+
+
+def at_header_plain(report: Calls) -> list[Frame]:
+    """The function in the header, then the stack, which has no "Call Trace:" above it."""
+    return [*report.header_frames(), *stack_from(report.items, marked=False)]
+
+
+def in_origin(report: Calls) -> list[Frame]:
+    """The stack right under the header; if it is all helpers, where the memory came from."""
+    frames = stack_from(report.items, marked=False)
+    for at, item in enumerate(report.items):
+        if item.tag is Tag.OTHER and "created at" in item.text:
+            frames += stack_from(report.items, at + 1, marked=False)
+            break
+    return frames
+
+
+def at_warning(report: Calls) -> list[Frame]:
+    """The function in the header, then what called it.
+
+    Where WARN is a trap, the trap handler's own frames lie above the warning's on the stack; the
+    header's function, or else the instruction pointer, says where those end. Of a header alone
+    the trackers have nothing: its function may be a helper as well as not.
+    """
+    head = report.header_frames() if report.has_stack else []
+    trace = stack_from(report.items)
+    at = find(report.items, Tag.PC)
+    pc = report.items[at].frame if at is not None else None
+    if not head and pc:
+        head = [pc]
+    if not head:
+        return trace
+    name = head[0].function
+    for below, frame in enumerate(trace):
+        if frame.function == name:
+            return [*head, *trace[below + 1 :]]
+        if frame.function.startswith("should_fail") and not pc:
+            return []  # that stack is not the warning's, and there may be no other
+    if at is not None and pc and pc.function == name:
+        under = [item for item in report.items[at + 1 :] if item.tag is not Tag.TEXT]
+        if under and under[0].tag is Tag.FRAME:
+            return [*head, *stack_from(under, marked=False)]
+    return [*head, *trace]
+
+
+def in_stall(report: Calls) -> list[Frame]:
+    """What the timer interrupt that noticed a stall interrupted; else where a CPU was.
+
+    The interrupt's frames are missing where the unwinder took them for guesses, and where the
+    CPU was asked by an NMI. Its registers stand above its stack then, and before the stacks of
+    tasks: those are victims, a task that waits for its turn, the RCU threads. If there is nothing
+    else, nothing says which code did not come to an end.
+    """
+    items = report.items
+    return _after_timer(items) or _where_cpu_was(items)
+
+
+def _where_cpu_was(items: list[Item]) -> list[Frame]:
+    for at, item in enumerate(items):
+        if item.tag is Tag.OTHER and item.text.lstrip().startswith("task:"):
+            break
+        if item.tag is Tag.PC and item.frame:
+            return [item.frame, *stack_from(items, at + 1)]
+    return []
+
+
+def _after_timer(items: list[Item]) -> list[Frame]:
+    entry = next(
+        (
+            at
+            for at, item in enumerate(items)
+            if item.tag is not Tag.GUESS and "apic_timer_interrupt" in item.text
+        ),
+        None,
+    )
+    if entry is None:
+        return _after_irq_entry(items)
+    # On x86 the entry is several functions; the interrupted one follows with its registers, or
+    # without them on kernels before 4.14.
+    start = entry + 1
+    for at in range(entry + 1, len(items)):
+        item = items[at]
+        if item.tag is Tag.PC and item.frame:
+            return [item.frame, *stack_from(items, at + 1, marked=False)]
+        if item.tag is Tag.FRAME and "apic_timer_interrupt" in item.text:
+            start = at + 1
+        elif item.tag in (Tag.FRAME, Tag.TRACE, Tag.OTHER):
+            break
+    return stack_from(items, start, marked=False)
+
+
+def _after_irq_entry(items: list[Item]) -> list[Frame]:
+    """The same on arm and arm64, whose interrupt entry is one for all interrupts."""
+    last = ""
+    for at, item in enumerate(items):
+        if item.tag is Tag.FRAME and item.frame:
+            last = item.frame.function
+            if last == "el1h_64_irq":
+                return stack_from(items, at + 1, marked=False)
+        elif "Exception stack" in item.text and "irq" in last:
+            return stack_from(items, at + 1, marked=False)
+    return []
+
+
+def first_lock(report: Calls) -> list[Frame]:
+    """Where the first lock that the report names was taken."""
+    return [i.frame for i in report.items if i.tag is Tag.LOCK and i.frame][:1]
+
+
+def first_lock_or_below(report: Calls) -> list[Frame]:
+    """The same, then what called it: where locks are not inlined, it is the lock function."""
+    locks = first_lock(report)
+    trace = stack_from(report.items)
+    for name in [lock.function for lock in locks]:
+        for below, frame in enumerate(trace, 1):
+            if frame.function == name:
+                return [*locks, *trace[below:]]
+    return locks
+
+
+def trace_or_lock(report: Calls) -> list[Frame]:
+    """The stack; where the report is cut before it, where the lock was taken."""
+    return stack_from(report.items) or first_lock(report)
+
+
+def both_locks(report: Calls) -> list[Frame]:
+    """Where the lock is wanted, where the held one was taken, then the stack."""
+    locks = [i.frame for i in report.items if i.tag is Tag.LOCK and i.frame][:2]
+    return [*locks, *(stack_from(report.items) if locks else [])]
+
+
+def became_unsafe(report: Calls) -> list[Frame]:
+    """The stack on which a lock got its irq state; else where the lock is wanted."""
+    for at, item in enumerate(report.items):
+        if item.tag is Tag.OTHER and "which became" in item.text:
+            return stack_from(report.items, at + 1, marked=False)
+    return first_lock(report)
+
+
+def at_release(report: Calls) -> list[Frame]:
+    """The unlocking call, which stands alone above the stack."""
+    stop = find(report.items, Tag.TRACE)
+    early = [i.frame for i in report.items[:stop] if i.tag is Tag.FRAME and i.frame]
+    return [*[f for f in early if not is_inlined(f)][:1], *stack_from(report.items)]
+
+
+def at_page_origin(report: Calls) -> list[Frame]:
+    """Who allocated the page (CONFIG_PAGE_OWNER): who frees it says nothing about the cause."""
+    for at, item in enumerate(report.items):
+        if item.tag is Tag.OTHER and "page last allocated" in item.text:
+            return stack_from(report.items, at + 1, marked=False)
+    return []

@@ -1,0 +1,1068 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The table of reports: how to know each, what it is called and whom it blames."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from harness.klog.blame import (
+    Pick,
+    Site,
+    at_header,
+    at_header_plain,
+    at_page_origin,
+    at_pc,
+    at_release,
+    at_warning,
+    became_unsafe,
+    below_dispatcher,
+    both_locks,
+    first_lock,
+    first_lock_or_below,
+    in_header,
+    in_origin,
+    in_stall,
+    in_trace,
+    innermost,
+    not_waiting,
+    nowhere,
+    trace_or_lock,
+)
+from harness.klog.frames import MODULE, NAME, WHERE
+
+
+class Kind(enum.StrEnum):
+    """What sort of problem a report is about."""
+
+    KASAN = "kasan"
+    """Address sanitizer: use after free, out of bounds, double free, wild access."""
+    KFENCE = "kfence"
+    """Sampling memory-error detector: like KASAN, cheap enough for production."""
+    KMSAN = "kmsan"
+    """Use of uninitialised memory, or its leak to user space or a device."""
+    KCSAN = "kcsan"
+    """Data race."""
+    UBSAN = "ubsan"
+    """Undefined behaviour of C: shifts, array bounds, overflow, misalignment."""
+    SLAB = "slab"
+    """The allocator's own checks (slub_debug) found an object overwritten or freed twice."""
+    USERCOPY = "usercopy"
+    """Hardened usercopy refused a copy beyond an object."""
+    PAGE_FAULT = "page-fault"
+    """Access through a bad or NULL pointer."""
+    GPF = "gpf"
+    """General protection fault; on x86-64 mostly a non-canonical pointer."""
+    TRAP = "trap"
+    """Any other CPU exception in the kernel: divide error, invalid opcode, double fault, ..."""
+    STACK_OVERFLOW = "stack-overflow"
+    """The kernel stack overflowed or its canary was overwritten."""
+    BUG = "bug"
+    """BUG() or BUG_ON(), or a "BUG:" line that has no kind of its own."""
+    WARNING = "warning"
+    """WARN() or one of its relatives that has no kind of its own."""
+    REFCOUNT = "refcount"
+    """refcount_t saturated, underflowed or was taken from zero."""
+    ODEBUG = "odebug"
+    """Debug objects: a timer, work item or RCU head used outside of its life."""
+    KOBJECT = "kobject"
+    """kobject used before initialisation or registered twice."""
+    LIST_CORRUPTION = "list-corruption"
+    """A list's pointers do not match (CONFIG_DEBUG_LIST)."""
+    LOCKDEP = "lockdep"
+    """The lock validator: deadlock, imbalance, wrong context, RCU used without its lock."""
+    ATOMIC_SLEEP = "atomic-sleep"
+    """Sleeping or scheduling where that is forbidden."""
+    RCU_STALL = "rcu-stall"
+    """A CPU or task held up an RCU grace period for too long."""
+    SOFT_LOCKUP = "soft-lockup"
+    """A CPU ran kernel code without scheduling for too long."""
+    HARD_LOCKUP = "hard-lockup"
+    """A CPU did not even take interrupts for too long."""
+    HUNG_TASK = "hung-task"
+    """A task was in uninterruptible sleep for too long."""
+    WORKQUEUE_LOCKUP = "workqueue-lockup"
+    """A worker pool made no progress for too long."""
+    LEAK = "leak"
+    """kmemleak found memory that nothing points to."""
+    NETDEV_LEAK = "netdev-leak"
+    """A network device cannot go away because somebody still holds it."""
+    BAD_PAGE = "bad-page"
+    """The memory manager found a page, page table or counter in an impossible state."""
+    RUST_PANIC = "rust-panic"
+    """Rust code in the kernel panicked."""
+    PANIC = "panic"
+    """The kernel panicked, and the text does not hold the report that led to it."""
+    REBOOT = "reboot"
+    """The kernel booted again although nobody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One kind of report, and how to read it."""
+
+    kind: Kind
+    has: str
+    """A literal that the header line contains: what the text is searched for."""
+    pattern: re.Pattern[str]
+    """The header. Groups func, off, size, mod: the function; src: file:line; others: title."""
+    title: str
+    """Filled with the groups of pattern and detail, masked (see :func:`_mask`), and {func}."""
+    site: Site = nowhere
+    pick: Pick = innermost
+    skip: re.Pattern[str] | None = None
+    """Further helpers, for this format only."""
+    detail: re.Pattern[str] | None = None
+    """A line that must follow soon, with more groups."""
+    cut: str = ""
+    """The title if the detail is missing. The report is corrupted then."""
+    part: bool = False
+    """Also a part of other reports: where one without a stack is open, it belongs to that."""
+    then: str = ""
+    """Literal in the header of the report that continues this one."""
+    stackless: bool = False
+    """The report may be complete without a stack."""
+    broken: bool = False
+    """Whoever sees this as a header has lost the beginning."""
+    needs_stack: bool = False
+    """Only a stack tells this from a program's or driver's message in the same words."""
+    loose: bool = False
+    """Programs print such lines, too: in a log with stamps, one without is not the kernel's."""
+
+
+_SRC = r"[\w./+-]{1,200}\.(?:c|h|S|rs):\d+"
+_HEAD = rf"(?P<func>{NAME})(?:{WHERE})?(?:\(\))?{MODULE}"
+# Code of a module that is gone has no name.
+_HEAD_OR_ADDRESS = rf"(?:(?:0x)?[0-9a-f]{{8,16}}(?![\w.+])|{_HEAD})"
+# Headers start a line or follow a "subsystem: " prefix, a bracket or a lost line's rest; what
+# they must not follow is a letter ("DEBUG:", "rmt_storage:INFO:") or a quotation mark.
+_NOT_IN_WORD = r"(?<![\w:/\"'=-])"
+
+
+def _re(pattern: str) -> re.Pattern[str]:
+    return re.compile(_NOT_IN_WORD + pattern)
+
+
+def _warn(source: str = _SRC, function: str = NAME) -> re.Pattern[str]:
+    """kernel/panic.c, __warn().
+
+    Up to 6.18 "WARNING: CPU: 0 PID: 1 at FILE:LINE FUNC+0x1/0x2", since then
+    "WARNING: [condition] FILE:LINE at FUNC+0x1/0x2, CPU#0: comm/1".
+    """
+    return _re(
+        rf"WARNING: (?:(?:CPU: \d+ PID: \d+ )?at |(?:\[[^\n]{{0,300}}\] )?)(?P<src>{source})"
+        rf"(?: at)? (?:0x[0-9a-f]+|(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
+    )
+
+
+_WANTS_LOCK = re.compile(r"is trying to acquire lock")
+_TAKES_LOCK = re.compile(r"\] takes:")
+_USB_IO = re.compile(
+    r"usb_submit_urb|usb_start_wait_urb|usb_bulk_msg|usb_interrupt_msg|usb_control_msg"
+)
+_FREEING = re.compile(r"slab_|kfree|vunmap|vfree")
+_LOCK_SOCK = re.compile(r"lock_sock|release_sock")
+_RCU_AND_SLAB = re.compile(r"rcu|kmem|slab")
+DERIVED_PANIC = (
+    r"(?:kernel: )?(?:Fatal exception|panic_on_warn set|hung_task: blocked tasks"
+    r"|softlockup: hung tasks|Hard LOCKUP|RCU Stall|Machine halted|scheduling while atomic"
+    r"|UBSAN: panic_on_warn|Fatal hardware error|Aiee, killing interrupt handler)"
+)
+
+FORMATS: tuple[Format, ...] = (
+    # mm/kasan/report.c, print_error_description()
+    Format(
+        Kind.KASAN,
+        "BUG: KAS",
+        _re(
+            r"BUG: KAS(?:AN|an): (?:double-free(?: or invalid-free)?|invalid-free) in "
+            rf"{_HEAD_OR_ADDRESS}"
+        ),
+        "KASAN: invalid-free in {func}",
+        at_header,
+        skip=_FREEING,
+    ),
+    Format(
+        Kind.KASAN,
+        "BUG: KAS",
+        _re(rf"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+) in {_HEAD_OR_ADDRESS}.*)"),
+        "KASAN: {what} {access} in {func}",
+        at_header,
+        skip=re.compile(r"kernel_fault|tag_check|mem_abort|^el1_|^el1h_"),
+        detail=re.compile(r"\b(?P<access>Read|Write) (?:of size|at addr) "),
+        cut="KASAN: {rest}",
+    ),
+    Format(
+        Kind.KASAN,
+        "BUG: KAS",
+        _re(r"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+) on address.*)"),
+        "KASAN: {what} {access}",
+        nowhere,
+        detail=re.compile(r"\b(?P<access>Read|Write) of size "),
+        cut="KASAN: {rest}",
+    ),
+    Format(
+        Kind.KASAN,
+        "BUG: KAS",
+        _re(r"BUG: KAS(?:AN|an): (?P<rest>.*)"),
+        "KASAN: {rest}",
+        broken=True,
+    ),
+    # mm/kmsan/report.c, kmsan_report()
+    Format(
+        Kind.KMSAN,
+        "BUG: KMSAN:",
+        _re(rf"BUG: KMSAN: (?P<what>kernel-usb-infoleak) in {_HEAD_OR_ADDRESS}"),
+        "KMSAN: {what} in {func}",
+        in_origin,
+        skip=re.compile(rf"alloc_skb|{_USB_IO.pattern}"),
+        stackless=True,
+    ),
+    Format(
+        Kind.KMSAN,
+        "BUG: KMSAN:",
+        _re(rf"BUG: KMSAN: (?P<what>[a-z-]+) in {_HEAD_OR_ADDRESS}"),
+        "KMSAN: {what} in {func}",
+        in_origin,
+        # Ciphers and netlink's dispatch work on whatever memory they are given.
+        skip=re.compile(
+            r"alloc_skb|netlink_ack|netlink_rcv_skb|_encrypt$|^(?:crypto|cipher|drbg|rng)_"
+        ),
+        stackless=True,
+    ),
+    # kernel/kcsan/report.c, print_report()
+    Format(
+        Kind.KCSAN,
+        "BUG: KCSAN:",
+        _re(rf"BUG: KCSAN: (?P<rest>[a-z: -]+ in {_HEAD}.*)"),
+        "KCSAN: {rest}",
+        in_header,
+        stackless=True,
+    ),
+    Format(
+        Kind.KCSAN, "BUG: KCSAN:", _re(r"BUG: KCSAN: (?P<rest>.*)"), "KCSAN: {rest}", broken=True
+    ),
+    # mm/kfence/report.c, kfence_report_error()
+    Format(
+        Kind.KFENCE,
+        "BUG: KFENCE:",
+        _re(
+            r"BUG: KFENCE: (?P<what>(?:use-after-free|out-of-bounds|invalid) (?:read|write)"
+            rf"|invalid free|memory corruption) in {_HEAD_OR_ADDRESS}"
+        ),
+        "KFENCE: {what} in {func}",
+        at_header_plain,
+        stackless=True,
+    ),
+    # lib/ubsan.c, ubsan_prologue(); "Undefined behaviour" up to 5.8
+    Format(
+        Kind.UBSAN,
+        "UBSAN:",
+        _re(rf"UBSAN: Undefined behaviour in (?P<src>{_SRC})?"),
+        "UBSAN: undefined-behaviour in {func}",
+        in_trace,
+        skip=re.compile(r"ubsan|overflow"),
+    ),
+    Format(
+        Kind.UBSAN,
+        "UBSAN:",
+        _re(rf"UBSAN: (?P<what>[a-z-]+) in (?P<src>{_SRC})?"),
+        "UBSAN: {what} in {func}",
+        in_trace,
+        skip=re.compile(r"ubsan|overflow"),
+    ),
+    # arch/x86/mm/fault.c, show_fault_oops(); powerpc bad_page_fault()
+    Format(
+        Kind.PAGE_FAULT,
+        "BUG: ",
+        _re(
+            r"BUG: (?:unable to handle kernel paging request|unable to handle page fault"
+            r"|Unable to handle kernel (?:data access|instruction fetch))"
+        ),
+        "BUG: unable to handle kernel paging request in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.PAGE_FAULT,
+        "BUG: ",
+        _re(r"BUG: (?:[Uu]nable to handle kernel|[Kk]ernel) NULL pointer dereference"),
+        "BUG: unable to handle kernel NULL pointer dereference in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.PAGE_FAULT,
+        "BUG: ",
+        _re(r"BUG: [Uu]nable to handle kernel"),
+        "BUG: unable to handle kernel",
+        broken=True,
+    ),
+    # arch/{arm,arm64,riscv,s390}/mm/fault.c, die_kernel_fault() and the like
+    Format(
+        Kind.PAGE_FAULT,
+        "Unable to handle kernel ",
+        _re(
+            r"Unable to handle kernel (?P<what>paging request|(?:NULL )?pointer dereference"
+            r"|access to user memory)"
+        ),
+        "BUG: unable to handle kernel {what} in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.PAGE_FAULT,
+        "Unable to handle kernel ",
+        _re(
+            r"Unable to handle kernel (?:read from unreadable|write to read-only"
+            r"|execute from non-executable|unaligned|access|ignored).* at virtual address"
+        ),
+        "BUG: unable to handle kernel paging request in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.PAGE_FAULT,
+        "Unhandled fault:",
+        _re(r"Unhandled fault: "),
+        "Unhandled fault in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.TRAP,
+        "Alignment trap:",
+        _re(r"Alignment trap: "),
+        "Alignment trap in {func}",
+        at_pc,
+        part=True,
+    ),
+    # arch/arm64/kernel/traps.c and arch/arm/kernel/traps.c, __die()
+    Format(
+        Kind.TRAP,
+        "Internal error:",
+        _re(r"Internal error: .*\[#\d+\]"),
+        "Internal error in {func}",
+        at_pc,
+        part=True,
+    ),
+    # arch/x86/kernel/traps.c, exc_general_protection(); for a user's fault the kernel prints
+    # "comm[pid] general protection fault ip:...", which is none of the kernel's business
+    Format(
+        Kind.GPF,
+        "general protection fault",
+        _re(r"general protection fault(?:, [a-z -]+(?: 0x[0-9a-f]+)?)?: [0-9a-f]{4}\b"),
+        "general protection fault in {func}",
+        at_pc,
+    ),
+    # arch/x86/kernel/traps.c, do_error_trap(); arch/x86/kernel/dumpstack.c, __die_header()
+    Format(
+        Kind.TRAP,
+        "divide",
+        _re(r"divide[_ ]error: [0-9a-f]{4}\b"),
+        "divide error in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.TRAP,
+        "stack segment: ",
+        _re(r"stack segment: [0-9a-f]{4}\b"),
+        "stack segment fault in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.TRAP,
+        "invalid opcode: ",
+        _re(r"invalid opcode: [0-9a-f]{4}\b"),
+        "invalid opcode in {func}",
+        at_pc,
+        part=True,
+    ),
+    Format(
+        Kind.TRAP,
+        ": 0000 [#",
+        _re(r"(?P<what>int3|bounds|overflow|alignment check|segment not present): 0000 \[#\d+\]"),
+        "{what} in {func}",
+        at_pc,
+        part=True,
+    ),
+    Format(
+        Kind.TRAP,
+        "PANIC: double fault",
+        _re(r"PANIC: double fault"),
+        "PANIC: double fault in {func}",
+        at_pc,
+        part=True,
+    ),
+    Format(
+        Kind.PAGE_FAULT,
+        " [#",
+        _re(r"Oops(?:: [0-9a-f]{4}(?: ilc:\d)?)? \[#\d+\]"),
+        "Oops in {func}",
+        at_pc,
+        part=True,
+        broken=True,
+    ),
+    # The traps that no entry above knows: x86's and s390's die() print the code behind the words,
+    # powerpc's __die() the signal, riscv's die() nothing.
+    Format(
+        Kind.TRAP,
+        " [#",
+        re.compile(
+            r"^(?:Oops: )?(?P<what>Oops - [a-z][\w ()-]{2,60}?(?= \[#\d)"
+            r"|(?!Oops)[A-Za-z][\w ,()?/-]{2,60}?"
+            r"(?=: [0-9a-f]{4}(?: ilc:\d)? \[#\d|, sig: \d+ \[#\d))"
+        ),
+        "{what} in {func}",
+        at_pc,
+        part=True,
+        loose=True,
+    ),
+    # arch/x86/kernel/dumpstack.c, handle_stack_overflow()
+    Format(
+        Kind.STACK_OVERFLOW,
+        "stack guard page was hit",
+        _re(r"BUG: (?:\w+ )?stack guard page was hit at"),
+        "BUG: stack guard page was hit in {func}",
+        at_pc,
+        below_dispatcher,
+    ),
+    # lib/list_debug.c, __list_add_valid_or_report(), with CONFIG_BUG_ON_DATA_CORRUPTION
+    Format(
+        Kind.LIST_CORRUPTION,
+        "kernel BUG at ",
+        _re(r"kernel BUG at (?P<src>\S*lib/list_debug\.c:\d+)"),
+        "BUG: corrupted list in {func}",
+        in_trace,
+    ),
+    # mm/usercopy.c, usercopy_abort()
+    Format(
+        Kind.USERCOPY,
+        "kernel BUG at ",
+        _re(r"kernel BUG at (?P<src>\S*mm/usercopy\.c:\d+)"),
+        "BUG: bad usercopy in {func}",
+        in_trace,
+        skip=re.compile(r"usercopy|__check"),
+    ),
+    # lib/bug.c, __report_bug(); the frame that holds BUG() is the instruction pointer. The skb
+    # helpers check their caller's arithmetic.
+    Format(
+        Kind.BUG,
+        "kernel BUG at ",
+        _re(rf"kernel BUG at (?P<src>{_SRC})?"),
+        "kernel BUG in {func}",
+        at_pc,
+        skip=re.compile(r"^skb_"),
+    ),
+    Format(
+        Kind.BUG, "Kernel BUG ", _re(r"Kernel BUG (?P<rest>.*)"), "kernel BUG {rest}", part=True
+    ),
+    # include/linux/bug.h, WARN(); what is special is where it is
+    Format(
+        Kind.ODEBUG,
+        "WARNING: ",
+        _warn(r"\S*lib/debugobjects\.c:\d+", r"debug_(?:print|check)\w*[\w.]*"),
+        "WARNING: ODEBUG bug in {func}",
+        at_warning,
+        skip=re.compile(
+            r"debug_|rcu|hrtimer_|timer_|work_|percpu_|vunmap|vfree|__free_|debug_check|^kobject_"
+        ),
+    ),
+    Format(
+        Kind.USERCOPY,
+        "WARNING: ",
+        _warn(r"\S*mm/usercopy\.c:\d+", r"usercopy_warn[\w.]*"),
+        "WARNING: bad usercopy in {func}",
+        at_warning,
+        skip=re.compile(r"usercopy|__check"),
+    ),
+    Format(
+        Kind.KOBJECT,
+        "WARNING: ",
+        _warn(r"\S*lib/kobject\.c:\d+", r"kobject_[\w.]*"),
+        "WARNING: kobject bug in {func}",
+        at_warning,
+        skip=re.compile(r"kobject_"),
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        _warn(r"\S*fs/proc/generic\.c:\d+", r"_*proc_register[\w.]*"),
+        "WARNING: proc registration bug in {func}",
+        at_warning,
+        skip=re.compile(r"proc_"),
+    ),
+    Format(
+        Kind.REFCOUNT,
+        "WARNING: ",
+        _warn(r"\S*lib/refcount\.c:\d+", r"refcount_[\w.]*"),
+        "WARNING: refcount bug in {func}",
+        at_warning,
+        skip=re.compile(r"refcount|kobject_"),
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "WARNING: ",
+        _warn(r"\S*kernel/locking/lockdep\.c:\d+", r"\w*lock_[\w.]*"),
+        "WARNING: locking bug in {func}",
+        at_warning,
+        skip=_LOCK_SOCK,
+    ),
+    Format(
+        Kind.LIST_CORRUPTION,
+        "WARNING: ",
+        _warn(r"\S*lib/list_debug\.c:\d+"),
+        "WARNING in {func}",
+        at_warning,
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        _warn(r"(?:\S*/)?mm/\S*\.c:\d+", r"k?v?malloc[\w.]*"),
+        "WARNING: kmalloc bug in {func}",
+        at_warning,
+        skip=re.compile(r"kmalloc|krealloc|slab|kmem"),
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        _warn(r"(?:\S*/)?mm/vmalloc\.c:\d+", r"__vmalloc_node[\w.]*"),
+        "WARNING: zero-size vmalloc in {func}",
+        at_warning,
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        _warn(_SRC, r"usb_submit_urb[\w.]*"),
+        "WARNING in {func}/usb_submit_urb",
+        at_warning,
+        skip=_USB_IO,
+    ),
+    Format(Kind.WARNING, "WARNING: ", _warn(), "WARNING in {func}", at_warning),
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        _re(rf"WARNING: CPU: \d+ PID: \d+(?: at {_HEAD}$)?"),
+        "WARNING in {func}",
+        at_warning,
+    ),
+    # arch/x86/kernel/unwind_frame.c, unwind_next_frame()
+    Format(
+        Kind.WARNING,
+        "WARNING: kernel stack ",
+        _re(r"WARNING: kernel stack regs at .{1,80} has bad '(?P<what>\w+)' value"),
+        "WARNING: kernel stack regs has bad '{what}' value",
+        stackless=True,
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING: kernel stack ",
+        _re(r"WARNING: kernel stack frame pointer at .{1,80} has bad value"),
+        "WARNING: kernel stack frame pointer has bad value",
+        stackless=True,
+    ),
+    # arch/x86/kernel/unwind_orc.c, unwind_next_frame(); unwind_frame.c, update_stack_state()
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        re.compile(
+            r"^(?P<rest>WARNING: (?:can't (?:access|dereference) registers at "
+            r"|stack recursion on stack type |stack going in the wrong direction).*)"
+        ),
+        "{rest}",
+        stackless=True,
+        loose=True,
+    ),
+    # kernel/locking/lockdep.c, print_circular_bug_header(); "INFO:" up to 4.13. Work functions
+    # are only where the lock that stands for a work item was taken.
+    Format(
+        Kind.LOCKDEP,
+        "possible circular locking dependency",
+        _re(r"(?P<head>(?:WARNING|INFO): possible circular locking dependency detected)"),
+        "possible deadlock in {func}",
+        both_locks,
+        skip=re.compile(r"process_one_work|(?:flush|drain|destroy)_workqueue"),
+        detail=_WANTS_LOCK,
+        cut="{head}",
+    ),
+    # print_deadlock_bug(), print_irq_inversion_bug(), print_bad_irq_dependency()
+    Format(
+        Kind.LOCKDEP,
+        "possible recursive locking",
+        _re(r"(?P<head>(?:WARNING|INFO): possible recursive locking detected)"),
+        "possible deadlock in {func}",
+        first_lock_or_below,
+        detail=_WANTS_LOCK,
+        cut="{head}",
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "possible irq lock inversion",
+        _re(r"(?P<head>(?:WARNING|INFO): possible irq lock inversion dependency detected)"),
+        "possible deadlock in {func}",
+        first_lock,
+        detail=re.compile(r"just changed the state of lock"),
+        cut="{head}",
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "-unsafe lock order",
+        _re(r"(?:WARNING|INFO): \w+-(?:READ-)?safe -> \w+-(?:READ-)?unsafe lock order detected"),
+        "possible deadlock in {func}",
+        became_unsafe,
+    ),
+    # print_usage_bug()
+    Format(
+        Kind.LOCKDEP,
+        "inconsistent lock state",
+        _re(r"(?P<head>INFO: inconsistent lock state)"),
+        "inconsistent lock state in {func}",
+        first_lock,
+        detail=_TAKES_LOCK,
+        cut="{head}",
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "inconsistent lock state",
+        _re(r"(?P<head>WARNING: inconsistent lock state)"),
+        "inconsistent lock state in {func}",
+        trace_or_lock,
+        detail=_TAKES_LOCK,
+        cut="{head}",
+    ),
+    # print_lock_invalid_wait_context()
+    Format(
+        Kind.LOCKDEP,
+        "BUG: Invalid wait context",
+        _re(r"BUG: Invalid wait context"),
+        "WARNING: locking bug in {func}",
+        in_trace,
+        skip=_LOCK_SOCK,
+    ),
+    # print_unlock_imbalance_bug(), print_freed_lock_bug(), debug_check_no_locks_held(),
+    # lockdep_sys_exit(), print_lock_nested_lock_not_held(); "BUG:" up to 4.13
+    Format(
+        Kind.LOCKDEP,
+        "bad unlock balance",
+        _re(r"(?P<word>BUG|WARNING): bad unlock balance detected"),
+        "{word}: bad unlock balance in {func}",
+        at_release,
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "held lock freed",
+        _re(r"(?P<word>BUG|WARNING): held lock freed"),
+        "{word}: held lock freed in {func}",
+        first_lock,
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "still has locks held",
+        _re(r"(?P<word>BUG|WARNING): .{1,80} still has locks held"),
+        "{word}: still has locks held in {func}",
+        first_lock,
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "lock held when returning to user space",
+        _re(r"(?P<word>BUG|WARNING): lock held when returning to user space"),
+        "{word}: lock held when returning to user space in {func}",
+        first_lock,
+        stackless=True,
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "Nested lock was not taken",
+        _re(r"WARNING: Nested lock was not taken"),
+        "WARNING: nested lock was not taken in {func}",
+        in_trace,
+    ),
+    # lockdep_rcu_suspicious()
+    Format(
+        Kind.LOCKDEP,
+        "suspicious RCU usage",
+        _re(r"(?P<head>(?P<word>WARNING|INFO): suspicious RCU usage)"),
+        "{word}: suspicious RCU usage in {func}",
+        in_trace,
+        skip=_RCU_AND_SLAB,
+        detail=re.compile(rf"^\s*(?P<src>{_SRC})"),
+        cut="{head}",
+    ),
+    # assign_lock_key()
+    Format(
+        Kind.LOCKDEP,
+        "INFO: trying to register non-static key",
+        _re(r"INFO: trying to register non-static key"),
+        "INFO: trying to register non-static key in {func}",
+        in_trace,
+        skip=re.compile(r"stack|lock|IRQ"),
+    ),
+    # kernel/locking/spinlock_debug.c, spin_dump() and rwlock_bug()
+    Format(
+        Kind.LOCKDEP,
+        "BUG: ",
+        _re(
+            r"BUG: (?P<what>(?:spinlock|rwlock) (?:lockup suspected|already unlocked|recursion"
+            r"|cpu recursion|bad magic|wrong owner|wrong CPU|trylock failure on UP))"
+        ),
+        "BUG: {what} in {func}",
+        in_trace,
+        skip=re.compile(r"spin_|_lock|_unlock"),
+    ),
+    # kernel/sched/core.c, __might_resched(), __schedule_bug()
+    Format(
+        Kind.ATOMIC_SLEEP,
+        "BUG: sleeping function called",
+        _re(rf"BUG: sleeping function called from invalid context(?: at (?P<src>{_SRC}))?"),
+        "BUG: sleeping function called from invalid context in {func}",
+        in_trace,
+    ),
+    Format(
+        Kind.ATOMIC_SLEEP,
+        "BUG: scheduling while atomic",
+        _re(r"BUG: scheduling while atomic"),
+        "BUG: scheduling while atomic in {func}",
+        in_trace,
+        skip=re.compile(r"schedule"),
+    ),
+    # lib/smp_processor_id.c, check_preemption_disabled()
+    Format(
+        Kind.ATOMIC_SLEEP,
+        "BUG: using ",
+        _re(r"BUG: using (?P<what>\w+)\(\) in preemptible"),
+        "BUG: using {what}() in preemptible code in {func}",
+        in_trace,
+        skip=re.compile(r"dump_stack|preempt|debug_|processor_id|this_cpu"),
+    ),
+    # kernel/workqueue.c, process_one_work()
+    Format(
+        Kind.LOCKDEP,
+        "BUG: workqueue leaked",
+        _re(r"BUG: workqueue leaked (?P<what>lock or atomic|atomic, lock or RCU)"),
+        "BUG: workqueue leaked {what} in {func}",
+        in_header,
+        detail=re.compile(rf"(?:last function: |workfn=){_HEAD}"),  # the latter since 6.9
+        stackless=True,
+    ),
+    # kernel/rcu/tree_stall.h, print_cpu_stall(), print_other_cpu_stall(); tree_exp.h; tasks.h
+    Format(
+        Kind.RCU_STALL,
+        "INFO: rcu",
+        _re(r"INFO: rcu\w* (?:self-)?detected (?:expedited )?stalls?\b(?!, but suppressed)"),
+        "INFO: rcu detected stall in {func}",
+        in_stall,
+        below_dispatcher,
+        skip=re.compile(r"apic_timer_interrupt|rcu"),
+    ),
+    # kernel/watchdog.c, watchdog_timer_fn(), watchdog_hardlockup_check()
+    Format(
+        Kind.SOFT_LOCKUP,
+        "BUG: soft lockup",
+        _re(r"BUG: soft lockup"),
+        "BUG: soft lockup in {func}",
+        at_pc,
+        below_dispatcher,
+    ),
+    Format(
+        Kind.HARD_LOCKUP,
+        "hard LOCKUP on cpu",
+        _re(r"(?:CPU\d+: )?Watchdog (?:CPU:\d+ |CPU \d+ )?(?:detected )?hard LOCKUP"),
+        "BUG: hard lockup in {func}",
+        at_pc,
+        below_dispatcher,
+    ),
+    # kernel/hung_task.c, check_hung_task()
+    Format(
+        Kind.HUNG_TASK,
+        "INFO: task ",
+        _re(r"INFO: task .{1,80} blocked (?:in I/O wait )?for more than \d+ seconds"),
+        "INFO: task hung in {func}",
+        in_trace,
+        not_waiting,
+    ),
+    # The name of a task is whatever it chose, line feeds included.
+    Format(
+        Kind.HUNG_TASK,
+        "INFO: task ",
+        _re(r"INFO: task [^:]{0,40}$"),
+        "INFO: task hung in {func}",
+        in_trace,
+        not_waiting,
+        detail=re.compile(r":\d+ blocked (?:in I/O wait )?for more than \d+ seconds"),
+        needs_stack=True,
+    ),
+    Format(
+        Kind.HUNG_TASK,
+        "INFO: task ",
+        _re(r"INFO: task .{1,80} can't die for more than \d+ seconds"),
+        "INFO: task can't die in {func}",
+        in_trace,
+        skip=re.compile(r"schedule"),
+    ),
+    # kernel/workqueue.c, wq_watchdog_timer_fn()
+    Format(
+        Kind.WORKQUEUE_LOCKUP,
+        "BUG: workqueue lockup",
+        _re(r"BUG: workqueue lockup"),
+        "BUG: workqueue lockup",
+        stackless=True,
+    ),
+    # lib/kobject.c, kobject_init()
+    Format(
+        Kind.KOBJECT,
+        "tried to init an initialized object",
+        _re(r"kobject:? .{0,60}(?P<what>tried to init an initialized object)"),
+        "kobject: {what} in {func}",
+        in_trace,
+        needs_stack=True,
+    ),
+    # kernel/irq/spurious.c, __report_bad_irq()
+    Format(
+        Kind.WARNING,
+        ": nobody cared",
+        re.compile(r"^(?P<rest>irq \d+: nobody cared)"),
+        "{rest}",
+        needs_stack=True,
+        loose=True,
+    ),
+    # mm/kmemleak.c, print_unreferenced(), as /sys/kernel/debug/kmemleak gives it. Tools put the
+    # line "BUG: memory leak" above it; the kernel does not.
+    Format(
+        Kind.LEAK,
+        "BUG: memory leak",
+        _re(r"BUG: memory leak"),
+        "memory leak in {func}",
+        in_trace,
+        skip=re.compile(
+            r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_get|list_lru_init|k?v?asprintf"
+            r"|pcpu_create|strn?dup|memdup"
+        ),
+    ),
+    Format(
+        Kind.LEAK,
+        "unreferenced object ",
+        _re(r"unreferenced object (?:\((?:percpu|phys)\) )?0x[0-9a-f]+ \(size \d+\):"),
+        "memory leak in {func}",
+        in_trace,
+        skip=re.compile(
+            r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_get|list_lru_init|k?v?asprintf"
+            r"|pcpu_create|strn?dup|memdup"
+        ),
+        part=True,
+    ),
+    # mm/page_alloc.c, bad_page(); mm/filemap.c; mm/memory.c, print_bad_pte()
+    Format(
+        Kind.BAD_PAGE,
+        "BUG: Bad page ",
+        _re(r"BUG: Bad page (?P<what>state|cache) in process"),
+        "BUG: Bad page {what} in {func}",
+        at_page_origin,
+        skip=re.compile(
+            r"(?:free|put|get|update|release)_page|free_unref|^_*folio|truncate_inode_pages"
+            r"|page_frag_free|alloc|vmap|page_owner"
+        ),
+    ),
+    Format(Kind.BAD_PAGE, "BUG: Bad page map", _re(r"BUG: Bad page map"), "BUG: Bad page map"),
+    # kernel/fork.c, check_mm()
+    Format(
+        Kind.BAD_PAGE,
+        "BUG: Bad rss-counter state",
+        _re(r"BUG: Bad rss-counter state"),
+        "BUG: Bad rss-counter state",
+        stackless=True,
+    ),
+    Format(
+        Kind.BAD_PAGE,
+        "BUG: non-zero ",
+        _re(r"BUG: (?P<what>non-zero (?:nr_\w+ on freeing mm|\w+ on freeing mm.*))"),
+        "BUG: {what}",
+        stackless=True,
+    ),
+    # mm/slub.c, slab_bug(); KASAN of old kernels printed its reports through it
+    Format(
+        Kind.SLAB,
+        "BUG ",
+        _re(
+            r"BUG [\w-]+ \((?:Not tainted|Tainted|[A-Z ]+)[^)]*\): "
+            r"(?P<what>[A-Z][A-Za-z ]*?)(?= in \S| on __|[^A-Za-z ]|$)"
+        ),
+        "BUG: {what}",
+    ),
+    # fs/dcache.c, umount_check(), which warns right after
+    Format(
+        Kind.BUG,
+        "BUG: Dentry ",
+        _re(r"BUG: Dentry .{1,300}? still in use"),
+        "BUG: Dentry still in use in unmount",
+        then="WARNING:",
+    ),
+    # rust/kernel/lib.rs, panic(): the message comes on a line of its own, then BUG()
+    Format(
+        Kind.RUST_PANIC,
+        "panicked at ",
+        _re(r"rust_kernel: panicked at (?P<src>\S{1,300}?:\d+)\b"),
+        "{message} in {func}",
+        in_trace,
+        detail=re.compile(r"^(?!-{4})(?P<message>\S.*)"),
+        then="kernel BUG at",
+    ),
+    # net/core/dev.c, netdev_wait_allrefs_any()
+    Format(
+        Kind.NETDEV_LEAK,
+        "unregister_netdevice: waiting for ",
+        _re(r"unregister_netdevice: waiting for .{1,60} to become free"),
+        "unregister_netdevice: waiting for DEV to become free",
+        stackless=True,
+        part=True,
+    ),
+    # fs/open.c, filp_flush(); fs/super.c, generic_shutdown_super() of older kernels
+    Format(
+        Kind.BUG,
+        "VFS: Close: file count is 0",
+        _re(r"VFS: Close: file count is 0"),
+        "VFS: Close: file count is zero (use-after-free)",
+        stackless=True,
+    ),
+    Format(
+        Kind.BUG,
+        "VFS: Busy inodes after unmount",
+        _re(r"VFS: Busy inodes after unmount"),
+        "VFS: Busy inodes after unmount (use-after-free)",
+        stackless=True,
+    ),
+    # drivers/trusty (Android): the secure side's panic, which makes the driver warn
+    Format(
+        Kind.PANIC,
+        "trusty: panic",
+        _re(r"trusty: panic \([^)]*\):(?: DEBUG)? ASSERT FAILED at \([^)]*\): (?P<rest>.+)"),
+        "trusty: ASSERT FAILED: {rest}",
+        stackless=True,
+        then="WARNING:",
+    ),
+    Format(
+        Kind.PANIC,
+        "trusty: panic",
+        _re(r"trusty: panic.{0,200} ASSERT FAILED.*: *(?P<rest>.*)"),
+        "trusty: ASSERT FAILED: {rest}",
+        broken=True,
+        then="WARNING:",
+    ),
+    Format(
+        Kind.PANIC,
+        "trusty: panic",
+        _re(r"trusty: panic \([^)]*\): (?P<rest>.+)"),
+        "trusty: panic: {rest}",
+        stackless=True,
+        then="WARNING:",
+    ),
+    # kernel/panic.c, panic(), with the texts of its callers: __stack_chk_fail(),
+    # schedule_debug(), arch/*/kernel/traps.c, do_exit(), init
+    Format(
+        Kind.STACK_OVERFLOW,
+        "Kernel panic - ",
+        # Kernels before 4.18 and those without names print an address.
+        _re(
+            r"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: "
+            rf"(?P<func>{NAME}){WHERE}{MODULE}"
+        ),
+        "kernel panic: stack is corrupted in {func}",
+        at_header,
+        stackless=True,
+    ),
+    Format(
+        Kind.STACK_OVERFLOW,
+        "Kernel panic - ",
+        _re(r"Kernel panic - not syncing: stack-protector:"),
+        "kernel panic: stack is corrupted in {func}",
+        in_trace,
+        skip=re.compile(r"stack_chk"),
+    ),
+    Format(
+        Kind.STACK_OVERFLOW,
+        "Kernel panic - ",
+        _re(r"Kernel panic - not syncing: corrupted stack end"),
+        "kernel panic: corrupted stack end in {func}",
+        in_trace,
+        below_dispatcher,
+        skip=re.compile(r"schedule|retint_kernel"),
+    ),
+    Format(
+        Kind.STACK_OVERFLOW,
+        "Kernel panic - ",
+        _re(r"Kernel panic - not syncing: kernel stack overflow"),
+        "kernel stack overflow in {func}",
+        in_trace,
+        below_dispatcher,
+        skip=re.compile(r"bad_stack"),
+    ),
+    Format(
+        Kind.PANIC,
+        "Kernel panic - ",
+        _re(r"Kernel panic - not syncing: Attempted to kill init!"),
+        "kernel panic: Attempted to kill init!",
+        part=True,
+    ),
+    Format(
+        Kind.PANIC,
+        "Kernel panic - ",
+        _re(r"Kernel panic - not syncing: Couldn't open N_TTY ldisc"),
+        "kernel panic: Couldn't open N_TTY ldisc",
+    ),
+    Format(
+        Kind.PANIC,
+        "Kernel panic - ",
+        _re(rf"Kernel panic - not syncing: (?P<rest>{DERIVED_PANIC})"),
+        "kernel panic: {rest}",
+        part=True,
+        broken=True,
+    ),
+    Format(
+        Kind.PANIC,
+        "Kernel panic - ",
+        _re(r"Kernel panic - not syncing: (?P<rest>.+)"),
+        "kernel panic: {rest}",
+        part=True,
+    ),
+    # What kernels print in these words and no entry above knows.
+    Format(
+        Kind.BUG,
+        "BUG:",
+        re.compile(r"^(?:\[ )?(?P<rest>BUG: \S.*)"),
+        "{rest}",
+        stackless=True,
+        loose=True,
+    ),
+    Format(Kind.BUG, "BUG:", re.compile(r"^BUG:\s*$"), "BUG: corrupted", broken=True, loose=True),
+    Format(
+        Kind.WARNING,
+        "WARNING:",
+        re.compile(r"^(?:\[ )?(?P<rest>WARNING: \S.*)"),
+        "{rest}",
+        needs_stack=True,
+        loose=True,
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING:",
+        re.compile(r"^WARNING:\s*$"),
+        "WARNING: corrupted",
+        broken=True,
+        loose=True,
+    ),
+    # mm/slub.c, print_track() of old kernels: the middle of a slab report
+    Format(
+        Kind.SLAB,
+        "INFO: ",
+        re.compile(r"^(?P<rest>INFO: (?:Freed|Allocated) in .*)"),
+        "{rest}",
+        part=True,
+        broken=True,
+    ),
+)
+
+# Not in FORMATS, since one line alone does not tell whether a boot was expected.
+REBOOT = Format(
+    Kind.REBOOT,
+    "Booting the kernel",
+    # arch/x86/boot/compressed/misc.c, extract_kernel(): before the kernel's own console
+    re.compile(r"(?:Decompressing Linux\.\.\. .{0,80})?Booting the kernel\b"),
+    "unexpected kernel reboot",
+    stackless=True,
+)
+BANNER = "Linux version "  # init/version.c, linux_banner: the kernel's own first line

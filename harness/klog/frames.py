@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Calls and stacks: what a line of a report says of the code."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.klog.rust import Demangler
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One call on a stack, as in ``wee_write+0x1c/0x90 [waitqueues]``.
+
+    ``offset`` and ``size`` are bytes, None where the log has only the name (inlined functions);
+    ``module`` is None for built-in code; ``location`` is file:line where the log was symbolised
+    (scripts/decode_stacktrace.sh and the like append it).
+    """
+
+    function: str
+    offset: int | None = None
+    size: int | None = None
+    module: str | None = None
+    location: str | None = None
+
+
+NAME = r"[A-Za-z_$][\w$]*(?:\.[\w$]+)*"
+WHERE = r"\+0x(?P<off>[0-9a-f]{1,8})/0x(?P<size>[0-9a-f]{1,8})"
+MODULE = r"(?: ?\[(?P<mod>(?!inline\])\w+)(?: [^\]\n]{0,80})?\])?"
+_SOURCE = r"(?:\)? (?P<src>[\w./+-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?)?"
+_ADDRESS = r"(?:\[<?(?:0x)?[0-9a-f]{4,16}>?\]\s*)"
+_CALL = rf"(?P<func>{NAME}){WHERE}{MODULE}{_SOURCE}"
+
+# arch/*/kernel/dumpstack.c, stacktrace.c, traps.c; mm/kmemleak.c; lib/stackdepot.c users
+_FRAME = re.compile(rf"\s*(?:</?[A-Z][\w#-]{{1,15}}>\s*)?{_ADDRESS}{{0,2}}(?P<guess>\?\s+)?{_CALL}")
+# What scripts/decode_stacktrace.sh and other symbolisers make of inlined calls.
+_INLINE = re.compile(
+    rf"\s*(?:{_ADDRESS}{{0,2}}|\[<\s*inline\s*>\]\s*)(?P<func>{NAME}) "
+    r"(?P<src>[\w./+-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?(?P<mark> \[inline\])?\s*$"
+)
+# arch/arm/kernel/traps.c, dump_backtrace_entry(): "[<..>] (callee) from [<..>] (caller+0x1/0x2)"
+# and, since 5.18, "callee from caller+0x1/0x2"; a callee may have its module behind it.
+_ARM = re.compile(
+    rf"\s*{_ADDRESS}?\(?(?P<callee>{NAME})(?: \[(?P<in>\w+)[^\]\n]{{0,80}}\])?\)?"
+    rf" from {_ADDRESS}?\(?{_CALL}"
+)
+_ARM_INLINE = re.compile(
+    rf"\s*{_ADDRESS}\((?P<callee>{NAME})\) from {_ADDRESS}\((?P<func>{NAME}) "
+    r"(?P<src>[\w./+-]{1,200}:\d+) \[inline\]\)"
+)
+# Where the CPU was: x86 show_ip(), arm __show_regs(), arm64 and riscv __show_regs(), powerpc.
+_PC = re.compile(
+    r"\s*(?:<[A-Z]+>\s*)?(?:[RE]?IP|NIP|epc|pc|PC)(?: is at|)\s*:?\s*(?:[0-9a-f]{2,4}:)?"
+    rf"{_ADDRESS}{{0,2}}{_CALL}"
+)
+# kernel/locking/lockdep.c, print_lock(): "(lock){+.+.}-{3:3}, at: func+0x1/0x2"
+_LOCK_AT = re.compile(rf".{{0,400}}\bat: {_ADDRESS}?{_CALL}")
+
+_SUFFIX = re.compile(
+    r"(?:\.(?:isra|part|constprop|cold|llvm|lto_priv|clone|cfi|cfi_jt)(?:\.\d+)*|\.\d+)+$"
+)
+"""What compilers append to the name of a function they split or specialised."""
+
+
+def plain_name(name: str) -> str:
+    if name.startswith("_R"):
+        try:
+            return Demangler(name).symbol()
+        except (ValueError, IndexError):
+            return name  # cut, or a form of which the kernel's Rust makes no use
+    return _SUFFIX.sub("", name)
+
+
+def _frame(match: re.Match[str]) -> Frame:
+    found = match.groupdict()
+    return Frame(
+        function=plain_name(found["func"]),
+        offset=int(found["off"], 16) if found.get("off") else None,
+        size=int(found["size"], 16) if found.get("size") else None,
+        module=found.get("mod"),
+        location=found.get("src"),
+    )
+
+
+class Tag(enum.Enum):
+    """What a line of a report is."""
+
+    FRAME = enum.auto()  # a call on a stack
+    GUESS = enum.auto()  # an address found on the stack that may not be a call
+    PC = enum.auto()  # the function the CPU was in
+    LOCK = enum.auto()  # a lock, and where it was taken
+    TRACE = enum.auto()  # the report's stack follows
+    OTHER = enum.auto()  # some other stack follows: allocation, free, dependency, origin
+    TEXT = enum.auto()  # anything else
+
+
+class Item(NamedTuple):
+    tag: Tag
+    text: str
+    frame: Frame | None = None
+
+
+_TRACE_MARK = re.compile(r"Call [Tt]race|[Bb]acktrace(?: \(crc [0-9a-f]+\))?:")
+_OTHER_MARK = re.compile(
+    r"\s*(?:(?:Allocated|Freed)(?: by task \d+[^:]{0,60})?:"  # mm/kasan/report.c
+    r"|(?:allocated|freed) by task "  # mm/kfence/report.c
+    r"|(?:Last|Second to last) (?:potentially related|call_rcu)"  # mm/kasan/report_generic.c
+    r"|Uninit was (?:created|stored)|Local variable "  # mm/kmsan/report.c
+    r"|page last (?:allocated|free)|page_owner "  # mm/page_owner.c
+    # kernel/locking/lockdep.c
+    r"|-> #\d+ |(?:\.\.\. )?which became |(?:the )?(?:first|second) lock|\{[A-Z-]+\} state was "
+    r"|(?:INITIAL USE|IN-(?:HARD|SOFT)IRQ|(?:HARD|SOFT)IRQ-ON)\S* at:"
+    r"|(?:read|write|race at unknown)[^\n]{0,80}by (?:task|interrupt)"  # mm/kcsan/report.c
+    r"|NMI backtrace for cpu |task:\S|Showing (?:all|busy) "
+    r"|Last Breaking-Event-Address"  # arch/s390/kernel/dumpstack.c
+    r")"
+)
+
+
+def _read_call(text: str) -> list[Item]:
+    """Reads a line that names a place in the code; empty if it does not."""
+    items: list[Item] = []
+    if "+0x" in text:
+        if match := _FRAME.match(text):
+            if match["guess"] or "(unreliable)" in text:
+                # After <EOI> even a guess tells that the interrupt's own stack ends here.
+                items = [Item(Tag.TEXT if "<EOI>" in text else Tag.GUESS, text)]
+            else:
+                items = [Item(Tag.FRAME, text, _frame(match))]
+        elif match := _PC.match(text):
+            items = [Item(Tag.PC, text, _frame(match))]
+        elif " from " in text and (match := _ARM.match(text)):
+            callee = Frame(plain_name(match["callee"]), module=match["in"])
+            items = [Item(Tag.FRAME, text, callee), Item(Tag.FRAME, text, _frame(match))]
+        elif "at: " in text and (match := _LOCK_AT.match(text)):
+            items = [Item(Tag.LOCK, text, _frame(match))]
+    elif match := _INLINE.match(text):
+        items = [Item(Tag.FRAME, text, _frame(match))]
+    elif match := _ARM_INLINE.match(text):
+        callee = Frame(plain_name(match["callee"]))
+        items = [Item(Tag.FRAME, text, callee), Item(Tag.FRAME, text, _frame(match))]
+    return items
+
+
+def read_line(text: str) -> list[Item]:
+    """Takes one line of a report apart; most give one item, a call on arm may give two."""
+    if ("+0x" in text or "inline" in text) and (items := _read_call(text)):
+        return items
+    if _OTHER_MARK.match(text):
+        return [Item(Tag.OTHER, text)]
+    if "race" in text and _TRACE_MARK.search(text):
+        return [Item(Tag.TRACE, text)]
+    return [Item(Tag.TEXT, text)]
+
+
+def is_inlined(frame: Frame) -> bool:
+    """Whether a symboliser put the call in: titles name what the kernel itself can name."""
+    return frame.offset is None and frame.location is not None

@@ -1,0 +1,541 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From lines to reports, and from reports to events."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from harness.klog.blame import (
+    HELPERS,
+    REPORTING,
+    at_header_plain,
+    find,
+    in_origin,
+    is_in,
+    stack_from,
+)
+from harness.klog.formats import BANNER, DERIVED_PANIC, FORMATS, REBOOT, Format, Kind
+from harness.klog.frames import NAME, Frame, Item, Tag, is_inlined, plain_name, read_line
+from harness.klog.lines import CONSOLE, PLAIN, STAMP, USER, cut_line, split_line
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One problem found in a kernel log."""
+
+    kind: Kind
+    title: str
+    """The field's standard title; a guilty function that cannot be named is ``corrupted``."""
+    function: str | None
+    """The guilty function as the title has it, None where there is none to name."""
+    module: str | None
+    """The module the guilty function is in; None for built-in code."""
+    location: str | None
+    """file:line where the log carries it."""
+    stack: tuple[Frame, ...]
+    """The stack of the report's own context, innermost call first, guesses ("? ") left out."""
+    corrupted: bool
+    """The report is cut or mixed up with another; do not trust function and stack."""
+    line: int
+    """The report's first line in the text, counted from 0."""
+    excerpt: str
+    """The report's raw lines; those which others printed in between are left out."""
+
+
+_MAX_LINES = 3000  # of one report; a stall report with the stacks of all tasks may be long
+_MAX_IDLE = 25  # lines of the same printer that belong to no report, after a stack
+_MAX_IDLE_EARLY = 120  # the same, before one
+_MAX_GAP = 4000  # lines of others since the report's last line
+_LEAD_LINES = 6  # how far above its header a report may begin
+_MAX_OPEN = 64  # reports of as many printers at the same time
+_DETAIL_ITEMS = 24  # how far below the header the detail may be
+_PART_LINES = 40  # how far below a header its parts may be
+
+_UNWINDERS = ("unwind_backtrace", "dump_backtrace")  # arm's, innermost when a report is made
+_END = re.compile(r"---\[ end (?:trace|Kernel panic)|Rebooting in \d+ seconds|Kernel Offset: ")
+_LEAD = re.compile(
+    r"-{8,}\[ cut here \]|={16,}|8<--- cut here|refcount_t: |ODEBUG: |kobject: |list_(?:add|del)"
+    r"|kasan: |KASAN: |usercopy: |skbuff: |DEBUG_LOCKS_WARN_ON|kernel tried to|BUG: memory leak|#PF"
+    r"|detected buffer overflow|traps: |\[\s*$|\s*$"
+)
+_BODY = re.compile(
+    r"[ \t]|[<\[(#=*-]|[A-Z][A-Z0-9]{1,5} ?:|[a-z]\w{1,3} ?: |Call |Code: |Hardware name|Modules "
+    r"|Workqueue|Oops|Internal|Exception|RIP|Comm|Tainted|Stack|The buggy|page[: ]|flags: |raw: "
+    r"|Read |Write |Allocated|Freed|Memory state|>|[0-9a-f]{4,16}[ :]|which |but |other info|the |"
+    r"stack |context-|\d+ locks? |Possible|Showing|NMI|Sending|INFO: lockdep|rcu: |task:|kthread"
+    r"|backtrace|comm |hex dump|in_atomic|Preemption|irq event|hardirqs|softirqs|last |Kernel |"
+    r"pc |lr |sp |Process|Mem abort|Data abort|swapper|user pgtable|EFLAGS|preempt|pool |workqueue"
+)
+"""What lines of a report that are neither frames nor marks begin with. Only the end of a report
+is judged by this: where it stops, the report does."""
+
+
+@dataclass(slots=True, eq=False)
+class _Report:
+    """A report being collected."""
+
+    fmt: Format
+    groups: dict[str, str | None]
+    printer: str
+    line: int
+    raw: list[str]
+    items: list[Item] = field(default_factory=list)
+    last_line: int = 0
+    idle: int = 0
+    kept: int = 0  # how many of the raw lines are the report's for certain
+    has_stack: bool = False
+    all_cpus: bool = False  # other CPUs print their stacks for this report
+    header: str = ""
+    mark: Tag | None = None  # of the last line above a stack
+
+    def add(self, line: int, raw: str, text: str) -> None:
+        self.raw.append(raw)
+        self.last_line = line
+        belongs = False
+        items = read_line(text)
+        if len(items) > 1 and self._begins_trace(items[0]):
+            items.insert(0, Item(Tag.TRACE, ""))
+        for item in items:
+            self.items.append(item)
+            if item.tag in (Tag.TRACE, Tag.OTHER):
+                self.mark = item.tag
+            if item.tag is Tag.FRAME:
+                self.has_stack = True
+            belongs |= item.tag is not Tag.TEXT
+        if not belongs and text.startswith("Sending NMI from CPU"):
+            self.all_cpus = True
+        if belongs or _BODY.match(text):
+            self.idle = 0
+            self.kept = len(self.raw)
+        elif text:
+            self.idle += 1
+
+    def _begins_trace(self, call: Item) -> bool:
+        """Whether one of arm's calls begins the report's stack.
+
+        There unwind_backtrace() (arch/arm/kernel/unwind.c) prints no line above a stack.
+        """
+        if self.mark is None:
+            return True
+        unwinds = call.frame is not None and call.frame.function in _UNWINDERS
+        return self.mark is Tag.OTHER and unwinds
+
+    def is_restated(self, text: str) -> bool:
+        """Whether a header is this report's again, of the function that the last was inlined into.
+
+        Symbolisers make a line of each, the innermost first.
+        """
+        start = self.header.find(self.groups.get("func") or "\n")
+        return (
+            not self.items
+            and start > 0
+            and "[inline]" in self.header
+            and text.startswith(self.header[:start])
+        )
+
+    def restate(self, line: int, raw: str, fmt: Format, match: re.Match[str]) -> None:
+        self.fmt, self.groups, self.header = fmt, dict(match.groupdict()), match.string
+        self.raw.append(raw)
+        self.last_line, self.kept = line, len(self.raw)
+
+    def over(self, text: str) -> bool:
+        return (
+            bool(_END.match(text))
+            or self.idle > (_MAX_IDLE if self.has_stack else _MAX_IDLE_EARLY)
+            or len(self.raw) > _MAX_LINES
+        )
+
+    def header_frames(self) -> list[Frame]:
+        """The function that the header (or the detail) names."""
+        name = self.groups.get("func")
+        if not name:
+            return []
+        off, size = self.groups.get("off"), self.groups.get("size")
+        return [
+            Frame(
+                plain_name(name),
+                int(off, 16) if off else None,
+                int(size, 16) if size else None,
+                self.groups.get("mod"),
+            )
+        ]
+
+
+_MASKS = (
+    (re.compile(rf"(?<![\w$.])({NAME})\+0x[0-9a-f]+/0x[0-9a-f]+"), r"\1"),
+    (re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f]*\d)[0-9a-f]{8,}\b"), "ADDR"),
+    (re.compile(r"(\.(?:c|h|S|rs)):\d+(?::\d+)?"), r"\1:LINE"),
+    (re.compile(r"(?<![A-Za-z_\d])\d+(?![A-Za-z_\d])"), "NUM"),
+    (re.compile(r"[\s.]+$"), ""),
+    (re.compile(r"\s+"), " "),
+)
+
+
+def _mask(text: str) -> str:
+    """Takes out of a title what differs each time: addresses, line numbers, other numbers."""
+    for pattern, instead in _MASKS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def _event(report: _Report) -> Event | None:
+    fmt = report.fmt
+    has_detail = _add_detail(report)
+    if fmt.needs_stack and not report.has_stack:
+        return None
+
+    names_function = "{func}" in fmt.title and has_detail
+    candidates = fmt.site(report)
+    foreign = _injected(candidates)
+    ours = candidates if foreign is None else candidates[:foreign]
+    guilty = fmt.pick([f for f in ours if not (is_inlined(f) or _is_helper(f, fmt))])
+    stack = _clean_stack(report)
+
+    title = fmt.title if has_detail or not fmt.cut else fmt.cut
+    name, frame = guilty if guilty else (None, None)
+    words = {key: _mask(value) for key, value in report.groups.items() if value and key != "func"}
+    title = _fill(title, {**words, "func": name or "corrupted"})
+    if not names_function and name is None:
+        head = report.header_frames()
+        frame = head[0] if head else None
+        name = frame.function if frame else None
+
+    stack_missing = not fmt.stackless and not report.has_stack
+    return Event(
+        kind=fmt.kind,
+        title=title,
+        function=name,
+        module=_module_of(name, frame, stack),
+        location=report.groups.get("src") or _location_of(frame, stack),
+        stack=stack,
+        corrupted=(
+            fmt.broken or not has_detail or stack_missing or (names_function and guilty is None)
+        ),
+        line=report.line,
+        excerpt="\n".join(report.raw[: report.kept]),
+    )
+
+
+def _injected(frames: list[Frame]) -> int | None:
+    """Finds where a stack of fault injection (lib/fault-inject.c, fail_dump()) is mixed in.
+
+    It announces a failure, not a problem, but often comes at the same moment as one.
+    """
+    return next((at for at, f in enumerate(frames) if f.function.startswith("should_fail")), None)
+
+
+def _is_helper(frame: Frame, fmt: Format) -> bool:
+    return is_in(HELPERS, frame) or (fmt.skip is not None and is_in(fmt.skip, frame))
+
+
+def _add_detail(report: _Report) -> bool:
+    """Adds the groups of the format's detail; returns whether it was there, or not needed."""
+    if report.fmt.detail is None:
+        return True
+    for item in report.items[:_DETAIL_ITEMS]:
+        if match := report.fmt.detail.search(item.text):
+            report.groups.update(match.groupdict())
+            return True
+    return False
+
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def _fill(template: str, words: dict[str, str]) -> str:
+    return _FIELD.sub(lambda match: words.get(match[1], ""), template).strip()
+
+
+def _module_of(name: str | None, frame: Frame | None, stack: tuple[Frame, ...]) -> str | None:
+    """A header may name the function without its module; the stack then has both."""
+    if frame and frame.module:
+        return frame.module
+    if name and frame and frame.offset is None:
+        return next((f.module for f in stack if f.function == frame.function), None)
+    return None
+
+
+def _location_of(frame: Frame | None, stack: tuple[Frame, ...]) -> str | None:
+    """The same of file and line."""
+    if frame is None or frame.location:
+        return frame.location if frame else None
+    return next((f.location for f in stack if f.function == frame.function), None)
+
+
+def _clean_stack(report: _Report) -> tuple[Frame, ...]:
+    """The report's own stack, whichever way its format marks one."""
+    if report.fmt.site in (at_header_plain, in_origin):
+        frames = stack_from(report.items, marked=False)
+    else:
+        frames = stack_from(report.items)
+    at = find(report.items, Tag.PC)
+    pc = report.items[at].frame if at is not None else None
+    if pc and frames and at is not None and pc.function != frames[0].function:
+        first_frame = find(report.items, Tag.FRAME)
+        if first_frame is not None and at < first_frame:
+            frames = [pc, *frames]
+    elif pc and not frames:
+        frames = [pc]
+    own = list(itertools.dropwhile(lambda frame: is_in(REPORTING, frame), frames))
+    return tuple(own or frames)
+
+
+_HEADER_LITERALS = {*(fmt.has for fmt in FORMATS), REBOOT.has, BANNER}
+# One that contains another need not be searched for.
+_LITERALS = tuple(
+    literal
+    for literal in sorted(_HEADER_LITERALS)
+    if not any(other in literal for other in _HEADER_LITERALS - {literal})
+)
+_SEARCHES = tuple((fmt.has, fmt.pattern.search, fmt) for fmt in FORMATS)
+_PANIC = "Kernel panic - "
+_DERIVED = re.compile(rf"Kernel panic - not syncing: {DERIVED_PANIC}")
+_KILLED_INIT = "Attempted to kill init!"  # of which init itself may be the cause
+_KILLS_TASK = {Kind.PAGE_FAULT, Kind.GPF, Kind.TRAP, Kind.BUG, Kind.LIST_CORRUPTION, Kind.USERCOPY}
+
+
+def _header(text: str) -> tuple[Format, re.Match[str]] | None:
+    """Returns the format whose header a line is, in the order of FORMATS."""
+    for literal, search, fmt in _SEARCHES:
+        if literal in text and (match := search(text)):
+            return fmt, match
+    return None
+
+
+class _Lines:
+    """Walks over the text's lines, and knows without reading them which may be headers."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0  # offset of the next line
+        self.number = 0  # and its number
+        self._next: dict[str, int] = dict.fromkeys(_LITERALS, -1)
+        self._nearest = -1
+
+    def _literal(self) -> int:
+        """Returns where the next literal of a header is; every literal's text is read once."""
+        if self._nearest < self.at:
+            for literal, known in self._next.items():
+                if known < self.at:
+                    found = self.text.find(literal, self.at)
+                    self._next[literal] = len(self.text) if found < 0 else found
+            self._nearest = min(self._next.values())
+        return self._nearest
+
+    def jump(self) -> bool:
+        """Goes to the next line which may be a header; False where there is none."""
+        nearest = self._literal()
+        if nearest >= len(self.text):
+            return False
+        start = self.text.rfind("\n", self.at, nearest) + 1
+        if start > self.at:
+            self.number += self.text.count("\n", self.at, start)
+            self.at = start
+        return True
+
+    def may_be_header(self) -> bool:
+        """Whether the next line holds a literal."""
+        nearest = self._literal()
+        return nearest < len(self.text) and self.text.find("\n", self.at, nearest) < 0
+
+    def take(self) -> tuple[int, str] | None:
+        """Returns the next line's number and its text without the end of line."""
+        if self.at >= len(self.text):
+            return None
+        end = self.text.find("\n", self.at)
+        end = len(self.text) if end < 0 else end
+        number, line = self.number, cut_line(self.text[self.at : end].rstrip("\r"))
+        self.at, self.number = end + 1, number + 1
+        return number, line
+
+    def before(self, count: int) -> Iterator[str]:
+        """Yields the lines above the one taken last, the nearest first."""
+        end = self.text.rfind("\n", 0, max(self.at - 1, 0))
+        for _ in range(count):
+            if end <= 0:
+                return
+            start = self.text.rfind("\n", 0, end) + 1
+            yield cut_line(self.text[start:end].rstrip("\r"))
+            end = start - 1
+
+
+class _Reader:
+    """Follows the reports in a text. Every line is looked at once."""
+
+    def __init__(self, text: str, *, booted: bool) -> None:
+        self.lines = _Lines(text)
+        stamp = STAMP.search(text, 0, 1 << 20)
+        self.stamped = stamp is not None
+        self.first_stamp = stamp.start() if stamp else len(text)
+        self.starts_running = stamp is not None and "[    0.0" not in stamp[0]
+        self.expects_boot = not booted
+        self.banner_due = False  # the boot loader's message was seen, the banner not yet
+        self.boots = 0
+        self.panicked = False
+        self.open: dict[str, _Report] = {}
+        self.closed: list[_Report] = []
+        self.last: _Report | None = None
+
+    def run(self) -> Iterator[Event]:
+        while self.open or self.lines.jump():
+            notable = self.lines.may_be_header()
+            taken = self.lines.take()
+            if taken is None:
+                break
+            self._line(*taken, notable=notable)
+            if self.closed:
+                yield from self._finish()
+        self._close_all()
+        yield from self._finish()
+
+    def _finish(self) -> Iterator[Event]:
+        """Yields the events of closed reports, in the order in which they began."""
+        begun = min((report.line for report in self.open.values()), default=None)
+        ready = [r for r in self.closed if begun is None or r.line < begun]
+        if not ready:
+            return
+        self.closed = [r for r in self.closed if begun is not None and r.line >= begun]
+        for report in sorted(ready, key=lambda r: r.line):
+            if (event := _event(report)) is not None:
+                yield event
+
+    def _line(self, number: int, raw: str, *, notable: bool) -> None:
+        printer, text = split_line(raw)
+        if notable and self._boots(number, raw, printer, text):
+            return
+        report = self.open.get(printer)
+        header = _header(text) if notable and printer != USER else None
+        if header and header[0].loose and printer == PLAIN and self.stamped:
+            header = None
+        if header and _PANIC in text:
+            if self.panicked and text.startswith("---[ end "):
+                header = None  # the panic's last line repeats its first
+            self.panicked = True
+        if header and report and report.is_restated(text):
+            report.restate(number, raw, *header)
+        elif header and not self._is_part(header[0], text, report):
+            if report:
+                self._close(report)
+            self._begin(number, raw, printer, *header)
+        elif report:
+            report.add(number, raw, text)
+            if report.over(text):
+                self._close(report)
+        elif self.open:
+            self._of_others(number, raw, printer, text)
+
+    def _of_others(self, number: int, raw: str, printer: str, text: str) -> None:
+        """A line whose printer has no report: another CPU's stack for one, or nothing."""
+        for report in list(self.open.values()):
+            if report.all_cpus and printer.startswith("C"):
+                report.add(number, raw, text)
+            if number - report.last_line > _MAX_GAP or report.over(text):
+                self._close(report)
+
+    def _is_part(self, fmt: Format, text: str, report: _Report | None) -> bool:
+        """Whether a header only continues a report, or is a consequence of one."""
+        if _PANIC in text:
+            if report:
+                return True
+            # The panic may come from another task, the report be complete long before.
+            cause = self.last.fmt.kind if self.last else Kind.REBOOT
+            if _KILLED_INIT in text:
+                return cause in _KILLS_TASK
+            return cause is not Kind.REBOOT and bool(_DERIVED.search(text))
+        if report is None or report.has_stack or len(report.raw) > _PART_LINES:
+            return False
+        if fmt.part or (report.fmt.then and report.fmt.then in text):
+            return True
+        # One printer that begins anew without having shown a stack is still at the same report.
+        return report.printer not in (CONSOLE, PLAIN) and not report.fmt.stackless
+
+    def _begin(
+        self, number: int, raw: str, printer: str, fmt: Format, match: re.Match[str]
+    ) -> None:
+        lead: list[str] = []
+        above = 0
+        for distance, line in enumerate(self.lines.before(_LEAD_LINES), 1):
+            who, text = split_line(line)
+            if who != printer:
+                continue
+            if not _LEAD.match(text) or (lead and text.startswith("=======")):
+                break
+            if text.strip():
+                lead.insert(0, line)
+                above = distance
+        report = _Report(
+            fmt=fmt,
+            groups=dict(match.groupdict()),
+            printer=printer,
+            line=number - above,
+            raw=[*lead, raw],
+            last_line=number,
+            kept=len(lead) + 1,
+            header=match.string,
+        )
+        if len(self.open) >= _MAX_OPEN:
+            self._close(next(iter(self.open.values())))
+        self.open[printer] = self.last = report
+
+    def _boots(self, number: int, raw: str, printer: str, text: str) -> bool:
+        """Whether the line is the first of a boot; an unexpected one makes a report.
+
+        A boot that no line of a running kernel precedes is the text's own.
+        """
+        if printer == PLAIN and REBOOT.pattern.match(text):
+            self.banner_due = True
+            was_up = self.first_stamp < self.lines.at - len(raw) - 1
+        elif text.startswith(BANNER) and printer not in (PLAIN, USER):
+            if self.banner_due:
+                self.banner_due = False
+                return True
+            was_up = self.starts_running
+        else:
+            return False
+        self._close_all()
+        self.boots += 1
+        was_up = was_up or self.boots > 1
+        if was_up and not self.panicked and (self.boots > 1 or not self.expects_boot):
+            self.last = _Report(REBOOT, {}, printer, number, [raw], last_line=number, kept=1)
+            self.closed.append(self.last)
+        self.panicked = False
+        return True
+
+    def _close(self, report: _Report) -> None:
+        self.open.pop(report.printer, None)
+        self.closed.append(report)
+
+    def _close_all(self) -> None:
+        for report in list(self.open.values()):
+            self._close(report)
+
+
+def read(text: str, *, booted: bool = True) -> list[Event]:
+    """Returns every problem in a kernel log, in the order in which they begin.
+
+    ``text`` may be a console's output, dmesg's (raw or not), a journal's, or what /dev/kmsg
+    gives, with carriage returns and control characters; lines which a program wrote to
+    /dev/kmsg are left out where their priority is shown. ``booted`` says that the kernel was up
+    when the text began: a boot after any line of the kernel is a reboot then. Else the first
+    boot is expected, whatever stands before it.
+
+    Never raises, whatever the text; takes time in proportion to its length.
+    """
+    return list(events(text, booted=booted))
+
+
+def events(text: str, *, booted: bool = True) -> Iterator[Event]:
+    """Yields what :func:`read` returns, one by one, for whoever may have seen enough.
+
+    There is no limit: the last problem of a flood may be another than all before it. Who must
+    bound how much is reported counts what is different, and says where the reading stopped.
+    """
+    return _Reader(text, booted=booted).run()
+
+
+def first(text: str) -> Event | None:
+    """Returns the first problem in a kernel log: the others may be its consequences."""
+    return next(_Reader(text, booted=True).run(), None)
