@@ -16,7 +16,6 @@ other is read and compared. An entry with a damaged file is thrown away and made
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -35,12 +34,17 @@ from pathlib import Path
 
 from harness import locks
 from harness.errors import FULL, HostError, SpaceError
+from harness.proc import Deadline
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "entry.json"
 # Bumped when the manifest's own form changes; part of every key.
 FORMAT = 2
+
+# How long somebody waits by default for what another run makes or uses. Longer than the longest
+# limit of what is made (sysroot.UNPACK_SECONDS), but for kernels, which have a longer one.
+WAIT_SECONDS = 1800.0
 
 # Folders beside those of the kinds of entries.
 _NO_KINDS = ("ccache", "kept", "locks", "tmp")
@@ -119,11 +123,14 @@ class Cache:
         make: Callable[[Path], None],
         *,
         note: str = "",
+        wait: float = WAIT_SECONDS,
     ) -> Entry:
         """The entry for ``key``, made by ``make(folder)`` if it is not there yet.
 
         ``note`` is said before making. Whatever ``make`` raises passes through, and then
-        nothing is left behind; a full disk becomes ``SpaceError``.
+        nothing is left behind; a full disk becomes ``SpaceError``. If another run is making
+        the entry, that is waited for; ``HostError`` after ``wait`` seconds, which must be more
+        than ``make`` may take.
         """
         digest = digest_of(key)
         entry = Entry(kind, label, digest, self.root / kind / f"{label}-{digest}")
@@ -131,7 +138,7 @@ class Cache:
         with _explain(self.root):
             if self._usable(entry, discard=False):
                 return entry
-            with self._lock(lock, f"another run that makes {kind} {label}"):
+            with locks.alone(lock, Deadline(wait), f"the making of {kind} {label}"):
                 if self._usable(entry, discard=True):  # made by the other while this one waited
                     return entry
                 if note:
@@ -203,13 +210,14 @@ class Cache:
             yield folder
 
     @contextmanager
-    def kept(self, name: str) -> Iterator[Path]:
-        """A folder whose content changes and is kept, for one user at a time."""
+    def kept(self, name: str, *, wait: float = WAIT_SECONDS) -> Iterator[Path]:
+        """A folder whose content changes and is kept, for one user at a time.
+
+        Another user is waited for; ``HostError`` after ``wait`` seconds.
+        """
         folder = self.root / "kept" / name
-        with (
-            _explain(self.root),
-            self._lock(self.root / "locks" / f"kept-{name}", f"another run that uses {name}"),
-        ):
+        lock = self.root / "locks" / f"kept-{name}"
+        with _explain(self.root), locks.alone(lock, Deadline(wait), f"the folder {name}"):
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
 
@@ -295,25 +303,12 @@ class Cache:
         return self.root / "locks" / f"{entry.kind}-{entry.label}-{entry.digest}.{purpose}"
 
     @contextmanager
-    def _lock(self, path: Path, owner: str) -> Iterator[None]:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("waiting for %s", owner)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
     def _scratch(self, kind: str, label: str) -> Iterator[Path]:
         """A temporary folder whose lock says that its owner is alive."""
         name = f"{kind}-{label}-{os.getpid()}-{secrets.token_hex(4)}"
         folder = self.root / "tmp" / name
         lock = self.root / "tmp" / f"{name}.lock"
-        with self._lock(lock, "itself"):
+        with locks.alone(lock, Deadline(WAIT_SECONDS), str(lock)):
             try:
                 folder.mkdir(mode=0o700)
                 yield folder
@@ -333,7 +328,7 @@ class Cache:
         """Take an entry out of sight at once, then delete it."""
         grave = self.root / "tmp" / f"gone-{os.getpid()}-{secrets.token_hex(4)}"
         lock = grave.with_name(f"{grave.name}.lock")
-        with self._lock(lock, "itself"):
+        with locks.alone(lock, Deadline(WAIT_SECONDS), str(lock)):
             with suppress(FileNotFoundError):
                 path.rename(grave)
             _remove_tree(grave)

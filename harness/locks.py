@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shlex
 import time
@@ -20,9 +21,11 @@ from harness.errors import HostError
 from harness.proc import Deadline
 from harness.text import beginning
 
+log = logging.getLogger(__name__)
+
 # flock(2) has no time limit, so a lock that somebody else has is asked for again and again.
 _POLL_SECONDS = 0.1
-_COMMAND = 200  # characters of a command line that are shown
+_COMMAND = 120  # characters of a command line that are shown
 
 
 def _open(path: Path) -> int:
@@ -57,12 +60,13 @@ def at_once(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def alone(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
-    """Take the lock alone, waiting for whoever has it.
+    """Take the lock alone, waiting for whoever has it, who is named.
 
-    Raises ``HostError`` when the deadline passes first; ``what`` says in its message what the
-    lock is for, such as "the folder index-sid".
+    Raises ``HostError`` when the deadline passes first. ``what`` says what the lock is for, such
+    as "the folder index-sid".
     """
     descriptor = _open(path)
+    said = False
     try:
         while True:
             try:
@@ -71,10 +75,13 @@ def alone(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
             except BlockingIOError:
                 if deadline.expired:
                     raise HostError(
-                        f"{what} is locked by {holders(path)}; waited for {deadline.seconds:.0f} s",
-                        hint="see what that process does; when it has ended, or was ended, try "
-                        "again",
+                        f"{what} is locked by {holders(path)}, and still was after "
+                        f"{deadline.seconds:.0f} s of waiting",
+                        hint="see what that process does; try again when it has ended",
                     ) from None
+                if not said:
+                    log.info("waiting for %s, which is locked by %s", what, holders(path))
+                    said = True
             time.sleep(min(_POLL_SECONDS, deadline.left))
         yield
     finally:
@@ -126,4 +133,5 @@ def _described(pid: int) -> str:
     except OSError:
         data = b""
     words = data.decode(errors="replace").rstrip("\0").split("\0")
-    return f"process {pid} ({beginning(shlex.join(words), _COMMAND)})" if data else f"process {pid}"
+    command = " ".join(shlex.join(words).split())
+    return f"process {pid} ({beginning(command, _COMMAND)})" if data else f"process {pid}"

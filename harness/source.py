@@ -24,7 +24,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from harness import proc, sandbox, sysroot
-from harness.cache import Cache, Entry, digest_of
+from harness.cache import WAIT_SECONDS, Cache, Entry, digest_of
 from harness.config import PROJECT, KernelSpec
 from harness.errors import InputError, KernelBuildError
 from harness.proc import Deadline
@@ -38,6 +38,8 @@ SOURCE = "/mnt/linux"
 BUILD = "/mnt/build"
 
 COMPILE_SECONDS = 4 * 3600.0  # a slow and busy host; not a sleep, only the end of patience
+# For a kernel that another run compiles: unpacking and configuring come first.
+_WAIT_SECONDS = COMPILE_SECONDS + WAIT_SECONDS
 QUICK_SECONDS = 600.0
 CCACHE_SIZE = "2G"
 # In bytes, of what a build has left: a .config, and a vmlinux with its debug information.
@@ -207,7 +209,7 @@ def from_suite(spec: KernelSpec, cache: Cache) -> Built:
     name = f"build-{spec.name}-{digest_of(key)}"
 
     def make(folder: Path) -> None:
-        with cache.kept(name) as work:
+        with cache.kept(name, wait=_WAIT_SECONDS) as work:
             if not (work / "linux").exists():
                 _unpack_source(work, spec.suite, spec.version, tools, cache)
             tree = _Tree(work / "linux", work / "build", tools, cache)
@@ -219,6 +221,7 @@ def from_suite(spec: KernelSpec, cache: Cache) -> Built:
         "kernel", spec.name, key, make,
         note=f"kernel {spec.name}: compiling Debian {spec.suite}'s linux-source "
         "(about ten minutes on two cores, once; when interrupted it goes on where it was)",
+        wait=_WAIT_SECONDS,
     )  # fmt: skip
     if (cache.root / "kept" / name).exists():
         with cache.kept(name) as work:
@@ -272,7 +275,7 @@ def from_tree(spec: KernelSpec, cache: Cache) -> Built:
     tools = _tools(spec.suite, cache)
     wanted = {"tools": tools.entry.digest, "own": own, "config": merge(texts)}
     place = {"tree": str(spec.tree), "profile": spec.profile, "config": str(spec.config or "")}
-    with cache.kept(f"tree-{spec.name}-{digest_of(place)}") as work:
+    with cache.kept(f"tree-{spec.name}-{digest_of(place)}", wait=_WAIT_SECONDS) as work:
         # Whoever asks while nothing has changed gets the same kernel without a make.
         now = digest_of({"recipe": 1, **wanted, "tree": fingerprint(spec.tree)})
         stamp = work / "stamp"

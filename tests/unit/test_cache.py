@@ -502,6 +502,25 @@ def test_two_runs_at_once_make_one_entry(count: Path, other_run: Callable[[], Ot
     assert count.read_text() == "made\n"
 
 
+def test_nobody_waits_for_ever(root: Path, other_run: Callable[[], OtherRun]) -> None:
+    """When time is up, it is said who has the lock and how long it was waited for."""
+    busy = other_run()
+    assert busy.line() == "making"
+    key = {"recipe": 1, "suite": "trixie"}
+    with (
+        contextlib.closing(Cache(root)) as cache,
+        pytest.raises(HostError, match=rf"kind label is locked by process {busy.pid} .*after 0 s"),
+    ):
+        cache.get("kind", "label", key, Maker(), wait=0)
+    with (
+        contextlib.closing(Cache(root)) as cache,
+        cache.kept("x"),
+        pytest.raises(HostError, match=rf"folder x is locked by process {os.getpid()} .*after 0 s"),
+        cache.kept("x", wait=0),
+    ):
+        pass
+
+
 def test_a_run_that_was_killed_is_swept_up_after(
     root: Path, count: Path, other_run: Callable[[], OtherRun]
 ) -> None:
