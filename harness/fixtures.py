@@ -15,10 +15,10 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
@@ -124,15 +124,37 @@ ExpectSplat = Callable[..., AbstractContextManager[None]]
 # What is expected, and of which machine.
 Expected = list[tuple[Machine, Expectation]]
 _EXPECTED = pytest.StashKey[Expected]()
-_FRESH = pytest.StashKey[list[Fresh]]()
-# Whether a test's machines are neither to be judged nor to be used again.
-_SPENT = pytest.StashKey[bool]()
+_USED = pytest.StashKey[list["Used"]]()
 _NEXT = pytest.StashKey["pytest.Item | None"]()
 _SCENES = pytest.StashKey[list[Path]]()
 _SUPPLY = pytest.StashKey["Supply"]()
 
 # The shape of a test's machine (the marker's arguments), and whether the module is loaded.
 Wanted = tuple[tuple[tuple[str, object], ...], bool]
+
+
+@dataclass
+class Used:
+    """A machine that a test uses, and what its judgements so far have come to.
+
+    ``fresh`` says from where on the next one counts.
+    """
+
+    fresh: Fresh
+    wanted: Wanted
+    # Takes the machine of a green test for the next one; without, the machine ends.
+    give_back: Callable[[Fresh], None] | None = None
+    red: bool = False
+    silent: bool = False  # it will not say anything more, as after a panic
+    told: set[str] = field(default_factory=set)  # the problems that are in a report already
+    saved: int = 0  # how often evidence was saved
+
+    def finish(self) -> None:
+        """End the machine, or leave it to the next test."""
+        if self.give_back and not self.red and not self.silent:
+            self.give_back(self.fresh)
+        else:
+            self.fresh.close()
 
 
 class Supply:
@@ -150,11 +172,8 @@ class Supply:
         """The module under test."""
         return self.lab.build(self._source)
 
-    def wanted(self, item: pytest.Item) -> Wanted | None:
+    def wanted(self, item: pytest.Item, fixtures: Collection[str]) -> Wanted:
         """What kind of machine a test asks for by its fixtures and its marker."""
-        fixtures = getattr(item, "fixturenames", ())
-        if "machine" not in fixtures:
-            return None
         return self.shape(item), "loaded" in fixtures
 
     def shape(self, item: pytest.Item) -> tuple[tuple[str, object], ...]:
@@ -168,8 +187,9 @@ class Supply:
 
     def prepare(self, item: pytest.Item | None) -> None:
         """Begin to make the machine of the test that comes next."""
-        wanted = self.wanted(item) if item else None
-        if wanted:
+        fixtures = getattr(item, "fixturenames", ())
+        if item and "machine" in fixtures:
+            wanted = self.wanted(item, fixtures)
             self.pool.prepare(wanted, lambda: self._make(wanted))
 
     def _make(self, wanted: Wanted) -> Fresh:
@@ -228,18 +248,33 @@ def module(supply: Supply) -> Module:
     return supply.module
 
 
-@pytest.fixture
-def machine(request: pytest.FixtureRequest, supply: Supply) -> Iterator[Clone]:
-    """The freshly booted machine of this test's own."""
-    wanted = supply.wanted(request.node)
-    assert wanted is not None  # this fixture is one of the test's
-    fresh = supply.take(wanted)
+@pytest.fixture(autouse=True)
+def last_judgement(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Judges a test's machines once more when its fixtures have ended, and ends the machines.
+
+    It is set up before, and so ends after, every other fixture and finalizer of one test: what
+    the kernel reports while those end counts as well, up to the machine's last moments.
+    """
+    yield
+    used = request.node.stash.get(_USED, [])
     try:
-        request.node.stash.setdefault(_FRESH, []).append(fresh)
-        yield fresh.clone
-        _judge_again(request.node)
+        _raise(_judge(request.node, "teardown", None))
     finally:
-        fresh.close()
+        while used:
+            used.pop().finish()
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, supply: Supply) -> Clone:
+    """The freshly booted machine of this test's own."""
+    wanted = supply.wanted(request.node, request.fixturenames)
+    return _use(request.node, Used(supply.take(wanted), wanted))
+
+
+def _use(item: pytest.Item, used: Used) -> Clone:
+    """Have a machine judged with the test, and ended after it (``last_judgement``)."""
+    item.stash.setdefault(_USED, []).append(used)
+    return used.fresh.clone
 
 
 @pytest.fixture
@@ -266,7 +301,7 @@ def shared_machines() -> Iterator[dict[Wanted, Fresh]]:
 @pytest.fixture
 def shared(
     request: pytest.FixtureRequest, supply: Supply, shared_machines: dict[Wanted, Fresh]
-) -> Iterator[Guest]:
+) -> Guest:
     """A guest with the module loaded that the tests of one file share.
 
     For tests that only look: what one does to it, the next one finds. Each is still judged by
@@ -274,20 +309,11 @@ def shared(
     """
     wanted = supply.shape(request.node), True
     used = shared_machines.pop(wanted, None)
-    fresh = used or supply.take(wanted)
-    mine = request.node.stash.setdefault(_FRESH, [])
-    mine.append(fresh)
-    place = len(mine) - 1
-    try:
-        if used:  # what came after the last judgement, such as a timer's work, is not this test's
-            _raise(_judge(request.node, "setup", None))
-        yield fresh.clone.guest
-        _judge_again(request.node)
-    finally:
-        if request.node.stash.get(_SPENT, True):
-            fresh.close()
-        else:
-            shared_machines[wanted] = mine[place]  # from where it was judged last
+    give_back = partial(shared_machines.__setitem__, wanted)
+    clone = _use(request.node, Used(used or supply.take(wanted), wanted, give_back))
+    if used:  # what came after the last judgement, such as a timer's work, is not this test's
+        _raise(_judge(request.node, "setup", None))
+    return clone.guest
 
 
 @pytest.fixture
@@ -302,7 +328,7 @@ def expect_splat(request: pytest.FixtureRequest) -> ExpectSplat:
     def within(
         kind: str, function: str | None = None, *, guest: Guest | None = None
     ) -> AbstractContextManager[None]:
-        clones = [fresh.clone for fresh in request.node.stash.get(_FRESH, [])]
+        clones = [used.fresh.clone for used in request.node.stash.get(_USED, [])]
         machines = [each.machine for each in clones if guest in (None, each.guest)]
         if not machines:
             raise InputError("expect_splat needs a machine", hint="ask for `guest` or `loaded` too")
@@ -483,7 +509,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
     except KernelProblem as error:  # which a fixture has found
-        item.stash[_SPENT] = True
+        for used in item.stash.get(_USED, []):
+            used.red = True
         if error.kept:
             item.add_report_section("setup", "evidence", error.kept)
         raise
@@ -513,41 +540,35 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
     supply = item.config.stash.get(_SUPPLY, None)
     timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
     found: list[Problem] = []
-    silent = False
-    machines = item.stash.get(_FRESH, [])
-    for place, fresh in enumerate(machines):
-        machine = fresh.clone.machine
+    # Only what has been built has been loaded.
+    built = vars(supply).get("module") if supply else None
+    machines = item.stash.get(_USED, [])
+    for place, used in enumerate(machines):
+        if used.silent:
+            continue
+        fresh, machine = used.fresh, used.fresh.clone.machine
         expected = tuple(one for of, one in item.stash.get(_EXPECTED, []) if of is machine)
         seen = evidence(
             machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected
         )
-        # Only what has been built has been loaded.
-        built = vars(supply).get("module") if supply else None
-        problems = verdict.judge(with_names(seen, fresh, built) if built else seen)
+        problems = [
+            problem
+            for problem in verdict.judge(with_names(seen, fresh, built) if built else seen)
+            # What the module has left behind it leaves behind at each judgement.
+            if problem.verdict is not Verdict.RESIDUE or problem.title not in used.told
+        ]
+        used.told.update(problem.title for problem in problems)
         if failure or problems:
-            kept = _keep(item, supply, fresh, problems, place) if supply else ""
+            kept = _keep(item, supply, used, problems, place) if supply else ""
             item.add_report_section(when, "evidence", kept)
+            used.red = True
         found += symbols.explain(problems, built) if built and problems else problems
         if seen.taint_after is None:
-            silent = True  # as after a panic that was expected
+            used.silent = True
         else:
             now = fresh.since + len(seen.console)
-            machines[place] = replace(fresh, taint=seen.taint_after, since=now)
-    item.stash[_SPENT] = bool(failure or found or silent)
+            used.fresh = replace(fresh, taint=seen.taint_after, since=now)
     return found
-
-
-# Fixtures that do nothing in a guest once the test has run.
-_QUIET = {"request", "lab", "supply", "module", "machine", "guest", "loaded", "expect_splat",
-          "shared", "shared_machines"}  # fmt: skip
-
-
-def _judge_again(item: pytest.Item) -> None:
-    """What other fixtures did in the guest after a test was found green counts as well."""
-    others = set(getattr(item, "fixturenames", ())) - _QUIET
-    if item.stash.get(_SPENT, True) or not others:
-        return
-    _raise(_judge(item, "teardown", None))
 
 
 def evidence(
@@ -616,20 +637,23 @@ _OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
 
 
 def _keep(
-    item: pytest.Item, supply: Supply, fresh: Fresh, problems: Sequence[Problem], place: int
+    item: pytest.Item, supply: Supply, used: Used, problems: Sequence[Problem], place: int
 ) -> str:
     """Copy what the machine leaves to where people find it, and say where that is.
 
     ``place`` is that of the machine among the test's, from 0.
     """
     name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
-    # Of several machines, each has a folder of its own.
+    # Of several machines, each has a folder of its own, and so has each judgement.
     number = f"-{place + 1}" if place else ""
-    folder = RESULTS / supply.lab.kernel.name / f"{name[:150]}{number}"
+    again = f"-again-{used.saved}" if used.saved else ""
+    used.saved += 1
+    folder = RESULTS / supply.lab.kernel.name / f"{name[:150]}{number}{again}"
     about = {}
-    if "text" in fresh.facts:
-        about = {"module": str(supply.module.ko), "text": fresh.facts["text"]}
-    return _leave(item.config, supply.lab, fresh.clone.machine, problems, folder, about)
+    facts = used.fresh.facts
+    if "text" in facts:
+        about = {"module": str(supply.module.ko), "text": facts["text"]}
+    return _leave(item.config, supply.lab, used.fresh.clone.machine, problems, folder, about)
 
 
 def _leave(
@@ -700,7 +724,7 @@ def pytest_runtest_makereport(
     """
     report = yield
     error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, BaseExceptionGroup):  # as when several fixtures fail while they end
+    if isinstance(error, BaseExceptionGroup):  # several finalizers have failed
         error = _kernel_problem_in(error) or error
     if isinstance(error, (KernelProblem, HostError)):
         report.outcome = "failed"
@@ -726,7 +750,9 @@ def _kernel_problem_in(group: BaseExceptionGroup[BaseException]) -> KernelProble
         first = first.exceptions[0]
     if not isinstance(first, KernelProblem):
         return None
-    first.__cause__ = first.__cause__ or rest
+    # Of a single other one its own words are shown, rather than those of a group.
+    other = rest.exceptions[0] if rest is not None and len(rest.exceptions) == 1 else rest
+    first.__cause__ = first.__cause__ or other
     return first
 
 

@@ -604,7 +604,7 @@ class Machine:
     def __init__(self, number):
         self.number, self.console, self.taint = number, "", {taint}
         self.running, self.panicked, self.later = True, False, ""
-        self.stopped = False
+        self.stopped, self.left = False, None
 
     def patience(self, seconds):
         return Deadline(seconds)
@@ -619,7 +619,10 @@ class Machine:
         return self.console
 
     def news(self, deadline):
-        return None
+        return self.left
+
+    def leaks(self, deadline):
+        return ""
 
     def registers(self, deadline):
         return "RIP=0000000000000000"
@@ -650,7 +653,7 @@ class Supply:
     def __init__(self):
         self.numbers, self.closed = itertools.count(), []
 
-    def wanted(self, item):
+    def wanted(self, item, fixtures):
         return ()
 
     def shape(self, item):
@@ -677,10 +680,12 @@ def supply(request, lab):
     return supply
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_saved(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(fixtures, "RESULTS", tmp_path_factory.getbasetemp() / "results")
-    monkeypatch.setattr(scene, "save", save)
+@pytest.fixture(scope="session", autouse=True)  # the last judgement comes after every test's end
+def nothing_is_saved(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(fixtures, "RESULTS", tmp_path_factory.getbasetemp() / "results")
+        monkeypatch.setattr(scene, "save", save)
+        yield
 """
 
 Trial = Callable[..., pytest.RunResult]
@@ -1152,6 +1157,87 @@ def test_it(loaded):
     done.stdout.fnmatch_lines(["panic: in init", "*evidence*", "console: over there"])
 
 
+ANYWHERE = {
+    "setup": "def test_it(warns_first):\n    pass",
+    "fixture's finalizer": "def test_it(finalizer_first):\n    pass",
+    "test's finalizer": "def test_it(guest, request):\n"
+    "    request.addfinalizer(lambda: guest.check(WARNING))",
+    "node's finalizer": "def test_it(guest, request):\n"
+    "    request.node.addfinalizer(lambda: guest.check(WARNING))",
+    "after a red test": "def test_it(warns_last):\n    assert False",
+    "after a skip": "def test_it(warns_last):\n    pytest.skip('for a reason')",
+    "after a fixture that fails": "def test_it(warns_last, fails):\n    pass",
+    "last moments": "def test_it(late, guest):\n    AtTheEnd.machine = guest",
+    "shared": "def test_it(shared, request):\n"
+    "    request.addfinalizer(lambda: shared.check(WARNING))",
+    "fetched": "def test_it(request):\n    request.getfixturevalue('guest').check(WARNING)",
+    "fetched to end": "def test_it(request):\n    guest = request.getfixturevalue('guest')\n"
+    "    request.addfinalizer(lambda: guest.check(WARNING))",
+}
+
+
+@pytest.mark.parametrize("where", ANYWHERE)
+def test_a_report_in_any_part_of_a_test_is_that_tests(trial: Trial, where: str) -> None:
+    """Of its fixtures, its own finalizers, and its machine's last moments."""
+    done = trial(
+        """
+@pytest.fixture
+def warns_first(guest):
+    guest.check(WARNING)
+
+@pytest.fixture
+def warns_last(guest):
+    yield
+    guest.check(WARNING)
+
+@pytest.fixture
+def finalizer_first(guest, request):
+    request.addfinalizer(lambda: guest.check(WARNING))
+
+@pytest.fixture
+def fails():
+    assert False
+
+class AtTheEnd:
+    machine = None
+
+@pytest.fixture
+def late():
+    # No fixture of a machine's: this ends after them all, as a timer in the guest might.
+    yield
+    if AtTheEnd.machine:
+        AtTheEnd.machine.later = WARNING
+
+"""
+        + ANYWHERE[where]
+        + "\n\ndef test_next(guest):\n    AtTheEnd.machine = None\n",
+        "-rA",
+    )
+    done.stdout.fnmatch_lines(["splat: WARNING in wee_write", "PASSED *::test_next"])
+    # The report is shown for this test, and once.
+    assert done.stdout.str().count("\nsplat: ") == 1
+    assert "of test_next" not in done.stdout.str()
+
+
+def test_what_a_module_left_behind_is_said_once(trial: Trial) -> None:
+    """It is still there when the test's fixtures have ended; what is new then is said."""
+    done = trial("""
+@pytest.fixture
+def worse(guest):
+    yield
+    guest.left |= {"misc:wee"}
+
+def test_leaves(guest):
+    guest.left = frozenset({"dev:wee"})
+
+def test_leaves_more(guest, worse):
+    guest.left = frozenset({"dev:wee"})
+""")
+    done.assert_outcomes(failed=2, errors=1)
+    said = re.findall("^residue: .*: (.*)$", done.stdout.str(), re.MULTILINE)
+    assert said == ["dev wee, misc wee", "dev wee", "dev wee"]
+
+
 XFAIL = """
 from harness.errors import GuestLost, SpaceError
 
@@ -1184,6 +1270,9 @@ NOT_EXCUSED = {
     "panic": "def test_it(guest):\n    guest.check(PANIC)",
     "fixture": "def test_it(bad_start):\n    pass",
     "teardown": "def test_it(bad_end):\n    pass",
+    "teardown of red": "def test_it(bad_end):\n    assert False",
+    "finalizer": "def test_it(guest, request):\n"
+    "    request.addfinalizer(lambda: guest.check(WARNING))",
     "two teardowns": "def test_it(fails_at_end, bad_end):\n    pass",
     "dynamic": "def test_it(guest):\n    guest.check(WARNING)\n    pytest.xfail('known')",
     "host": "def test_it(guest):\n    raise SpaceError('no space left')",
