@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Tracepoints of waitqueues.ko: a message enters the queue, and leaves it.
- * Only __field() is used, whose meaning never changed between kernels.
+ * Only __field() is used: other macros, such as __assign_str(), take different
+ * arguments in different kernel versions.
  */
 
 #undef TRACE_SYSTEM
@@ -43,7 +44,7 @@ TRACE_EVENT(message_consumed,
 
 #endif /* _EUDYPTULA_TRACE_H */
 
-/* define_trace.h reads this file again; Kbuild tells it where to look. */
+/* define_trace.h includes this file again; Kbuild adds its folder with -I. */
 #undef TRACE_INCLUDE_PATH
 #define TRACE_INCLUDE_PATH .
 #undef TRACE_INCLUDE_FILE

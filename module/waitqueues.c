@@ -2,9 +2,9 @@
 /*
  * /dev/eudyptula: anyone may write messages to it, and a kernel thread consumes
  * them. An example of a misc device, wait queues and a kernel thread. The file
- * ABI says what users see of it.
+ * ABI in this folder documents what users see.
  *
- * What becomes of a message:
+ * The states of a message:
  *
  *	COPIED --1--> QUEUED --5--> CONSUMED
  *	  |             ^
@@ -14,17 +14,20 @@
  *	           |
  *	           +----4--> DROPPED
  *
- * 1: there is room: the writer appends it and wakes the thread (wee_wait)
- * 2: there is no room: the writer sleeps until there is some (room_wait)
- * 3: the thread made room and woke the writers, and this one got there in time
- * 4: a signal came first; or, without sleeping, the file is O_NONBLOCK
- * 5: the thread traced and counted it
+ * 1: there is room: the writer appends the message and wakes the thread, which
+ *    sleeps on wee_wait
+ * 2: there is no room: the writer sleeps on room_wait
+ * 3: the thread made room and woke all writers, and this writer was the first
+ *    to use the room
+ * 4: a signal ended the sleep; a writer with O_NONBLOCK does not sleep at all
+ * 5: the thread traced, counted and freed the message
  *
- * A message is COPIED from user space before anything else, because that can
- * fail, and can take as long as a user likes (userfaultfd); meanwhile it holds
- * nothing that others need. Memory is bounded: one message for each writer that
- * waits, and 64 KiB of them in the queue, which is 4 MiB with the headers if
- * every message is a single byte. All of it is charged to the writers' cgroups.
+ * The writer copies its message from user space before it takes any lock. The
+ * copy can fail, and userfaultfd lets a user make it take for ever.
+ *
+ * The memory is bounded: the queue holds 64 KiB of messages, and each sleeping
+ * writer holds one more. With messages of a single byte the queue needs 4 MiB,
+ * most of it for the headers. All of it is charged to the writers' cgroups.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -58,11 +61,11 @@
 #define MISCDEV_NAME	"eudyptula"
 #define MAINTHREAD_N	"eudyptula"
 
-/* A pipe's own numbers: PIPE_BUF, and what a pipe holds by default. */
+/* The same numbers as for a pipe: PIPE_BUF, and the default capacity. */
 #define MESSAGE_MAX	4096
 #define QUEUE_SIZE	65536
 
-/* How much of a message the log shows, in hexadecimal: as much as %ph prints. */
+/* The log shows this many bytes of a message: the most that %ph prints. */
 #define DEBUG_MAX	64
 
 struct message {
@@ -81,18 +84,20 @@ static DECLARE_WAIT_QUEUE_HEAD(room_wait);
 
 /*
  * Guards the queue and the counters below, so that they always agree. Nothing
- * sleeps under it, and no interrupt takes it. No barriers are needed besides:
- * who sleeps joins a wait queue first and looks second, who wakes changes
- * something first and wakes second, and all of that happens under locks.
+ * sleeps while holding it, and no interrupt handler takes it.
+ *
+ * No other barrier is needed. A sleeper enqueues itself on a wait queue before
+ * it tests the condition, and a waker changes the condition before it wakes.
+ * Both do so under locks: the wait queue's own, and this one.
  */
 static DEFINE_SPINLOCK(queue_lock);
 static LIST_HEAD(queue);	/* of struct message, oldest first */
 static u64 pending;		/* bytes in the queue */
 static u64 accepted;		/* messages that ever entered the queue */
 static u64 consumed;		/* messages that left it */
-static u64 blocked;		/* writers that had to wait for room */
+static u64 blocked;		/* how often a writer began to sleep */
 
-/* Valid until kthread_stop(), because thread_runner() returns no sooner. */
+/* Valid until kthread_stop(): thread_runner() does not return before that. */
 static struct task_struct *mythread;
 
 static bool queue_has_room(unsigned int length)
@@ -102,8 +107,9 @@ static bool queue_has_room(unsigned int length)
 }
 
 /*
- * Queue @msg, wholly or not at all. Until this returns true the message is the
- * caller's; from then on it is the thread's, which may have freed it already.
+ * Queue @msg if there is room for all of it. If this returns false, the caller
+ * still owns the message. If it returns true, the thread owns the message and
+ * may already have freed it.
  */
 static bool queue_message(struct message *msg)
 {
@@ -116,7 +122,7 @@ static bool queue_message(struct message *msg)
 	pending += msg->length;
 	msg->sequence = ++accepted;
 	msg->queued_ns = ktime_get_ns();
-	/* Under the lock, so that no trace shows it consumed before queued. */
+	/* Under the lock, so that this event precedes message_consumed. */
 	trace_message_queued(msg->sequence, msg->length);
 	spin_unlock(&queue_lock);
 
@@ -138,15 +144,16 @@ static struct message *oldest_message(void)
 /*
  * Take @msg out of the queue, count it and free it.
  *
- * Writers are woken when room for the largest message appears, which is also
- * when poll() begins to say EPOLLOUT. None is forgotten: a writer sleeps only
- * if it saw less room than that after it had joined room_wait, and the thread
- * does not rest before the queue is empty.
+ * Writers are woken at the moment when there is room for a message of the
+ * largest size again. This is also when poll() starts to report EPOLLOUT.
+ * No writer is left asleep: a writer that sleeps has seen less room than that
+ * after it had joined room_wait, and the thread consumes until the queue is
+ * empty, so it passes that moment.
  *
- * All of them are woken, not one of them (an "exclusive" wait). That one might
- * not use the room: because its message is larger than what somebody else left,
- * because it only watches (EPOLLEXCLUSIVE), or because it gets no CPU. The
- * others would then sleep beside an empty queue.
+ * All sleepers are woken, not only one (an "exclusive" wait). A single one
+ * might not use the room: its message may be larger than the room that another
+ * writer has left, it may only watch with EPOLLEXCLUSIVE, or it may get no CPU.
+ * Then the others would sleep although the queue is empty.
  */
 static void retire_message(struct message *msg)
 {
@@ -167,9 +174,11 @@ static void retire_message(struct message *msg)
 }
 
 /*
- * Consume until the queue is empty. There is only one consumer, the thread and
- * after it waitqueues_exit(), so the oldest message stays while it is read
- * without the lock. It is counted last: what is counted is also in the trace.
+ * Consume until the queue is empty. There is only one consumer at any time: the
+ * thread, and after the thread has ended waitqueues_exit(). So the oldest
+ * message may be read without the lock: nobody else removes it. A message is
+ * traced before it is counted, so every message that is counted as consumed is
+ * in the trace.
  */
 static void consume_messages(void)
 {
@@ -178,7 +187,10 @@ static void consume_messages(void)
 	while ((msg = oldest_message())) {
 		trace_message_consumed(msg->sequence, msg->length,
 				       ktime_get_ns() - msg->queued_ns);
-		/* Users choose the bytes and how many: no byte as it is, cut, limit. */
+		/*
+		 * Users choose the bytes and the rate. So the bytes are shown in
+		 * hexadecimal, cut to DEBUG_MAX, and the lines are limited.
+		 */
 		pr_debug_ratelimited("message %llu, %u bytes: %*ph\n",
 				     msg->sequence, msg->length,
 				     min_t(int, msg->length, DEBUG_MAX),
@@ -189,10 +201,12 @@ static void consume_messages(void)
 }
 
 /*
- * Returns only when told to stop. The wait is interruptible because the other
- * kind counts as load, not because of signals: a kernel thread ignores them.
- * Its result says nothing new: newer kernels make it an error if kthread_stop()
- * ends it, but the loop asks for that anyway.
+ * The thread. It returns only after kthread_stop() has been called.
+ *
+ * The wait is interruptible because an uninterruptible sleep counts as system
+ * load. No signal ever ends it: kernel threads ignore signals. Its result can
+ * be ignored: on newer kernels kthread_stop() ends the wait with an error, and
+ * the loop tests kthread_should_stop() anyway.
  */
 static int thread_runner(void *data)
 {
@@ -206,11 +220,14 @@ static int thread_runner(void *data)
 
 static int driver_open(struct inode *inode, struct file *file)
 {
-	/* Mode 0222 keeps users from opening it for reading, this root too. */
+	/* Mode 0222 stops ordinary users from reading. This stops root too. */
 	if (file->f_mode & FMODE_READ)
 		return -EACCES;
 
-	/* No position, and so no lock that makes writers wait for each other. */
+	/*
+	 * A stream has no file position. So the kernel takes no position lock,
+	 * with which one sleeping writer would block others that share the file.
+	 */
 	return stream_open(inode, file);
 }
 
@@ -230,7 +247,7 @@ static struct message *copy_message(const char __user *buf, size_t count)
 	return msg;
 }
 
-/* Sleep until @msg is queued. After an error it is still the caller's. */
+/* Sleep until @msg is queued. After an error the caller still owns it. */
 static int wait_for_room(struct message *msg)
 {
 	spin_lock(&queue_lock);
@@ -238,10 +255,11 @@ static int wait_for_room(struct message *msg)
 	spin_unlock(&queue_lock);
 
 	/*
-	 * The condition itself queues the message. It is tried after joining
-	 * room_wait, so that no wake-up is lost; again after each wake-up, since
-	 * others may have taken the room; and it ends the wait when it is true,
-	 * signal or not, so that no message is both queued and refused.
+	 * The condition itself queues the message. It is evaluated
+	 * - after joining room_wait, so that no wake-up is lost;
+	 * - after each wake-up, because another writer may have used the room;
+	 * - before a pending signal is considered. So a message is either queued
+	 *   or refused, never both.
 	 */
 	return wait_event_interruptible(room_wait, queue_message(msg));
 }
@@ -278,7 +296,7 @@ static __poll_t driver_poll(struct file *file, poll_table *wait)
 {
 	bool has_room;
 
-	/* First join, then look: what changes in between wakes us. */
+	/* Join the wait queue before the test, so that no wake-up is lost. */
 	poll_wait(file, &room_wait, wait);
 
 	spin_lock(&queue_lock);
@@ -288,7 +306,7 @@ static __poll_t driver_poll(struct file *file, poll_table *wait)
 	return has_room ? EPOLLOUT | EPOLLWRNORM : 0;
 }
 
-/* No .read: driver_open() refuses. No .llseek: stream_open() forbids it. */
+/* No .read: driver_open() refuses it. No .llseek: stream_open() forbids it. */
 static const struct file_operations mfops = {
 	.owner = THIS_MODULE,	/* no rmmod while the device is open */
 	.open = driver_open,
@@ -300,7 +318,7 @@ static ssize_t counter_show(const u64 *counter, char *buf)
 {
 	u64 value;
 
-	/* A 32 bit CPU reads 64 bits in two halves. */
+	/* A 32-bit CPU reads 64 bits in two steps; the lock keeps them together. */
 	spin_lock(&queue_lock);
 	value = *counter;
 	spin_unlock(&queue_lock);
@@ -332,7 +350,7 @@ static ssize_t blocked_show(struct device *dev, struct device_attribute *attr,
 	return counter_show(&blocked, buf);
 }
 
-/* Mode 0444: how much is written is no secret, and nobody sets it. */
+/* Mode 0444: anyone may read the counters, and nobody may set them. */
 static DEVICE_ATTR_RO(accepted);
 static DEVICE_ATTR_RO(consumed);
 static DEVICE_ATTR_RO(pending);
@@ -351,13 +369,14 @@ static struct miscdevice miscdev = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = MISCDEV_NAME,
 	.fops = &mfops,
-	.groups = eudyptula_groups,	/* there before udev hears of the device */
+	.groups = eudyptula_groups,	/* created before udev is told */
 	.mode = 0222,			/* anyone may write, no one may read */
 };
 
 /*
- * The device comes last: once it is there anybody may use it, so everything
- * else must be ready, and nothing that can fail may follow.
+ * The device is registered last. From then on anybody may use it, so everything
+ * else must be ready. And nothing after it may fail: a module whose init fails
+ * is freed, even if somebody has the device open.
  */
 static int __init waitqueues_init(void)
 {
@@ -379,10 +398,13 @@ stop_thread:
 }
 
 /*
- * The mirror image. No file is open any more, see .owner, so there are no
- * writers. A thread that is told to stop before it first ran never enters
- * thread_runner(), and one that is told so just after it found the queue empty
- * does not look again; what is in the queue then is consumed here.
+ * Undoes waitqueues_init() in reverse order. There are no writers any more:
+ * .owner keeps the module loaded while the device is open.
+ *
+ * Messages may still be queued after kthread_stop(). A thread that is stopped
+ * before it first ran never enters thread_runner(), and one that is stopped
+ * just after it found the queue empty does not look again. The last call
+ * consumes what they left.
  */
 static void __exit waitqueues_exit(void)
 {
