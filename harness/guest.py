@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import paramiko
 
@@ -29,6 +30,7 @@ Patience = Callable[[float], Deadline]
 
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
+GET_BYTES = 256 << 20  # of a file that is fetched; a guest has 512 MiB of memory
 # After its exit status is known, how long a command's output may still be on its way; a
 # process that it left behind may hold the stream open for ever.
 _GRACE_SECONDS = 1.0
@@ -43,7 +45,8 @@ class Result:
 
     ``status`` is its exit status as the shell has it in ``$?``: 128 + N if signal N ended
     it; -1 if a signal ended the shell itself. ``seconds`` is how long it took as seen from
-    the host.
+    the host. ``cut``: it printed more than is kept of a stream (``Running.KEPT_BYTES``), of which
+    the beginning is here.
     """
 
     command: str
@@ -51,6 +54,7 @@ class Result:
     stdout: str
     stderr: str
     seconds: float
+    cut: bool = False
 
     @property
     def ok(self) -> bool:
@@ -162,10 +166,8 @@ class Guest:
         the guest is seen to be slow), and ``GuestLost`` when the connection breaks.
         """
         __tracebackhide__ = True
-        started = time.monotonic()
         with self.spawn(command, user=user) as process:
-            status, stdout, stderr = process.finish(timeout, stdin)
-        return Result(command, status, stdout, stderr, time.monotonic() - started)
+            return process.wait(timeout, stdin)
 
     def check(
         self,
@@ -177,10 +179,17 @@ class Guest:
     ) -> str:
         """Run a shell command that must succeed; its standard output.
 
-        Raises ``CommandFailed`` with what it said on its standard error.
+        Raises ``CommandFailed`` with what it said on its standard error; also where it printed
+        more than is kept, since part of an answer is not the answer.
         """
         __tracebackhide__ = True
         result = self.run(command, timeout=timeout, stdin=stdin, user=user)
+        if result.cut:
+            raise CommandFailed(
+                f"in the guest, `{command}` printed more than the {Running.KEPT_BYTES >> 20} MiB "
+                "that are kept",
+                hint="Guest.run returns what was kept",
+            )
         if not result.ok:
             raise CommandFailed(
                 f"in the guest, `{command}` ended with status {result.status}",
@@ -210,12 +219,18 @@ class Guest:
         path = shlex.quote(target)
         self.check(f"cat >{path} && chmod {mode:o} {path}", stdin=data)
 
-    def get(self, source: str) -> bytes:
-        """The content of a file in the guest."""
+    def get(self, source: str, *, limit: int = GET_BYTES) -> bytes:
+        """The content of a file in the guest.
+
+        Raises ``CommandFailed`` if it cannot be read, or has more than ``limit`` bytes.
+        """
         with self.spawn(f"cat -- {shlex.quote(source)}") as process:
+            process.kept_bytes = limit
             status, _, stderr = process.finish(COMMAND_SECONDS)
             if status != 0:
                 raise CommandFailed(f"cannot get {source} from the guest", tail=stderr)
+            if process.cut:
+                raise CommandFailed(f"{source} in the guest has more than {limit} bytes")
             return process.raw_output
 
     def dmesg(self) -> str:
@@ -248,7 +263,12 @@ class Running:
 
     A context manager: at its end the channel is closed (the process may live on, and ends
     with the guest).
+
+    Of each stream the first ``KEPT_BYTES`` are kept. What comes beyond that is read, so that the
+    command does not wait for a reader, and dropped; ``cut`` says so.
     """
+
+    KEPT_BYTES: ClassVar[int] = 16 << 20
 
     def __init__(self, command: str, channel: paramiko.Channel, patience: Patience) -> None:
         self.command = command
@@ -256,6 +276,8 @@ class Running:
         self._patience = patience
         self._output = bytearray()
         self._errors = bytearray()
+        self.kept_bytes = self.KEPT_BYTES
+        self.cut = False
 
     @property
     def raw_output(self) -> bytes:
@@ -294,7 +316,10 @@ class Running:
             self._channel.shutdown_write()
 
     def read_line(self, timeout: float = COMMAND_SECONDS) -> str:
-        """Its next line of standard output, without the newline; ``CommandTimeout``."""
+        """Its next line of standard output, without the newline; ``CommandTimeout``.
+
+        Raises ``GuestError`` for a line that is longer than what is kept of a stream.
+        """
         __tracebackhide__ = True
         deadline = self._patience(timeout)
         while b"\n" not in self._output:
@@ -303,17 +328,24 @@ class Running:
                     f"in the guest, `{self.command}` ended where a line was expected",
                     tail=self._errors.decode(errors="replace"),
                 )
+            if len(self._output) >= self.kept_bytes:
+                raise GuestError(
+                    f"in the guest, `{self.command}` prints {self.kept_bytes} bytes without an "
+                    "end of line",
+                    tail=bytes(self._output[:_TAIL]).decode(errors="replace"),
+                )
             self._pump(deadline)
         line, _, rest = bytes(self._output).partition(b"\n")
         self._output[:] = rest
         return line.decode(errors="replace")
 
-    def wait(self, timeout: float = COMMAND_SECONDS) -> Result:
-        """Wait for its end; ``CommandTimeout``."""
+    def wait(self, timeout: float = COMMAND_SECONDS, stdin: bytes | None = None) -> Result:
+        """Wait for its end; ``CommandTimeout``. For ``stdin`` see ``finish``."""
         __tracebackhide__ = True
         started = time.monotonic()
-        status, stdout, stderr = self.finish(timeout)
-        return Result(self.command, status, stdout, stderr, time.monotonic() - started)
+        status, stdout, stderr = self.finish(timeout, stdin)
+        seconds = time.monotonic() - started
+        return Result(self.command, status, stdout, stderr, seconds, self.cut)
 
     def finish(self, timeout: float, stdin: bytes | None = None) -> tuple[int, str, str]:
         """Read both streams to their end: exit status, output, errors.
@@ -373,9 +405,9 @@ class Running:
         if deadline.expired:
             self._timeout(deadline)
         if channel.recv_ready():
-            self._output += channel.recv(1 << 16)
+            self._keep(self._output, channel.recv(1 << 16))
         elif channel.recv_stderr_ready():
-            self._errors += channel.recv_stderr(1 << 16)
+            self._keep(self._errors, channel.recv_stderr(1 << 16))
         elif channel.eof_received:
             # Nothing more can come but the exit status; its arrival sets this event.
             channel.status_event.wait(deadline.left)
@@ -388,6 +420,11 @@ class Running:
             # paramiko's descriptor tells of data and of the end, but not of an exit status
             # that comes while the streams stay open; hence the short rounds.
             select.select([channel.fileno()], [], [], min(deadline.left, _ROUND_SECONDS))
+
+    def _keep(self, stream: bytearray, data: bytes) -> None:
+        room = self.kept_bytes - len(stream)
+        stream += data[:room]
+        self.cut = self.cut or len(data) > room
 
     def _timeout(self, deadline: Deadline) -> None:
         __tracebackhide__ = True

@@ -515,9 +515,8 @@ class Machine:
                     break
                 # The answer to an earlier order, for which nobody waits any more.
         except MachineError as error:
-            self._raise_boot(
-                f"the guest did not say {word!r} within {deadline.seconds:.0f} s", error
-            )
+            late = f"the guest did not say {word!r} within {deadline.seconds:.0f} s"
+            self._raise_boot(late if deadline.expired else error.what, error)
         said, _, rest = line.partition(" ")
         if said != word:
             if not line:
@@ -537,6 +536,10 @@ class Machine:
             with contextlib.suppress(OSError):
                 return line.result().decode(errors="replace").strip() if line.done() else ""
             return ""
+        except ValueError as error:  # so readline() tells of a limit
+            raise MachineError(
+                f"{_ANSWER_BYTES >> 20} MiB without an end of line came on the control port"
+            ) from error
         finally:
             for task in (line, panic, gone):
                 task.cancel()

@@ -294,6 +294,56 @@ def test_large_outputs_on_both_streams_arrive_whole(guest: Guest) -> None:
     assert result.stderr == "e" * (36 << 16)
 
 
+# -- more than is kept -------------------------------------------------------------
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many bytes of a stream are kept, in these tests."""
+    monkeypatch.setattr(Running, "KEPT_BYTES", 1 << 16)
+    return 1 << 16
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_of_a_flood_the_beginning_is_kept(guest: Guest, little: int, stream: str) -> None:
+    """The rest is read, so that the command ends, and the result says that it was cut."""
+    to = "" if stream == "stdout" else ">&2"
+    result = guest.run(f"{{ echo first; head -c {8 * little} /dev/zero; }} {to}; exit 3")
+    assert result.status == 3
+    assert result.cut
+    assert getattr(result, stream) == "first\n".ljust(little, "\0")
+
+
+def test_what_is_just_kept_is_not_cut(guest: Guest, little: int) -> None:
+    """Each stream has its own limit."""
+    result = guest.run(f"head -c {little} /dev/zero; head -c {little} /dev/zero >&2")
+    assert not result.cut
+    assert len(result.stdout) == len(result.stderr) == little
+
+
+def test_an_endless_output_ends_with_its_time(guest: Guest, little: int) -> None:
+    """As any command that does not end; what is kept of it meanwhile does not grow."""
+    with (
+        guest.spawn("cat /dev/zero") as process,
+        pytest.raises(CommandTimeout),
+    ):
+        process.finish(0.5)
+    assert len(process.raw_output) == little
+
+
+def test_part_of_an_answer_is_none(guest: Guest, little: int, tmp_path: Path) -> None:
+    """Who wants an output, a line or a file as a whole gets an error instead of a part."""
+    flood = f"head -c {2 * little} /dev/zero"
+    with pytest.raises(CommandFailed, match=r"more than the \d+ MiB that are kept"):
+        guest.check(flood)
+    with guest.spawn(flood) as process, pytest.raises(GuestError, match="without an end of line"):
+        process.read_line()
+    (tmp_path / "file").write_bytes(bytes(3 * little))
+    assert len(guest.get(str(tmp_path / "file"))) == 3 * little
+    with pytest.raises(CommandFailed, match="more than 100 bytes"):
+        guest.get(str(tmp_path / "file"), limit=100)
+
+
 @pytest.mark.parametrize("stream", ["1", "2"])
 def test_one_stream_may_be_large_alone(guest: Guest, stream: str) -> None:
     """Three megabytes on one stream before anything on the other."""

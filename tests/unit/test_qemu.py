@@ -460,6 +460,18 @@ def test_an_answer_may_be_long(machine: Callable[[str], Machine]) -> None:
     assert len(running.order("stacks", "stacks", Deadline(PATIENCE))) == 1 << 20
 
 
+def test_an_answer_without_an_end_is_the_guests_fault(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module can write to the control port; what it floods it with is a sentence."""
+    monkeypatch.setattr(qemu, "_ANSWER_BYTES", 1 << 16)
+    running = machine("silent")
+    running.execute("say", Deadline(PATIENCE), line="x" * 100_000)
+    with pytest.raises(BootError, match="without an end of line") as caught:
+        running.order("stacks", "stacks", Deadline(PATIENCE))
+    assert "last words" in caught.value.tail
+
+
 def test_a_guest_that_says_nothing_is_given_up(machine: Callable[[str], Machine]) -> None:
     """At the deadline the error has the console too."""
     with pytest.raises(BootError, match="last words"):
