@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness import archive, config, lab, proc, runs, source, sweep
+from harness import archive, config, lab, proc, runs, source, store, sweep
 from harness import build as builds
 from harness.archive import Release
 from harness.cache import Cache, digest_of
@@ -122,7 +122,8 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
         return far
     finally:
         cache.close()
-    status = runs.pytest(sweep.arguments(plan, spec, 1), verbose=False)
+    with store.begin(spec.name, whole=False) as run:
+        status = runs.pytest(sweep.arguments(plan, spec, 1, run), verbose=False)
     runs.not_empty(status)
     if status == HostError.exit_status:  # so says harness/plugin.py
         raise HostError(

@@ -21,6 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
 KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"
+RESULTS = PROJECT / "results"  # harness/store.py says what is in it
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 # What begins like a kernel's version is taken for one: 6.12, 6.12.107, 6.1.0-53-cloud-amd64.

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ import pytest
 
 from harness import config as matrix_config
 from harness import kernel as kernels
-from harness import klog, pool, proc, scene, symbols, verdict
+from harness import klog, pool, proc, scene, store, symbols, verdict
 from harness import lab as labs
 from harness import template as templates
 from harness.build import INSIDE, Module
@@ -42,19 +41,19 @@ from harness.errors import (
 )
 from harness.guest import Guest
 from harness.lab import Lab
-from harness.plugin import BY_HOST, UNMET
+from harness.plugin import BY_HOST, RUN, UNMET
 from harness.pool import Fresh, Pool
 from harness.proc import Deadline
 from harness.qemu import Machine
+from harness.store import Run
 from harness.template import Clone, Template
 from harness.text import printable
 from harness.verdict import Evidence, Expectation, Problem, Verdict
 
 log = logging.getLogger(__name__)
 
-RESULTS = matrix_config.PROJECT / "results"
 DUMP_SECONDS = 60.0
-# How many red tests of one process leave their machine: each takes what its guest has used.
+# How many red tests of a run leave their machine: each takes what its guest has used.
 SCENES = 5
 # A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
 TEST_SECONDS = 300.0
@@ -126,7 +125,7 @@ Expected = list[tuple[Machine, Expectation]]
 _EXPECTED = pytest.StashKey[Expected]()
 _USED = pytest.StashKey[list["Used"]]()
 _NEXT = pytest.StashKey["pytest.Item | None"]()
-_SCENES = pytest.StashKey[list[Path]]()
+_RUN = pytest.StashKey[Run]()
 _SUPPLY = pytest.StashKey["Supply"]()
 
 # The shape of a test's machine (the marker's arguments), and whether the module is loaded.
@@ -211,8 +210,7 @@ class Supply:
             raise
 
     def _leave(self, machine: Machine, problems: Sequence[Problem]) -> str:
-        folder = RESULTS / self.lab.kernel.name / f"loading-{self.module.name}"
-        return _leave(self._config, self.lab, machine, problems, folder, {})
+        return _leave(self._config, self.lab, machine, problems, f"loading-{self.module.name}", {})
 
 
 # -- fixtures ----------------------------------------------------------------------
@@ -643,17 +641,32 @@ def _keep(
 
     ``place`` is that of the machine among the test's, from 0.
     """
-    name = re.sub(r"[^\w.\[\]-]+", "-", item.nodeid.removeprefix("tests/vm/"))
     # Of several machines, each has a folder of its own, and so has each judgement.
     number = f"-{place + 1}" if place else ""
     again = f"-again-{used.saved}" if used.saved else ""
     used.saved += 1
-    folder = RESULTS / supply.lab.kernel.name / f"{name[:150]}{number}{again}"
+    name = f"{store.folder_name(item.nodeid)}{number}{again}"
     about = {}
     facts = used.fresh.facts
     if "text" in facts:
         about = {"module": str(supply.module.ko), "text": facts["text"]}
-    return _leave(item.config, supply.lab, used.fresh.clone.machine, problems, folder, about)
+    return _leave(item.config, supply.lab, used.fresh.clone.machine, problems, name, about)
+
+
+def _run_folder(config: pytest.Config, lab: Lab) -> Path:
+    """This run's folder, the same for all its processes; it is made when it is first needed.
+
+    It is held until the process ends, so that no other run removes it.
+    """
+    if _RUN not in config.stash:
+        given = config.getoption("--results")
+        if given:
+            run = Run(Path(given))
+        else:
+            run = store.begin(lab.kernel.name, whole=False, name=config.stash[RUN])
+        config.stash[_RUN] = run
+        config.add_cleanup(run.close)
+    return config.stash[_RUN].folder
 
 
 def _leave(
@@ -661,23 +674,22 @@ def _leave(
     lab: Lab,
     machine: Machine,
     problems: Sequence[Problem],
-    folder: Path,
+    name: str,
     loaded: Mapping[str, object],
 ) -> str:
-    """The same, in ``folder``. A machine that was alive runs on.
+    """The same, in a folder ``name`` of this run's. A machine that was alive runs on.
 
     ``loaded``: what a debugger needs to know of the module, where it has been loaded.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.mkdir(parents=True)
+        run = _run_folder(config, lab)
+        folder = store.make_folder(run, name)
         (folder / "console.log").write_text(printable(machine.console_text()))
     except OSError as error:  # such as a full disk, which is not to hide why a test is red
         return f"(nothing could be kept: {error})"
     said = [f"console: {os.path.relpath(folder / 'console.log')}"]
     stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
     alive = not {Verdict.PANIC, Verdict.LOST} & stuck
-    kept = config.stash.setdefault(_SCENES, [])
     if not machine.running:
         return "\n".join(said)
     shown = os.path.relpath(folder)
@@ -685,10 +697,10 @@ def _leave(
         if stuck:
             (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
             said.append(f"registers: {shown}/registers.txt")
-        if len(kept) == SCENES:
+        place = store.claim(run, SCENES)
+        if place is None:
             said.append(f"(its machine is not kept: those of {SCENES} other red tests are)")
             return "\n".join(said)
-        kept.append(folder)
         if stuck:
             machine.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
             said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
@@ -701,7 +713,7 @@ def _leave(
                 machine.go_on(Deadline(DUMP_SECONDS))
         reopen = f"invoke shell --resume {shlex.quote(shown)}"
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
-        if config.getoption("--keep") and len(kept) == 1:
+        if config.getoption("--keep") and place == 0:
             hold = [sys.executable, "-m", "harness.shell", str(folder)]
             pid, line = proc.leave_running(
                 hold, log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import archive, config, report, sweep
+from harness import archive, config, report, store, sweep
 from harness.archive import Release
 from harness.cache import Cache, Stored
 from harness.config import KernelSpec, Locked
@@ -112,7 +112,7 @@ def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:
             else:
                 newest = answer.newest
         cached = sum(each.size for each in of_kernel(spec, stored))
-        rows.append(Row(spec, newest, age, unknown, cached, sweep.last(spec.name), absent))
+        rows.append(Row(spec, newest, age, unknown, cached, store.last(spec.name), absent))
     return rows
 
 

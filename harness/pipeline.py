@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import config, listing, proc, report, sweep
+from harness import config, listing, proc, report, store
 from harness.cache import Cache
 from harness.config import Locked
 from harness.errors import HostError, InputError
@@ -404,8 +404,8 @@ def show_summary() -> int:
     rows = []
     for spec in config.load().kernels.values():
         none = report.left_out(spec.name, spec.release, spec.version, "")
-        rows.append(sweep.last(spec.name) or none)
-        part = sweep.last(spec.name, whole=False)
+        rows.append(store.last(spec.name) or none)
+        part = store.last(spec.name, whole=False)
         if part is not None and not part.green:
             rows.append(part)
     print(summary(rows))
@@ -420,7 +420,7 @@ def settle_night(source: Path | None) -> int:
     logs = {}
     for each in kernels:
         for kept, is_whole in ((whole, True), (parts, False)):
-            result = sweep.last(each.name, whole=is_whole)
+            result = store.last(each.name, whole=is_whole)
             if result is not None:
                 kept[each.name] = result
         logs[each.name] = _logs(each.name)
@@ -517,14 +517,14 @@ def _logs(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for whole in (True, False):
         try:
-            found |= report.failures(sweep.junit_of(name, whole=whole).read_text())
+            found |= report.failures(store.junit_of(name, whole=whole).read_text())
         except (OSError, ValueError):
             log.debug("no JUnit file of %s", name)
     return found
 
 
 def _said() -> Path:
-    return sweep.RESULTS / "pipeline"
+    return config.RESULTS / "pipeline"
 
 
 def _page() -> str:

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 
+from harness import store
 from harness.config import MODULE
 from harness.errors import HostError
 
 # How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
+# The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
+RUN = pytest.StashKey[str]()
 # What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
+_TOLD_RUN = "eudyptula_run"
 _HOST_ONLY = pytest.StashKey[bool]()
 
 
@@ -42,6 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(MODULE),
         help="the folder of the module under test (default: module/)",
     )
+    group.addoption(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        help="where red tests leave what there is to see (default: a new results/KERNEL/RUN)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,9 +65,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(config=None, without=None): the kernel must have the one option and must not have "
         "the other; elsewhere it is not run",
     )
+    told = getattr(config, "workerinput", {})
+    config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
         config.pluginmanager.import_plugin("harness.fixtures")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All workers of a run leave what they leave in one folder."""
+    node.workerinput[_TOLD_RUN] = node.config.stash[RUN]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import build as builds
-from harness import config, lab, proc, qemu, report, sweep
+from harness import config, lab, proc, qemu, report, store, sweep
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
 from harness.report import Cell
+from harness.store import Run
 from harness.sweep import Plan, Ready, Sweep
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def test_vm(
         return _test_one(specs[0], matrix, plan, jobs)
     results = Sweep(plan, matrix, jobs or default_jobs(), minutes).run(specs)
     print(f"\n{report.table(results)}", flush=True)
-    log.info("results of each: results/KERNEL/, with pytest.log, junit.xml and report.json")
+    log.info("results of each: results/KERNEL/latest/, with pytest.log, junit.xml and report.json")
     print(report.tally(results), flush=True)
     if all(result.left_out for result in results):
         log.error("nothing was tested")
@@ -116,6 +117,11 @@ def test_vm(
 
 def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
     """Test one kernel before a person's eyes; what goes wrong is raised."""
+    with store.begin(spec.name, whole=plan.whole) as run:
+        return _test_in(run, spec, matrix, plan, jobs)
+
+
+def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
     started = time.monotonic()
     stage = "boot"
     try:
@@ -130,20 +136,16 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
         cells = {stage: Cell(True, "red", sweep.reason(error))}
         seconds = time.monotonic() - started
         unfit = Ready(spec, spec.release, cells, seconds, error.exit_status)
-        sweep.keep(sweep.not_tested(unfit), plan)
+        sweep.keep(run, sweep.not_tested(unfit))
         raise
     ready = sweep.is_ready(place, module, time.monotonic() - started)
     log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
-    junit = sweep.junit_of(spec.name, whole=plan.whole)
-    junit.unlink(missing_ok=True)
-    if plan.whole:
-        sweep.forget_scenes(spec.name, plan)
-    options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs())
+    options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs(), run)
     started = time.monotonic()
-    status = pytest([*options, f"--junitxml={junit}"], plan.verbose)
+    status = pytest(options, plan.verbose)
     not_empty(status)
-    result = sweep.result_of(ready, plan, status, junit, time.monotonic() - started)
-    sweep.keep(result, plan)
+    result = sweep.result_of(ready, plan, status, run.junit, time.monotonic() - started)
+    sweep.keep(run, result)
     return result.status
 
 

@@ -82,7 +82,7 @@ def load(folder: Path) -> Scene:
     except OSError as error:
         raise InputError(
             f"there is no saved machine in {folder}",
-            hint="a red test says where it has left one: results/KERNEL/TEST",
+            hint="a red test says where it has left one: results/KERNEL/RUN/TEST",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} is damaged: {error}") from error

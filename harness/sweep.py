@@ -14,7 +14,6 @@ import contextlib
 import logging
 import queue
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import archive, config, fixtures, lab, proc, report
+from harness import archive, config, fixtures, lab, proc, report, store
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
@@ -42,10 +41,10 @@ from harness.fixtures import KernelProblem
 from harness.lab import Lab
 from harness.proc import Deadline
 from harness.report import Cell, Result
+from harness.store import Run
 
 log = logging.getLogger(__name__)
 
-RESULTS = fixtures.RESULTS
 # How long an interrupted pytest may take to end its machines, in seconds.
 CLEANUP_SECONDS = 20.0
 _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
@@ -84,8 +83,8 @@ class Ready:
     left_out: str = ""
 
 
-def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
-    """What pytest is given to test one kernel."""
+def arguments(plan: Plan, spec: KernelSpec, jobs: int, run: Run) -> list[str]:
+    """What pytest is given to test one kernel; what it finds and leaves goes to ``run``."""
     given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
     given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
     given += [f"--config={spec.config}"] if spec.config else []
@@ -94,7 +93,7 @@ def arguments(plan: Plan, spec: KernelSpec, jobs: int) -> list[str]:
         given += ["-k", plan.expression]
     if jobs > 1:
         given += ["-n", str(jobs)]
-    return given
+    return [*given, f"--results={run.folder}", f"--junitxml={run.junit}"]
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -221,48 +220,12 @@ def not_tested(ready: Ready) -> Result:
     )  # fmt: skip
 
 
-def folder_of(name: str) -> Path:
-    """Where the results of a kernel are."""
-    folder = RESULTS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def junit_of(name: str, *, whole: bool = True) -> Path:
-    """Where pytest writes what it found; a part does not replace the whole."""
-    return folder_of(name) / ("junit.xml" if whole else "partial.xml")
-
-
-def forget_scenes(name: str, plan: Plan) -> None:
-    """Remove what red tests of the same suites have left of a kernel: each is a machine's memory.
-
-    A scene's folder begins with the name of its suite, or with what the harness did for all
-    of them (harness/fixtures.py).
-    """
-    for begin in ("loading", *plan.suites):
-        for scene in folder_of(name).glob(f"{begin}-*/"):
-            shutil.rmtree(scene, ignore_errors=True)
-
-
-def keep(result: Result, plan: Plan) -> None:
+def keep(run: Run, result: Result) -> None:
     """Write a kernel's result; it becomes its last one if no test was left out.
 
     What the host lacks (status 3, such as a full disk) says nothing of a kernel.
     """
-    says = plan.whole and result.status != HostError.exit_status
-    path = folder_of(result.kernel) / ("report.json" if says else "partial.json")
-    fresh = path.with_suffix(".new")
-    fresh.write_text(report.to_json(result))
-    fresh.replace(path)
-
-
-def last(name: str, *, whole: bool = True) -> Result | None:
-    """A kernel's last whole result, or that of a part of the tests, if there is one."""
-    try:
-        path = RESULTS / name / ("report.json" if whole else "partial.json")
-        return report.from_json(path.read_text())
-    except (OSError, ValueError):
-        return None
+    store.write(run, result, says=run.whole and result.status != HostError.exit_status)
 
 
 # -- several -----------------------------------------------------------------------
@@ -359,8 +322,9 @@ class Sweep:
         with self._lock:
             jobs = share(self._jobs, self._left)
         try:
-            result = not_tested(ready) if ready.status else self._test(ready, jobs)
-            keep(result, self._plan)
+            with store.begin(ready.spec.name, whole=self._plan.whole) as run:
+                result = not_tested(ready) if ready.status else self._test(run, ready, jobs)
+                keep(run, result)
         except (OSError, HarnessError) as error:  # such as a full disk
             ready.status = getattr(error, "exit_status", 3)
             ready.cells[next(iter(self._plan.suites))] = Cell(True, "red", f"not run: {error}")
@@ -373,18 +337,13 @@ class Sweep:
                  f": {why}" if why else "")  # fmt: skip
         return result
 
-    def _test(self, ready: Ready, jobs: int) -> Result:
-        folder = folder_of(ready.spec.name)
-        junit = junit_of(ready.spec.name, whole=self._plan.whole)
-        junit.unlink(missing_ok=True)
-        if self._plan.whole:
-            forget_scenes(ready.spec.name, self._plan)
+    def _test(self, run: Run, ready: Ready, jobs: int) -> Result:
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
-        command = [sys.executable, "-m", "pytest", *arguments(self._plan, ready.spec, jobs)]
-        command += [f"--junitxml={junit}", *(["-v"] if self._plan.verbose else [])]
+        command = [sys.executable, "-m", "pytest", *arguments(self._plan, ready.spec, jobs, run)]
+        command += ["-v"] if self._plan.verbose else []
         started = time.monotonic()
-        with (folder / "pytest.log").open("wb") as out:
+        with run.log.open("wb") as out:
             with self._lock:
                 if self._stopped.is_set():
                     raise InputError("interrupted")
@@ -396,7 +355,7 @@ class Sweep:
             with self._lock:
                 self._running.discard(process)
         proc.kill(process)
-        return result_of(ready, self._plan, status, junit, time.monotonic() - started)
+        return result_of(ready, self._plan, status, run.junit, time.monotonic() - started)
 
     def _end(self) -> None:
         """End every pytest, which ends its machines itself if it gets the time for it."""

@@ -153,6 +153,7 @@ def far(
 ) -> Reached | None:
     """How far it goes when one stage ends with ``result`` (an error, or pytest's status)."""
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
 
     def step(name: str) -> Callable[..., object]:
         def do(*_: object, **__: object) -> object:

@@ -44,6 +44,7 @@ ORDER = (
     "verdict",
     "symbols",
     "report",
+    "store",
     "plugin",
     "fixtures",
     "sweep",

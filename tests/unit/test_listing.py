@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import archive, config, listing, report, sweep
+from harness import archive, config, listing, report, store
 from harness.archive import Index, Package, Release
 from harness.cache import MANIFEST, Cache, Entry
 from harness.config import GuestSpec, KernelSpec, Locked, Matrix
@@ -70,12 +70,12 @@ def indexes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Index | HarnessError]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     """A cache and results of this test's own."""
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
     with closing(Cache()) as made:
         yield made
 
 
-def store(cache: Cache, kind: str, label: str, key: Mapping[str, object]) -> Entry:
+def put(cache: Cache, kind: str, label: str, key: Mapping[str, object]) -> Entry:
     def make(folder: Path) -> None:
         (folder / "file").write_text("x" * 9000)
 
@@ -84,14 +84,14 @@ def store(cache: Cache, kind: str, label: str, key: Mapping[str, object]) -> Ent
 
 def store_kernel(cache: Cache, name: str, exact: str) -> list[Entry]:
     """A kernel's tree and what is made of it, as the stages key it."""
-    tree = store(cache, "sysroot", f"kernel-{name}", {"packages": [exact, "bash"]})
+    tree = put(cache, "sysroot", f"kernel-{name}", {"packages": [exact, "bash"]})
     made_of = {"kernel": tree.digest}
-    template = store(cache, "template", name, made_of)
+    template = put(cache, "template", name, made_of)
     return [
         tree,
-        store(cache, "module", name, made_of),
+        put(cache, "module", name, made_of),
         template,
-        store(cache, "template", f"{name}-wee", {"base": template.digest}),
+        put(cache, "template", f"{name}-wee", {"base": template.digest}),
     ]
 
 
@@ -157,7 +157,7 @@ def test_the_last_result_is_shown_with_the_kernel_it_is_of(
         Result("sid", "7.2.12-cloud-amd64", "7.2.12-1", 1, 0.0, 1.0, 1.0, {}),
     ]
     for result in results:
-        sweep.folder_of(result.kernel).joinpath("report.json").write_text(report.to_json(result))
+        store.folder_of(result.kernel).joinpath("report.json").write_text(report.to_json(result))
     twelve, sid, debug = listing.look([TWELVE, SID, DEBUG], cache)
     assert twelve.verdict.startswith("green 19")
     assert "on" not in twelve.verdict
@@ -210,12 +210,12 @@ def test_a_kernel_has_its_tree_and_all_that_was_made_of_it(
     """By what it is made of, not by its label: another of the same name is another kernel."""
     own = store_kernel(cache, "twelve", exact(TWELVE))
     store_kernel(cache, "twelve", "linux-image-6.1.0-54-cloud-amd64=6.1.180-1")
-    store(cache, "sysroot", "guest", {"packages": ["bash"]})
+    put(cache, "sysroot", "guest", {"packages": ["bash"]})
     stored = cache.stored()
     found = listing.of_kernel(TWELVE, stored)
     assert {each.entry.path for each in found} == {entry.path for entry in own}
     assert listing.of_kernel(SID, stored) == []
-    debug = store(cache, "kernel", "debug", {"source": DEBUG.version})
+    debug = put(cache, "kernel", "debug", {"source": DEBUG.version})
     (only,) = listing.of_kernel(DEBUG, cache.stored())
     assert only.entry.path == debug.path
     assert listing.look([TWELVE], cache)[0].cached == sum(each.size for each in found) > 0
@@ -226,17 +226,17 @@ def test_pruning_removes_other_kernels_and_nothing_else(
 ) -> None:
     """What is locked, the guest and what another run uses stay."""
     kept = store_kernel(cache, "twelve", exact(TWELVE))
-    kept.append(store(cache, "sysroot", "guest", {"packages": ["bash"]}))
-    kept.append(store(cache, "sysroot", "tools", {"packages": ["gcc", "linux-source-6.1"]}))
+    kept.append(put(cache, "sysroot", "guest", {"packages": ["bash"]}))
+    kept.append(put(cache, "sysroot", "tools", {"packages": ["gcc", "linux-source-6.1"]}))
     # One that was compiled, and a person's own tree.
-    kept.append(store(cache, "kernel", "debug", {"source": DEBUG.version}))
-    kept.append(store(cache, "kernel", "linux", {"content": "0123"}))
-    compiled = store(cache, "kernel", "debug", {"source": "6.1.1-1"})
+    kept.append(put(cache, "kernel", "debug", {"source": DEBUG.version}))
+    kept.append(put(cache, "kernel", "linux", {"content": "0123"}))
+    compiled = put(cache, "kernel", "debug", {"source": "6.1.1-1"})
     old = store_kernel(cache, "twelve", "linux-image-6.1.0-54-cloud-amd64=6.1.180-1")
     older = store_kernel(cache, "twelve", "linux-image-cloud-amd64")
     cache.close()
     user = Cache(cache.root)
-    used = store(user, "module", "twelve", {"kernel": old[0].digest})
+    used = put(user, "module", "twelve", {"kernel": old[0].digest})
     assert used.path == old[1].path
     assert listing.run(None, update=False, prune=True, as_json=False) == 0
     assert [entry.path.exists() for entry in kept] == [True] * len(kept)
@@ -274,29 +274,29 @@ def test_pruning_removes_what_was_edited_since(
     for number, entry in enumerate((tree, module, template, wee)):
         age(entry, 30 - number)
     going = [
-        age(store(cache, "module", "twelve", made_of | {"source": "1"}), 50),
-        age(store(cache, "template", "twelve-wee", {"base": template.digest, "source": "1"}), 50),
-        age(store(cache, "guest", "twelve", {"base": "0"} | made_of), 50),
-        age(store(cache, "kernel", "linux", {"content": "1"}), 50),
+        age(put(cache, "module", "twelve", made_of | {"source": "1"}), 50),
+        age(put(cache, "template", "twelve-wee", {"base": template.digest, "source": "1"}), 50),
+        age(put(cache, "guest", "twelve", {"base": "0"} | made_of), 50),
+        age(put(cache, "kernel", "linux", {"content": "1"}), 50),
         # The locked one, with a config that was changed since.
-        age(store(cache, "kernel", "debug", {"source": DEBUG.version, "config": "1"}), 50),
+        age(put(cache, "kernel", "debug", {"source": DEBUG.version, "config": "1"}), 50),
     ]
-    going.append(age(store(cache, "module", "linux", {"kernel": going[3].digest}), 50))
+    going.append(age(put(cache, "module", "linux", {"kernel": going[3].digest}), 50))
     kept = [
         tree, module, template, wee,
-        age(store(cache, "guest", "twelve", {"base": "1"} | made_of), 20),
-        store(cache, "module", "twelve-2", made_of),
-        age(store(cache, "sysroot", "guest", {"packages": ["bash"]}), 50),
-        age(store(cache, "keys", "ssh", {}), 50),
-        age(store(cache, "kernel", "debug", {"source": DEBUG.version, "config": "2"}), 20),
-        age(store(cache, "kernel", "linux", {"content": "2"}), 20),
-        age(store(cache, "module", "linux", {"kernel": "of another"}), 1),
+        age(put(cache, "guest", "twelve", {"base": "1"} | made_of), 20),
+        put(cache, "module", "twelve-2", made_of),
+        age(put(cache, "sysroot", "guest", {"packages": ["bash"]}), 50),
+        age(put(cache, "keys", "ssh", {}), 50),
+        age(put(cache, "kernel", "debug", {"source": DEBUG.version, "config": "2"}), 20),
+        age(put(cache, "kernel", "linux", {"content": "2"}), 20),
+        age(put(cache, "module", "linux", {"kernel": "of another"}), 1),
         # Not the newest, but not old; and what a machine that stays was made of.
-        age(store(cache, "module", "linux", {"source": "3"}), 13),
-        age(store(cache, "kernel", "mine", {"content": "3"}), 50),
-        age(store(cache, "kernel", "mine", {"content": "4"}), 1),
+        age(put(cache, "module", "linux", {"source": "3"}), 13),
+        age(put(cache, "kernel", "mine", {"content": "3"}), 50),
+        age(put(cache, "kernel", "mine", {"content": "4"}), 1),
     ]  # fmt: skip
-    kept.append(age(store(cache, "template", "mine", {"kernel": kept[-2].digest}), 40))
+    kept.append(age(put(cache, "template", "mine", {"kernel": kept[-2].digest}), 40))
     cache.close()
     with caplog.at_level(logging.INFO):
         assert listing.run(None, update=False, prune=True, as_json=False) == 0

@@ -14,7 +14,7 @@ import pytest
 from invoke.collection import Collection
 
 import tasks
-from harness import config, listing, pipeline, report, sweep
+from harness import config, listing, pipeline, report, store
 from harness.archive import Release
 from harness.config import KernelSpec, Locked
 from harness.errors import CommandError, InputError
@@ -185,7 +185,7 @@ def test_every_step_of_the_pipelines_is_a_task() -> None:
 
 def test_both_engines_keep_the_same_of_the_results() -> None:
     """What is read, and no saved machine or memory dump: one is 100 MB and more."""
-    ours = {"results/*/*.json", "results/*/*.xml", "results/*/*.log", "results/*/*/*.log"}
+    ours = {"results/*/*.json", "results/*/*.xml", "results/*/*/*.log", "results/*/*/*/*.log"}
     gitlab = (config.PROJECT / ".gitlab-ci.yml").read_text()
     (paths,) = [found for found in re.findall(r"^    paths: \[(.*)\]$", gitlab, re.MULTILINE)
                 if "results" in found]  # fmt: skip
@@ -394,7 +394,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     source.write_text(listing.as_json_text(ROWS, "stable"))
     monkeypatch.setattr(config, "PROJECT", tmp_path)
     monkeypatch.setattr(config, "KERNELS_LOCK", lock)
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
     for name in ("GITHUB_RUN_ID", "CI_PIPELINE_URL"):
         monkeypatch.delenv(name, raising=False)
     # As `kernels --update` left it.
@@ -404,7 +404,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def keep(found: Result, name: str = "report.json") -> None:
-    (sweep.folder_of(found.kernel) / name).write_text(report.to_json(found))
+    (store.folder_of(found.kernel) / name).write_text(report.to_json(found))
 
 
 JUNIT = """<testsuites><testsuite><testcase classname="tests.vm.module.test_x"

@@ -20,7 +20,7 @@ from typing import Any, cast
 import pytest
 
 import tasks
-from harness import config, fixtures, lab, proc, qemu, report, runs, shell, sweep
+from harness import config, fixtures, lab, proc, qemu, report, runs, shell, store, sweep
 from harness.cache import MANIFEST, Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
@@ -214,7 +214,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(runs, "pytest", run)
     monkeypatch.setattr(runs, "default_jobs", lambda: 1)
     monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(fixtures, "loaded_template", lambda *_: None)
     return made
 
@@ -233,7 +233,7 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
     for ended, status in ((0, 0), (1, 1), (2, 1), (-11, 1)):
         calls.statuses = [ended]
         assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == status
-        kept = sweep.last("one")
+        kept = store.last("one")
         assert kept is not None
         assert (kept.status, kept.release) == (status, "6.12.9")
         assert [test.outcome for test in kept.tests] == ["failed" if status else "passed"]
@@ -242,8 +242,8 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
 def test_a_run_with_a_filter_is_not_the_kernels_last_result(calls: Calls) -> None:
     """A part says nothing of the whole."""
     runs.test_vm("one", config.MODULE, "some", None, verbose=False)
-    assert sweep.last("one") is None
-    assert (sweep.RESULTS / "one" / "partial.json").exists()
+    assert store.last("one") is None
+    assert (config.RESULTS / "one" / "partial.json").exists()
 
 
 @pytest.mark.parametrize("stage", ["boot", "build"])
@@ -261,7 +261,7 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
     monkeypatch.setattr(lab, "prepare", fail if stage == "boot" else lambda *_: broken)
     with pytest.raises(HarnessError, match="does not come up"):
         runs.test_vm("one", config.MODULE, None, None, verbose=False)
-    kept = sweep.last("one")
+    kept = store.last("one")
     assert kept is not None
     red = report.Cell(True, "red", "it does not come up")
     assert (kept.status, kept.cells) == (1, {stage: red})
@@ -271,22 +271,43 @@ def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
     """Each has a JUnit file of its own beside its result."""
     for expression in (None, "some"):
         runs.test_vm("one", config.MODULE, expression, None, verbose=False)
-    folder = sweep.RESULTS / "one"
-    assert {path.name for path in folder.iterdir()} == {
+    folder = config.RESULTS / "one"
+    assert {path.name for path in folder.iterdir() if not path.is_dir()} == {
         "junit.xml", "report.json", "partial.xml", "partial.json",
     }  # fmt: skip
-    assert sweep.last("one", whole=False) is not None
+    assert store.last("one", whole=False) is not None
 
 
-def test_what_red_tests_have_left_goes_with_the_next_whole_run(calls: Calls) -> None:
-    """Each is as large as a machine's memory; a run of some tests says nothing of the others."""
-    scene = sweep.RESULTS / "one" / "contract-test_contract.py-test_reads"
-    scene.mkdir(parents=True)
-    (scene / "memory").write_text("a machine")
-    runs.test_vm("one", config.MODULE, "some", None, verbose=False)
-    assert scene.exists()
-    runs.test_vm("one", config.MODULE, None, None, verbose=False)
-    assert not scene.exists()
+def test_a_run_that_ends_within_another_takes_nothing_from_it(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one kernel at once: each has a JUnit file, a result and evidence of its own."""
+    ordinary = runs.pytest
+    left: list[Path] = []
+
+    def another_begins(arguments: Sequence[str], verbose: bool) -> int:
+        ordinary(arguments, verbose)
+        scene = _results_of(arguments) / "contract-test_contract.py-test_it"
+        scene.mkdir()
+        left.append(scene)
+        monkeypatch.setattr(runs, "pytest", ordinary)
+        assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 1
+        return 0
+
+    monkeypatch.setattr(runs, "pytest", another_begins)
+    calls.statuses = [0, 1]
+    assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 0
+    assert left[0].exists()
+    # The one that ended last is the kernel's last.
+    kept = store.last("one")
+    assert kept is not None
+    assert (kept.status, report.failures(store.junit_of("one").read_text())) == (0, {})
+
+
+def _results_of(arguments: Sequence[str]) -> Path:
+    """Where a pytest that is started so is told to leave what it leaves."""
+    (given,) = [word for word in arguments if word.startswith("--results=")]
+    return Path(given.removeprefix("--results="))
 
 
 def test_minutes_make_a_sweep_of_one_kernel_too(

@@ -38,7 +38,7 @@ def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
     """The message says where such folders are."""
     with pytest.raises(InputError, match="no saved machine") as caught:
         scene.load(tmp_path)
-    assert "results/KERNEL/TEST" in str(caught.value)
+    assert "results/KERNEL/RUN/TEST" in str(caught.value)
 
 
 @pytest.mark.parametrize("lost", ["kernel", "initrd", "client", scene.STATE])

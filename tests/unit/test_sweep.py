@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 
-from harness import archive, config, fixtures, lab, proc, sweep
+from harness import archive, config, fixtures, lab, proc, store, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import (
@@ -57,7 +57,7 @@ echo "$@" >>"$HERE/calls"
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results and cache of this test's own."""
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HERE", str(tmp_path))
     return tmp_path / "results"
@@ -258,11 +258,13 @@ def test_results_come_in_the_order_asked_for_and_are_kept(
     assert [(result.kernel, result.status) for result in found] == [("a", 0), ("b", 0), ("c", 0)]
     for result in found:
         assert result.cells["contract"] == Cell(False, "1 ok")
-        assert sweep.last(result.kernel) == result
+        assert store.last(result.kernel) == result
         folder = results / result.kernel
-        assert {path.name for path in folder.iterdir()} == {
+        assert {path.name for path in (folder / "latest").iterdir()} == {
             "junit.xml", "pytest.log", "report.json",
         }  # fmt: skip
+        for name in ("junit.xml", "report.json"):
+            assert (folder / name).read_text() == (folder / "latest" / name).read_text()
 
 
 def test_a_kernel_that_fails_is_a_red_row_and_the_others_go_on(
@@ -288,8 +290,8 @@ def test_what_the_host_lacks_is_not_a_kernels_last_result(
     ready["a"] = lambda: Ready(SPECS[0], "", {"boot": Cell(True, "red", "no space")}, 0.0, 3)
     ready["b"] = lambda: Ready(SPECS[1], "", {"boot": Cell(True, "red", "no boot")}, 0.0, 1)
     assert [result.status for result in run(plan)] == [3, 1, 0]
-    assert sweep.last("a") is None
-    assert sweep.last("b") is not None
+    assert store.last("a") is None
+    assert store.last("b") is not None
 
 
 @pytest.mark.parametrize(
@@ -323,14 +325,6 @@ def test_somebody_elses_module_says_nothing_of_a_kernel(tmp_path: Path) -> None:
     assert Plan(config.MODULE, suites, None).whole
     assert not Plan(config.MODULE, suites, "some").whole
     assert not Plan(tmp_path / "module", suites, None).whole
-
-
-def test_scenes_of_suites_that_are_not_run_stay(results: Path, plan: Plan) -> None:
-    """What a step before this one left is for people to look at."""
-    for name in ("contract-test_a", "loading-wee", "module-test_b"):
-        (results / "wee" / name).mkdir(parents=True)
-    sweep.forget_scenes("wee", plan)
-    assert [path.name for path in (results / "wee").iterdir()] == ["module-test_b"]
 
 
 def test_a_cache_that_cannot_be_had_ends_it(
@@ -395,7 +389,8 @@ def test_a_kernel_for_which_no_time_is_left_is_named_and_not_begun(
     plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None], tmp_path: Path
 ) -> None:
     """Neither made ready nor tested; what was found before is kept, its last result too."""
-    sweep.keep(Result("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}), plan)
+    with store.begin("c", whole=True) as before:
+        sweep.keep(before, Result("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}))
     made = Sweep(plan, MATRIX, 1, minutes=60)
 
     def last_in_time() -> Ready:
@@ -423,7 +418,7 @@ def test_a_kernel_for_which_no_time_is_left_is_named_and_not_begun(
     ]  # fmt: skip
     assert found[1].cells["boot"].why == "no network card"
     assert found[2].cells["boot"] == Cell(False, "not run", "no time left after 60 minutes")
-    last = sweep.last("c")
+    last = store.last("c")
     assert last is not None
     assert last.status == 1
 

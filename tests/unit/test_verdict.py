@@ -588,7 +588,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import fixtures, scene
+from harness import config, fixtures, scene
 from harness.errors import GuestLost, MachineError
 from harness.pool import Fresh
 from harness.proc import Deadline
@@ -681,9 +681,9 @@ def supply(request, lab):
 
 
 @pytest.fixture(scope="session", autouse=True)  # the last judgement comes after every test's end
-def nothing_is_saved(tmp_path_factory):
+def nothing_is_saved(request):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(fixtures, "RESULTS", tmp_path_factory.getbasetemp() / "results")
+        monkeypatch.setattr(config, "RESULTS", request.config.rootpath / "results")
         monkeypatch.setattr(scene, "save", save)
         yield
 """
@@ -828,6 +828,44 @@ def test_two(guest, shared):
     assert len(consoles) == 2
     texts = [(pytester.path / console).read_text() for console in consoles]
     assert texts == ["[    1.0] the one\n", "[    1.0] the other\n"]
+
+
+def test_tests_with_like_names_leave_their_own(trial: Trial, pytester: pytest.Pytester) -> None:
+    """Each path that a red test promises leads to what that test has left."""
+    done = trial("""
+@pytest.mark.parametrize("said", ["a/b", "a-b", "a b"])
+def test_says(guest, said):
+    guest.check(f"[    1.0] {said}\\n")
+    assert False
+""")
+    done.assert_outcomes(failed=3)
+    consoles = re.findall("^console: (.*)$", done.stdout.str(), re.MULTILINE)
+    texts = [(pytester.path / console).read_text() for console in consoles]
+    assert texts == ["[    1.0] a/b\n", "[    1.0] a-b\n", "[    1.0] a b\n"]
+
+
+def test_all_processes_of_a_run_leave_five_machines(trial: Trial) -> None:
+    """Not five for each: with sixteen jobs that would be eighty machines' memory."""
+    done = trial("""
+@pytest.mark.parametrize("number", range(8))
+def test_red(guest, number):
+    assert False
+""", "-n", "2")  # fmt: skip
+    done.assert_outcomes(failed=8)
+    said = done.stdout.str()
+    assert said.count("to stand in this machine: ") == 5
+    assert said.count("(its machine is not kept: those of 5 other red tests are)") == 3
+
+
+def test_a_run_keeps_what_it_leaves_where_it_is_told(
+    trial: Trial, pytester: pytest.Pytester
+) -> None:
+    """A run within another one's test does not write into that one's folder."""
+    done = trial("def test_red(guest):\n    assert False\n", "--results=elsewhere/here")
+    done.assert_outcomes(failed=1)
+    (console,) = re.findall("^console: (.*)$", done.stdout.str(), re.MULTILINE)
+    assert console.startswith("elsewhere/here/")
+    assert (pytester.path / console).exists()
 
 
 def test_a_full_disk_does_not_hide_why_a_test_is_red(trial: Trial) -> None:

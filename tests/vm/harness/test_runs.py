@@ -29,9 +29,10 @@ class Run:
     """A run of pytest: what it printed, and what each test's element in its JUnit file holds.
 
     ``failed`` and ``errors`` map names of tests to the text of a failure in the test, and
-    in its fixtures.
+    in its fixtures. ``results`` is the folder that red tests have left something in.
     """
 
+    results: Path
     output: str
     passed: set[str]
     failed: dict[str, str]
@@ -43,7 +44,9 @@ def run(lab: Lab, folder: Path, module: Path, *tests: str, jobs: int = 0) -> Run
     junit = folder / "junit.xml"
     command = [
         sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}",
-        f"--kernel={lab.kernel.name}", f"--module={module}", f"-n{jobs}", *tests,
+        f"--kernel={lab.kernel.name}", f"--module={module}", f"-n{jobs}",
+        # Not among the results of the run that this test is one of.
+        f"--results={folder / 'results'}", *tests,
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=config.PROJECT, capture_output=True, check=False, timeout=SECONDS
@@ -59,7 +62,7 @@ def run(lab: Lab, folder: Path, module: Path, *tests: str, jobs: int = 0) -> Run
             found[part.tag][name] = f"{part.get('message')}\n{part.text}"
         if not bad:
             passed.add(name)
-    return Run(output, passed, found["failure"], found["error"])
+    return Run(folder / "results", output, passed, found["failure"], found["error"])
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +117,12 @@ def test_a_command_without_end_says_where_it_is(trials: Run) -> None:
     assert f"planted.c:{line})" in trials.failed["test_stuck"]
 
 
-def test_control_characters_are_harmless_everywhere(trials: Run, lab: Lab) -> None:
+def test_control_characters_are_harmless_everywhere(trials: Run) -> None:
     """Neither the terminal, nor the JUnit file, nor the console's copy has one as it was."""
     assert "splat: WARNING in planted_escapes" in trials.failed["test_escapes"]
     assert "\\x1b[2J" in trials.failed["test_escapes"]
     assert set(trials.output) & set("\033\007\b\177") == set()
-    kept = config.PROJECT / f"results/{lab.kernel.name}"
-    (console,) = kept.glob("*trials.py-test_escapes/console.log")
+    (console,) = trials.results.glob("*trials.py-test_escapes/console.log")
     text = console.read_text()
     assert "bell" in text
     assert all(char.isprintable() or char in "\n\t" for char in text)
@@ -157,7 +159,6 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     """Each test that wants it loaded is told why it is not, by the kernel, and where to look."""
     broken = tmp_path / "broken"
     broken.mkdir()
-    # Each has a name of its own, and so a place for what it leaves: others run at the same time.
     (broken / "Kbuild").write_text(f"obj-m += planted_at_{word}.o\n")
     text = (HERE / "planted/planted.c").read_text()
     assert text.count('at_init = ""') == 1
@@ -170,11 +171,13 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     )
     found = run(lab, tmp_path, broken, str(trial))
     assert (found.passed, found.failed) == ({"test_three"}, {})
+    mine = found.results.resolve()
     for error in (found.errors["test_one"], found.errors["test_two"]):
         assert said in error
         assert f"planted_at_{word}.c:" in error
     (name,) = set(re.findall(r"^console: (\S+)$", found.output, re.MULTILINE))
     console = config.PROJECT / name
+    assert console.resolve().is_relative_to(mine)
     assert "planted" in console.read_text()
     shown = set(re.findall(r"^to stand in this machine: .*--resume (\S+)", found.output, re.M))
     if word == "warn_late" and not shown:

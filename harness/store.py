@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where the results of runs are kept: one folder for each run of one kernel.
+
+::
+
+    results/KERNEL/
+        RUN/                  one run; nobody else ever writes into it
+            junit.xml         what pytest wrote
+            pytest.log        what pytest printed (where several kernels are tested)
+            report.json       the result: of all tests, or partial.json, of some of them
+            TEST/             what one red test has left: its console, its machine
+        latest -> RUN         the run that began last
+        report.json junit.xml     the last result of all tests, whichever run it is of
+        partial.json partial.xml  the last result of some of the tests
+
+RUN is the time at which the run began, in UTC, and a random number, so that two runs at the
+same time have folders of their own and neither removes what the other has promised.
+
+A run that begins removes old ones: all but the last ``RUNS``, and never one that is still going
+on. Whoever works in a folder of a run holds a lock on it (flock(2)), which ends with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+from types import TracebackType
+
+from harness import config, report
+from harness.report import Result
+
+# How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
+RUNS = 5
+LATEST = "latest"
+_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
+_NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
+
+
+class Run:
+    """One run's folder, which is not removed while this is open. A context manager."""
+
+    def __init__(self, folder: Path, *, whole: bool = False) -> None:
+        """Make the folder if it is not there, and hold it.
+
+        ``whole``: no test is left out, so that the result is the kernel's last one.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.whole = whole
+        self.junit = folder / "junit.xml"
+        self.log = folder / "pytest.log"
+        self._held: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._held, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """From now on a later run may remove the folder."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def new_name() -> str:
+    """A name for a run that no other run has; they sort by the time at which they began."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def folder_of(kernel: str) -> Path:
+    """Where the results of a kernel are."""
+    folder = config.RESULTS / kernel
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def begin(kernel: str, *, whole: bool, name: str = "") -> Run:
+    """The folder of a run that begins now; old runs of the same kernel are removed."""
+    parent = folder_of(kernel)
+    run = Run(parent / (name or new_name()), whole=whole)
+    try:
+        link = parent / f".{LATEST}-{run.folder.name}"
+        link.symlink_to(run.folder.name)
+        link.replace(parent / LATEST)
+        _prune(parent)
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _runs(parent: Path) -> list[Path]:
+    """The folders of a kernel's runs, the oldest first."""
+    return sorted(path for path in parent.iterdir() if _RUN.fullmatch(path.name))
+
+
+def _prune(parent: Path) -> None:
+    for old in _runs(parent)[:-RUNS]:
+        if not in_use(old):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process works in a run's folder at this moment."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False
+
+
+# -- results -----------------------------------------------------------------------
+
+
+def _names(whole: bool) -> tuple[str, str]:
+    return ("report.json", "junit.xml") if whole else ("partial.json", "partial.xml")
+
+
+def write(run: Run, result: Result, *, says: bool) -> None:
+    """Write the result of a run, and make it its kernel's last one.
+
+    ``says``: it is about all tests and about the kernel; otherwise it becomes the last result
+    of a part. The result and the JUnit file that it was read from are exchanged together.
+    """
+    parent = folder_of(result.kernel)
+    text = report.to_json(result)
+    as_report, as_junit = _names(says)
+    _replace(run.folder / as_report, text)
+    held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)  # two runs may end at the same time
+        if run.junit.exists():
+            _replace(parent / as_junit, run.junit.read_text())
+        else:  # a kernel that could not be tested; an older run's would explain nothing
+            (parent / as_junit).unlink(missing_ok=True)
+        _replace(parent / as_report, text)
+    finally:
+        os.close(held)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it finds the old text or the new one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def last(kernel: str, *, whole: bool = True) -> Result | None:
+    """A kernel's last whole result, or that of a part of the tests, if there is one."""
+    try:
+        return report.from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def junit_of(kernel: str, *, whole: bool = True) -> Path:
+    """The JUnit file that belongs to ``last``."""
+    return config.RESULTS / kernel / _names(whole)[1]
+
+
+# -- what red tests leave ----------------------------------------------------------
+
+
+def folder_name(nodeid: str) -> str:
+    """The name of a test's folder: readable, and no two tests have the same.
+
+    Folders and ``::`` become dashes. Where that or anything else makes the name ambiguous, as
+    for [a/b], [a b] and [a-b], or where it is cut, a digest of the test's full name is added.
+    """
+    short = nodeid.removeprefix("tests/vm/")
+    name = re.sub(r"[^\w.\[\]-]+", "-", short, flags=re.ASCII)
+    plain = re.fullmatch(r"[\w./]+\.py(::\w+)+(\[[\w.-]*\])?", short, re.ASCII)
+    if plain and len(name) <= _NAME_MAX:
+        return name
+    return f"{name[:_NAME_MAX]}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
+
+
+def make_folder(run: Path, name: str) -> Path:
+    """A new folder ``name`` in a run's; where it is there already, another number of it.
+
+    What is there was promised to somebody, such as to another process of the same run.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = run / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("not reached")
+
+
+def claim(run: Path, limit: int) -> int | None:
+    """One of the ``limit`` places for machines that a run leaves, from 0; None if all are taken.
+
+    The processes of a run share them. A place is a file that only one of them can create.
+    """
+    for number in range(limit):
+        with contextlib.suppress(FileExistsError):
+            (run / f".machine-{number}").touch(exist_ok=False)
+            return number
+    return None
