@@ -211,7 +211,7 @@ def bisect(
     help=_help(
         "kernel", "module", "profile", "config", "verbose",
         resume="DIR: open the machine that a red test has left there instead",
-        debugger="with --resume: stop it and open a port for gdb",
+        debugger="with --resume: stop it and let gdb attach",
     )
 )  # fmt: skip
 @_explained

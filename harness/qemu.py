@@ -746,12 +746,17 @@ class Machine:
             told = self.execute("query-migrate", deadline)
             raise StateError("QEMU could not save or load the machine's state", tail=str(told))
 
-    def debugger(self, port: int, deadline: Deadline) -> None:
-        """Have QEMU wait for gdb on a port of 127.0.0.1."""
-        line = {"command-line": f"gdbserver tcp:127.0.0.1:{port}"}
+    def debugger(self, path: Path, deadline: Deadline) -> None:
+        """Have QEMU wait for gdb on a Unix socket.
+
+        ``path`` is to be in a folder that is the user's alone. It is no TCP port, because gdb's
+        `monitor` reaches QEMU's own command line, which can start programs, and anybody on this
+        host may connect to a port.
+        """
+        line = {"command-line": f"gdbserver unix:{_escaped(path)},server=on,wait=off"}
         said = str(self.execute("human-monitor-command", deadline, **line))
         if "Waiting for gdb connection" not in said:
-            raise MachineError(f"QEMU does not open a port for gdb: {said.strip()}")
+            raise MachineError(f"QEMU does not open a socket for gdb: {said.strip()}")
 
     def registers(self, deadline: Deadline) -> str:
         """The registers of all virtual CPUs, as QEMU prints them."""

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`invoke shell`: a person's terminal, connected to a guest; or a debugger's port."""
+"""`invoke shell`: a person's terminal, connected to a guest; or a debugger's socket."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
 import shlex
 import signal
-import socket
 import sys
+import tempfile
 import termios
 import tty
+from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
@@ -43,18 +45,19 @@ def run(kernel: str | None, source: Path, profile: str = "", own_config: Path | 
 
 
 def resume(folder: Path, *, debugger: bool) -> int:
-    """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's port."""
+    """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's socket."""
     saved = scene.load(folder)
     with (
         Cache().scratch("resume") as work,
         scene.reopened(saved, work, stopped=debugger) as clone,
     ):
         if debugger:
-            port = _free_port()
-            clone.machine.debugger(port, Deadline(10))
-            print(f"stopped where the test left it; in another terminal:\n    {_gdb(saved, port)}")
-            print("Enter ends the machine.")
-            sys.stdin.readline()
+            with gdb_socket() as path:
+                clone.machine.debugger(path, Deadline(10))
+                print("stopped where the test left it; in another terminal:")
+                print(f"    {gdb_command(saved, path)}")
+                print("Enter ends the machine.", flush=True)
+                sys.stdin.readline()
             return 0
         try:
             clone.guest  # noqa: B018  # connects
@@ -85,18 +88,25 @@ def _prompt(clone: Clone) -> int:
         return attach(channel)
 
 
-def _free_port() -> int:
-    """A port that nobody has now. QEMU cannot be asked which one it took for gdb."""
-    with socket.create_server(("127.0.0.1", 0)) as trial:
-        return int(trial.getsockname()[1])
+@contextlib.contextmanager
+def gdb_socket() -> Iterator[Path]:
+    """A path for gdb's socket, in a folder that only this user may enter (mode 0700).
+
+    Not below the cache, whose path may be longer than the 107 bytes that a socket's may have
+    (unix(7)).
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    own = base if os.path.isdir(base) else None
+    with tempfile.TemporaryDirectory(prefix="eudyptula-", dir=own) as folder:
+        yield Path(folder, "gdb")
 
 
-def _gdb(saved: Scene, port: int) -> str:
+def gdb_command(saved: Scene, path: Path) -> str:
     """The command that attaches gdb, with what symbols there are.
 
     The module's; and the kernel's if it was compiled here, since Debian's image has none.
     """
-    command = ["gdb", "-ex", f"target remote 127.0.0.1:{port}"]
+    command = ["gdb", "-ex", f"target remote {path}"]
     module, text = saved.about.get("module"), saved.about.get("text")
     if module and text:
         command += ["-ex", f"add-symbol-file {module} {text}"]

@@ -8,6 +8,8 @@ import re
 import secrets
 import select
 import signal
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, pool, scene, template
+from harness import config, pool, scene, shell, template
 from harness.errors import GuestLost, MachineError
 from harness.guest import Guest
 from harness.lab import Lab
@@ -71,7 +73,21 @@ def test_a_dead_machine_can_be_looked_at(lab: Lab, victim: Clone, tmp_path: Path
     scene.save(machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
     with scene.reopened(scene.load(tmp_path), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS)) == died
-        again.machine.debugger(0, Deadline(SECONDS))
+        with shell.gdb_socket() as path:
+            again.machine.debugger(path, Deadline(SECONDS))
+            # Who gets to QEMU's command line through it can start programs as its user.
+            assert stat.S_ISSOCK(path.stat().st_mode)
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            with socket.socket(socket.AF_UNIX) as gdb:
+                gdb.settimeout(SECONDS)
+                gdb.connect(str(path))
+                gdb.sendall(b"$?#3f")  # why it has stopped (gdb's manual, Packets)
+                said = b""
+                while b"#" not in said:
+                    more = gdb.recv(1 << 12)
+                    assert more, said
+                    said += more
+            assert re.match(rb"\+\$T05thread:.*;#\w*", said)
 
 
 def test_keep_leaves_the_first_red_machine_running(lab: Lab, tmp_path: Path) -> None:
