@@ -445,6 +445,7 @@ class _Loading:
             running=taint is not None,
             unread=machine.console_unread,
             full=machine.console_full,
+            stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
         )
         self._judge(machine, seen, None)
 
@@ -579,7 +580,7 @@ def evidence(
 ) -> Evidence:
     """Ask a machine how it is, whatever its state; its console counts from ``since`` on."""
     taint = moving = left = None
-    stacks = leaks = ""
+    stacks = leaks = fault = ""
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(patience(machine))
@@ -589,10 +590,12 @@ def evidence(
                 left = machine.news(patience(machine))
             if left is not None:
                 leaks = machine.leaks(patience(machine))
-        except MachineError:
+        except MachineError as error:
             taint = None
+            if isinstance(error, HostError):
+                fault = str(error)
             with suppress(MachineError, OSError):  # QEMU may end meanwhile
-                moving = machine.spins(patience(machine))
+                moving = machine.spins()
     return Evidence(
         console=machine.console_text()[since:],
         taint_before=taint_before,
@@ -606,10 +609,11 @@ def evidence(
         ),
         left=left,
         unread=machine.console_unread,
-        fault=machine.fault,
+        fault=fault or machine.fault,
         full=machine.console_full,
         stacks=stacks,
         leaks=leaks,
+        stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
     )
 
 

@@ -17,12 +17,14 @@ import re
 import resource
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -34,11 +36,14 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 from harness import proc, text
 from harness.cache import Cache
 from harness.errors import (
+    FULL,
+    MORE_SPACE,
     BootError,
     HarnessError,
     MachineError,
     MachineFault,
     MissingToolError,
+    SpaceError,
     StateError,
 )
 from harness.proc import Deadline
@@ -260,6 +265,101 @@ class Patience(Deadline):
         return max(0.0, self._end + put_off - time.monotonic())
 
 
+@dataclass(frozen=True)
+class Stall:
+    """A time in which QEMU stood still because the host did not run it.
+
+    It lasted ``seconds``; the console's file had ``console`` bytes when it began.
+    """
+
+    console: int
+    seconds: float
+
+
+class Pulse:
+    """Asks QEMU for an answer at intervals, and so knows for how long it stood still.
+
+    QEMU's main loop answers within milliseconds, whatever the guest does. A late answer means
+    that nobody ran QEMU (it was stopped, or waits for a disk), or nobody here (the container or
+    the whole host was frozen). The guest cannot be blamed for that time. The guest's clock goes
+    on meanwhile, so its watchdogs may report it afterwards.
+
+    ``ask`` waits for an answer; ``size`` gives the console's length; ``waited`` gives the seconds
+    that virtual CPUs were ready to run and had no processor, which count elsewhere already.
+    """
+
+    INTERVAL = 0.5  # seconds
+    # A busy host makes an answer late, too. What is below this is not counted.
+    TOLERATED = 1.0  # seconds
+    # A QEMU that stands still for longer is given up.
+    LONGEST = 300.0  # seconds
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[object]], size: Callable[[], int],
+        waited: Callable[[], float], now: Callable[[int], float] = time.clock_gettime,
+    ) -> None:  # fmt: skip
+        self._stalls: list[Stall] = []
+        self._ask, self._size, self._waited, self._now = ask, size, waited, now
+        self._put_off = 0.0
+        # When the next answer is due, and ``waited`` and ``size`` when that was decided.
+        self._due: tuple[float, float, int] | None = None
+
+    async def beat(self) -> None:
+        """Wait for an interval, then for an answer; note how late that came."""
+        size, waited = self._size(), self._waited()
+        # The one clock goes on while the host is suspended, and so may a guest's; no deadline's
+        # does (clock_gettime(2)).
+        suspended = self._suspended()
+        self._due = self._now(time.CLOCK_MONOTONIC) + self.INTERVAL, waited, size
+        await asyncio.sleep(self.INTERVAL)
+        await self._ask()
+        late, asleep = self._late(), self._suspended() - suspended
+        if late or asleep > self.TOLERATED:
+            self._stalls.append(Stall(size, late + asleep))
+        self._put_off += late
+        self._due = None
+
+    @property
+    def stalls(self) -> list[Stall]:
+        """All so far. The last may not be over, or its end not have been noticed yet."""
+        due, late = self._due, self._late()
+        return [*self._stalls, *([Stall(due[2], late)] if due and late else [])]
+
+    @property
+    def seconds(self) -> float:
+        """For how long QEMU stood still so far, by the clock that deadlines have."""
+        return self._put_off + min(self._late(), self.LONGEST)
+
+    @property
+    def standing(self) -> float:
+        """For how many seconds it has been standing still until now; 0 if it runs."""
+        return self._late()
+
+    def _late(self) -> float:
+        due = self._due
+        if due is None:
+            return 0.0
+        late = self._now(time.CLOCK_MONOTONIC) - due[0]
+        return max(0.0, late - (self._waited() - due[1])) if late > self.TOLERATED else 0.0
+
+    def _suspended(self) -> float:
+        return self._now(time.CLOCK_BOOTTIME) - self._now(time.CLOCK_MONOTONIC)
+
+
+class _WithoutStalls(Deadline):
+    """A deadline as another one has it, put off by what a machine stands still from now on."""
+
+    def __init__(self, deadline: Deadline, pulse: Pulse) -> None:
+        self.seconds = deadline.seconds
+        self._deadline, self._pulse = deadline, pulse
+        self._end = time.monotonic() + deadline.left - pulse.seconds
+
+    @property
+    def left(self) -> float:
+        mine = self._end + self._pulse.seconds - time.monotonic()
+        return max(self._deadline.left, mine, 0.0)
+
+
 class Console:
     """What a guest has printed, read as it grows, in bounded memory.
 
@@ -292,6 +392,10 @@ class Console:
             self.unread += excess
         return fresh
 
+    def position(self, offset: int) -> int:
+        """Where in ``text`` the file's byte ``offset`` is, or the end of what is kept of it."""
+        return len(self._decoded(bytes(self._head[:offset])))
+
     def text(self) -> str:
         """All so far, undecodable bytes replaced, lines ended by \\n."""
         while self.read():
@@ -299,7 +403,11 @@ class Console:
         kept = bytes(self._head)
         if self.unread:
             kept += f"\n(here {self.unread} bytes are left out)\n".encode()
-        return (kept + self._tail).decode(errors="replace").replace("\r\n", "\n")
+        return self._decoded(kept + self._tail)
+
+    @staticmethod
+    def _decoded(text: bytes) -> str:
+        return text.decode(errors="replace").replace("\r\n", "\n")
 
 
 class Machine:
@@ -321,6 +429,9 @@ class Machine:
         self.on_panic: Callable[[], None] | None = None
         self._qmp = QMPClient()
         self._link = asyncio.Lock()
+        self._pulse = Pulse(self._answers, self._console_size, self._kept_from_running)
+        self._watching: asyncio.Task[None] | None = None
+        self._no_space: SpaceError | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False  # by ``close``, which is nobody's fault
         self._pidfd = -1
@@ -375,6 +486,8 @@ class Machine:
                 died = None
                 if isinstance(error, (QMPError, OSError, EOFError)):
                     died = self._died("QEMU did not start")  # before it is killed here
+                elif isinstance(error, MachineError):
+                    died = MachineFault(f"{error.what} ({self._state()})", tail=self._last_words())
                 self.close()
                 if died is not None:
                     raise died from error
@@ -402,6 +515,31 @@ class Machine:
         self._listener = asyncio.create_task(self._listen(listener))
         async with self._link:
             await self._qmp.connect(qmp.dup())
+        cpus = await self._qmp.execute("query-cpus-fast")
+        assert isinstance(cpus, list)
+        self._cpus = [cpu["thread-id"] for cpu in cpus]
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Look after the process until it ends: whether it runs, and can write what it has to."""
+        with contextlib.suppress(QMPError):
+            while True:
+                await self._pulse.beat()
+                self._no_space = no_space(self.console.parent)
+                if self._no_space is not None:
+                    # QEMU does not tell of a write that has failed. What the guest says from now
+                    # on is lost, so nobody should wait for it.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGKILL)
+                    return
+
+    async def _answers(self) -> None:
+        await self._qmp.execute("query-status")
+
+    def _console_size(self) -> int:
+        with contextlib.suppress(OSError):
+            return self.console.stat().st_size
+        return 0
 
     async def _listen(self, listener: EventListener) -> None:
         async for event in listener:
@@ -455,10 +593,33 @@ class Machine:
         """Whether the guest has reported a panic through pvpanic."""
         return any(_is_panic(event) for event in self.events)
 
+    def _call(self, work: Coroutine[Any, Any, T], deadline: Deadline, what: str) -> T:
+        """The result of ``work``; ``MachineError`` when the time is up.
+
+        What QEMU stands still for meanwhile does not count.
+        """
+        try:
+            return _loop().call(work, _WithoutStalls(deadline, self._pulse), what)
+        except MachineError as error:
+            if standing := self._pulse.standing:
+                raise MachineFault(
+                    f"QEMU has stood still for {standing:.0f} s ({self._state()})",
+                    hint="see what keeps the host from running it; then run this again",
+                ) from error
+            raise
+
+    def _state(self) -> str:
+        """The state of QEMU's process in words, such as "T (stopped)" (proc_pid_status(5))."""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            if found := re.search(r"^State:\s*(.*)$", status, re.MULTILINE):
+                return f"state {found[1]}"
+        return "its process is gone"
+
     def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
         """One QMP command; raises ``MachineError`` if QEMU refuses it or is gone."""
         try:
-            return _loop().call(
+            return self._call(
                 self._qmp.execute(command, arguments or None), deadline, f"QMP {command}"
             )
         except ExecuteError as error:
@@ -473,7 +634,7 @@ class Machine:
 
         Raises ``MachineError`` when QEMU ends first or time is up.
         """
-        event = _loop().call(self._unless_gone(self._event(since, test)), deadline, what)
+        event = self._call(self._unless_gone(self._event(since, test)), deadline, what)
         if event is None:
             raise self._died(f"QEMU ended while {what}")
         return event
@@ -509,11 +670,13 @@ class Machine:
         self._owed += 1
         try:
             while True:
-                line = _loop().call(self._control_line(), deadline, f"waiting for {word!r}")
+                line = self._call(self._control_line(), deadline, f"waiting for {word!r}")
                 self._owed -= 1
                 if not line or self._owed == 0:
                     break
                 # The answer to an earlier order, for which nobody waits any more.
+        except MachineFault:
+            raise
         except MachineError as error:
             late = f"the guest did not say {word!r} within {deadline.seconds:.0f} s"
             self._raise_boot(late if deadline.expired else error.what, error)
@@ -553,7 +716,7 @@ class Machine:
             await self._writer.drain()
 
         try:
-            _loop().call(send(), deadline, f"ordering {answer!r}")
+            self._call(send(), deadline, f"ordering {answer!r}")
         except OSError as error:
             raise self._died(f"QEMU is gone (at {answer!r})") from error
         return self.await_control(answer, deadline)
@@ -575,6 +738,8 @@ class Machine:
             if self.console_full:
                 raise MachineError("the guest has printed more than is kept of a console")
             if deadline.expired:
+                if (full := no_space(self.console.parent, quota=True)) is not None:
+                    raise MachineFault(full.what, hint=full.hint)
                 raise MachineError("the kernel's log does not reach the console")
             if not fresh:
                 # QEMU writes the console to a file; there is nothing to wait on but the file.
@@ -607,16 +772,15 @@ class Machine:
             ]
         return "\n".join(lines)
 
-    def spins(self, deadline: Deadline, seconds: float = 0.5) -> bool:
+    def spins(self, seconds: float = 0.5) -> bool:
         """Whether a virtual CPU runs code all the time, rather than sleep now and then.
 
         A CPU that waits for an interrupt costs its thread nothing on the host. One that runs
         code counts even while it waits for a busy host's processor.
         """
-        threads = self._cpu_threads(deadline)
 
         def wanted() -> list[float]:
-            return [sum(self._schedstat(thread)) / 1e9 for thread in threads]
+            return [sum(self._schedstat(thread)) / 1e9 for thread in self._cpus]
 
         before = wanted()
         threading.Event().wait(seconds)  # what passes in this time is what is measured
@@ -627,19 +791,23 @@ class Machine:
         return Patience(seconds * self.pace, self._kept_waiting)
 
     def _kept_waiting(self) -> float:
+        """Seconds for which the host kept the guest from running, so far."""
+        return self._kept_from_running() + self._pulse.seconds
+
+    def _kept_from_running(self) -> float:
         """Seconds for which a virtual CPU was ready to run and had no processor of the host."""
-        with contextlib.suppress(MachineError, OSError):
-            if not self._cpus:
-                self._cpus = self._cpu_threads(Deadline(5))
-            return max(self._schedstat(thread)[1] for thread in self._cpus) / 1e9
-        return 0.0  # QEMU is gone, which whoever waits will notice
+        with contextlib.suppress(OSError):  # QEMU is gone, which whoever waits will notice
+            return max((self._schedstat(cpu)[1] for cpu in self._cpus), default=0) / 1e9
+        return 0.0
 
-    def cpu_seconds(self, deadline: Deadline) -> float:
+    @property
+    def stalls(self) -> list[tuple[int, float]]:
+        """When QEMU stood still: where on the console, in characters, and for how many seconds."""
+        return [(self._log.position(each.console), each.seconds) for each in self._pulse.stalls]
+
+    def cpu_seconds(self) -> float:
         """How much of the host's processors the virtual CPUs have used."""
-        return sum(self._schedstat(thread)[0] for thread in self._cpu_threads(deadline)) / 1e9
-
-    def _cpu_threads(self, deadline: Deadline) -> list[int]:
-        return [cpu["thread-id"] for cpu in self.execute("query-cpus-fast", deadline)]
+        return sum(self._schedstat(cpu)[0] for cpu in self._cpus) / 1e9
 
     def _schedstat(self, thread: int) -> tuple[int, int]:
         """Nanoseconds on a processor and ready for one (scheduler/sched-stats.rst)."""
@@ -699,7 +867,7 @@ class Machine:
         since = len(self.events)
         # QEMU has file: since 8.2 only, and exec: takes a shell's line.
         self.execute("migrate", deadline, uri=f"exec:cat > {shlex.quote(str(path))}")
-        self._await_migration(since, deadline)
+        self._await_migration(since, path.parent, deadline)
 
     def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
         """Load what ``save`` has written into a machine that was started for that.
@@ -716,7 +884,7 @@ class Machine:
             uri = "fd:state"
         try:
             self.execute("migrate-incoming", deadline, uri=uri)
-            self._await_migration(0, deadline)
+            self._await_migration(0, path.parent, deadline)
         except MachineFault as fault:
             # process_incoming_migration_co() in migration/migration.c ends QEMU when a state does
             # not fit. That is no signal, and says something of the state rather than of the host.
@@ -733,7 +901,8 @@ class Machine:
             time.sleep(0.001)
         self.execute("cont", deadline)
 
-    def _await_migration(self, since: int, deadline: Deadline) -> None:
+    def _await_migration(self, since: int, folder: Path, deadline: Deadline) -> None:
+        """Until QEMU has written or read a state in ``folder``."""
         event = self.await_event(
             lambda event: (
                 event["event"] == "MIGRATION" and _status(event) in ("completed", "failed")
@@ -743,6 +912,10 @@ class Machine:
             since=since,
         )
         if _status(event) == "failed":
+            if (full := no_space(folder)) is not None:
+                raise MachineFault(
+                    f"the machine's state is not written: {full.what}", hint=full.hint
+                )
             told = self.execute("query-migrate", deadline)
             raise StateError("QEMU could not save or load the machine's state", tail=str(told))
 
@@ -833,8 +1006,9 @@ class Machine:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        if self._listener is not None:
-            self._listener.cancel()
+        for task in (self._listener, self._watching):
+            if task is not None:
+                task.cancel()
         if self._writer is not None:
             self._writer.close()
         # A connect that is being cancelled disconnects too, and qemu.qmp does not bear both.
@@ -877,6 +1051,9 @@ class Machine:
         return MachineError(what, status=status, tail=self._last_words())
 
     def _fault(self, what: str, status: int) -> MachineFault:
+        full = self._no_space or no_space(self.console.parent)
+        if full is not None:
+            return MachineFault(full.what, status=status, tail=self._last_words(), hint=full.hint)
         hint = ""
         if status == -signal.SIGKILL:
             hint = "`dmesg` of this host says whether it has run out of memory; then run this again"
@@ -934,6 +1111,28 @@ def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[Mach
         machine.start(deadline)
         machine.await_control("ready", deadline)
         yield machine
+
+
+_ROOM = 64 << 20  # bytes; where so much is free, nothing that is written here fails
+_PROBE = 1 << 16  # bytes
+
+
+def no_space(folder: Path, *, quota: bool = False) -> SpaceError | None:
+    """The error for a disk on which no more can be written, or None.
+
+    ``quota``: also look for a quota that is used up, which costs a write.
+    """
+    try:
+        if not quota and shutil.disk_usage(folder).free > _ROOM:
+            return None
+        # Only a write tells: what is free may be kept for root, and a quota shows nowhere.
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            if file.write(bytes(_PROBE)) == _PROBE:
+                return None
+    except OSError as error:
+        if error.errno not in FULL:
+            return None
+    return SpaceError(f"no space left in {folder.parent}", hint=MORE_SPACE)
 
 
 # -- the accelerator ---------------------------------------------------------------

@@ -52,6 +52,8 @@ class Evidence:
     full: bool = False  # the console's file has reached its limit
     stacks: str = ""
     leaks: str = ""
+    # When the host let QEMU stand still: before which of the console's characters, how long.
+    stalls: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,12 +253,37 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         if event.kind is klog.Kind.LEAK:
             verdict = Verdict.LEAK
         detail = condensed(event.excerpt)
+        if still := _stood_still(evidence, event, offset):
+            about = (
+                f"the host did not run QEMU for {still:.0f} s, and the kernel then said: {title}"
+            )
+            found[title] = Problem(Verdict.HOST_FAULT, about, detail)
+            continue
         found[title] = Problem(verdict, title, detail, function=_guilty(event))
     problems = list(found.values())
     if not read_to_end:
         title = f"the log has more than {MOST_PROBLEMS} different problems, the rest was not read"
         problems.append(Problem(Verdict.LOG_GAP, title))
     return problems, bool(_STOPPED.search(evidence.console, covered))
+
+
+# What a kernel reports of a time in which nothing went on.
+_ABOUT_TIME = {
+    klog.Kind.RCU_STALL, klog.Kind.SOFT_LOCKUP, klog.Kind.HARD_LOCKUP, klog.Kind.HUNG_TASK,
+    klog.Kind.WORKQUEUE_LOCKUP,
+}  # fmt: skip
+# A device without an answer for 5 s and more: dev_watchdog() in net/sched/sch_generic.c.
+_NET_WATCHDOG = re.compile(r"NETDEV WATCHDOG|\bdev_watchdog\b")
+# Seconds. No watchdog of a kernel that runs on an emulated processor is set to less.
+_NOTICED = 5.0
+
+
+def _stood_still(evidence: Evidence, event: klog.Event, offset: int) -> float:
+    """For how long the host stood still before a report of lost time; 0 if that is not why."""
+    if event.kind not in _ABOUT_TIME and not _NET_WATCHDOG.search(event.excerpt):
+        return 0.0
+    still = sum(seconds for start, seconds in evidence.stalls if 0 <= start <= offset)
+    return still if still >= _NOTICED else 0.0
 
 
 # mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of

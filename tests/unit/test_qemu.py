@@ -7,15 +7,21 @@ nothing is booted.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
 import sys
+import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -27,10 +33,11 @@ from harness.errors import (
     MachineError,
     MachineFault,
     MissingToolError,
+    SpaceError,
     StateError,
 )
 from harness.proc import Deadline
-from harness.qemu import Machine, MachineSpec, Wiring
+from harness.qemu import Machine, MachineSpec, Pulse, Wiring
 
 PATIENCE = 20.0
 SPEC = MachineSpec(Path("/cache/vmlinuz"), Path("/cache/initrd.cpio"))
@@ -336,6 +343,8 @@ for request in requests():
             control.sendall(b"ready 1.5\\n")
         elif act == "fails":
             control.sendall(b"failed no network device\\n")
+    elif command == "query-cpus-fast":
+        answer([{"cpu-index": 0, "thread-id": os.getpid()}])
     elif command == "human-monitor-command":
         text = "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port\\r\\n"
         text += "  TCP[HOST_FORWARD]  12       127.0.0.1 34567       10.0.2.15    22\\r\\n"
@@ -682,3 +691,157 @@ def test_of_a_long_console_both_ends_are_kept(
     console = qemu.Console(path)
     assert console.text() == "0123456789\n(here 70 bytes are left out)\nabcdefghij"
     assert console.unread == 70
+
+
+# -- a QEMU that stands still ------------------------------------------------------
+
+
+class Clocks:
+    """Two clocks of a host (clock_gettime(2)); ``later`` lets time pass."""
+
+    def __init__(self) -> None:
+        self.monotonic, self.suspended = 1000.0, 0.0
+
+    def now(self, clock: int) -> float:
+        boottime = clock == time.CLOCK_BOOTTIME
+        return self.monotonic + (self.suspended if boottime else 0.0)
+
+
+class Beating:
+    """A pulse whose QEMU takes ``late`` seconds longer than it should for its next answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clocks = Clocks()
+        self.late = self.suspended = self.waited = self.starved = 0.0
+        self.seen: list[float] = []
+        self.pulse = Pulse(self.answer, lambda: 42, lambda: self.starved, self.clocks.now)
+        monkeypatch.setattr(asyncio, "sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.clocks.monotonic += seconds
+
+    async def answer(self) -> None:
+        self.clocks.monotonic += self.late
+        self.clocks.suspended += self.suspended
+        self.starved += self.waited
+        self.seen.append(self.pulse.seconds)
+
+    def beat(self, late: float, *, suspended: float = 0.0, waited: float = 0.0) -> None:
+        self.late, self.suspended, self.waited = late, suspended, waited
+        asyncio.run(self.pulse.beat())
+
+
+@pytest.fixture
+def beating(monkeypatch: pytest.MonkeyPatch) -> Beating:
+    return Beating(monkeypatch)
+
+
+def test_a_qemu_that_answers_in_time_does_not_stand_still(beating: Beating) -> None:
+    """Nor does one that a busy host makes a little late."""
+    for late in (0.001, 0.9):
+        beating.beat(late)
+    assert beating.pulse.seconds == 0.0
+    assert beating.pulse.stalls == []
+
+
+def test_what_qemu_stands_still_is_counted_while_it_lasts(beating: Beating) -> None:
+    """A deadline must be put off before the answer has come."""
+    beating.beat(20.0)
+    assert beating.seen == [20.0]
+    assert beating.pulse.seconds == 20.0
+    assert beating.pulse.standing == 0.0
+    beating.beat(5.0)
+    assert beating.pulse.seconds == 25.0
+    assert beating.pulse.stalls == [qemu.Stall(42, 20.0), qemu.Stall(42, 5.0)]
+
+
+def test_what_a_cpu_waited_for_a_processor_is_not_counted_twice(beating: Beating) -> None:
+    """``GuestDeadline`` has that already, from the scheduler's own numbers."""
+    beating.beat(20.0, waited=15.0)
+    assert beating.pulse.seconds == 5.0
+
+
+def test_a_qemu_that_stands_still_for_ever_is_given_up(beating: Beating) -> None:
+    """Nobody waits for it longer than that."""
+    beating.beat(10 * Pulse.LONGEST)
+    assert beating.seen == [Pulse.LONGEST]
+
+
+def test_a_host_that_was_suspended_is_known_by_its_clocks(beating: Beating) -> None:
+    """No deadline notices, but a guest's clock may have gone on."""
+    beating.beat(0.0, suspended=3600.0)
+    assert beating.pulse.seconds == 0.0
+    assert beating.pulse.stalls == [qemu.Stall(42, 3600.0)]
+
+
+def test_a_deadline_is_put_off_by_what_qemu_stands_still(machine: Callable[[str], Machine]) -> None:
+    """Not the guest was late: so it gets the time that it was promised."""
+    running = machine("silent")
+    done = threading.Event()
+
+    def hold() -> None:
+        os.kill(running.pid, signal.SIGSTOP)
+        done.wait(3.0)  # as long as it takes until nobody could take it for a busy moment
+        os.kill(running.pid, signal.SIGCONT)
+
+    holding = threading.Thread(target=hold)
+    deadline = Deadline(2.5)
+    holding.start()
+    try:
+        running.execute("say", deadline, line="well")
+    finally:
+        done.set()
+        holding.join()
+    assert deadline.expired
+    (stall,) = running.stalls
+    assert stall[1] > Pulse.TOLERATED
+
+
+def test_who_gives_up_a_qemu_that_stands_still_blames_the_host(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has the state of its process."""
+    monkeypatch.setattr(Pulse, "LONGEST", 0.0)
+    running = machine("silent")
+    os.kill(running.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(MachineFault, match=r"stood still for \d+ s \(state T \(stopped\)\)"):
+            running.await_control("ready", Deadline(3.0))
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+
+
+# -- a disk that is full -----------------------------------------------------------
+
+
+def test_a_machine_whose_disk_is_full_ends_and_says_so(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the guest prints is lost from then on: nobody waits for it until the time is up."""
+    running = machine("silent")
+    assert qemu.no_space(tmp_path) is None
+    full = SpaceError("no space left in /somewhere", hint="free some")
+    monkeypatch.setattr(qemu, "no_space", lambda *_, **__: full)
+    with pytest.raises(MachineFault, match="no space left in /somewhere") as caught:
+        running.await_control("ready", Deadline(PATIENCE))
+    assert caught.value.hint == "free some"
+    assert caught.value.exit_status == SpaceError.exit_status
+    assert running.fault.startswith("no space left in /somewhere")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_is_full_when_a_write_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """Whatever it says is free: that may be for root only, and quotas show nowhere."""
+
+    def refuse(**_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert qemu.no_space(tmp_path) is None
+    assert qemu.no_space(tmp_path, quota=True) is not None
+    monkeypatch.setattr(qemu, "_ROOM", 1 << 62)
+    found = qemu.no_space(tmp_path)
+    assert found is not None
+    assert found.hint

@@ -493,6 +493,39 @@ def test_a_qemu_that_ends_by_itself_is_a_host_fault() -> None:
     assert problem.detail == "its last words\non two lines"
 
 
+STALL = """\
+[   90.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 75s! [sh:123]
+[   90.000001] CPU: 0 PID: 123 Comm: sh Not tainted 6.12.1 #1
+[   90.000002] Call Trace:
+[   90.000003]  <TASK>
+[   90.000004]  wee_write+0x10/0x20 [wee]
+[   90.000005]  </TASK>
+"""
+
+
+def test_time_that_the_host_lost_is_not_the_modules() -> None:
+    """A kernel whose clock goes on while nobody runs it takes that for a lockup."""
+    seen = replace(CLEAN, console=BOOT + STALL)
+    (problem,) = judge(replace(seen, stalls=((len(BOOT), 75.0),)))
+    assert problem.verdict is Verdict.HOST_FAULT
+    assert "did not run QEMU for 75 s" in problem.title
+    assert "soft lockup" in problem.title
+
+
+@pytest.mark.parametrize(
+    "stalls", [(), ((len(BOOT), 1.2),), ((len(BOOT + STALL), 75.0),)],
+    ids=["none", "a moment", "later"],
+)  # fmt: skip
+def test_a_lockup_that_no_stall_explains_is_the_modules(
+    stalls: tuple[tuple[int, float], ...],
+) -> None:
+    """Nor is anything else that the kernel reports: an oops does not come from lost time."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + STALL, stalls=stalls))
+    assert problem.verdict is Verdict.SPLAT
+    oops = judge(replace(CLEAN, console=BOOT + OOPS, stalls=((0, 75.0),)))
+    assert [problem.verdict for problem in oops] == [Verdict.SPLAT]
+
+
 def test_an_expectation_names_the_function_that_the_report_shows() -> None:
     """Or the title's, which may be the kernel's own; and no third one."""
     console = BOOT + OOPS.replace("wee_oops+0x5/0x20 [wee]", "fifo_open+0x5/0x20")
@@ -599,7 +632,7 @@ PANIC = {panic!r}
 
 
 class Machine:
-    console_unread, console_full, fault = 0, False, ""
+    console_unread, console_full, fault, stalls = 0, False, "", ()
 
     def __init__(self, number):
         self.number, self.console, self.taint = number, "", {taint}
@@ -1022,12 +1055,12 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
     def silent(_: Deadline) -> int:
         raise MachineError("no answer")
 
-    def gone(_: Deadline) -> bool:
+    def gone() -> bool:
         raise FileNotFoundError("/proc/1/task/1/schedstat")
 
     machine: Any = SimpleNamespace(
         patience=Deadline, mark=silent, spins=gone, console_text=lambda: BOOT, running=True,
-        panicked=False, fault="", console_unread=0, console_full=False,
+        panicked=False, fault="", stalls=(), console_unread=0, console_full=False,
     )  # fmt: skip
     (problem,) = judge(fixtures.evidence(machine, OE))
     assert problem.verdict is Verdict.LOST
@@ -1040,6 +1073,7 @@ class Loading:
     """A machine in which a module is loaded; what comes of that is for a test to say."""
 
     running, panicked, fault, console_unread, console_full = True, False, "", 0, False
+    stalls: tuple[tuple[int, float], ...] = ()
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.machine = self.guest = self

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -178,3 +179,41 @@ def test_a_host_that_refuses_a_second_machine_says_nothing_of_the_first(
         with pytest.raises(HostError, match="QEMU did not start") as caught:
             templates._boot_and_freeze(template.spec, lab.image.keys, folder)
         assert "Cannot allocate memory" in str(caught.value)
+
+
+def test_a_command_gets_its_time_although_qemu_stood_still(lab: Lab) -> None:
+    """As when a laptop was suspended or a container frozen: not the guest was late."""
+    with closing(pool.fresh(lab.template(), lab.cache)) as fresh:
+        machine, guest = fresh.clone.machine, fresh.clone.guest
+        timeout = 1.5
+        limit = guest.patience(timeout).seconds
+        with guest.spawn("cat") as process:
+            os.kill(machine.pid, signal.SIGSTOP)
+            held = threading.Timer(2 * limit, os.kill, (machine.pid, signal.SIGCONT))
+            held.start()
+            try:
+                process.send(b"well\n")
+                assert process.read_line(timeout) == "well"
+            finally:
+                held.join()
+        machine.mark(machine.patience(pool.MARK_SECONDS))
+        assert [seconds > limit for _, seconds in machine.stalls] == [True]
+
+
+@pytest.mark.parametrize("test", ["test_talks", "test_is_heard"])
+def test_a_full_disk_is_the_hosts_fault_at_once(lab: Lab, test: str) -> None:
+    """What the guest says from then on is lost, so nobody waits for it, nor blames the guest."""
+    lab.template()
+    room = 2 << 20  # bytes; the console of a guest that goes on talking needs more
+    starved = Path(__file__).parent / "starved.py"
+    done = subprocess.run(
+        ["bwrap", "--die-with-parent", "--dev-bind", "/", "/",
+         "--size", str(room), "--tmpfs", str(lab.cache.root / "tmp"),
+         sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--kernel={lab.kernel.name}",
+         f"{starved}::{test}"],
+        cwd=config.PROJECT, capture_output=True, check=False, timeout=10 * SECONDS,
+    )  # fmt: skip
+    said = done.stdout.decode()
+    assert "host fault: no space left in " in said
+    assert "lost:" not in said
+    assert done.returncode == HostError.exit_status, said
