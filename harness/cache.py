@@ -10,7 +10,8 @@ removed.
 
 Each use checks the entry. A manifest holds each file's size, times and SHA-256; a file
 whose size and times are as recorded is taken as good (git's index does the same), any
-other is read and compared. An entry with a damaged file is thrown away and made again.
+other is read and compared. The manifest begins with a SHA-256 of the rest of itself. An entry
+with a damaged file or manifest is thrown away and made again, and that is said.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import locks
 from harness.errors import FULL, HostError, SpaceError
@@ -102,6 +104,18 @@ def digest_of_files(root: Path, files: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
+# What this process has made again, a sentence each.
+_repairs: list[str] = []
+
+
+def repairs() -> list[str]:
+    """What this process has found damaged and has made again, a sentence each.
+
+    It is logged too; this is for a process whose log nobody sees, such as a worker of pytest.
+    """
+    return list(_repairs)
+
+
 class Cache:
     """The store below one folder. Everything taken stays locked until ``close``."""
 
@@ -136,11 +150,12 @@ class Cache:
         entry = Entry(kind, label, digest, self.root / kind / f"{label}-{digest}")
         lock = self._lock_path(entry, "make")
         with _explain(self.root):
-            if self._usable(entry, discard=False):
+            if self._usable(entry):
                 return entry
             with locks.alone(lock, Deadline(wait), f"the making of {kind} {label}"):
-                if self._usable(entry, discard=True):  # made by the other while this one waited
+                if self._usable(entry):  # made by the other while this one waited
                     return entry
+                harm = self._clear(entry)
                 if note:
                     log.info("%s", note)
                 with self._scratch(kind, label) as folder:
@@ -152,7 +167,7 @@ class Cache:
                         "key": dict(key),
                         "files": _survey(folder),
                     }
-                    (folder / MANIFEST).write_text(json.dumps(manifest))
+                    (folder / MANIFEST).write_bytes(_sealed(manifest))
                     entry.path.parent.mkdir(parents=True, exist_ok=True)
                     # Locked before another run that cleans up can see it, but known as held
                     # only when it is in its place: another thread would take it at once.
@@ -163,6 +178,10 @@ class Cache:
                         os.close(in_use)
                         raise
                     self._hold(entry, in_use)
+                    if harm is not None:
+                        repaired = f"{kind} {label} was damaged ({harm}), and was made again"
+                        log.info("cache: %s", repaired)
+                        _repairs.append(repaired)
         return entry
 
     def peek(self, kind: str, label: str, key: Mapping[str, object]) -> bool:
@@ -176,7 +195,7 @@ class Cache:
             if path.parent.parent.name == "tmp":
                 continue
             try:
-                data = json.loads(path.read_text())
+                data, _ = _unsealed(path.read_bytes())
                 entry = Entry(data["kind"], data["label"], path.parent.name[-16:], path.parent)
                 found.append(Stored(entry, _allocated(path.parent), data["made"], data["key"]))
             except (OSError, ValueError, KeyError, TypeError):
@@ -249,29 +268,27 @@ class Cache:
 
     # -- inside --------------------------------------------------------------------
 
-    def _usable(self, entry: Entry, *, discard: bool) -> bool:
-        """Whether the entry is there and whole, and then it is held.
+    def _usable(self, entry: Entry) -> bool:
+        """Whether the entry is there and whole, and then it is held."""
+        return entry.path in self._held or self._take(entry) is None
 
-        Only who has the lock for making it again may ``discard`` a damaged one. Raises
-        ``HostError`` if it is damaged and another run uses it.
+    def _clear(self, entry: Entry) -> str | None:
+        """Make room for an entry that is to be made: None, or what was wrong with the old one.
+
+        For whoever has the lock for making it. Raises ``HostError`` if another run uses it.
         """
-        if entry.path in self._held:
-            return True
-        harm = self._take(entry)
-        if harm is None:
-            return True
-        if discard and entry.path.exists():
-            log.warning(
-                "cache: %s %s is damaged (%s); making it again", entry.kind, entry.label, harm
+        harm = damage(entry.path)
+        if harm is None or not entry.path.exists():
+            return None
+        log.warning("cache: %s %s is damaged (%s)", entry.kind, entry.label, harm)
+        if not self.remove(entry):
+            users = locks.holders(self._lock_path(entry, "use"))
+            raise HostError(
+                f"{entry.kind} {entry.label} in the cache is damaged ({harm}), and it cannot be "
+                f"made again while it is used by {users}",
+                hint="wait until that has ended, then try again",
             )
-            if not self.remove(entry):
-                users = locks.holders(self._lock_path(entry, "use"))
-                raise HostError(
-                    f"{entry.kind} {entry.label} in the cache is damaged ({harm}), and it cannot "
-                    f"be made again while it is used by {users}",
-                    hint="wait until that has ended, then try again",
-                )
-        return False
+        return harm
 
     def _take(self, entry: Entry) -> str | None:
         """Check an entry and then hold it: None, or what is wrong with it.
@@ -404,16 +421,19 @@ def damage(root: Path) -> str | None:
 
 def _damage(root: Path, manifest: Path) -> str | None:
     try:
-        data = json.loads(manifest.read_text())
+        data, sealed = _unsealed(manifest.read_bytes())
         recorded = {name: (*stamp, digest) for name, (*stamp, digest) in data["files"].items()}
+        named = (data["kind"], f"{data['label']}-{digest_of(data['key'])}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "its manifest cannot be read"
+        return f"its manifest {MANIFEST} cannot be read"
+    if named != (root.parent.name, root.name):
+        return f"its manifest {MANIFEST} is that of another entry"
     prefix = f"{root}{os.sep}"
-    moved = False
+    moved = not sealed
     for name, (size, *times, digest) in recorded.items():
         try:
             stamp = _stamp(prefix + name)
-            if stamp == (size, *times):
+            if sealed and stamp == (size, *times):
                 continue
             if stamp[0] != size:
                 return f"{name} has {stamp[0]} bytes instead of {size}"
@@ -426,9 +446,39 @@ def _damage(root: Path, manifest: Path) -> str | None:
     if moved:
         # A name of its own: several processes may find the same at the same time.
         fresh = manifest.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}")
-        fresh.write_text(json.dumps(data))
+        fresh.write_bytes(_sealed(data))
         fresh.rename(manifest)
     return None
+
+
+_SEAL = b'{"sha256": "'
+_SEAL_END = b'", '
+
+
+def _sealed(manifest: Mapping[str, object]) -> bytes:
+    """A manifest as it is written: JSON that begins with a SHA-256 of all that follows it."""
+    rest = json.dumps(manifest)[1:].encode()
+    return b"".join([_SEAL, hashlib.sha256(rest).hexdigest().encode(), _SEAL_END, rest])
+
+
+def _unsealed(text: bytes) -> tuple[dict[str, Any], bool]:
+    """A manifest, and whether its checksum says that it is as it was written.
+
+    One without a checksum is of a cache that is older than these. Its entry is as good as each
+    of its files is, and has to be read. Raises ``ValueError`` if there is one that is wrong.
+    """
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise TypeError("a manifest is a JSON object")
+    if set(data) == {"kind", "label", "made", "key", "files"}:
+        return data, False
+    begin = len(_SEAL) + 64 + len(_SEAL_END)
+    rest = text[begin:]
+    whole = b"".join([_SEAL, hashlib.sha256(rest).hexdigest().encode(), _SEAL_END, rest])
+    if text != whole:
+        raise ValueError("its checksum is another")
+    del data["sha256"]
+    return data, True
 
 
 def _allocated(root: Path) -> int:

@@ -28,7 +28,7 @@ from harness import klog, pool, proc, scene, store, symbols, verdict
 from harness import lab as labs
 from harness import template as templates
 from harness.build import INSIDE, Module
-from harness.cache import Cache
+from harness.cache import Cache, repairs
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
     CommandTimeout,
@@ -41,7 +41,7 @@ from harness.errors import (
 )
 from harness.guest import Guest
 from harness.lab import Lab
-from harness.plugin import BY_HOST, RUN, UNMET
+from harness.plugin import BY_HOST, REPAIRS, RUN, UNMET
 from harness.pool import Fresh, Pool
 from harness.proc import Deadline
 from harness.qemu import Machine
@@ -111,10 +111,13 @@ def _kernel_spec(config: pytest.Config, matrix: Matrix) -> KernelSpec:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist tells the run that started it what it has put aside."""
+    """What is to be said at the end; a worker of pytest-xdist tells the run that started it."""
     told = getattr(session.config, "workeroutput", None)
     if told is not None:
         told["unmet"] = session.config.stash.get(UNMET, {})
+        told["repairs"] = repairs()
+    else:
+        session.config.stash[REPAIRS] = repairs()
 
 
 # What the fixture expect_splat is: a context manager that takes a kind, a function, a guest.

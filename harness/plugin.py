@@ -21,6 +21,8 @@ from harness.errors import HostError
 UNMET = pytest.StashKey[dict[str, int]]()
 # The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
 RUN = pytest.StashKey[str]()
+# What was damaged in the cache and was made again while the tests ran, a sentence each.
+REPAIRS = pytest.StashKey[list[str]]()
 # What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
@@ -80,8 +82,11 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """What a worker has put aside; all workers collect the same tests."""
-    node.config.stash[UNMET] = getattr(node, "workeroutput", {}).get("unmet", {})
+    """What a worker of pytest-xdist has to tell at its end."""
+    told = getattr(node, "workeroutput", {})
+    # All workers collect the same tests, so that any one of them knows of all that is put aside.
+    node.config.stash[UNMET] = told.get("unmet", {})
+    node.config.stash.setdefault(REPAIRS, []).extend(told.get("repairs", []))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -101,5 +106,7 @@ def pytest_terminal_summary(
 ) -> None:
     if config.stash.get(_HOST_ONLY, False):
         terminalreporter.write_line("only the host is to blame; nothing is known of the kernel")
+    for repaired in config.stash.get(REPAIRS, []):
+        terminalreporter.write_line(f"cache: {repaired}")
     for lack, count in sorted(config.stash.get(UNMET, {}).items()):
         terminalreporter.write_line(f"not run: {count} test(s) for a kernel {lack}")

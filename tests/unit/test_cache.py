@@ -26,6 +26,8 @@ from harness import config
 from harness.cache import MANIFEST, Cache, Entry, digest_of, digest_of_files
 from harness.errors import HostError, SpaceError
 
+pytest_plugins = ["pytester"]
+
 PATIENCE = 20.0  # seconds; only the end of patience
 KEY = {"recipe": 1, "suite": "trixie"}
 
@@ -46,8 +48,10 @@ class Maker:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's cache is."""
+    # What is made again here on purpose is nothing to tell whoever runs these tests.
+    monkeypatch.setattr(caches, "_repairs", [])
     return tmp_path / "cache"
 
 
@@ -214,7 +218,7 @@ def test_what_stands_around_making_is_explained_too(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(SpaceError):
             take(root, Maker())
     cache = Cache(root)
@@ -315,6 +319,72 @@ def test_a_damaged_entry_is_made_again(
     assert "damaged" in caplog.text
     take(root, maker)
     assert maker.made == 2
+
+
+def test_no_flipped_bit_of_a_manifest_is_overlooked(root: Path) -> None:
+    """The manifest says what the files are, so that it is checked itself."""
+    entry = take(root, Maker())
+    manifest = entry.path / MANIFEST
+    text = manifest.read_bytes()
+    overlooked = []
+    for place in range(len(text)):
+        flipped = bytearray(text)
+        flipped[place] ^= 1
+        manifest.write_bytes(flipped)
+        if caches.damage(entry.path) is None:
+            overlooked.append(place)
+    assert overlooked == []
+
+
+def test_a_manifest_without_a_checksum_is_believed_once_its_files_were_read(root: Path) -> None:
+    """Entries of a cache that is older than the checksum need not be made again."""
+    maker = Maker()
+    entry = take(root, maker)
+    manifest = entry.path / MANIFEST
+    data = json.loads(manifest.read_text())
+    del data["sha256"]
+    manifest.write_text(json.dumps(data))
+    take(root, maker)
+    assert maker.made == 1
+    assert "sha256" in json.loads(manifest.read_text())
+
+    (entry.path / "file").write_bytes(b"content of the life")
+    data["files"]["file"][:3] = caches._stamp(entry.path / "file")
+    manifest.write_text(json.dumps(data))
+    take(root, maker)
+    assert maker.made == 2
+
+
+def test_what_was_made_again_is_known_afterwards(root: Path) -> None:
+    """A process whose log nobody sees can tell of it."""
+    entry = take(root, Maker())
+    (entry.path / "file").write_bytes(b"content")
+    take(root, Maker())
+    assert caches.repairs() == [
+        "kind label was damaged (file has 7 bytes instead of 19), and was made again"
+    ]
+
+
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "worker"])
+def test_a_run_of_tests_says_what_was_made_again(
+    root: Path, pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
+    """Green tests' logs are shown to nobody, and those of pytest-xdist's workers neither."""
+    entry = take(root, Maker())
+    (entry.path / "file").write_bytes(b"cut")
+    pytester.makepyfile(
+        f"""
+        from pathlib import Path
+        from harness.cache import Cache
+
+        def test_it():
+            make = lambda folder: (folder / "file").write_bytes(b"whole")
+            Cache(Path({str(root)!r})).get("kind", "label", {KEY!r}, make)
+        """
+    )
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(["cache: kind label was damaged (*), and was made again"])
 
 
 def test_a_touched_file_is_read_once_and_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
