@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from harness import config, proc, sandbox, sysroot, text
 from harness.cache import Cache, digest_of_files
-from harness.errors import BuildError, InputError, SandboxError
+from harness.errors import BuildError, DeadlineError, InputError, SandboxError
 from harness.kernel import Kernel
 from harness.proc import Deadline
 
@@ -69,18 +69,25 @@ def build(
     options = ["W=1", "KCFLAGS=-Werror"] if strict else []
     if sparse:
         options += ["C=2", "CF=-Wsparse-error"]
-    key = {
-        "recipe": 4,
-        "kernel": kernel.digest,
-        "source": digest_of_files(source, files),
-        "options": options,
-    }
-    note = f"kernel {kernel.name}: building {source.name}/ for {kernel.release}"
-    entry = cache.get(
-        "module", f"{kernel.name}", key,
-        lambda folder: _make(folder, kernel, source, files, options),
-        note=note,
-    )  # fmt: skip
+    with cache.scratch("module") as scratch:
+        work = scratch / "work"
+        copies = _copied(files, source, work)
+        key = {
+            "recipe": 4,
+            "kernel": kernel.digest,
+            # Of the copy: the folder itself may be edited meanwhile.
+            "source": digest_of_files(work, copies),
+            "options": options,
+        }
+        note = f"kernel {kernel.name}: building {source.name}/ for {kernel.release}"
+        try:
+            entry = cache.get(
+                "module", f"{kernel.name}", key,
+                lambda folder: _make(folder, kernel, source, work, options),
+                note=note,
+            )  # fmt: skip
+        finally:
+            sandbox.remove(work)
     objects = sorted(entry.path.glob("*.ko"))
     info = _modinfo((entry.path / "modinfo").read_text())
     return Module(
@@ -187,35 +194,58 @@ def excerpt(log: str) -> str:
     return "\n".join([*shown, *(["..."] if shown else []), *lines[-_TAIL_LINES:]])
 
 
-def _make(
-    folder: Path, kernel: Kernel, source: Path, files: Sequence[Path], options: list[str]
-) -> None:
-    work = folder / "work"
+def _copied(files: Sequence[Path], source: Path, work: Path) -> list[Path]:
+    """Copies in ``work`` of the files below ``source``, those behind links as files."""
+    copies = []
+    work.mkdir()
     for path in files:
         copy = work / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
+        copies.append(copy)
+    return copies
+
+
+def _make(folder: Path, kernel: Kernel, source: Path, work: Path, options: list[str]) -> None:
     log = folder / "build.log"
     jobs = len(os.sched_getaffinity(0))
     command = ["make", f"-j{jobs}", "-C", kernel.build, f"M={INSIDE}", *options, "modules"]
-    done = sysroot.run(
-        kernel.sysroot,
-        command,
-        deadline=Deadline(BUILD_SECONDS),
-        log=log,
-        # What a compiler quotes may be a driver's message of any kind of failure.
-        check=False,
-        read_only=kernel.mounts,
-        writable={INSIDE: work},
-        env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "eudyptula",
-             "KBUILD_BUILD_HOST": "sandbox"},
-    )  # fmt: skip
+    where = f"for kernel {kernel.name} ({kernel.release})"
+    try:
+        done = sysroot.run(
+            kernel.sysroot,
+            command,
+            deadline=Deadline(BUILD_SECONDS),
+            log=log,
+            # What a compiler quotes may be a driver's message of any kind of failure.
+            check=False,
+            read_only=kernel.mounts,
+            writable={INSIDE: work},
+            env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "eudyptula",
+                 "KBUILD_BUILD_HOST": "sandbox"},
+            limits=sandbox.MODULE,
+        )  # fmt: skip
+    except DeadlineError as error:
+        raise BuildError(
+            f"building {source.name}/ {where} did not end within {BUILD_SECONDS:.0f} s",
+            tail=_end(log),
+            log=_kept(log, kernel, source),
+            hint="that is the bound on time for what is built in a sandbox (harness/build.py)",
+        ) from error
+    except SandboxError as error:
+        raise BuildError(
+            f"building {source.name}/ {where}: {error.what}",
+            tail=_end(log),
+            log=_kept(log, kernel, source),
+            hint=error.hint,
+        ) from error
     if done.status != 0:
         said = sandbox.log_text(log).replace(f"{INSIDE}/", "")
         raise proc.no_space(folder, f"building {source.name}/ failed") or BuildError(
-            f"{source.name}/ does not build for kernel {kernel.name} ({kernel.release})",
+            f"{source.name}/ does not build {where}",
             tail=excerpt(said),
             log=_kept(log, kernel, source),
+            hint=sandbox.MODULE.hint(said),
         )
     built = [name for name, _ in sandbox.walk(work) if name.suffix == ".ko"]
     if len(built) != 1:
@@ -230,7 +260,6 @@ def _make(
             hint="letters, digits, - and _",
         )
     (folder / built[0].name).write_bytes(_taken(work, built[0], source))
-    sandbox.remove(work)
     (folder / "stripped").mkdir()
     # What goes into the guest has no debug information: that is nine tenths of the file.
     name = built[0].name
@@ -242,6 +271,11 @@ def _make(
         cwd=INSIDE,
     )
     (folder / "modinfo").write_text(told.stdout)
+
+
+def _end(log: Path) -> str:
+    """The end of the log of a build that was ended."""
+    return text.last_lines(sandbox.log_text(log).replace(f"{INSIDE}/", ""), _TAIL_LINES)
 
 
 def _taken(work: Path, name: PurePath, source: Path) -> bytes:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     check: bool = True,
+    watch: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run a host command to its end.
 
@@ -176,7 +177,8 @@ def run(
     end of it. Raises ``CommandError`` for a status that is not 0 (if ``check``),
     ``NetworkError`` or ``SpaceError`` where the output shows that one of these is the
     cause, ``DeadlineError`` when time is up, ``MissingToolError`` when there is no such
-    program. Nothing is left running in any of these cases.
+    program. Nothing is left running in any of these cases. ``watch`` is called with the pid, five
+    times a second while it runs; what it raises ends the command.
     """
     with contextlib.ExitStack() as stack:
         out: int | IO[bytes] = subprocess.PIPE
@@ -194,7 +196,7 @@ def run(
         )
         stack.callback(kill, process)
         try:
-            raw_out, raw_err = process.communicate(stdin, timeout=deadline.left)
+            raw_out, raw_err = _communicate(process, stdin, deadline, watch)
         except subprocess.TimeoutExpired:
             raise DeadlineError(
                 f"{argv[0]} did not end within {deadline.seconds:.0f} s",
@@ -208,6 +210,28 @@ def run(
     if check and done.status != 0:
         raise failure(done, log)
     return done
+
+
+WATCH_SECONDS = 0.2
+
+
+def _communicate(
+    process: subprocess.Popen[bytes],
+    stdin: bytes | None,
+    deadline: Deadline,
+    watch: Callable[[int], None] | None,
+) -> tuple[bytes, bytes]:
+    """Popen.communicate(), with a look at the process now and then."""
+    if watch is None:
+        return process.communicate(stdin, timeout=deadline.left)
+    while True:
+        try:
+            return process.communicate(stdin, timeout=min(WATCH_SECONDS, deadline.left))
+        except subprocess.TimeoutExpired:
+            if deadline.expired:
+                raise
+            watch(process.pid)
+            stdin = None  # it has been given, and goes on being written
 
 
 _FULL = 16 << 20  # bytes; less than what anything leaves free that did not fit

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from harness import proc, sandbox, sysroot
 from harness.cache import WAIT_SECONDS, Cache, Entry, digest_of
 from harness.config import PROJECT, KernelSpec
-from harness.errors import InputError, KernelBuildError
+from harness.errors import DeadlineError, InputError, KernelBuildError, SandboxError
 from harness.proc import Deadline
 from harness.sysroot import Sysroot
 
@@ -507,32 +507,37 @@ class _Tree:
         for path in (ccache, self.build):
             path.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
-        done = sysroot.run(
-            self.tools,
-            ["make", f"O={BUILD}", "CC=ccache gcc", *arguments],
-            deadline=Deadline(seconds),
-            log=self.log,
-            check=False,  # what a compiler quotes may be a message of any kind of failure
-            read_only={SOURCE: self.source},
-            writable={BUILD: self.build, "/mnt/ccache": ccache},
-            cwd=SOURCE,
-            env={
-                "CCACHE_DIR": "/mnt/ccache",
-                "CCACHE_MAXSIZE": CCACHE_SIZE,
-                # The same sources give the same kernel.
-                "KBUILD_BUILD_TIMESTAMP": "@0",
-                "KBUILD_BUILD_USER": "eudyptula",
-                "KBUILD_BUILD_HOST": "sandbox",
-                "KBUILD_BUILD_VERSION": "1",
-            },
-        )
+        what = f"the kernel does not build ({arguments[-1]})"
+        try:
+            done = sysroot.run(
+                self.tools,
+                ["make", f"O={BUILD}", "CC=ccache gcc", *arguments],
+                deadline=Deadline(seconds),
+                log=self.log,
+                check=False,  # what a compiler quotes may be a message of any kind of failure
+                read_only={SOURCE: self.source},
+                writable={BUILD: self.build, "/mnt/ccache": ccache},
+                cwd=SOURCE,
+                env={
+                    "CCACHE_DIR": "/mnt/ccache",
+                    "CCACHE_MAXSIZE": CCACHE_SIZE,
+                    # The same sources give the same kernel.
+                    "KBUILD_BUILD_TIMESTAMP": "@0",
+                    "KBUILD_BUILD_USER": "eudyptula",
+                    "KBUILD_BUILD_HOST": "sandbox",
+                    "KBUILD_BUILD_VERSION": "1",
+                },
+            )
+        except (DeadlineError, SandboxError) as error:
+            tail = complaints(sandbox.log_text(self.log))
+            raise KernelBuildError(
+                f"{what}: {error.what}", tail=tail, log=self.log, hint=error.hint
+            ) from error
         if done.status != 0:
             full = proc.no_space(self.build, "compiling the kernel failed")
-            raise full or KernelBuildError(
-                f"the kernel does not build ({arguments[-1]})",
-                tail=complaints(sandbox.log_text(self.log)),
-                log=self.log,
-            )
+            said = sandbox.log_text(self.log)
+            hint = sandbox.KERNEL.hint(said)
+            raise full or KernelBuildError(what, tail=complaints(said), log=self.log, hint=hint)
 
 
 def complaints(output: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import proc
+from harness import sandbox as bounds
 from harness.cache import Cache, Entry
 from harness.errors import (
     DeadlineError,
@@ -27,6 +28,7 @@ from harness.errors import (
     NetworkError,
 )
 from harness.proc import Deadline
+from harness.sandbox import Limits
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Set to 1, it lets a mirror's index be used that has expired.
@@ -85,20 +87,25 @@ def sandbox(
     writable: Mapping[str, Path] | None = None,
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
+    limits: Limits = bounds.KERNEL,
 ) -> list[str]:
     """The bubblewrap command that runs ``argv`` in ``root``.
 
     The tree is read-only, there is no network and no other process, and all ends with
-    the harness. ``read_only`` and ``writable`` map folders below /mnt to the host's.
+    the harness. ``read_only`` and ``writable`` map folders below /mnt to the host's. What it may
+    use of the host is bounded by ``limits``; of these, this command has those of each process.
     """
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
-    command += ["--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
+    command = [*limits.prefix(), "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    command += ["--clearenv", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
     # /mnt is where to mount folders of the host: the tree itself has no room for them.
-    command += ["--tmpfs", "/tmp", "--tmpfs", "/mnt"]
+    scratch = ["--size", str(limits.scratch), "--tmpfs"]
+    command += [*scratch, "/tmp", *scratch, "/dev/shm", "--tmpfs", "/mnt"]
     for inside, outside in (read_only or {}).items():
         command += ["--ro-bind", str(outside), inside]
     for inside, outside in (writable or {}).items():
         command += ["--bind", str(outside), inside]
+    # Else both were half of the host's memory to write to.
+    command += ["--remount-ro", "/dev", "--remount-ro", "/mnt"]
     variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C"}
     for name, value in (variables | dict(env or {})).items():
         command += ["--setenv", name, value]
@@ -116,10 +123,22 @@ def run(
     writable: Mapping[str, Path] | None = None,
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
+    limits: Limits = bounds.KERNEL,
 ) -> proc.Completed:
-    """Run a program in a tree; see ``sandbox`` and ``proc.run``."""
-    command = sandbox(sysroot.root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env)
-    done = proc.run(command, deadline=deadline, log=log, check=False)
+    """Run a program in a tree; see ``sandbox`` and ``proc.run``.
+
+    Raises ``SandboxError`` where all that runs there has used more than ``limits``.
+    """
+    command = sandbox(
+        sysroot.root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits
+    )
+    watch = bounds.Watch(limits, [*(writable or {}).values()], log)
+    try:
+        done = proc.run(command, deadline=deadline, log=log, check=False, watch=watch)
+    except DeadlineError as error:  # with what was run, rather than what it was run in
+        what = f"{argv[0]} did not end within {deadline.seconds:.0f} s"
+        raise DeadlineError(what, command=argv, tail=error.tail, log=log) from error
+    watch.at_the_end()
     fault = namespace_fault(done.stdout + done.stderr)
     if done.status != 0 and fault is not None:
         raise fault

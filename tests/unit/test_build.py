@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from harness import build, sysroot
+from harness import build, sandbox, sysroot
 from harness.build import INSIDE
-from harness.cache import Cache
+from harness.cache import Cache, Entry, digest_of_files
+from harness.config import KernelSpec
 from harness.errors import BuildError, InputError
 from harness.kernel import Kernel
 from harness.proc import Completed
+from harness.sysroot import Sysroot
 
 MODINFO = f"""\
 filename:       {INSIDE}/wee-one.ko
@@ -229,12 +230,10 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
 
 def a_kernel(digest: str = "0" * 16) -> Kernel:
     """As much of a kernel as building asks for."""
-    return cast(
-        Kernel,
-        SimpleNamespace(
-            name="wee", release="6.12.9", digest=digest, build="/usr/src/linux-headers-6.12.9",
-            sysroot=SimpleNamespace(root=Path("/")), mounts={},
-        ),
+    nowhere = Path("/nowhere")
+    return Kernel(
+        KernelSpec("wee", "trixie", ""), "6.12.9", nowhere, nowhere, nowhere, nowhere,
+        "/usr/src/linux-headers-6.12.9", Sysroot(Path("/"), Entry("sysroot", "", digest, nowhere)),
     )  # fmt: skip
 
 
@@ -437,3 +436,63 @@ def test_one_module_is_expected(
     for name in modules:
         assert name in caught.value.what
     assert "obj-m" in caught.value.hint
+
+
+# -- what uses the host up, in a sandbox for real ----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "named"),
+    [
+        ("while :; do :; done", "did not end within 2 s"),
+        (f"cat /dev/zero >{INSIDE}/file", "more than 16 MiB of disk"),
+        ("while :; do sleep 1000 & done", "more than 60 processes"),
+        ("cat /dev/zero >/tmp/x; exit 2", "does not build"),
+    ],
+    ids=["time", "disk", "processes", "scratch"],
+)
+def test_a_folder_that_uses_the_host_up_is_told_so(
+    cache: Cache, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    script: str, named: str,
+) -> None:  # fmt: skip
+    """With the bound, and the end of the log, which is still there."""
+    run = sysroot.run
+
+    def make(tree: Sysroot, _: Sequence[str], **options: Any) -> Completed:
+        """What a Kbuild's $(shell ...) does; not every host has a make."""
+        return run(tree, ["sh", "-c", f"echo before; {script}"], **options)
+
+    monkeypatch.setattr(sysroot, "run", make)
+    monkeypatch.setattr(build, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(build, "BUILD_SECONDS", 2.0 if "within" in named else 60.0)
+    small = replace(sandbox.MODULE, processes=60, disk=16 << 20, scratch=1 << 20)
+    monkeypatch.setattr(sandbox, "MODULE", small)
+    tree = Sysroot(Path("/"), Entry("sysroot", "host", "0" * 16, tmp_path))
+    with pytest.raises(BuildError, match=named) as caught:
+        build.build(replace(a_kernel(), sysroot=tree), source, cache)
+    assert "wee/" in caught.value.what
+    assert "for kernel wee (6.12.9)" in caught.value.what
+    assert "before" in caught.value.tail
+    assert "bound" in caught.value.hint
+    assert caught.value.log is not None
+    assert "before" in caught.value.log.read_text()
+    assert list((cache.root / "tmp").iterdir()) == []
+
+
+# -- while somebody edits ----------------------------------------------------------
+
+
+def test_a_module_is_known_by_what_was_compiled(
+    compiler: Compiler, cache: Cache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is edited while it is built must not be kept under the name of what was there."""
+    before = (source / "wee-one.c").read_text()
+
+    def and_then_somebody_saves(root: Path, files: Iterable[Path]) -> str:
+        digest = digest_of_files(root, files)
+        (source / "wee-one.c").write_text("/* edited */\n")
+        return digest
+
+    monkeypatch.setattr(build, "digest_of_files", and_then_somebody_saves)
+    build.build(a_kernel(), source, cache)
+    assert compiler.found["wee-one.c"] == before

@@ -9,10 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from harness import sandbox
-from harness.errors import SandboxError
+from harness import sandbox, sysroot
+from harness.cache import Entry
+from harness.errors import DeadlineError, SandboxError
+from harness.proc import Completed, Deadline
+from harness.sandbox import Limits
+from harness.sysroot import Sysroot
 
 LIMIT = 1 << 20
+PATIENCE = 60.0  # seconds; only the end of patience
+
+SMALL = Limits(
+    memory=200 << 20, processes=60, disk=16 << 20, entries=500, output=1 << 20, open_files=64,
+    scratch=1 << 20,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -22,6 +32,86 @@ def left(tmp_path: Path) -> Path:
     folder = tmp_path / "left"
     folder.mkdir()
     return folder
+
+
+# -- what it may use ---------------------------------------------------------------
+
+
+def run(work: Path, script: str, seconds: float = PATIENCE) -> Completed:
+    """Run a script in a sandbox; the host's own tree stands for an unpacked one."""
+    tree = Sysroot(Path("/"), Entry("sysroot", "host", "0" * 16, work))
+    return sysroot.run(
+        tree, ["sh", "-c", script], deadline=Deadline(seconds), log=work.with_suffix(".log"),
+        check=False, writable={"/mnt/work": work}, cwd="/mnt/work", limits=SMALL,
+    )  # fmt: skip
+
+
+HOLDS = "python3 -c 'x = bytearray(120 << 20); import time; time.sleep(1000)'"
+
+
+@pytest.mark.parametrize(
+    ("script", "named"),
+    [
+        ("while :; do sleep 1000 & done", "60 processes"),
+        # Those whose parent has died count, too.
+        ("while :; do (sleep 1000 & sleep 1000 &); done", "60 processes"),
+        (f"for i in 1 2 3; do {HOLDS} & done; wait", "200 MiB of memory"),
+        ("cat /dev/zero >file", "16 MiB of disk"),
+        ("i=0; while :; do head -c 1000000 /dev/zero >$i; i=$((i+1)); done", "16 MiB of disk"),
+        ("i=0; while :; do : >$i; i=$((i+1)); done", "500 files and folders"),
+        ("while :; do mkdir d; cd d; done", "500 files and folders"),
+        ("while :; do echo word; done", "1 MiB of output"),
+    ],
+    ids=["processes", "orphans", "memory", "file", "files", "entries", "nested", "output"],
+)
+def test_what_uses_the_host_up_is_ended(left: Path, script: str, named: str) -> None:
+    """It ends in a sentence that names the bound, and nothing of it is left running."""
+    os.mkfifo(left / "alive")
+    reader = os.open(left / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(SandboxError, match=f"more than {named}"):
+            # All that it starts inherits the pipe's end, so it is at its end when none is left.
+            run(left, f"exec 9>alive; {script}")
+        assert os.read(reader, 1) == b""
+    finally:
+        os.close(reader)
+        sandbox.remove(left)
+
+
+def test_what_stays_within_its_bounds_is_not_disturbed(left: Path) -> None:
+    """A build that takes a while: looking at it changes nothing."""
+    done = run(left, "cat /dev/zero | head -c 8000000 >file; sleep 1; echo done; exit 3")
+    assert (done.status, done.stdout) == (3, "done")
+
+
+def test_an_endless_loop_ends_with_its_time(left: Path) -> None:
+    """The error names what was run, and what it has said is still there."""
+    with pytest.raises(DeadlineError, match="sh did not end within 1 s") as caught:
+        run(left, "echo before; while :; do :; done", seconds=1)
+    assert "bwrap" not in str(caught.value)
+    assert caught.value.tail == "before"
+    assert left.with_suffix(".log").read_text() == "before\n"
+
+
+def test_each_process_has_bounds_of_the_kernels(left: Path) -> None:
+    """One that takes more memory, or opens more files, than it may gets an error from it."""
+    done = run(left, "python3 -c 'x = bytearray(1 << 30)'; ulimit -n; ulimit -c")
+    assert "MemoryError" in done.stdout
+    assert done.stdout.splitlines()[-2:] == ["64", "0"]
+    assert "200 MiB of memory" in SMALL.hint("cc1: Cannot allocate memory")
+    assert SMALL.hint("wee.c:1: error: expected ';'") == ""
+
+
+def test_what_lies_in_memory_is_bounded(left: Path) -> None:
+    """All but the folders that are given is memory of the host: /tmp, /dev, /mnt."""
+    done = run(
+        left,
+        "head -c 2000000 /dev/zero >/tmp/x; head -c 2000000 /dev/zero >/dev/shm/x; "
+        "du -c /tmp /dev/shm | tail -1; for i in /dev /mnt; do touch $i/x || echo closed; done",
+    )
+    assert "No space left" in done.stdout
+    assert "2048\ttotal" in done.stdout
+    assert done.stdout.count("closed") == 2
 
 
 # -- what is taken -----------------------------------------------------------------
