@@ -3,8 +3,9 @@
 
 The specification: a misc device /dev/eudyptula that anyone may write to and nobody may
 read, a kernel thread that ps shows as [eudyptula] and that sleeps on a wait queue, and
-nothing left of either after rmmod. (That it sleeps is seen; on what, a module may hide. What a
-message wakes is not specified.)
+nothing left of either after rmmod. The tests see that the thread sleeps. They do not ask which
+wait queue it sleeps on, because a module may keep that private, or what it does with a message,
+because the specification does not say.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from harness.guest import Guest
 
 from .conftest import NAME, NODE, Threads
 
-_RMMOD_SECONDS = 10.0  # it is to take one at most; the guest may be slow
+_RMMOD_SECONDS = 10.0  # rmmod should take one second; a slow guest needs more
 
-# The longest test comes first, so that no other core waits for it at the end.
+# The longest test comes first. Otherwise one job would run it at the end while others idle.
 #
-# insmod and rmmod by their system calls (asm/unistd_64.h: finit_module 313, delete_module
-# 176), because starting the two programs fifty times takes far longer than what they do.
+# It uses the system calls behind insmod and rmmod (asm/unistd_64.h: finit_module 313,
+# delete_module 176). Starting these two programs fifty times would take far longer.
 _FIFTY_ROUNDS = r"""
 my ($name, $none) = ('waitqueues', '');
 for my $round (1 .. 50) {
@@ -54,13 +55,13 @@ def test_module_is_named_as_specified(module: Module) -> None:
 
 
 def test_loads_without_a_warning(guest: Guest, module: Module) -> None:
-    """insmod succeeds, says nothing, and the kernel has no complaint but about its origin."""
+    """insmod succeeds and prints nothing; the kernel warns of nothing but the module's origin."""
     before = len(guest.dmesg().splitlines())
     guest.put(module.loadable, "/root/waitqueues.ko")
     result = guest.run("insmod /root/waitqueues.ko")
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
     assert "waitqueues" in guest.check("lsmod")
-    # Level 4 is KERN_WARNING; that the module is from outside the tree is no complaint.
+    # Up to level 4 (KERN_WARNING). Every module from outside the tree gets these two lines.
     fresh = guest.check("dmesg --level=emerg,alert,crit,err,warn").splitlines()
     log = guest.dmesg().splitlines()[before:]
     origin = ("out-of-tree module taints kernel", "module verification failed")
@@ -113,7 +114,7 @@ def test_exactly_one_kernel_thread(threads: Threads, loaded: Guest) -> None:
 def test_thread_sleeps_interruptibly_and_costs_nothing(threads: Threads) -> None:
     """While idle the thread is in state S, uses no CPU and is not scheduled at all."""
     first = threads.only()
-    # Something else runs for a second of the guest's time: what happens in it is the test.
+    # The guest runs on for a second in which nobody uses the device.
     time.sleep(1.0)
     second = threads.task(first.pid)
     assert (first.state, second.state) == ("S", "S")
@@ -133,7 +134,7 @@ def test_thread_survives_writes(threads: Threads, loaded: Guest) -> None:
 def test_cannot_be_removed_while_it_is_open(loaded: Guest) -> None:
     """rmmod is refused and changes nothing while a process has the device open; then it works.
 
-    Else the process would be left with a file whose functions are gone.
+    Otherwise the process would keep a file whose functions do not exist any more.
     """
     said = loaded.check(f"exec 3>{NODE}; rmmod waitqueues; echo $?; echo still there >&3; echo $?")
     assert said.split() == ["1", "0"]
@@ -150,7 +151,7 @@ def test_rmmod_removes_everything_at_once(threads: Threads, loaded: Guest) -> No
         "read a _ </proc/uptime; rmmod waitqueues || exit 1; read b _ </proc/uptime; echo $a $b",
         timeout=_RMMOD_SECONDS,
     ).split()
-    # It runs on while the host keeps the guest waiting, for which it cannot be blamed.
+    # That clock also runs while the host keeps the guest waiting, which is no fault of rmmod's.
     assert float(took[1]) - float(took[0]) <= limit.seconds or not limit.expired
     left = f"ls -d {NODE} /sys/class/misc/{NAME} /sys/module/waitqueues 2>/dev/null"
     assert loaded.run(left).stdout == ""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the module's own tests use: a process in the guest that makes system calls as it
-is told, and a consumer that is kept from running, so that the queue can be full.
+"""Tools of the module's own tests: a process in the guest that makes the system calls that a
+test asks for, and a way to keep the module's thread from running, so that the queue fills up.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ EPOLLOUT, EPOLLET = 0x4, 1 << 31
 MESSAGE_MAX = 4096
 QUEUE_SIZE = 65536
 
-# The second CPU belongs to the consumer, or to what keeps it from running: nothing else
-# goes there by itself (isolcpus). Trace events go to the kernel's log too (tp_printk),
-# where they outlive the module; whoever does not want that switches it off.
+# isolcpus: the scheduler moves nothing to the second CPU by itself. Only the consumer runs
+# there, or what keeps it from running. tp_printk: trace events also go to the kernel's log,
+# where they outlive the module. A test that does not want that switches it off.
 two_cpus = pytest.mark.machine(cpus=2, append=("isolcpus=1", "tp_printk"))
 FIRST_CPU, SECOND_CPU = 0, 1
 
@@ -69,7 +69,7 @@ class Writer:
 
     def __init__(self, process: Running) -> None:
         self._process = process
-        self.answers = True  # False from the first call that was not answered
+        self.answers = True  # False once a call was not answered: the process is stuck
         process.send(_DRIVER.read_bytes() + b"\n__END__\n")
         self.pid = int(self.ask("pid"))
 
@@ -150,9 +150,9 @@ class Writer:
         return self.call("echo", path, text)
 
     def new_log(self) -> str:
-        """What the kernel has logged since the last call; the first call begins that."""
+        """What the kernel has logged since the last call. The first call only starts that."""
         answer = self.text("log")
-        # A part of it that is lost (EPIPE) may have said what must not be there.
+        # EPIPE: a part was overwritten before it was read, and nobody knows what it said.
         assert not re.fullmatch(r"-\d+", answer), f"the log cannot be read: {Result(answer)!r}"
         return answer
 
@@ -160,7 +160,7 @@ class Writer:
         """The module's own lines of what the kernel has logged since the last call."""
         lines = self.new_log().splitlines()
         own = [line for line in lines if "waitqueues" in line or NAME in line]
-        # Others may say something meanwhile, but not once for each message.
+        # Other parts of the kernel may log a few lines meanwhile, but not one for each message.
         assert own or len(lines) < 10, lines
         return own
 
@@ -207,18 +207,20 @@ class Job:
 
 
 class StarvedConsumer:
-    """A consumer that is runnable and does not get its CPU.
+    """Keeps the module's thread, the consumer, from running although it is runnable.
 
-    Both it and a process that never sleeps are SCHED_FIFO on the second CPU, and that
-    process has the higher priority. It is real-time against real-time because a thread
-    of the ordinary class is given some time even then (fair server, since 6.12), and its
-    share of the CPU is not limited (sched_rt_runtime_us). Stopping that process lets the
-    consumer run, continuing it starves the consumer again, each at once.
+    The consumer and a process that never sleeps (the hog) are both bound to the second CPU,
+    and the hog has the higher real-time priority (SCHED_FIFO). Stopping the hog lets the
+    consumer run at once, and continuing the hog starves the consumer again at once.
 
-    The writer and its jobs have a priority that is higher still: with PREEMPT_RT the
-    consumer may be starved while it holds its lock, and has to inherit that priority from
-    whoever waits for the lock. So have the kernel's own threads on that CPU without which no
-    grace period of RCU ends, or whoever waits for one would be starved as well.
+    The consumer is made real-time too, because since 6.12 a thread of the ordinary class gets
+    some time from the fair server even then. And the limit on the share of a CPU that
+    real-time tasks may use (sched_rt_runtime_us) is switched off.
+
+    The writer and its jobs have a higher priority than the hog. With PREEMPT_RT the consumer
+    may be starved while it holds its lock; it then inherits the priority of a writer that
+    waits for the lock. The kernel's own threads that RCU needs on that CPU have that priority
+    as well. Otherwise no grace period would end, and whoever waits for one would hang.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -226,8 +228,8 @@ class StarvedConsumer:
         (self.thread,) = writer.threads()
         limit = "/proc/sys/kernel/sched_rt_runtime_us"
         assert writer.echo("-1", limit) == 0
-        # At its first use, tracing has each CPU's buffer made by a worker on that CPU. Before
-        # there was a fair server, that worker would be starved too, and who waits for it.
+        # When tracing is first used, a kernel worker on each CPU makes that CPU's buffer. So
+        # that is done now: before 6.12 the hog would starve that worker as well.
         assert writer.echo("1408", f"{TRACING}/buffer_size_kb") == 0
         self._hog = writer.start("close", "spin")
         self.hog = self._hog.pid
@@ -266,7 +268,7 @@ class StarvedConsumer:
         self.writer.wait_until_idle()
 
     def end(self) -> None:
-        """End the process that starves it, which must not have ended by itself."""
+        """End the hog. If it has ended by itself before, the test was about nothing."""
         self._hog.kill("KILL")
         assert self._hog.wait() == ["killed 9"], "the consumer was not starved to the end"
 
@@ -308,7 +310,7 @@ class Trace:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         assert writer.echo("0", "/proc/sys/kernel/tracepoint_printk") == 0
-        # A counter for all CPUs: the order of the lines is that of the events.
+        # One counter for all CPUs, so that the order of the lines is the order of the events.
         assert writer.echo("counter", f"{TRACING}/trace_clock") == 0
         assert writer.echo("1", f"{TRACING}/events/{NAME}/enable") == 0
 

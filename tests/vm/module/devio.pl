@@ -1,19 +1,21 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Makes system calls in the guest as it is told. A line on standard input holds one or
-# more operations, separated by " ; "; they are carried out without a pause, and a line
-# with as many answers goes back. An answer is what the system call returned, or minus
-# its errno, as in the kernel; or text, in which "%", ";" and newlines are written %XX.
+# Runs in the guest and makes the system calls that a test asks for. A line on standard
+# input holds one or more operations, separated by " ; ". They are carried out without a
+# pause, and one line with all answers goes back. An answer is what the system call
+# returned, or minus its errno, as in the kernel; or text, in which "%", ";" and newlines
+# are written %XX.
 #
-# A message is given by its length, or as LENGTH@WHERE with an address that is bad:
+# A message is given by its length, or as LENGTH@WHERE with a bad address:
 #	@null	no page is there		@torn	its last byte has no page
 #	@kernel	outside user space
 #
-# Its argument is how many seconds it waits for what it is told to wait for.
+# usage: perl devio.pl SECONDS, the limit for operations that wait for something.
 #
-# No module is loaded, which would take longer than most tests do; so the numbers are
-# here, those of system calls from x86-64's unistd_64.h, the others from include/uapi.
+# No Perl module is used, because loading one takes longer than most tests. So constants
+# are written as numbers: those of system calls are from x86-64's unistd_64.h, the others
+# from include/uapi.
 
 use strict;
 
@@ -220,8 +222,8 @@ my %operation = (
 			    pack('Q4', $fields[0], $fields[1] | 0x10000000, @fields[2, 3]), 0, 8);
 	},
 	handled => sub { return $handled },
-	# fail_nth N: make this process's N-th call that can fail do so; what was left until the
-	# last one was to fail, 0 if it has
+	# fail_nth N: make the N-th operation of this process that can be made to fail do so, as
+	# an allocation. Answers what the previous order has left: 0 if its failure has happened
 	fail_nth => sub {
 		sysopen($fail_nth, "/proc/$$/fail-nth", $OPEN{rw}) or return -$! if !$fail_nth;
 		sysseek($fail_nth, 0, 0);
@@ -230,8 +232,8 @@ my %operation = (
 	},
 	kill => sub { return kill($_[1], $_[0]) ? 0 : -$! },
 	result => \&result,
-	# spin: use the processor until killed, and not for ever: filling the queue byte by byte
-	# takes longer than what is waited for otherwise
+	# spin: use the processor until killed. Five times the usual limit, because filling the
+	# queue byte by byte takes longer than other operations; but not for ever
 	spin => sub { alarm(5 * $PATIENCE); 1 while 1 },
 
 	# schedule PID PRIORITY: SCHED_FIFO, or SCHED_OTHER if it is 0; PID 0 is this process
@@ -318,7 +320,7 @@ my %operation = (
 			$record =~ s/^[^;]*;//;
 			$text .= $record =~ s/\\x([0-9a-f]{2})/chr(hex($1))/ger;
 		}
-		# Else a part of it is lost (EPIPE), and nobody knows what was in it.
+		# EAGAIN: all has been read. Else (EPIPE) a part was overwritten before.
 		return $!{EAGAIN} ? escaped($text) : -$!;
 	},
 	clock => sub {
@@ -334,7 +336,7 @@ my %operation = (
 		return call('finit_module', fileno($file), $options, 0);
 	},
 	rmmod => sub { return call('delete_module', $_[0], $OPEN{nonblock}) },
-	# rmmod_at_last NAME: as soon as nobody has the device open
+	# rmmod_at_last NAME: unload it as soon as nobody has the device open
 	rmmod_at_last => sub {
 		my ($name) = @_;
 		return until_true(sub { call('delete_module', $name, $OPEN{nonblock}) == 0 }, 'busy')

@@ -118,15 +118,15 @@ def test_a_waiting_writer_can_be_killed(starved: StarvedConsumer) -> None:
 
 
 def test_a_signal_takes_back_nothing(starved: StarvedConsumer) -> None:
-    """If room and a signal come before the writer wakes, it is queued or EINTR, not both."""
+    """If room and a signal come before the writer wakes, it queues or gets EINTR, not both."""
     writer = starved.writer
     before = writer.counters()
     writer.fill()
     job = writer.start(f"pin 0 {FIRST_CPU}", "handler USR1 interrupt", "write 100", "handled")
     writer.wait_until_blocked(1)
     job.wait_until_asleep()
-    # This process comes before the job on the same CPU and does not sleep meanwhile, so that
-    # both have happened when the job runs again.
+    # This process has a higher priority than the job, is on the same CPU, and does not sleep
+    # meanwhile. So both have happened when the job runs again.
     answers = writer.ask(
         f"pin 0 {FIRST_CPU} ; schedule 0 70 ; kill {starved.hog} STOP ; idle busy ; "
         f"kill {job.pid} USR1 ; schedule 0 0"

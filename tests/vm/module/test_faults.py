@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Allocations that fail, one after the other, on kernels that can make them fail.
+"""Allocations that fail, one after the other, on kernels with fault injection.
 
-Documentation/fault-injection/fault-injection.rst: who writes N to its own fail-nth has the
-N-th of its calls that can be made to fail do so. When that has happened 0 is read there.
+A task writes N to /proc/self/fail-nth, and the N-th of its operations that can be made to fail
+does fail. When that has happened, the file reads 0
+(Documentation/fault-injection/fault-injection.rst).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from .conftest import Result, Writer
 
 pytestmark = pytest.mark.needs(config="CONFIG_FAILSLAB")
 
-# Far more than there are in a write(); a test that comes this far has not found the end.
+# Far more than there are in one write(). A test that gets here would go on for ever.
 _MANY = 200
 
 
 def failing(writer: Writer, call: str) -> list[Result]:
-    """Make the first, the second, ... of what can fail in ``call`` fail; the answers to all.
+    """Repeat ``call``; each time the next operation in it is made to fail. All answers.
 
-    The last one is that of a call in which nothing was left to fail.
+    The last answer is that of a call in which nothing was left to fail.
     """
-    # Those that may wait for memory count too, which is nearly all; not each with its stack.
+    # Allocations that may sleep count too, which are nearly all. And no stack for each failure.
     assert writer.echo("N", "/sys/kernel/debug/failslab/ignore-gfp-wait") == 0
     for kind in ("failslab", "fail_page_alloc", "fail_usercopy"):
         assert writer.echo("0", f"/sys/kernel/debug/{kind}/verbose") == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Loading and unloading: what fails, and that nothing is lost or left behind."""
+"""Loading and unloading, also when a part of it fails: nothing is lost or left behind."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_cannot_be_removed_while_open(writer: Writer, loaded: Guest) -> None:
 def test_init_without_a_thread(loader: Writer) -> None:
     """If no thread can be made insmod fails with EAGAIN and leaves nothing; later it works."""
     usual = loader.cat(THREADS_MAX).strip()
-    # On one line: nobody can fork meanwhile. 20 is the least that the kernel takes.
+    # On one line, because nobody can fork meanwhile. 20 is the smallest value that is allowed.
     answers = loader.ask(f"echo {THREADS_MAX} 20 ; insmod {MODULE} ; echo {THREADS_MAX} {usual}")
     assert answers == f"0 ; {-EAGAIN} ; 0"
     assert left_behind(loader) == []
@@ -84,7 +84,7 @@ def test_init_without_a_thread(loader: Writer) -> None:
 
 
 def test_init_without_a_device(loader: Writer, guest: Guest, no_misc: Module) -> None:
-    """If misc_register() fails insmod fails likewise and leaves no thread; later it works."""
+    """If misc_register() fails, insmod fails the same way and leaves no thread; later it works."""
     guest.put(no_misc.loadable, "/root/no_misc.ko")
     answers = loader.ask(f"insmod /root/no_misc.ko ; insmod {MODULE} ; rmmod no_misc")
     assert answers == f"0 ; {-ENOSPC} ; 0"
@@ -104,12 +104,12 @@ def test_unloading_consumes_what_was_accepted(starved: StarvedConsumer) -> None:
     assert writer.writev(*sizes) == sum(sizes)
     assert writer.close() == 0
     job = writer.start("rmmod waitqueues")
-    # It is in kthread_stop(), which does not return before the thread does.
+    # It sleeps in kthread_stop() until the thread has returned.
     writer.wait_for(f"/proc/{job.pid}/stack", "kthread_stop")
     assert not writer.call("exists", NODE)
     starved.release()
     assert job.result() == 0
-    # tp_printk puts the events in the log: the trace is cleared with the module.
+    # From the log (tp_printk): the kernel clears the trace when the module is removed.
     events = [event for event in events_in(writer.new_log()) if event.name == "message_consumed"]
     assert [event.length for event in events] == sizes
     assert [event.sequence for event in events] == list(range(first, first + len(sizes)))
@@ -118,19 +118,19 @@ def test_unloading_consumes_what_was_accepted(starved: StarvedConsumer) -> None:
 
 @two_cpus
 def test_unloading_before_the_thread_first_ran(loader: Writer) -> None:
-    """Even then what was accepted is consumed, by whoever removes the module."""
-    # Only these two threads are needed to load and unload it. Being real-time like this
-    # process, they run before the module's thread, which is not, and everything else.
+    """Even then every accepted message is consumed: waitqueues_exit() does it."""
+    # Loading and unloading need only these two kernel threads. They get a real-time priority
+    # like this process. So they run before the module's thread, which has none.
     for name in ("kthreadd", "kdevtmpfs"):
         pid = loader.call("pids", name)
         assert loader.call("pin", pid, FIRST_CPU) == 0
         assert loader.call("schedule", pid, 60) == 0
-    # However slow the host is, no time is set aside for those that are not real-time.
+    # And no time is reserved for tasks that are not real-time, however slow the host is.
     assert loader.echo("-1", "/proc/sys/kernel/sched_rt_runtime_us") == 0
     server = f"/sys/kernel/debug/sched/fair_server/cpu{FIRST_CPU}/runtime"
     if loader.call("exists", server):  # since 6.12
         assert loader.echo("0", server) == 0
-    # The first event of all that is switched on makes the kernel wait for RCU; not ours.
+    # Enabling the first event of all makes the kernel wait for RCU. So that is not one of ours.
     assert loader.echo("1", f"{TRACING}/events/oom/mark_victim/enable") == 0
     loader.new_log()
     loaded = loader.ask(
@@ -159,7 +159,7 @@ def test_unloading_while_others_write(writer: Writer, loaded: Guest) -> None:
     loaded.check("touch /run/enough")
     totals = [[int(word) for word in job.wait()[-1].split()] for job in jobs]
     assert all(accepted > 0 for accepted, _, _ in totals)
-    # Else nobody was there while it was gone, and this was about nothing.
+    # Some tried to open it while it was gone; otherwise the test would show nothing.
     assert sum(no_open for _, no_open, _ in totals) > 0
     assert [no_write for _, _, no_write in totals] == [0, 0]
     writer.wait_until_idle()

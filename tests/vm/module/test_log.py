@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What reaches the kernel's log: nothing, or with dynamic debug a little, and harmless."""
+"""What the module logs: nothing, or with dynamic debug a limited number of harmless lines."""
 
 from __future__ import annotations
 
 from .conftest import StarvedConsumer, Writer, two_cpus
 
 DYNAMIC_DEBUG = "/proc/dynamic_debug/control"
-# lib/ratelimit.c as the kernel's printk_ratelimited() uses it: so many in five seconds.
+# The kernel's own limit for pr_debug_ratelimited(): ten lines in five seconds (ratelimit.h).
 BURST, INTERVAL_NS = 10, 5_000_000_000
 
 

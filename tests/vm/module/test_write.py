@@ -98,7 +98,7 @@ def test_writev_returns_what_found_room(starved: StarvedConsumer) -> None:
 
 @two_cpus
 def test_memory_is_given_back(starved: StarvedConsumer) -> None:
-    """Neither what was consumed nor what was refused keeps memory (32 MiB would be, each)."""
+    """Messages that were consumed or refused keep no memory; leaked, it would be 32 MiB each."""
     writer = starved.writer
 
     def slab() -> int:
@@ -124,7 +124,7 @@ def test_memory_is_given_back(starved: StarvedConsumer) -> None:
 def test_the_memory_cgroup_of_the_writer_pays(starved: StarvedConsumer, loaded: Guest) -> None:
     """With its memory used up by messages in the queue, write() is ENOMEM and queues nothing.
 
-    Where the out-of-memory killer finds nobody to kill; else it comes first.
+    That is the answer only if the out-of-memory killer finds nobody to kill.
     """
     group = f"{CGROUPS}/writer"
     loaded.check(
@@ -136,7 +136,7 @@ def test_the_memory_cgroup_of_the_writer_pays(starved: StarvedConsumer, loaded: 
     before = starved.writer.counters()
 
     def write_in(place: str, message: str) -> list[Result]:
-        """Be in that cgroup for some writes only: other memory it may need is not limited."""
+        """Write while in that cgroup, and leave it again: only the messages are to count."""
         answers = writer.ask(
             f"echo {place}/cgroup.procs 0 ; repeat 16 {message} ; write {message} ; "
             f"echo {CGROUPS}/cgroup.procs 0"
@@ -145,12 +145,12 @@ def test_the_memory_cgroup_of_the_writer_pays(starved: StarvedConsumer, loaded: 
         assert (entered, left) == (0, 0)
         return written
 
-    # A process that has not forked: its memory is its own, and needs no copies.
+    # A new process: one that has forked would need memory for copies of its own pages.
     with writer_in(loaded) as writer:
         assert writer.open("w", "nonblock") >= 0
         # The out-of-memory killer must not be the one to answer.
         assert writer.echo("-1000", f"/proc/{writer.pid}/oom_score_adj") == 0
-        # What perl allocates for all this, it has allocated after the first time.
+        # Once outside the group first, so that perl has allocated all that it needs.
         assert write_in(CGROUPS, "4096@torn") == [0, -EFAULT]
         accepted, failed = write_in(group, "4096")
         assert 0 < accepted < 16

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * While this module is loaded no misc device can be registered: whoever tries
- * gets -ENOSPC. For the tests of what a module does then.
+ * While this module is loaded, misc_register() fails with -ENOSPC. Tests use it
+ * to see what a module does then.
  *
- * A probe on the function with which misc_register() creates the device goes
- * on in another one with the same arguments, which only fails. So misc_register()
- * itself runs, and undoes what it has done. Nothing is logged, as it would be
- * if two devices had the same name.
+ * misc_register() creates its device with device_create_with_groups(). A kprobe
+ * there redirects the call to no_device(), which takes the same arguments and
+ * fails. So misc_register() itself runs and undoes what it has done so far. The
+ * kernel logs nothing, as it would if two devices had the same name.
  */
 
 #include <linux/device.h>
@@ -25,10 +25,13 @@ static struct device *no_device(const struct class *class, struct device *parent
 static int go_elsewhere(struct kprobe *probe, struct pt_regs *regs)
 {
 	instruction_pointer_set(regs, (unsigned long)no_device);
-	return 1;	/* the instruction pointer is as it should be */
+	return 1;	/* the instruction pointer was set here */
 }
 
-/* With this, the probe is never turned into a jump, which could not do that. */
+/*
+ * A kprobe with a post handler is never optimised into a jump. An optimised one
+ * could not change the instruction pointer.
+ */
 static void after(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
 {
 }
