@@ -14,12 +14,13 @@ import select
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from harness.errors import (
     MORE_SPACE,
@@ -61,7 +62,69 @@ class Completed:
     stderr: str
 
 
-_alive: set[subprocess.Popen[bytes]] = set()
+class Child(subprocess.Popen[bytes]):
+    """A program that ``popen`` started. When it has ended, what it started is ended too.
+
+    A child leads a process group of its own, whose number is the child's. Once the child was
+    waited for, the system may give that number to others, and a signal to the group would reach
+    them. So the group is ended in the moment between the child's end, when its number is still
+    taken, and the call that waits for it. After that nothing is sent to that number.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._reaping = threading.Lock()  # nobody waits for it while another sends to its group
+        super().__init__(*arguments, **options)
+
+    def poll(self) -> int | None:
+        """Its exit status, or minus the signal that ended it; None while it runs."""
+        with self._reaping:
+            if self.returncode is None and self._has_ended():
+                super().wait()
+            return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; ``subprocess.TimeoutExpired`` after ``timeout`` seconds."""
+        ended = -1
+        with self._reaping, contextlib.suppress(ProcessLookupError):
+            # The number is its own here, and the descriptor stays its own.
+            if self.returncode is None:
+                ended = os.pidfd_open(self.pid)
+        if ended >= 0:
+            try:
+                asked = select.poll()
+                asked.register(ended, select.POLLIN)
+                if not asked.poll(None if timeout is None else max(0.0, timeout) * 1000):
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            finally:
+                os.close(ended)
+        status = self.poll()
+        assert status is not None
+        return status
+
+    def end_group(self) -> None:
+        """Send SIGKILL to it and to what it started, unless it was waited for before."""
+        with self._reaping:
+            if self.returncode is None:
+                self._end_group()
+
+    def _has_ended(self) -> bool:
+        """Whether it has ended; then what it has started is ended too."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT  # look, but leave it as it is (waitid(2))
+        try:
+            if os.waitid(os.P_PID, self.pid, flags) is None:
+                return False
+        except ChildProcessError:  # where SIGCHLD is ignored, the kernel waits for children
+            return True
+        self._end_group()
+        return True
+
+    def _end_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+# What was started and not yet handed to kill().
+_alive: set[Child] = set()
 # PR_SET_PDEATHSIG fires when the *thread* that forked ends, not the process, so every
 # child is forked by one thread that lives as long as the process does.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-spawner")
@@ -76,7 +139,7 @@ def popen(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """Start ``argv`` so that it dies with this process; None for a stream inherits it.
 
     ``setpriv`` asks the kernel for SIGKILL at the parent's death and ``sh`` checks that
@@ -85,8 +148,8 @@ def popen(
     guard = 'test "$PPID" = "$0" || exit 125; exec "$@"'
     wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, str(os.getpid()), *argv]
 
-    def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
+    def start() -> Child:
+        process = Child(
             wrapped,
             stdin=stdin,
             stdout=stdout,
@@ -136,13 +199,9 @@ def leave_running(argv: Sequence[str], *, log: Path, deadline: Deadline) -> tupl
     return process.pid, line
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Child) -> None:
     """End a process that ``popen`` started, with whatever it started in its session."""
-    # Also when it has ended by itself: what it started may have stayed. But once only,
-    # because later the number may be another group's.
-    if process in _alive:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    process.end_group()
     process.wait()
     _alive.discard(process)
     for stream in (process.stdin, process.stdout, process.stderr):
@@ -154,10 +213,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def end_all() -> None:
     """End all that this process has started: who waits for any of it goes on, with an error."""
     for process in list(_alive):
-        # The number of one that was waited for may be another group's.
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        process.end_group()
 
 
 def run(

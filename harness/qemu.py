@@ -432,7 +432,7 @@ class Machine:
         self._pulse = Pulse(self._answers, self._console_size, self._kept_from_running)
         self._watching: asyncio.Task[None] | None = None
         self._no_space: SpaceError | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: proc.Child | None = None
         self._killed = False  # by ``close``, which is nobody's fault
         self._pidfd = -1
         self._gone: asyncio.Event

@@ -249,7 +249,7 @@ class Sweep:
         self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[proc.Child] = set()
         self._left = 0
 
     def run(self, specs: Sequence[KernelSpec]) -> list[Result]:

@@ -309,17 +309,62 @@ def test_kill_is_content_with_a_process_that_has_ended() -> None:
     assert process.returncode == 0
 
 
-def test_a_process_that_was_waited_for_is_not_killed_at_the_end(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("end", [proc.kill, lambda _: proc.end_all()], ids=["kill", "end_all"])
+def test_nothing_is_sent_to_a_process_that_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[proc.Child], None]
 ) -> None:
-    """Its number may be another's by then."""
+    """Its number, and that of its group, may be another's by then."""
     process = proc.popen(["true"])
     process.wait()
     killed: list[int] = []
     monkeypatch.setattr(os, "killpg", lambda group, _: killed.append(group))
-    proc.end_all()
+    end(process)
     assert process.pid not in killed
     proc.kill(process)
+
+
+@pytest.mark.parametrize("by", ["wait", "poll", "communicate"])
+def test_what_a_process_has_started_ends_before_its_number_is_free(
+    monkeypatch: pytest.MonkeyPatch, pipe: Pipe, by: str
+) -> None:
+    """The group is ended while the process still is there, as a zombie, and so has its number."""
+    killpg = os.killpg
+    states = []
+
+    def watched(group: int, number: int) -> None:
+        states.append(Path(f"/proc/{group}/stat").read_text().rpartition(")")[2].split()[0])
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", watched)
+    process = proc.popen(sh('sleep 1000 & echo $! >"$1"', str(pipe.path)))
+    left = os.pidfd_open(int(pipe.read()))
+    while getattr(process, by)() is None:
+        os.sched_yield()
+    assert states == ["Z"]
+    assert ends(left)
+    os.close(left)
+    proc.kill(process)
+    assert states == ["Z"]
+
+
+def test_waiting_has_a_limit() -> None:
+    """As that of any process of subprocess."""
+    process = proc.popen(["cat"], stdin=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(-1)
+    assert process.poll() is None
+    proc.kill(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_children_that_the_kernel_waits_for_have_ended_too() -> None:
+    """So it is for a process whose parent ignored SIGCHLD."""
+    script = "from harness import proc\nprocess = proc.popen(['true'])\nprint(process.wait())\n"
+    command = sh('trap \'\' CHLD; exec "$1" -c "$2"', sys.executable, script)
+    done = proc.run(command, deadline=Deadline(PATIENCE), cwd=config.PROJECT)
+    assert done.stdout == "0\n"
 
 
 def test_descriptors_are_passed_on() -> None:
