@@ -259,7 +259,7 @@ def last_judgement(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     used = request.node.stash.get(_USED, [])
     try:
-        _raise(_judge(request.node, "teardown", None))
+        _raise(_judge(request.node, "teardown", None, last=True))
     finally:
         while used:
             used.pop().finish()
@@ -419,7 +419,7 @@ class _Loading:
     def set_up(self, clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
         taint = machine.mark(patience(machine))
-        machine.remember(patience(machine))
+        machine.take_inventory(patience(machine))
         # Where the machine could not be frozen it has just booted: that is not the module's.
         since = len(machine.console_text())
         failed: GuestError | None = None
@@ -534,10 +534,12 @@ def _raise(problems: Sequence[Problem], cause: BaseException | None = None) -> N
         raise KernelProblem(problems) from cause
 
 
-def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[Problem]:
+def _judge(
+    item: pytest.Item, when: str, failure: BaseException | None, *, last: bool = False
+) -> list[Problem]:
     """What is wrong with the machines of a test, ``failure`` being what it says itself.
 
-    What is judged next is what comes after this.
+    What is judged next is what comes after this. ``last``: no judgement follows for the test.
     """
     supply = item.config.stash.get(_SUPPLY, None)
     timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
@@ -551,8 +553,9 @@ def _judge(item: pytest.Item, when: str, failure: BaseException | None) -> list[
         fresh, machine = used.fresh, used.fresh.clone.machine
         expected = tuple(one for of, one in item.stash.get(_EXPECTED, []) if of is machine)
         seen = evidence(
-            machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected
-        )
+            machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected,
+            last=last and not used.give_back,
+        )  # fmt: skip
         problems = [
             problem
             for problem in verdict.judge(with_names(seen, fresh, built) if built else seen)
@@ -580,18 +583,27 @@ def evidence(
     since: int = 0,
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
+    last: bool = False,
 ) -> Evidence:
-    """Ask a machine how it is, whatever its state; its console counts from ``since`` on."""
+    """Ask a machine how it is, whatever its state; its console counts from ``since`` on.
+
+    ``last``: nobody uses the machine after this, so its processes may be ended.
+    """
     taint = moving = left = None
+    busy: tuple[str, ...] = ()
     stacks = leaks = fault = ""
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(patience(machine))
             if timed_out:
                 stacks = machine.stacks(patience(machine))
-            if taint & _OUT_OF_TREE:  # a module was loaded at some time
-                left = machine.news(patience(machine))
-            if left is not None:
+            found = machine.leftovers(patience(machine))
+            if found.mixed and last:
+                found = machine.leftovers(patience(machine), end=True)
+                taint = machine.mark(patience(machine))  # what unloading has brought up
+                busy = found.busy
+            if not found.loaded:
+                left = found.names
                 leaks = machine.leaks(patience(machine))
         except MachineError as error:
             taint = None
@@ -611,6 +623,7 @@ def evidence(
             replace(one, start=one.start - since, end=one.end - since) for one in expected
         ),
         left=left,
+        busy=busy,
         unread=machine.console_unread,
         fault=fault or machine.fault,
         full=machine.console_full,
@@ -636,9 +649,6 @@ def with_names(seen: Evidence, fresh: Fresh, module: Module) -> Evidence:
     return replace(
         seen, leaks=symbols.named(seen.leaks, known, fresh.facts["sections"], module.name)
     )
-
-
-_OUT_OF_TREE = 1 << 12  # the taint of a module from outside the tree
 
 
 def _keep(

@@ -410,6 +410,20 @@ class Console:
         return text.decode(errors="replace").replace("\r\n", "\n")
 
 
+@dataclass(frozen=True)
+class Leftovers:
+    """What is in a guest that was not there at its inventory; ``names`` are KIND:NAME.
+
+    It is not known while modules are ``loaded`` that were not then: ``mixed`` where others are
+    gone already, ``busy`` those that cannot be unloaded.
+    """
+
+    names: frozenset[str] = frozenset()
+    loaded: bool = False
+    mixed: bool = False
+    busy: tuple[str, ...] = ()
+
+
 class Machine:
     """One QEMU process. A context manager: at its end the process is gone.
 
@@ -745,17 +759,24 @@ class Machine:
                 # QEMU writes the console to a file; there is nothing to wait on but the file.
                 time.sleep(0.001)
 
-    def remember(self, deadline: Deadline) -> None:
+    def take_inventory(self, deadline: Deadline) -> None:
         """Have the guest remember what there is of all that a module may leave behind."""
         self.order("inventory", "inventory", deadline)
 
-    def news(self, deadline: Deadline) -> frozenset[str] | None:
-        """What is there now and was not when it was remembered, as KIND:NAME.
+    def leftovers(self, deadline: Deadline, *, end: bool = False) -> Leftovers:
+        """What is in the guest now and was not when the inventory was taken.
 
-        None while a module is loaded that was not then.
+        ``end``: this is the end of the machine. Where some of the modules that came since are
+        gone and others are loaded, nobody can say whose is what. Then the guest ends its
+        processes and unloads the others first.
         """
-        answer = self.order("news", "news", deadline)
-        return None if answer == "loaded" else frozenset(answer.split())
+        answer = self.order("leftovers end" if end else "leftovers", "leftovers", deadline)
+        first, *rest = answer.split() or [""]
+        if first in ("loaded", "mixed"):
+            return Leftovers(loaded=True, mixed=first == "mixed")
+        if first == "busy":
+            return Leftovers(loaded=True, busy=tuple(rest))
+        return Leftovers(frozenset(answer.split()))
 
     def leaks(self, deadline: Deadline) -> str:
         """What kmemleak has found since it was last remembered, in kmemleak's own words."""

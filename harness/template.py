@@ -183,7 +183,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
             running.guest.check("true")
-        machine.remember(deadline)
+        machine.take_inventory(deadline)
         _freeze(machine, keys, folder, facts)
 
 

@@ -47,6 +47,7 @@ class Evidence:
     moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
     expected: tuple[Expectation, ...] = ()
     left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
+    busy: tuple[str, ...] = ()  # modules that cannot be unloaded, so that this is not known
     unread: int = 0
     fault: str = ""  # how QEMU ended where that was nothing that a guest can do
     full: bool = False  # the console's file has reached its limit
@@ -361,6 +362,10 @@ def _manner(evidence: Evidence) -> str:
 def _taint(evidence: Evidence) -> list[Problem]:
     if evidence.taint_after is None:  # the kernel has stopped, as was expected
         return []
+    lost = evidence.taint_before & ~evidence.taint_after
+    if lost:  # kernel/panic.c, add_taint(): the kernel itself only ever adds to them
+        title = f"somebody has cleared the kernel's taint flags ({taint_letters(lost)})"
+        return [Problem(Verdict.SPLAT, title)]
     fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS
     if any(one.end > 0 for one in evidence.expected):  # else it came before what is judged
         fresh &= ~_REPORT_TAINTS
@@ -372,6 +377,10 @@ def _taint(evidence: Evidence) -> list[Problem]:
 
 def _residue(evidence: Evidence) -> list[Problem]:
     """What is there after unloading and was not there before loading."""
+    if evidence.busy:
+        names = ", ".join(evidence.busy)
+        title = f"what the unloaded modules left behind is not known: {names} cannot be unloaded"
+        return [Problem(Verdict.RESIDUE, title)]
     left = sorted(evidence.left or ())
     if not left:
         return []

@@ -456,10 +456,10 @@ def test_an_answer_that_comes_too_late_is_nobody_elses(
     running = machine("silent")
     with pytest.raises(BootError):
         running.order("mark one", "marked", Deadline(0.2))
-    for line in ("marked 1", "marked 2", "news thread:x"):
+    for line in ("marked 1", "marked 2", "leftovers thread:x"):
         running.execute("say", Deadline(PATIENCE), line=line)
     assert running.order("mark two", "marked", Deadline(PATIENCE)) == "2"
-    assert running.order("news", "news", Deadline(PATIENCE)) == "thread:x"
+    assert running.order("leftovers", "leftovers", Deadline(PATIENCE)) == "thread:x"
 
 
 def test_an_answer_may_be_long(machine: Callable[[str], Machine]) -> None:

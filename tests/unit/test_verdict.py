@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness import fixtures, klog, symbols, template, verdict
+from harness import fixtures, klog, qemu, symbols, template, verdict
 from harness.errors import CommandFailed, CommandTimeout, GuestError, HostError, MachineError
 from harness.proc import Deadline
 from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
@@ -611,6 +611,12 @@ def test_registers_are_not_shown(prefix: str) -> None:
     assert condensed(excerpt).splitlines() == [f"{prefix}{line}" for line in shown]
 
 
+def test_taint_flags_that_were_cleared_are_red() -> None:
+    """The kernel only adds to them; whoever clears them has something to hide."""
+    (problem,) = judge(replace(CLEAN, taint_before=OE | WARN, taint_after=OE))
+    assert str(problem) == "splat: somebody has cleared the kernel's taint flags (W)"
+
+
 # -- what the fixtures make of it, in runs of pytest whose machines are a few lines of Python -----
 
 # Each machine has a number, which its kernel's words begin with where a test wants to know it.
@@ -625,6 +631,7 @@ from harness import config, fixtures, scene
 from harness.errors import GuestLost, MachineError
 from harness.pool import Fresh
 from harness.proc import Deadline
+from harness.qemu import Leftovers
 
 WARNING = {warning!r}
 OTHER = WARNING.replace("wee_write", "wee_other")
@@ -651,8 +658,8 @@ class Machine:
     def console_text(self):
         return self.console
 
-    def news(self, deadline):
-        return self.left
+    def leftovers(self, deadline, end=False):
+        return Leftovers(self.left or frozenset(), loaded=self.left is None)
 
     def leaks(self, deadline):
         return ""
@@ -1103,11 +1110,11 @@ class Loading:
     def mark(self, _: Deadline) -> int:
         return OE | WARN
 
-    def remember(self, _: Deadline) -> None:
+    def take_inventory(self, _: Deadline) -> None:
         pass
 
-    def news(self, _: Deadline) -> None:
-        return None
+    def leftovers(self, _: Deadline) -> qemu.Leftovers:
+        return qemu.Leftovers(loaded=True)
 
     def stacks(self, _: Deadline) -> str:
         return "task insmod(77,D):\n wee_init+0x1/0x2 [wee]"

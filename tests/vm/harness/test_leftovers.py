@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a module leaves behind is found whatever else happens, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import fixtures, pool, verdict
+from harness.build import Module
+from harness.guest import Guest
+from harness.lab import Lab
+from harness.pool import Fresh
+
+HERE = Path(__file__).parent
+# A module that sets the taint of those from outside the kernel's tree comes and goes.
+TAINTS = "insmod planted_init.ko && rmmod planted_init"
+
+
+@pytest.fixture(scope="session")
+def quiet(lab: Lab) -> Module:
+    """A module that sets no taint, and leaves behind what it is told to."""
+    return lab.build(HERE / "planted_quiet")
+
+
+@pytest.fixture(scope="session")
+def other(lab: Lab) -> Module:
+    """A healthy module."""
+    return lab.build(HERE / "planted_init")
+
+
+@pytest.fixture
+def victim(lab: Lab, quiet: Module, other: Module) -> Iterator[Fresh]:
+    """A machine, not this test's own, with the files of both modules in /root."""
+    fresh = pool.fresh(lab.template(), lab.cache)
+    try:
+        for module in (quiet, other):
+            fresh.clone.guest.put(module.loadable, f"/root/{module.ko.name}")
+        yield fresh
+    finally:
+        fresh.close()
+
+
+def verdicts(victim: Fresh, *, last: bool = True) -> list[str]:
+    """What the machine's verdict is at the end of a test."""
+    seen = fixtures.evidence(victim.clone.machine, victim.taint, last=last)
+    return [str(problem) for problem in verdict.judge(seen)]
+
+
+def residue(*names: str) -> list[str]:
+    return [f"residue: the module is unloaded, but left behind: {', '.join(names)}"]
+
+
+def cycle(guest: Guest, leave: str = "", *, between: str = "true") -> None:
+    """Load and unload the module that sets no taint."""
+    guest.check(f"insmod planted_quiet.ko leave={leave}; {between}; rmmod planted_quiet")
+
+
+@pytest.mark.parametrize(("leave", "name"), [("proc", "proc planted_quiet"),
+                                             ("cache", "slab planted_quiet")])  # fmt: skip
+def test_a_module_that_sets_no_taint_is_looked_at(victim: Fresh, leave: str, name: str) -> None:
+    """It claims to be the kernel's own; what it leaves is as bad."""
+    cycle(victim.clone.guest, leave)
+    assert not victim.clone.guest.taint() & 1 << 12  # TAINT_OOT_MODULE
+    assert verdicts(victim) == residue(name)
+
+
+def test_the_link_of_a_merged_cache_is_the_kernels(victim: Fresh) -> None:
+    """The cache is destroyed; its name stays in /sys/kernel/slab, whatever the module does."""
+    cycle(victim.clone.guest, between=TAINTS)
+    assert victim.clone.guest.run("test -L /sys/kernel/slab/planted_quiet").ok
+    assert verdicts(victim) == []
+
+
+@pytest.mark.parametrize("order", ["before", "between", "after"])
+def test_another_module_hides_nothing(victim: Fresh, order: str) -> None:
+    """One that the test has loaded and left loaded: it is unloaded before anybody looks."""
+    load = "insmod planted_init.ko"
+    guest = victim.clone.guest
+    if order == "before":
+        guest.check(load)
+    cycle(guest, "proc", between=load if order == "between" else "true")
+    if order == "after":
+        guest.check(load)
+    assert verdicts(victim, last=False) == []  # the test's fixtures may use the other one still
+    assert verdicts(victim) == residue("proc planted_quiet")
+
+
+def test_another_module_that_is_loaded_is_no_leftover(victim: Fresh) -> None:
+    """What it has belongs to it: the healthy case of the one above, each way round."""
+    guest = victim.clone.guest
+    guest.check("insmod planted_init.ko; insmod planted_quiet.ko; rmmod planted_init")
+    # Somebody has a file of the module open, so that it could not be unloaded.
+    guest.spawn("sleep 1000 </proc/planted_quiet")
+    assert verdicts(victim, last=False) == []
+    assert verdicts(victim) == []
+
+
+def test_a_module_that_stays_loaded_leaves_nothing(victim: Fresh) -> None:
+    """It is not unloaded for being looked at."""
+    guest = victim.clone.guest
+    guest.check("insmod planted_quiet.ko leave=proc")
+    assert verdicts(victim) == []
+    assert guest.run("test -e /sys/module/planted_quiet").ok
+
+
+def test_where_another_module_cannot_be_unloaded_that_is_said(victim: Fresh) -> None:
+    """Nobody can tell then whose is what, and what is not known is not green."""
+    guest = victim.clone.guest
+    guest.check("insmod planted_init.ko; insmod planted_quiet.ko held=1; rmmod planted_init")
+    assert verdicts(victim) == [
+        "residue: what the unloaded modules left behind is not known: planted_quiet cannot be "
+        "unloaded"
+    ]
+
+
+MADE_BY_A_TEST = {
+    "files": "mknod /dev/of_test c 1 3; echo x >/dev/file; mkdir /dev/folder; ln -s null /dev/link;"
+    "mkfifo /dev/fifo; mknod /dev/folder/null c 1 3",
+    "kprobe": "echo 'p:of_test do_exit' >>/sys/kernel/tracing/kprobe_events",
+    "kprobe group": "echo 'p:a_group/of_test do_exit' >>/sys/kernel/tracing/kprobe_events;"
+    "echo 1 >/sys/kernel/tracing/events/a_group/of_test/enable",
+    "uprobe": "echo 'p:of_test /bin/bash:0x100' >>/sys/kernel/tracing/uprobe_events",
+    "namespaces": "unshare -p -f -n -m -u -i true",
+    "mount": "mount -t tmpfs none /dev; mkdir /dev/of_test",
+    "mount over debugfs": "mount -t tmpfs none /sys/kernel/debug; mkdir /sys/kernel/debug/of_test",
+    "mount over proc": "mount -t tmpfs none /proc/bus; mkdir /proc/bus/of_test",
+}
+
+
+@pytest.mark.parametrize("what", MADE_BY_A_TEST)
+def test_what_the_test_has_made_is_not_the_modules(victim: Fresh, what: str) -> None:
+    """Files in /dev, trace events, namespaces and mounts of its own."""
+    cycle(victim.clone.guest, between=f"{TAINTS}; {MADE_BY_A_TEST[what]}")
+    assert verdicts(victim) == []
+
+
+def test_what_a_test_mounts_hides_nothing(victim: Fresh) -> None:
+    """What the module leaves is still found below it."""
+    over = "mkdir /tmp/empty; mount --bind /tmp/empty /proc"
+    cycle(victim.clone.guest, "proc", between="true")
+    victim.clone.guest.check(over)
+    assert verdicts(victim) == residue("proc planted_quiet")
