@@ -9,11 +9,14 @@ import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from invoke.context import Context
+from invoke.exceptions import Exit, ParseError
+from invoke.main import program
 from invoke.tasks import task
 
 from harness import bench as benchmark
@@ -23,7 +26,7 @@ from harness import doctor as host
 from harness import pipeline as conveyor
 from harness import shell as interactive
 from harness.cache import Cache
-from harness.errors import HarnessError, InputError, refused
+from harness.errors import HarnessError, InputError, Status, refused
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +51,48 @@ def _help(*names: str, **more: str) -> dict[str, str]:
     return {name: HELP[name] for name in names} | more
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what runs is ended in the same order as after Ctrl-C."""
+
+
+def _terminated(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; cleaning up is under way
+    raise _Terminated
+
+
+def _interrupted(error: KeyboardInterrupt, task: str) -> NoReturn:
+    """Say what was interrupted; what is known so far was printed by whoever has found it."""
+    how = "SIGTERM" if isinstance(error, _Terminated) else "Ctrl-C"
+    said = [f"interrupted by {how}: {task}", *getattr(error, "__notes__", ())]
+    print("\n" + "\n    ".join(said) + "\nnothing was left running", file=sys.stderr)
+    sys.exit(Status.INTERRUPTED)
+
+
+def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
+    """Have invoke end with 2 for a task or an option that does not exist.
+
+    It would end with 1, which is what a red test ends with.
+    """
+
+    def wrapper() -> None:
+        try:
+            parse()
+        except (ParseError, Exit) as error:
+            if isinstance(error, Exit) and not error.message:  # that was all, as for --list
+                raise
+            what = error.message if isinstance(error, Exit) else error
+            raise Exit(
+                f"{what}\nWhat to do: `invoke --list`, or `invoke TASK --help`", code=Status.INPUT
+            ) from error
+
+    return wrapper
+
+
+# invoke has read its own options when it loads this file, and parses tasks and theirs after it.
+program.parse_tasks = _bad_input(program.parse_tasks)  # type: ignore[method-assign]
+program.parse_cleanup = _bad_input(program.parse_cleanup)  # type: ignore[method-assign]
+
+
 def _end(error: HarnessError) -> NoReturn:
     print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(error.exit_status)
@@ -68,6 +113,8 @@ def _explained(function: F) -> F:
         level = logging.DEBUG if kwargs.get("verbose") else logging.INFO
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("harness").setLevel(level)
+        task = function.__name__.replace("_", "-")
+        before = signal.signal(signal.SIGTERM, _terminated)
         try:
             status = function(*args, **kwargs)
             print(end="", flush=True)  # so that it is here that it fails, if it does
@@ -79,10 +126,16 @@ def _explained(function: F) -> F:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
                 sys.exit(128 + signal.SIGPIPE)
             logging.getLogger("harness").debug("%s", error, exc_info=True)
-            _end(refused(error, function.__name__.replace("_", "-")))
-        except KeyboardInterrupt:
-            print("\ninterrupted; nothing was left running", file=sys.stderr)
-            sys.exit(130)
+            _end(refused(error, task))
+        except KeyboardInterrupt as error:
+            _interrupted(error, task)
+        except Exception as error:
+            traceback.print_exc()
+            name = type(error).__name__
+            print(f"\n{task}: a fault of the harness ({name}), please report it", file=sys.stderr)
+            sys.exit(Status.OURS)
+        finally:
+            signal.signal(signal.SIGTERM, before)
         if status:
             sys.exit(status)
         return None

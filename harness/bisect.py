@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness import archive, config, lab, proc, runs, source, store, sweep
+from harness import archive, config, lab, proc, pytest_process, runs, source, store, sweep
 from harness import build as builds
 from harness.archive import Release
 from harness.cache import Cache, digest_of
@@ -35,6 +35,8 @@ from harness.errors import (
     InputError,
     KernelBuildError,
     MachineError,
+    OwnFaultError,
+    Status,
 )
 from harness.proc import Deadline
 from harness.sweep import Plan
@@ -85,6 +87,7 @@ def run(
     suite: str = "contract", profile: str = "", own_config: Path | None = None,
 ) -> int:  # fmt: skip
     """Find the first bad commit or release, and say which it is; 0 if it was found."""
+    pytest_process.check_filter(expression)
     builds.check_source(source_)
     wanted = runs.folders(suite, source_)
     matrix = config.load()
@@ -123,17 +126,23 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
     finally:
         cache.close()
     with store.begin(spec.name, whole=False) as run:
-        status = runs.pytest(sweep.arguments(plan, spec, 1, run), verbose=False)
-    runs.not_empty(status)
-    if status == HostError.exit_status:  # so says harness/plugin.py
+        ended = pytest_process.run(sweep.arguments(plan, spec, 1, run), run.folder)
+    runs.not_empty(ended)
+    if ended.status == Status.HOST:
         raise HostError(
             "only the host is to blame for what the tests ended with, which says nothing of the "
             "kernel",
             hint="pytest says above what it lacks; bisect again once that is mended",
         )
-    if status not in (0, 1):  # pytest: 2 is interrupted, 4 a fault of the run itself
-        raise HarnessError(f"pytest ended with status {status}, which says nothing of the kernel")
-    return Reached.TESTS if status == 0 else Reached.BOOT
+    if ended.status == Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if ended.status not in (Status.GREEN, Status.RED):
+        raise OwnFaultError(
+            "the tests did not come to an end, which says nothing of the kernel"
+            + (f": {ended.why}" if ended.why else ""),
+            hint="what pytest said is above",
+        )
+    return Reached.TESTS if ended.status == Status.GREEN else Reached.BOOT
 
 
 def outcome(far: Reached | None, bad: Reached) -> Outcome:

@@ -10,6 +10,7 @@ classes, so that no test is ever blamed for a full disk.
 
 from __future__ import annotations
 
+import enum
 import errno
 import shlex
 from collections.abc import Sequence
@@ -19,6 +20,17 @@ from harness import text
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MORE_SPACE = "free some space, or point EUDYPTULA_CACHE to a folder on a larger disk"
+
+
+class Status(enum.IntEnum):
+    """The exit statuses of every task, and of ./bootstrap."""
+
+    GREEN = 0
+    RED = 1  # a test failed, a module does not build, a kernel does not boot
+    INPUT = 2  # what was asked for cannot be done: an option, a name, a file
+    HOST = 3  # the host lacks something, or has killed something; nothing is known of the kernel
+    OURS = 70  # a fault of the harness or of its tests' process (EX_SOFTWARE of sysexits.h)
+    INTERRUPTED = 130  # by Ctrl-C or SIGTERM (128 + SIGINT, as shells have it)
 
 
 class HarnessError(Exception):
@@ -32,7 +44,7 @@ class HarnessError(Exception):
     printable and cut here, and nowhere else (``harness.text``).
     """
 
-    exit_status = 1
+    exit_status = Status.RED
 
     def __init__(
         self,
@@ -69,13 +81,19 @@ class HarnessError(Exception):
 class InputError(HarnessError):
     """What was asked for cannot be done as asked: an option, a file, a name."""
 
-    exit_status = 2
+    exit_status = Status.INPUT
 
 
 class HostError(HarnessError):
     """The host lacks something; no module and no kernel is to blame."""
 
-    exit_status = 3
+    exit_status = Status.HOST
+
+
+class OwnFaultError(HarnessError):
+    """What must not happen has happened: nothing is known of the host or of the kernel."""
+
+    exit_status = Status.OURS
 
 
 class MissingToolError(HostError):

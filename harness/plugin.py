@@ -8,14 +8,15 @@ that only hands out tests to the workers of pytest-xdist does without.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import store
+from harness import pytest_process, store
 from harness.config import MODULE
-from harness.errors import HostError
+from harness.errors import Status
 
 # How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
@@ -27,6 +28,7 @@ REPAIRS = pytest.StashKey[list[str]]()
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
 _TOLD_RUN = "eudyptula_run"
+_TELLS = "eudyptula_tells"
 _HOST_ONLY = pytest.StashKey[bool]()
 
 
@@ -67,6 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(config=None, without=None): the kernel must have the one option and must not have "
         "the other; elsewhere it is not run",
     )
+    results = config.getoption("--results")
+    if results and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Tells(results), _TELLS)
     told = getattr(config, "workerinput", {})
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
@@ -89,16 +94,94 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash.setdefault(REPAIRS, []).extend(told.get("repairs", []))
 
 
+@pytest.hookimpl(trylast=True)  # other plugins may find something red while the session ends
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What the host lacks, or its killing QEMU, makes no kernel red: that has its own status."""
+    """Give what pytest has no status for a status of its own, and say that this is the end."""
+    config = session.config
+    told = config.pluginmanager.get_plugin(_TELLS)
+    crashed = isinstance(told, Tells) and bool(told.crashed)
+    if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or crashed:
+        session.exitstatus = Status.OURS
+    elif session.exitstatus == pytest.ExitCode.TESTS_FAILED and _only_by_host(session):
+        session.exitstatus = Status.HOST
+        config.stash[_HOST_ONLY] = True
+    if isinstance(told, Tells):
+        told.end(int(session.exitstatus))
+
+
+def _only_by_host(session: pytest.Session) -> bool:
+    """What the host lacks, or its killing QEMU, makes no kernel red."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or session.exitstatus != pytest.ExitCode.TESTS_FAILED:
-        return
+    if reporter is None:
+        return False
     red = [*reporter.stats.get("failed", ()), *reporter.stats.get("error", ())]
     # Whatever else pytest counts as failed is for some other reason.
-    if len(red) == session.testsfailed and all(hasattr(one, BY_HOST) for one in red):
-        session.exitstatus = HostError.exit_status
-        session.config.stash[_HOST_ONLY] = True
+    return len(red) == session.testsfailed and all(hasattr(one, BY_HOST) for one in red)
+
+
+# What pytest itself raises for test files that cannot be imported.
+_BY_PYTEST = pytest.Session.Interrupted
+
+
+class Tells:
+    """Tells the process that started this pytest which tests run, and how it ended.
+
+    Only one process of a run does: with pytest-xdist the one that hands out the tests, which
+    hears of the others' beginnings and ends. What cannot be written, as on a full disk, is
+    missing, and so is never taken for green (harness/pytest_process.py).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.crashed: list[str] = []
+        self._folder = folder
+        self._running: dict[str, None] = {}  # a set that keeps the order
+        self._interrupted = False
+        self._given_up = False
+
+    def _write(self, status: int | None = None, code: int | None = None) -> None:
+        told = pytest_process.Progress(tuple(self._running), tuple(self.crashed), status, code)
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            told.write(self._folder)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running[nodeid] = None
+        self._write()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._running.pop(nodeid, None)
+        self._write()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str) -> None:
+        self.crashed.append(crashitem)
+        self._running.pop(crashitem, None)
+        self._write()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # It is also called for pytest.exit(), and after a test file that cannot be imported. No
+        # person has wanted that, and not all tests have run.
+        error = excinfo.value
+        person = isinstance(error, KeyboardInterrupt) and not isinstance(error, _BY_PYTEST)
+        self._interrupted = person
+        self._given_up = not self._interrupted
+
+    def end(self, code: int) -> None:
+        """``code`` is what pytest is going to end with."""
+        codes: dict[int, Status] = {
+            pytest.ExitCode.OK: Status.GREEN,
+            pytest.ExitCode.USAGE_ERROR: Status.INPUT,
+            pytest.ExitCode.NO_TESTS_COLLECTED: Status.INPUT,
+            Status.HOST: Status.HOST,
+            Status.OURS: Status.OURS,
+        }
+        status = codes.get(code, Status.RED)
+        if self._interrupted:
+            status = Status.INTERRUPTED
+        elif self._given_up:
+            status = Status.RED
+        self._write(status, code)
 
 
 def pytest_terminal_summary(

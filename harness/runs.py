@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness import build as builds
-from harness import config, lab, proc, qemu, report, store, sweep
+from harness import config, lab, proc, pytest_process, qemu, report, store, sweep
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
+from harness.pytest_process import Ended
 from harness.report import Cell
 from harness.store import Run
 from harness.sweep import Plan, Ready, Sweep
@@ -92,6 +89,7 @@ def test_vm(
     is to hold for module/ itself. With several there is a table at the end. After
     ``minutes`` no other kernel is begun; those left out are named, and are not red.
     """
+    pytest_process.check_filter(expression)
     builds.check_source(source)
     wanted = folders(suite or "contract", source)
     qemu.check_version()
@@ -103,7 +101,16 @@ def test_vm(
     plan = Plan(source, suites, expression, verbose, keep)
     if len(specs) == 1 and minutes is None:
         return _test_one(specs[0], matrix, plan, jobs)
-    results = Sweep(plan, matrix, jobs or default_jobs(), minutes).run(specs)
+    several = Sweep(plan, matrix, jobs or default_jobs(), minutes)
+    try:
+        results = several.run(specs)
+    except KeyboardInterrupt as error:
+        done = [several.results[spec.name] for spec in specs if spec.name in several.results]
+        if done:
+            print(f"\n{report.table(done)}", flush=True)
+        missing = [spec.name for spec in specs if spec.name not in several.results]
+        error.add_note(f"not tested to the end: {', '.join(missing)}")
+        raise
     print(f"\n{report.table(results)}", flush=True)
     log.info("results of each: results/KERNEL/latest/, with pytest.log, junit.xml and report.json")
     print(report.tally(results), flush=True)
@@ -132,6 +139,9 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int |
             log.warning("%s", warning)
         stage = "boot"
         place.template()
+    except KeyboardInterrupt as error:
+        error.add_note(f"kernel {spec.name} was being made ready ({stage})")
+        raise
     except HarnessError as error:  # it is told, and kept: the last result is not an older one
         cells = {stage: Cell(True, "red", sweep.reason(error))}
         seconds = time.monotonic() - started
@@ -142,10 +152,12 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int |
     log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
     options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs(), run)
     started = time.monotonic()
-    status = pytest(options, plan.verbose)
-    not_empty(status)
-    result = sweep.result_of(ready, plan, status, run.junit, time.monotonic() - started)
+    ended = pytest_process.run(options, run.folder, verbose=plan.verbose)
+    not_empty(ended)
+    result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
     sweep.keep(run, result)
+    if ended.why:
+        log.error("%s", ended.why)
     return result.status
 
 
@@ -163,18 +175,24 @@ def test(
     Both use ``jobs`` processes at a time. A unit test needs no machine's memory, so that by
     default there is one for each core.
     """
+    pytest_process.check_filter(expression)
     chosen = ["-k", expression] if expression else []
-    ended = pytest([UNIT, f"-n{jobs or cores()}", *chosen], verbose)
+    with tempfile.TemporaryDirectory(prefix="harness-unit-") as folder:
+        ended = pytest_process.run(
+            [UNIT, f"-n{jobs or cores()}", *chosen], Path(folder), verbose=verbose
+        )
+    if ended.why:
+        log.error("%s", ended.why)
     if only_unit or not expression:
         not_empty(ended)
-    unit = 0 if ended == EMPTY else sweep.exit_status(ended)
+    unit = 0 if ended.empty else ended.status
     if only_unit:
         return unit
     try:
         machine = test_vm(kernels, source, expression, jobs, verbose, suite="all")
         return 1 if 1 in (unit, machine) else max(unit, machine)
     except NothingMatches:
-        if ended == EMPTY:
+        if ended.empty:
             raise
         return unit  # what was asked for is among the tests that need no machine
 
@@ -183,29 +201,9 @@ class NothingMatches(InputError):
     """No test is what was asked for."""
 
 
-EMPTY = sweep.EMPTY
-
-
-def pytest(arguments: Sequence[str], verbose: bool) -> int:
-    """Run pytest in a process of its own: its exit status, or minus the signal's number."""
-    command = [sys.executable, "-m", "pytest", *arguments, *(["-v"] if verbose else [])]
-    process = proc.popen(command, stdin=None, stdout=None, stderr=None, cwd=config.PROJECT)
-    try:
-        status = process.wait()
-    except BaseException:
-        # Ask first: pytest's own clean-up removes machines and temporary folders.
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        raise
-    finally:
-        proc.kill(process)
-    return status
-
-
-def not_empty(status: int) -> None:
-    """Raise ``NothingMatches`` for pytest's status if it has run no test."""
-    if status == EMPTY:
+def not_empty(ended: Ended) -> None:
+    """Raise ``NothingMatches`` if there was no test to run."""
+    if ended.empty:
         raise NothingMatches("no test matches, so nothing was tested", hint="see --filter")
 
 

@@ -10,12 +10,9 @@ row in the table and not the end of the run.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import re
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import archive, config, fixtures, lab, proc, report, store
+from harness import archive, config, fixtures, lab, proc, pytest_process, report, store
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
@@ -36,17 +33,17 @@ from harness.errors import (
     HostError,
     InputError,
     KernelBuildError,
+    Status,
 )
 from harness.fixtures import KernelProblem
 from harness.lab import Lab
 from harness.proc import Deadline
-from harness.report import Cell, Result
+from harness.pytest_process import Ended, PytestProcess
+from harness.report import Case, Cell, Result
 from harness.store import Run
 
 log = logging.getLogger(__name__)
 
-# How long an interrupted pytest may take to end its machines, in seconds.
-CLEANUP_SECONDS = 20.0
 _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
 
 
@@ -93,7 +90,7 @@ def arguments(plan: Plan, spec: KernelSpec, jobs: int, run: Run) -> list[str]:
         given += ["-k", plan.expression]
     if jobs > 1:
         given += ["-n", str(jobs)]
-    return [*given, f"--results={run.folder}", f"--junitxml={run.junit}"]
+    return [*given, f"--junitxml={run.junit}"]
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -131,7 +128,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         ready.status = 0 if tell else error.exit_status
     except OSError as error:
         ready.cells[stage] = Cell(True, "red", f"{error}")
-        ready.status = 3
+        ready.status = Status.HOST
     ready.seconds = time.monotonic() - started
     return ready
 
@@ -174,36 +171,26 @@ def _warnings(module: Module) -> Cell:
     return Cell(False, str(len(module.warnings)))
 
 
-EMPTY = 5  # pytest's exit status where no test was collected
-
-
-def exit_status(status: int) -> int:
-    """A task's exit status for pytest's, which has other meanings for 2, 4 and 5.
-
-    0 is green, and what the host is to blame for is 3 (harness/fixtures.py), which pytest gives
-    for a fault of its own as well; a signal's number is negative.
-    """
-    return status if status in (0, HostError.exit_status) else 1
-
-
-def result_of(ready: Ready, plan: Plan, status: int, junit: Path, seconds: float) -> Result:
+def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: float) -> Result:
     """The row of a kernel whose tests have run, with what pytest wrote of them."""
     cells = dict(ready.cells)
-    ended, status = status, exit_status(status)
+    status = ended.status
+    first = next(iter(plan.suites))
+    tests: list[Case] = []
     try:
         tests = report.tests_in(junit.read_text())
-    except (OSError, ValueError) as error:
-        tests = []
-        # pytest was killed, or could not start: its status is then not 0 either.
-        why = f"pytest ended with status {ended} and left no result: {error}"
-        cells[next(iter(plan.suites))] = Cell(True, "red", why)
-        status = status or 1
-    else:
         cells |= report.suite_cells(tests, list(plan.suites))
+    except (OSError, ValueError) as error:
+        if status in (Status.GREEN, Status.RED):
+            full = proc.no_space(junit.parent, "writing the results")
+            status = Status.HOST if full else Status.OURS
+            cells[first] = Cell(True, "red", str(full or f"pytest left no result: {error}"))
+    if ended.why:
+        cells[first] = Cell(True, "red", ended.why)
+    if ended.empty:
+        cells[first] = Cell(True, "none", "no test matches: nothing was tested")
     if any(cell.red for cell in cells.values()):
-        status = status or 1
-    if ended == EMPTY:
-        cells[next(iter(plan.suites))] = Cell(True, "none", "no test matches: nothing was tested")
+        status = status or Status.RED
     spec = ready.spec
     return Result(
         spec.name, ready.release, spec.version, status, time.time(), ready.seconds, seconds,
@@ -249,7 +236,8 @@ class Sweep:
         self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._running: set[proc.Child] = set()
+        self._running: set[PytestProcess] = set()
+        self.results: dict[str, Result] = {}  # of the kernels that are done
         self._left = 0
 
     def run(self, specs: Sequence[KernelSpec]) -> list[Result]:
@@ -257,7 +245,6 @@ class Sweep:
         cache = Cache()  # where that cannot be had, nobody is to wait for a kernel
         if self._minutes is not None:
             self._deadline = Deadline(self._minutes * 60)
-        results: dict[str, Result] = {}
         preparer = threading.Thread(
             target=self._prepare_all, args=(specs, cache), name="harness-prepare"
         )
@@ -269,8 +256,7 @@ class Sweep:
                 ready = self._ready.get()
                 futures.append(testers.submit(self._finish, ready))
             for future in futures:
-                result = future.result()
-                results[result.kernel] = result
+                future.result()
         except BaseException:
             self._end()
             raise
@@ -281,7 +267,7 @@ class Sweep:
                 if preparer.is_alive() and sys.exc_info()[0] is not None:
                     proc.end_all()  # what it waits for, and what it started meanwhile
             testers.shutdown()
-        return [results[spec.name] for spec in specs]
+        return [self.results[spec.name] for spec in specs]
 
     def _prepare_all(self, specs: Sequence[KernelSpec], cache: Cache) -> None:
         try:
@@ -294,9 +280,9 @@ class Sweep:
                         continue
                     ready = make_ready(spec, self._matrix, cache, self._plan.source)
                 except Exception as error:  # a fault of ours: this kernel's row, not the end
-                    log.debug("preparing %s", spec.name, exc_info=True)
+                    log.exception("preparing %s failed, which must not happen", spec.name)
                     cell = Cell(True, "red", f"{type(error).__name__}: {error}")
-                    ready = Ready(spec, spec.release, {"boot": cell}, status=1)
+                    ready = Ready(spec, spec.release, {"boot": cell}, status=Status.OURS)
                 if not self._stopped.is_set():
                     self._ready.put(ready)
         finally:
@@ -318,19 +304,26 @@ class Sweep:
             with self._lock:
                 self._left -= 1
             log.info("kernel %s: not run: %s", ready.spec.name, why)
-            return report.left_out(ready.spec.name, ready.release, ready.spec.version, why)
+            row = report.left_out(ready.spec.name, ready.release, ready.spec.version, why)
+            self.results[row.kernel] = row
+            return row
         with self._lock:
             jobs = share(self._jobs, self._left)
         try:
             with store.begin(ready.spec.name, whole=self._plan.whole) as run:
                 result = not_tested(ready) if ready.status else self._test(run, ready, jobs)
                 keep(run, result)
-        except (OSError, HarnessError) as error:  # such as a full disk
-            ready.status = getattr(error, "exit_status", 3)
+        except Exception as error:
+            ready.status = Status.HOST if isinstance(error, OSError) else Status.OURS
+            if isinstance(error, HarnessError):
+                ready.status = error.exit_status
+            elif not isinstance(error, OSError):  # which is for example a full disk
+                log.exception("testing %s failed, which must not happen", ready.spec.name)
             ready.cells[next(iter(self._plan.suites))] = Cell(True, "red", f"not run: {error}")
             result = not_tested(ready)
         with self._lock:
             self._left -= 1
+            self.results[result.kernel] = result
         why = next((cell.why for cell in result.cells.values() if cell.red), "")
         log.info("kernel %s: %s after %.1f + %.1f s%s", result.kernel,
                  "green" if result.green else "red", result.ready_s, result.tests_s,
@@ -340,22 +333,18 @@ class Sweep:
     def _test(self, run: Run, ready: Ready, jobs: int) -> Result:
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
-        command = [sys.executable, "-m", "pytest", *arguments(self._plan, ready.spec, jobs, run)]
-        command += ["-v"] if self._plan.verbose else []
+        given = arguments(self._plan, ready.spec, jobs, run)
         started = time.monotonic()
         with run.log.open("wb") as out:
             with self._lock:
                 if self._stopped.is_set():
                     raise InputError("interrupted")
-                process = proc.popen(
-                    command, stdout=out, stderr=subprocess.STDOUT, cwd=config.PROJECT
-                )
+                process = PytestProcess(given, run.folder, verbose=self._plan.verbose, out=out)
                 self._running.add(process)
-            status = process.wait()
+            ended = process.wait()
             with self._lock:
                 self._running.discard(process)
-        proc.kill(process)
-        return result_of(ready, self._plan, status, run.junit, time.monotonic() - started)
+        return result_of(ready, self._plan, ended, run.junit, time.monotonic() - started)
 
     def _end(self) -> None:
         """End every pytest, which ends its machines itself if it gets the time for it."""
@@ -363,10 +352,8 @@ class Sweep:
             self._stopped.set()
             running = list(self._running)
         for process in running:
-            with contextlib.suppress(OSError):
-                process.send_signal(signal.SIGINT)
-        deadline = proc.Deadline(CLEANUP_SECONDS)
+            process.interrupt()
+        deadline = Deadline(pytest_process.CLEANUP_SECONDS)
         for process in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(deadline.left)
+            process.join(deadline.left)
         proc.end_all()

@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from harness import archive, bisect, config, lab, proc, runs
+from harness import archive, bisect, config, lab, proc, pytest_process
 from harness.archive import Release
 from harness.bisect import Outcome, Reached
 from harness.cache import Cache
@@ -30,9 +30,12 @@ from harness.errors import (
     KernelBuildError,
     MachineFault,
     MissingToolError,
+    OwnFaultError,
     SpaceError,
+    Status,
 )
 from harness.proc import Completed
+from harness.pytest_process import Ended
 from harness.sweep import Plan
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
@@ -164,7 +167,7 @@ def far(
         return do
 
     monkeypatch.setattr(lab, "prepare", step("kernel"))
-    monkeypatch.setattr(runs, "pytest", lambda *_, **__: result)
+    monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(cast(int, result)))
     spec = KernelSpec("wee", "trixie", "cloud-amd64")
     return bisect.reached(spec, config.load(), Plan(config.MODULE, {"contract": "x"}, None))
 
@@ -202,21 +205,40 @@ def test_what_is_looked_for_is_what_the_bad_end_does(bad: Reached, told: list[Ou
 
 @pytest.mark.parametrize(
     ("stage", "result"),
-    [("kernel", SpaceError("x")), ("boot", MachineFault("x")), ("tests", 2), ("tests", 4)],
+    [
+        ("kernel", SpaceError("x")),
+        ("boot", MachineFault("x")),
+        ("tests", Status.INPUT),
+        ("tests", Status.OURS),
+    ],
 )
 def test_what_is_not_the_kernels_fault_ends_the_search(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, result: object
 ) -> None:
-    """A full disk is no bad commit, and a run that was interrupted no bad one either."""
+    """A full disk is no bad commit, and a run that did not come to its end no bad one either."""
     with pytest.raises(HarnessError):
         far(monkeypatch, tmp_path, stage, result)
 
 
 def test_a_host_that_is_to_blame_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """pytest ends with 3 where only the host is, or where it failed itself (harness/plugin.py)."""
+    """Where tests are red and only the host is to blame (harness/plugin.py)."""
     with pytest.raises(HostError, match="nothing of the kernel") as caught:
-        far(monkeypatch, tmp_path, "tests", 3)
+        far(monkeypatch, tmp_path, "tests", Status.HOST)
     assert caught.value.hint
+
+
+def test_a_fault_of_ours_is_not_the_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """pytest's internal error is 3 as well, and a worker that died says nothing of the kernel."""
+    with pytest.raises(OwnFaultError, match="nothing of the kernel"):
+        far(monkeypatch, tmp_path, "tests", Status.OURS)
+
+
+def test_an_interrupted_test_interrupts_the_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever ended pytest wants no other kernel to be tried."""
+    with pytest.raises(KeyboardInterrupt):
+        far(monkeypatch, tmp_path, "tests", Status.INTERRUPTED)
 
 
 # -- commits -----------------------------------------------------------------------

@@ -45,6 +45,7 @@ ORDER = (
     "symbols",
     "report",
     "store",
+    "pytest_process",
     "plugin",
     "fixtures",
     "sweep",

@@ -20,11 +20,39 @@ from typing import Any, cast
 import pytest
 
 import tasks
-from harness import config, fixtures, lab, proc, qemu, report, runs, shell, store, sweep
+from harness import (
+    config,
+    fixtures,
+    lab,
+    proc,
+    pytest_process,
+    qemu,
+    report,
+    runs,
+    shell,
+    store,
+    sweep,
+)
 from harness.cache import MANIFEST, Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, Status
 from harness.lab import Lab
+from harness.pytest_process import Ended
+
+# A stand-in for pytest can end as pytest and the plugin do: with a status, and saying so.
+ENDS = """\
+for word; do
+    case $word in
+    --results=*) results=${word#*=} ;;
+    esac
+done
+says() { echo "{\\"running\\": [$1], \\"crashed\\": [], \\"status\\": $2, \\"pytest\\": $3}" \\
+    >$results/progress.json; }
+ends() { says "" ${2-$1} $1; exit $1; }
+"""
+
+
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -33,7 +61,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
     def becomes(script: str) -> None:
         path = tmp_path / "python"
-        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.write_text(f"#!/bin/sh\n{ENDS}{script}\n")
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
 
@@ -43,30 +71,145 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 # -- pytest in a process of its own ------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [0, 1, 2, 4])
-def test_pytests_exit_status_is_the_result(python: Callable[[str], None], status: int) -> None:
-    """Red stays red."""
-    python(f"exit {status}")
-    assert runs.pytest(["tests"], verbose=False) == status
+@pytest.mark.parametrize(
+    ("script", "ended"),
+    [
+        ("ends 0", Ended(Status.GREEN)),
+        ("ends 1", Ended(Status.RED)),
+        ("ends 5 2", Ended(Status.INPUT, empty=True)),
+        ("ends 2 130", Ended(Status.INTERRUPTED)),
+        ("ends 3", Ended(Status.HOST)),
+        ("exit 4", Ended(Status.INPUT, why="pytest did not accept its arguments")),
+        # What pytest says for a fault of its own, and what a test can make of it.
+        ("exit 3", Ended(Status.OURS, why="pytest ended with status 3, and has not told a result")),
+        (
+            "says '\"a.py::test_b\"' null null; exit 0",
+            Ended(
+                Status.OURS,
+                why="pytest ended with status 0 while it ran a.py::test_b, and has not told a "
+                "result",
+            ),
+        ),
+        (
+            "says '\"a.py::test_b\"' null null; kill -9 $$",
+            Ended(
+                Status.OURS,
+                why="pytest was ended by SIGKILL while it ran a.py::test_b, and has not told a "
+                "result",
+            ),
+        ),
+        (
+            "says '' 0 0; kill -11 $$",
+            Ended(
+                Status.OURS,
+                why="pytest was ended by SIGSEGV when its tests were over (with status 0)",
+            ),
+        ),
+    ],
+)
+def test_how_pytest_ended_is_a_tasks_status(
+    python: Callable[[str], None], tmp_path: Path, script: str, ended: Ended
+) -> None:
+    """Whatever is not said to have come to its end is a fault of ours, and never green."""
+    python(script)
+    assert pytest_process.run(["tests"], tmp_path) == ended
+
+
+def test_a_pytest_in_which_nothing_happens_is_ended(
+    python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was at is named."""
+    monkeypatch.setattr(pytest_process, "SILENT_SECONDS", 0.5)
+    python("says '\"a.py::test_b\"' null null; trap 'kill $!; exit 2' INT; sleep 1000 & wait")
+    ended = pytest_process.run(["tests"], tmp_path)
+    assert ended.status == Status.OURS
+    assert "no test has begun or ended; pytest was ended while it ran a.py::test_b" in ended.why
+
+
+TRIALS = """\
+import os, signal
+import pytest
+
+def test_fine():
+    pass
+
+def test_exit():
+    os._exit(0)
+
+def test_red():
+    assert False
+
+def test_gives_up():
+    pytest.exit("enough", returncode=0)
+
+def test_is_interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "status", "why"),
+    [
+        ("fine", ["-n0"], Status.GREEN, ""),
+        ("red", ["-n0"], Status.RED, ""),
+        ("gives_up", ["-n0"], Status.RED, ""),
+        ("is_interrupted", ["-n0"], Status.INTERRUPTED, ""),
+        ("exit", ["-n0"], Status.OURS, "while it ran test_trials.py::test_exit"),
+        ("exit", ["-n1"], Status.OURS, "while it ran test_trials.py::test_exit"),
+        ("nothing", ["-n0"], Status.INPUT, ""),
+        ("fine", ["-n0", "--no-such-option"], Status.INPUT, "did not accept its arguments"),
+        ("fine", ["-n0", "broken.py"], Status.RED, ""),
+        ("fine", ["-n0", "-p", "faulty"], Status.OURS, ""),
+    ],
+)
+def test_what_pytest_and_its_plugin_say_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: str, options: list[str],
+    status: Status, why: str,
+) -> None:  # fmt: skip
+    """The real pytest: what one status of it means for several things is told apart."""
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
+    (tmp_path / "test_trials.py").write_text(TRIALS)
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    (tmp_path / "faulty.py").write_text("def pytest_collection_finish():\n    raise ValueError\n")
+    with (tmp_path / "out").open("wb") as out:
+        ended = pytest_process.run(
+            ["test_trials.py", "-k", test, *options], tmp_path / "results", out=out
+        )
+    said = (tmp_path / "out").read_text()
+    assert ended.status == status, said
+    assert why in ended.why
+
+
+@pytest.mark.parametrize("expression", ["a b (", "and", "a or"])
+def test_a_filter_that_is_no_expression_is_bad_input(expression: str) -> None:
+    """Before anything is prepared; pytest-xdist would make an internal error of it."""
+    with pytest.raises(InputError, match="is no expression"):
+        runs.test_vm("one", config.MODULE, expression, None, verbose=False)
+    with pytest.raises(InputError, match="is no expression"):
+        runs.test(None, config.MODULE, expression, 1, False, only_unit=True)
+    pytest_process.check_filter("a and not (b or c)")
 
 
 def test_a_run_without_tests_is_not_green(python: Callable[[str], None]) -> None:
     """A --filter that matches nothing is a mistake that is told, not a success."""
-    python("exit 5")
+    python("ends 5 2")
     with pytest.raises(InputError, match="nothing was tested"):
         runs.test(None, config.MODULE, None, 1, False, only_unit=True)
 
 
 def test_a_pytest_that_was_killed_is_not_green(python: Callable[[str], None]) -> None:
-    """A signal's number is no success either."""
+    """Nor red: no test has failed."""
     python("kill -9 $$")
-    assert runs.test(None, config.MODULE, None, 1, False, only_unit=True) == 1
+    assert runs.test(None, config.MODULE, None, 1, False, only_unit=True) == Status.OURS
 
 
 @pytest.mark.parametrize(
     ("unit", "machine", "status"),
-    [(0, 0, 0), (-9, 0, 1), (2, 0, 1), (0, 3, 3), (1, 3, 1), (0, None, 0), (1, None, 1),
-     (5, 0, 0), (5, 1, 1)],
+    [(0, 0, 0), (70, 0, 70), (2, 0, 2), (0, 3, 3), (1, 3, 1), (1, 70, 1), (0, None, 0),
+     (1, None, 1), (5, 0, 0), (5, 1, 1)],
 )  # fmt: skip
 def test_both_halves_decide(
     monkeypatch: pytest.MonkeyPatch, unit: int, machine: int | None, status: int
@@ -78,7 +221,8 @@ def test_both_halves_decide(
             raise runs.NothingMatches("no test matches")
         return machine
 
-    monkeypatch.setattr(runs, "pytest", lambda *_: unit)
+    ended = Ended(Status.INPUT, empty=True) if unit == 5 else Ended(unit)
+    monkeypatch.setattr(pytest_process, "run", lambda *_, **__: ended)
     monkeypatch.setattr(runs, "test_vm", test_vm)
     assert runs.test(None, config.MODULE, "wee", 1, False) == status
 
@@ -89,7 +233,8 @@ def test_a_filter_that_matches_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) 
     def test_vm(*_: object, **__: object) -> int:
         raise runs.NothingMatches("no test matches")
 
-    monkeypatch.setattr(runs, "pytest", lambda *_: runs.EMPTY)
+    empty = Ended(Status.INPUT, empty=True)
+    monkeypatch.setattr(pytest_process, "run", lambda *_, **__: empty)
     monkeypatch.setattr(runs, "test_vm", test_vm)
     with pytest.raises(InputError, match="no test matches"):
         runs.test(None, config.MODULE, "wee", 1, False)
@@ -100,20 +245,20 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
 ) -> None:
     """Wherever the task was called, pytest finds its configuration."""
     python(f'printf "%s\\n" "$PWD" "$@" >{tmp_path}/seen')
-    runs.pytest(["tests/vm", "-k", "a b"], verbose=True)
+    pytest_process.run(["tests/vm", "-k", "a b"], tmp_path, verbose=True)
     seen = (tmp_path / "seen").read_text().splitlines()
     assert seen[0] == str(config.PROJECT)
     assert seen[1:3] == ["-m", "pytest"]
-    assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 6]
+    assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 7]
 
 
 def test_what_pytest_has_left_running_ends_with_it(
     python: Callable[[str], None], tmp_path: Path
 ) -> None:
     """And its number is forgotten: later it may be another process's."""
-    python(f"sleep 1000 >/dev/null 2>&1 & echo $! >{tmp_path}/pid")
+    python(f"sleep 1000 >/dev/null 2>&1 & echo $! >{tmp_path}/pid; ends 0")
     before = set(proc._alive)
-    assert runs.pytest(["tests"], verbose=False) == 0
+    assert pytest_process.run(["tests"], tmp_path).status == 0
     assert proc._alive == before
     left = int((tmp_path / "pid").read_text())
     with contextlib.suppress(ProcessLookupError):
@@ -146,7 +291,7 @@ def test_an_interrupted_run_lets_pytest_clean_up(
 
     monkeypatch.setattr(proc, "popen", started)
     with pytest.raises(KeyboardInterrupt):
-        runs.pytest(["tests"], verbose=False)
+        pytest_process.run(["tests"], tmp_path)
     assert (tmp_path / "said").read_text() == "cleaned\n"
 
 
@@ -199,19 +344,19 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
             ),
         )
 
-    def run(arguments: Sequence[str], verbose: bool, *, empty_is_red: bool = True) -> int:
+    def run(arguments: Sequence[str], results: Path, *, verbose: bool = False) -> Ended:
         made.pytest.append(list(arguments))
         status = made.statuses.pop(0) if made.statuses else 0
         for word in arguments:
             if word.startswith("--junitxml="):
                 Path(word.removeprefix("--junitxml=")).write_text(junit(status))
-        return status
+        return Ended(status)
 
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(config, "load", lambda: MATRIX)
     monkeypatch.setattr(lab, "prepare", prepare)
     monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
-    monkeypatch.setattr(runs, "pytest", run)
+    monkeypatch.setattr(pytest_process, "run", run)
     monkeypatch.setattr(runs, "default_jobs", lambda: 1)
     monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
     monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
@@ -230,7 +375,7 @@ def other_module(tmp_path: Path) -> Path:
 
 def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
     """Its pytest decides what the task's status is, and its result is kept for `invoke kernels`."""
-    for ended, status in ((0, 0), (1, 1), (2, 1), (-11, 1)):
+    for ended, status in ((0, 0), (1, 1), (70, 70)):
         calls.statuses = [ended]
         assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == status
         kept = store.last("one")
@@ -282,19 +427,19 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs of one kernel at once: each has a JUnit file, a result and evidence of its own."""
-    ordinary = runs.pytest
+    ordinary = pytest_process.run
     left: list[Path] = []
 
-    def another_begins(arguments: Sequence[str], verbose: bool) -> int:
-        ordinary(arguments, verbose)
-        scene = _results_of(arguments) / "contract-test_contract.py-test_it"
+    def another_begins(arguments: Sequence[str], results: Path, *, verbose: bool) -> Ended:
+        ended = ordinary(arguments, results)
+        scene = results / "contract-test_contract.py-test_it"
         scene.mkdir()
         left.append(scene)
-        monkeypatch.setattr(runs, "pytest", ordinary)
+        monkeypatch.setattr(pytest_process, "run", ordinary)
         assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 1
-        return 0
+        return ended
 
-    monkeypatch.setattr(runs, "pytest", another_begins)
+    monkeypatch.setattr(pytest_process, "run", another_begins)
     calls.statuses = [0, 1]
     assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 0
     assert left[0].exists()
@@ -302,12 +447,6 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
     kept = store.last("one")
     assert kept is not None
     assert (kept.status, report.failures(store.junit_of("one").read_text())) == (0, {})
-
-
-def _results_of(arguments: Sequence[str]) -> Path:
-    """Where a pytest that is started so is told to leave what it leaves."""
-    (given,) = [word for word in arguments if word.startswith("--results=")]
-    return Path(given.removeprefix("--results="))
 
 
 def test_minutes_make_a_sweep_of_one_kernel_too(
@@ -329,10 +468,12 @@ def test_minutes_make_a_sweep_of_one_kernel_too(
     assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 1
 
 
-def test_a_pytest_that_left_no_result_is_red(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Missing evidence is failure, whatever the exit status."""
-    monkeypatch.setattr(runs, "pytest", lambda *_, **__: 0)
-    assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 1
+def test_a_pytest_that_left_no_result_is_not_green(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing evidence is never green, whatever the exit status."""
+    monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(Status.GREEN))
+    assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == Status.OURS
 
 
 def test_several_kernels_are_a_sweep_with_a_table(
@@ -368,9 +509,9 @@ def test_several_kernels_are_a_sweep_with_a_table(
 
 def test_options_reach_pytest(calls: Calls) -> None:
     """The filter and the number of jobs, where they are given."""
-    runs.test_vm("one", config.MODULE, "a b", 3, verbose=False)
+    runs.test_vm("one", config.MODULE, "a and b", 3, verbose=False)
     (call,) = calls.pytest
-    assert call[call.index("-k") + 1] == "a b"
+    assert call[call.index("-k") + 1] == "a and b"
     assert call[call.index("-n") + 1] == "3"
     assert f"--module={config.MODULE}" in call
     runs.test_vm("one", config.MODULE, None, 1, verbose=False)
@@ -550,6 +691,73 @@ def test_what_the_host_refuses_is_a_sentence_and_not_red(
     assert f"{kind}: doing failed: " in said
     assert "build/x" in said
     assert ("free some space" in said) is (number == errno.ENOSPC)
+
+
+def invoke(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `invoke` as a person does."""
+    command = [str(Path(sys.executable).parent / "invoke"), *arguments]
+    return subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["test-wm"], ["test-vm", "--kernl", "x"], ["test-vm", "--kernel"], ["--list", "--no"],
+     ["test-vm", "--filter", "a b ("]],
+    ids=["task", "option", "no value", "of invoke", "filter"],
+)  # fmt: skip
+def test_what_is_misspelt_is_bad_input(arguments: list[str]) -> None:
+    """Status 2: 1 is for a red test, and invoke itself would end with that."""
+    done = invoke(*arguments)
+    assert done.returncode == Status.INPUT
+    assert "What to do:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_invoke_is_asked_for_and_does_is_green() -> None:
+    """Listing is the end of it, and no error."""
+    assert invoke("--list").returncode == Status.GREEN
+    assert invoke("build", "--help").returncode == Status.GREEN
+
+
+def test_a_fault_of_ours_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python itself would end with 1, which is what a red test ends with."""
+
+    def doing() -> None:
+        raise ZeroDivisionError("planted")
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == Status.OURS
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "doing: a fault of the harness (ZeroDivisionError)" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_what_was_interrupted_is_said(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, number: int, how: str
+) -> None:
+    """By Ctrl-C and by SIGTERM, in the same words and with the same status."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
+    def doing() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except KeyboardInterrupt as error:
+            error.add_note("kernel one was being made ready (boot)")
+            raise
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == Status.INTERRUPTED
+    said = capsys.readouterr().err
+    assert f"interrupted by {how}: doing\n    kernel one was being made ready (boot)\n" in said
 
 
 @pytest.mark.parametrize("lines", [1, 100000])

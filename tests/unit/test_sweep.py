@@ -48,8 +48,15 @@ for word; do
     case $word in
     --junitxml=*) junit=${word#*=} ;;
     --kernel=*) kernel=${word#*=} ;;
+    --results=*) results=${word#*=} ;;
     esac
 done
+# Ends as pytest and the plugin do: with that status, and saying so.
+ends() {
+    echo '{"running": [], "crashed": [], "status": '${2-$1}', "pytest": '$1'}' \\
+        >$results/progress.json
+    exit $1
+}
 echo "$@" >>"$HERE/calls"
 """
 
@@ -75,7 +82,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
     def becomes(script: str) -> None:
         path = tmp_path / "python"
-        path.write_text(f"{PYTEST}{script}\n")
+        path.write_text(f"{PYTEST}{script}\nends 0\n")
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
 
@@ -261,7 +268,7 @@ def test_results_come_in_the_order_asked_for_and_are_kept(
         assert store.last(result.kernel) == result
         folder = results / result.kernel
         assert {path.name for path in (folder / "latest").iterdir()} == {
-            "junit.xml", "pytest.log", "report.json",
+            "junit.xml", "progress.json", "pytest.log", "report.json",
         }  # fmt: skip
         for name in ("junit.xml", "report.json"):
             assert (folder / name).read_text() == (folder / "latest" / name).read_text()
@@ -278,7 +285,7 @@ def test_a_kernel_that_fails_is_a_red_row_and_the_others_go_on(
     ready["a"] = lambda: Ready(SPECS[0], "", {"boot": Cell(True, "red", "gone")}, 0.0, 2)
     ready["b"] = bug
     found = run(plan)
-    assert [result.status for result in found] == [2, 1, 0]
+    assert [result.status for result in found] == [2, 70, 0]
     assert found[0].cells["boot"].why == "gone"
     assert found[1].cells["boot"].why == "ZeroDivisionError: a bug"
 
@@ -297,10 +304,11 @@ def test_what_the_host_lacks_is_not_a_kernels_last_result(
 @pytest.mark.parametrize(
     ("script", "status", "why"),
     [
-        ("exit 1", 1, "pytest ended with status 1 and left no result"),
-        ("kill -9 $$", 1, "pytest ended with status -9 and left no result"),
-        (f"echo '{JUNIT[:40]}' >$junit", 1, "not a JUnit file"),
-        ("echo '<testsuites/>' >$junit; exit 5", 1, "no test matches"),
+        ("exit 0", 70, "pytest ended with status 0, and has not told a result"),
+        ("ends 1", 70, "pytest left no result"),
+        ("kill -9 $$", 70, "pytest was ended by SIGKILL, and has not told a result"),
+        (f"echo '{JUNIT[:40]}' >$junit", 70, "not a JUnit file"),
+        ("echo '<testsuites/>' >$junit; ends 5 2", 2, "no test matches"),
     ],
 )
 def test_a_pytest_that_ends_badly_is_never_green(
