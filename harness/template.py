@@ -44,8 +44,6 @@ Look = Callable[[int | None], None]
 BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
 CLONE_SECONDS = 30.0
 WAKE_SECONDS = 1.0  # by which a clone's clock may be late
-# Until QEMU answers. It needs a tenth of a second; nothing but the host can make it late.
-START_SECONDS = 180.0
 # What deadlines are made for: Debian's 6.12 cloud kernel without KVM, in processor seconds.
 USUAL_BOOT_SECONDS = 6.0
 FACTS = "facts.json"
@@ -333,7 +331,7 @@ def _thawed(
     """
     machine.pace = template.pace
     machine.start(
-        deadline or Deadline(START_SECONDS),
+        deadline or Deadline(qemu.START_SECONDS),
         memory=memory, share=share, incoming=True, greeting=template.greeting,
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)

@@ -307,6 +307,10 @@ FAKE_QEMU = """\
 import json, os, re, socket, sys
 line = " ".join(sys.argv)
 act = os.environ["FAKE_QEMU"]
+if act == "hates-kvm":
+    if " kvm " in line:
+        os.abort()
+    act = "ready"
 if act == "refuses":
     sys.exit("qemu: -accel nonesuch: invalid accelerator")
 def channel(name):
@@ -318,6 +322,8 @@ def tell(**message):
 def event(name, **data):
     tell(event=name, data=data, timestamp={"seconds": 0, "microseconds": 0})
 version = {"qemu": {"major": 9, "minor": 0, "micro": 0}, "package": ""}
+if act == "is-killed-early":
+    os.kill(os.getpid(), 9)
 tell(QMP={"version": version, "capabilities": []})
 console.write(b"[    0.000000] Linux version\\r\\n\\x1b[31mlast words\\n")
 def requests():
@@ -364,6 +370,7 @@ for request in requests():
     elif command == "query-status":
         saving -= act != "clings"
         status = "finish-migrate" if saving > 0 else "postmigrate"
+        status = act if act == "internal-error" else status
         answer({"running": False, "singlestep": False, "status": status})
     elif command == "cont" and saving <= 0:
         answer({})
@@ -642,28 +649,126 @@ def test_without_access_to_kvm_there_is_no_probe(
     assert "/dev/kvm" in why
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_kvm_is_used_only_once_it_has_booted_a_kernel(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch, works: bool
+@pytest.fixture
+def kernels(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[str], MachineSpec]:
+    """Makes kernels, on a host that has a /dev/kvm; QEMU acts as the one made last wants it."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path == "/dev/kvm" or access(path, mode))
+    monkeypatch.setattr(qemu, "PROBE_SECONDS", 0.3)
+
+    def make(act: str) -> MachineSpec:
+        monkeypatch.setenv("FAKE_QEMU", act)
+        kernel = tmp_path / act
+        kernel.write_text(act)
+        return replace(SPEC, kernel=kernel)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("act", "answer", "why"),
+    [("ready", "kvm", "has booted"), ("hates-kvm", "tcg", "killed by SIGABRT"),
+     ("internal-error", "tcg", "internal error")],
+)  # fmt: skip
+def test_what_kvm_itself_shows_holds_for_all_kernels(
+    cache: Cache, kernels: Callable[[str], MachineSpec], act: str, answer: str, why: str
 ) -> None:
     """A /dev/kvm that opens proves nothing; the answer is kept, so the probe is run once."""
-    probes: list[str] = []
-
-    @contextlib.contextmanager
-    def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[None]:
-        probes.append(spec.accelerator)
-        if not works:
-            raise MachineError("internal error")
-        yield
-
-    monkeypatch.setattr(os, "access", lambda *_: True)
-    monkeypatch.setattr(qemu, "booted", booted)
     assert qemu.kvm_answer(cache.root) is None
-    first = qemu.accelerator(SPEC, cache)
-    assert first[0] == ("kvm" if works else "tcg")
-    assert works or "internal error" in first[1]
-    assert qemu.accelerator(SPEC, cache) == first == qemu.kvm_answer(cache.root)
-    assert probes == ["kvm"]
+    first = qemu.accelerator(kernels(act), cache)
+    assert first[0] == answer
+    assert why in first[1]
+    assert qemu.accelerator(kernels("no QEMU is started"), cache) == first
+    assert qemu.kvm_answer(cache.root) == first
+
+
+@pytest.mark.parametrize("act", ["silent", "fails"])
+def test_a_kernel_that_does_not_come_up_takes_kvm_from_itself_alone(
+    cache: Cache, kernels: Callable[[str], MachineSpec], act: str
+) -> None:
+    """Somebody's broken kernel says nothing of KVM. It is not tried again either."""
+    broken = kernels(act)
+    first = qemu.accelerator(broken, cache)
+    assert first[0] == "tcg"
+    assert qemu.accelerator(kernels("ready"), cache)[0] == "kvm"
+    assert qemu.kvm_answer(cache.root) is not None
+
+
+def test_a_kernel_that_did_not_come_up_is_not_tried_again(
+    cache: Cache, kernels: Callable[[str], MachineSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe takes seconds where KVM spins in silence."""
+    broken = kernels("fails")
+    first = qemu.accelerator(broken, cache)
+    monkeypatch.delattr(qemu, "try_kvm")
+    assert qemu.accelerator(broken, cache) == first
+    assert qemu.kvm_answer(cache.root) is None
+
+
+def test_a_probe_that_the_host_has_ended_is_forgotten(
+    cache: Cache, kernels: Callable[[str], MachineSpec]
+) -> None:
+    """One bad moment would take KVM from all kernels until the host boots again."""
+    unlucky = kernels("is-killed-early")
+    assert qemu.accelerator(unlucky, cache)[0] == "tcg"
+    assert [path.name for path in cache.root.glob("kvm-*")] == []
+
+
+def test_a_host_that_runs_no_qemu_at_all_says_so(
+    cache: Cache, kernels: Callable[[str], MachineSpec]
+) -> None:
+    """It says nothing of KVM."""
+    with ignored_leaks(), pytest.raises(MachineFault, match="did not start"):
+        qemu.accelerator(kernels("refuses"), cache)
+    assert [path.name for path in cache.root.glob("kvm-*")] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"perhaps it works", b"\xff\xfe"])
+def test_a_damaged_answer_is_none(
+    cache: Cache, kernels: Callable[[str], MachineSpec], content: bytes
+) -> None:
+    """It is found out again."""
+    first = qemu.accelerator(kernels("ready"), cache)
+    (file,) = cache.root.glob("kvm-*")
+    file.write_bytes(content)
+    assert qemu.kvm_answer(cache.root) is None
+    assert qemu.accelerator(kernels("ready"), cache) == first == qemu.kvm_answer(cache.root)
+
+
+CPU = """\
+processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 106
+model name\t: Intel(R) Xeon(R)
+stepping\t: 6
+microcode\t: 0x1
+cpu MHz\t\t: {mhz}
+flags\t\t: fpu vme {flags}
+address sizes\t: 46 bits physical, 57 bits virtual
+
+processor\t: 1
+vendor_id\t: GenuineIntel
+"""
+
+
+def test_another_processor_is_another_shape_where_the_guest_has_the_hosts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cache may be carried to another host; how fast it runs now makes no difference."""
+    monkeypatch.setattr(qemu, "version_text", lambda: "QEMU emulator version 9.0.0")
+    cpuinfo = tmp_path / "cpuinfo"
+
+    def shape(accelerator: str, **facts: str) -> list[str]:
+        cpuinfo.write_text(CPU.format(**{"mhz": "2600.0", "flags": "avx2"} | facts))
+        monkeypatch.setattr(qemu, "CPUINFO", cpuinfo)
+        return qemu.shape(replace(SPEC, accelerator=accelerator))
+
+    assert shape("kvm", flags="avx512f") != shape("kvm")
+    assert shape("kvm", mhz="1000.0") == shape("kvm")
+    assert shape("tcg", flags="avx512f") == shape("tcg")
 
 
 def test_console_is_read_as_it_grows(tmp_path: Path) -> None:
