@@ -168,7 +168,10 @@ class GuestLost(GuestError):
     """The guest does not answer over SSH any more."""
 
 
-def refused(error: OSError, doing: str) -> HostError:
-    """The error for what the system has refused; ``doing`` begins the sentence."""
+def refused(error: OSError, doing: str, more_space: str = MORE_SPACE) -> HostError:
+    """The error for what the system has refused; ``doing`` begins the sentence.
+
+    ``more_space`` says what to do where it was a full disk; by default, the cache's.
+    """
     what = f"{doing} failed: {error}"
-    return SpaceError(what, hint=MORE_SPACE) if error.errno in FULL else HostError(what)
+    return SpaceError(what, hint=more_space) if error.errno in FULL else HostError(what)

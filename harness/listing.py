@@ -50,6 +50,7 @@ class Row:
     cached: int
     last: Result | None
     absent: str = ""
+    cut_off: bool = False  # a later run than that of the last result did not come to its end
 
     @property
     def moved(self) -> bool | None:
@@ -63,11 +64,12 @@ class Row:
     @property
     def verdict(self) -> str:
         """The last result, and of which kernel it is if that is not the locked one."""
+        later = "; a later run was cut off" if self.cut_off else ""
         if self.last is None:
-            return "-"
+            return "a run was cut off" if self.cut_off else "-"
         day = time.strftime("%Y-%m-%d", time.localtime(self.last.finished))
         other = "" if self.last.release == self.spec.release else f" on {self.last.release}"
-        return f"{'green' if self.last.green else 'red'} {day}{other}"
+        return f"{'green' if self.last.green else 'red'} {day}{other}{later}"
 
 
 def run(names: str | None, *, update: bool, prune: bool, as_json: bool) -> int:
@@ -112,7 +114,8 @@ def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:
             else:
                 newest = answer.newest
         cached = sum(each.size for each in of_kernel(spec, stored))
-        rows.append(Row(spec, newest, age, unknown, cached, store.last(spec.name), absent))
+        rows.append(Row(spec, newest, age, unknown, cached, store.last(spec.name), absent,
+                        store.cut_off(spec.name)))  # fmt: skip
     return rows
 
 
@@ -380,6 +383,6 @@ def _plain(row: Row, default: str) -> Mapping[str, object]:
         "cached_bytes": row.cached,
         "last": None if last is None else {
             "green": last.green, "release": last.release, "version": last.version,
-            "finished": last.finished,
+            "finished": last.finished, "cut_off": row.cut_off,
         },
     }  # fmt: skip

@@ -405,6 +405,9 @@ def show_summary() -> int:
     for spec in config.load().kernels.values():
         none = report.left_out(spec.name, spec.release, spec.version, "")
         rows.append(store.last(spec.name) or none)
+        if store.cut_off(spec.name):
+            why = "a run of all tests was cut off, and a result above is an older one's"
+            rows.append(report.left_out(spec.name, spec.release, spec.version, why))
         part = store.last(spec.name, whole=False)
         if part is not None and not part.green:
             rows.append(part)
@@ -420,6 +423,8 @@ def settle_night(source: Path | None) -> int:
     logs = {}
     for each in kernels:
         for kept, is_whole in ((whole, True), (parts, False)):
+            if is_whole and store.cut_off(each.name):
+                continue  # what there is was found by an older run
             result = store.last(each.name, whole=is_whole)
             if result is not None:
                 kept[each.name] = result

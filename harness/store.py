@@ -8,6 +8,7 @@
             junit.xml         what pytest wrote
             pytest.log        what pytest printed (where several kernels are tested)
             report.json       the result: of all tests, or partial.json, of some of them
+            unfinished        a run of all tests has not come to its end, or is going on
             TEST/             what one red test has left: its console, its machine
         latest -> RUN         the run that began last
         report.json junit.xml     the last result of all tests, whichever run it is of
@@ -31,15 +32,18 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from harness import config, report
+from harness.errors import refused
 from harness.report import Result
 
 # How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
 RUNS = 5
 LATEST = "latest"
+_UNFINISHED = "unfinished"
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
 
@@ -83,18 +87,39 @@ def new_name() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say what the system refuses as a fault of the host's, with the right thing to do."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(
+            error, "writing the results", "free some space on the disk that has results/"
+        ) from error
+
+
 def folder_of(kernel: str) -> Path:
     """Where the results of a kernel are."""
     folder = config.RESULTS / kernel
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing():
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def begin(kernel: str, *, whole: bool, name: str = "") -> Run:
-    """The folder of a run that begins now; old runs of the same kernel are removed."""
+    """The folder of a run that begins now; old runs of the same kernel are removed.
+
+    Raises ``HostError`` (``SpaceError``, if the disk is full) where there can be no folder.
+    """
     parent = folder_of(kernel)
-    run = Run(parent / (name or new_name()), whole=whole)
+    with _writing():
+        return _begin(parent, Run(parent / (name or new_name()), whole=whole))
+
+
+def _begin(parent: Path, run: Run) -> Run:
     try:
+        if run.whole:
+            (run.folder / _UNFINISHED).touch()
         link = parent / f".{LATEST}-{run.folder.name}"
         link.symlink_to(run.folder.name)
         link.replace(parent / LATEST)
@@ -143,8 +168,14 @@ def write(run: Run, result: Result, *, says: bool) -> None:
 
     ``says``: it is about all tests and about the kernel; otherwise it becomes the last result
     of a part. The result and the JUnit file that it was read from are exchanged together.
+    Raises ``HostError`` as ``begin`` does.
     """
     parent = folder_of(result.kernel)
+    with _writing():
+        _write(parent, run, result, says)
+
+
+def _write(parent: Path, run: Run, result: Result, says: bool) -> None:
     text = report.to_json(result)
     as_report, as_junit = _names(says)
     _replace(run.folder / as_report, text)
@@ -156,6 +187,11 @@ def write(run: Run, result: Result, *, says: bool) -> None:
         else:  # a kernel that could not be tested; an older run's would explain nothing
             (parent / as_junit).unlink(missing_ok=True)
         _replace(parent / as_report, text)
+        (run.folder / _UNFINISHED).unlink(missing_ok=True)
+        if says:  # this is news of the kernel, whatever became of the runs before it
+            for old in _runs(parent):
+                if not in_use(old):
+                    (old / _UNFINISHED).unlink(missing_ok=True)
     finally:
         os.close(held)
 
@@ -176,6 +212,21 @@ def last(kernel: str, *, whole: bool = True) -> Result | None:
         return report.from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())
     except (OSError, ValueError):
         return None
+
+
+def cut_off(kernel: str) -> bool:
+    """Whether a later run than that of the last whole result was killed or interrupted.
+
+    Then ``last`` is right about an older run, and says nothing of what the later one would have
+    found.
+    """
+    try:
+        return any(
+            (run / _UNFINISHED).exists() and not in_use(run)
+            for run in _runs(config.RESULTS / kernel)
+        )
+    except OSError:
+        return False
 
 
 def junit_of(kernel: str, *, whole: bool = True) -> Path:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import queue
 import re
+import shutil
 import sys
 import threading
 import time
@@ -44,6 +45,7 @@ from harness.store import Run
 
 log = logging.getLogger(__name__)
 
+_FULL = 1 << 20  # bytes; a disk with less is full for a JUnit file
 _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
 
 
@@ -181,11 +183,15 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
         tests = report.tests_in(junit.read_text())
         cells |= report.suite_cells(tests, list(plan.suites))
     except (OSError, ValueError) as error:
-        if status in (Status.GREEN, Status.RED):
-            full = proc.no_space(junit.parent, "writing the results")
-            status = Status.HOST if full else Status.OURS
-            cells[first] = Cell(True, "red", str(full or f"pytest left no result: {error}"))
-    if ended.why:
+        if shutil.disk_usage(junit.parent).free < _FULL:
+            # pytest can write neither its result nor how it has ended, which it ends badly of.
+            status = Status.HOST
+            why = "no space left for the results; free some on the disk that has results/"
+            cells[first] = Cell(True, "red", why)
+        elif status in (Status.GREEN, Status.RED):
+            status = Status.OURS
+            cells[first] = Cell(True, "red", f"pytest left no result: {error}")
+    if ended.why and status != Status.HOST:
         cells[first] = Cell(True, "red", ended.why)
     if ended.empty:
         cells[first] = Cell(True, "none", "no test matches: nothing was tested")

@@ -166,6 +166,21 @@ def test_the_last_result_is_shown_with_the_kernel_it_is_of(
     assert debug.verdict == "-"
 
 
+def test_a_result_that_is_older_than_a_run_says_so(
+    indexes: dict[str, Index | HarnessError], cache: Cache
+) -> None:
+    """A run that was killed has left none; the one before it is no answer for it."""
+    with store.begin("twelve", whole=True) as run:
+        found = Result("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {})
+        store.write(run, found, says=True)
+    for name in ("twelve", "sid"):
+        store.begin(name, whole=True).close()
+    twelve, sid = listing.look([TWELVE, SID], cache)
+    assert twelve.verdict.startswith("green 19")
+    assert twelve.verdict.endswith("; a later run was cut off")
+    assert sid.verdict == "a run was cut off"
+
+
 def test_the_listing_for_programs_says_which_moved(
     indexes: dict[str, Index | HarnessError],
     cache: Cache,

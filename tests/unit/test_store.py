@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from pathlib import Path
 
 import pytest
 
 from harness import config, report, store
+from harness.errors import SpaceError
 from harness.report import Cell, Result
 from harness.store import Run
 
@@ -119,3 +121,47 @@ def test_a_run_has_so_many_places_for_machines(tmp_path: Path) -> None:
     """Whoever asks."""
     with Run(tmp_path / "run") as run:
         assert [store.claim(run.folder, 2) for _ in range(4)] == [0, 1, None, None]
+
+
+def test_a_run_that_was_cut_off_is_known(results: Path) -> None:
+    """The last result is then an older one's, until a run has come to its end."""
+    assert not store.cut_off("wee")
+    with store.begin("wee", whole=True) as run:
+        assert not store.cut_off("wee")  # it is going on
+        store.write(run, result(), says=True)
+    assert not store.cut_off("wee")
+    with store.begin("wee", whole=True):
+        pass  # as if killed
+    assert store.cut_off("wee")
+    assert store.last("wee") == result()
+    with store.begin("wee", whole=False) as run:
+        store.write(run, result(), says=False)
+    assert store.cut_off("wee")
+    with store.begin("wee", whole=True) as run:
+        store.write(run, result(1), says=True)
+    assert not store.cut_off("wee")
+
+
+def test_a_part_that_was_cut_off_says_nothing(results: Path) -> None:
+    """It would not have replaced the last result."""
+    store.begin("wee", whole=False).close()
+    assert not store.cut_off("wee")
+
+
+@pytest.mark.parametrize("full", ["mkdir", "touch", "write_text"])
+def test_a_full_disk_is_the_hosts_fault(monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    """The disk of results/ is another one than that of the cache."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, full, fails)
+
+    def write() -> None:
+        with store.begin("wee", whole=True) as run:
+            store.write(run, result(), says=True)
+
+    with pytest.raises(SpaceError, match="writing the results failed") as caught:
+        write()
+    assert "results/" in caught.value.hint
+    assert "EUDYPTULA_CACHE" not in str(caught.value)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from harness.errors import (
     HarnessError,
     NetworkError,
     SpaceError,
+    Status,
 )
 from harness.fixtures import KernelProblem
 from harness.lab import Lab
@@ -325,6 +327,21 @@ def test_a_pytest_that_ends_badly_is_never_green(
         assert result.status == status
         assert not result.green
         assert why in result.cells["contract"].why
+
+
+def test_a_disk_that_is_full_of_results_is_the_hosts_fault(
+    plan: Plan,
+    ready: dict[str, Callable[[], Ready]],
+    python: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """pytest cannot write what it has found, and ends as if the fault was its own."""
+    python("exit 3")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    for result in run(plan):
+        assert result.status == Status.HOST
+        assert "no space left for the results" in result.cells["contract"].why
+        assert store.last(result.kernel) is None
 
 
 def test_somebody_elses_module_says_nothing_of_a_kernel(tmp_path: Path) -> None:
