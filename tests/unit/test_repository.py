@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from harness import config, proc
 from harness.proc import Deadline
@@ -82,11 +85,47 @@ def test_a_mirror_is_told_from_a_word(tmp_path: Path) -> None:
     assert list(mirrors(tmp_path)) == ["mirror.example"]
 
 
+def test_the_kinds_of_apts_sources_are_read(tmp_path: Path) -> None:
+    """Both forms of sources, what they lead to, and what they go through."""
+    texts = {
+        "sources.list": "deb [signed-by=/x] http://one.example/debian sid main",
+        "sources.list.d/a.sources": "Types: deb\nURIs: https://two.example/debian/\n",
+        "mirrors/b.list": "https://three.example/debian\tpriority:1\n",
+        "apt.conf.d/c": 'Acquire::http::Proxy "http://user@four.example:3142/";\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = [f"{name}.example" for name in ("one", "two", "three", "four")]
+    assert list(mirrors(tmp_path)) == found
+
+
+def named(texts: dict[str, str], host: str) -> list[str]:
+    """The files that name a host."""
+    name = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])")
+    return [path for path, text in texts.items() if name.search(text)]
+
+
+def test_a_file_that_names_a_mirror_is_found() -> None:
+    """Whatever stands around it; a longer name is another host's."""
+    host = "mirror.example"
+    texts = {"url": f"deb http://{host}/debian", "end": f"from {host}.",
+             "longer": f"a-{host} {host}-2 {host}s"}  # fmt: skip
+    assert named(texts, host) == ["url", "end"]
+
+
+# Those of Debian and Ubuntu, and where Python packages come from. Said in parts, because this
+# is a file of the repository.
+USUAL = [f"{name}.org" for name in ("deb.debian", "security.debian", "ftp.debian",
+                                    "snapshot.debian", "pypi", "files.pythonhosted")]  # fmt: skip
+USUAL += [f"{name}.ubuntu.com" for name in ("archive", "security", "ports")]
+
+
 def test_no_file_names_a_mirror(texts: dict[str, str]) -> None:
     """Packages come from where the host's apt gets them; no address is written down."""
-    for host in {host for host in mirrors() if not host.startswith("127.")}:
-        named = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])")
-        assert [name for name, text in texts.items() if named.search(text)] == [], host
+    for host in {*USUAL, *mirrors()}:
+        if not host.startswith("127."):
+            assert named(texts, host) == [], host
 
 
 def test_no_file_names_this_checkout(texts: dict[str, str]) -> None:
@@ -95,3 +134,43 @@ def test_no_file_names_this_checkout(texts: dict[str, str]) -> None:
         pytest.skip(f"{ROOT} is no path that could be told from others")
     here = re.compile(rf"(?<![\w./-]){re.escape(str(ROOT))}(?![\w-])")
     assert [name for name, text in texts.items() if here.search(text)] == []
+
+
+# -- what others have made ---------------------------------------------------------
+
+
+def pinned() -> dict[str, tuple[Requirement, int]]:
+    """The packages of vm/requirements.txt by name, each with how many files of it are known."""
+    text = (ROOT / "vm" / "requirements.txt").read_text()
+    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    found: dict[str, tuple[Requirement, int]] = {}
+    for row in lines.replace("\\\n", " ").splitlines():
+        name, *hashes = row.split("--hash=sha256:")
+        assert all(re.fullmatch("[0-9a-f]{64}", each.strip()) for each in hashes)
+        requirement = Requirement(name.strip())
+        found[canonicalize_name(requirement.name)] = (requirement, len(hashes))
+    return found
+
+
+def test_every_python_package_is_pinned() -> None:
+    """At one release, with its files' hashes, and it is one that this package can be run with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = pinned()
+    for requirement, files in found.values():
+        assert [each.operator for each in requirement.specifier] == ["=="], requirement
+        assert files > 0, requirement
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"],
+              *project["project"]["optional-dependencies"]["check"]]  # fmt: skip
+    for text in wanted:
+        requirement = Requirement(text)
+        (exact,) = found[canonicalize_name(requirement.name)][0].specifier
+        assert requirement.specifier.contains(exact.version), text
+
+
+def test_only_pinned_packages_are_installed(texts: dict[str, str]) -> None:
+    """By their hashes, or without whatever else they would bring."""
+    for name, text in texts.items():
+        if name in ("bootstrap", ".gitlab-ci.yml") or name.startswith((".ci/", ".github/")):
+            for row in re.findall(r"\bpip install .*", text):
+                assert "--require-hashes" in row or "--no-deps" in row, (name, row)
+    assert "pip install --require-hashes" in texts["bootstrap"]
