@@ -2,8 +2,8 @@
 """The pytest plugin: its options, what a run says of the tests that it put aside, and how it
 ends where only the host is to blame.
 
-The rest of it is harness/fixtures.py, which takes a quarter of a second to import. A pytest
-that only hands out tests to the workers of pytest-xdist does without.
+The rest of it is harness/selection.py, fixtures.py and hooks.py, which take a quarter of a
+second to import. A pytest that only hands out tests to the workers of pytest-xdist does without.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
-        config.pluginmanager.import_plugin("harness.fixtures")
+        for name in ("selection", "fixtures", "hooks"):
+            config.pluginmanager.import_plugin(f"harness.{name}")
 
 
 @pytest.hookimpl(optionalhook=True)

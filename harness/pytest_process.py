@@ -30,7 +30,7 @@ PROGRESS = "progress.json"
 # How long an interrupted pytest may take to end its machines, in seconds.
 CLEANUP_SECONDS = 20.0
 # After so many seconds in which no test has begun or ended, pytest itself is stuck: each test has
-# a limit of its own (harness/fixtures.py), of at most 20 minutes. A debug kernel boots in one.
+# a limit of its own (harness/selection.py), of at most 20 minutes. A debug kernel boots in one.
 SILENT_SECONDS = 3600.0
 
 

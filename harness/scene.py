@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache
 from harness.errors import InputError, MachineError, SpaceError
 from harness.image import Keys
 from harness.proc import Deadline
@@ -114,3 +116,22 @@ def reopened(scene: Scene, folder: Path, *, stopped: bool = False) -> Iterator[C
             machine.execute("cont", deadline)
         with Clone(machine, scene.keys) as running:
             yield running
+
+
+def hold_command(folder: Path) -> list[str]:
+    """The command that has a saved machine run on (``hold``), in a process of its own."""
+    return [sys.executable, "-m", __name__, str(folder)]
+
+
+def hold(folder: Path) -> None:
+    """Have the machine run on until this process is ended; says how to get in."""
+    saved = load(folder)
+    with Cache().scratch("kept") as work, reopened(saved, work) as clone:
+        port = clone.machine.ssh_port(Deadline(10))
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)
+        clone.machine.wait()
+
+
+if __name__ == "__main__":
+    hold(Path(sys.argv[1]))

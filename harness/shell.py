@@ -18,7 +18,7 @@ from pathlib import Path
 
 import paramiko
 
-from harness import config, fixtures, lab, scene, template
+from harness import config, lab, loading, scene, template
 from harness.cache import Cache
 from harness.errors import GuestLost, InputError
 from harness.proc import Deadline
@@ -39,7 +39,7 @@ def run(kernel: str | None, source: Path, profile: str = "", own_config: Path | 
     module = place.build(source)
     frozen = place.template()
     with cache.scratch("shell") as folder, template.clone(frozen, folder) as clone:
-        fixtures.load(clone.guest, module)
+        loading.load(clone.guest, module)
         log.info("%s with %s loaded; exit ends the machine", place.kernel.release, module.name)
         return _prompt(clone)
 
@@ -68,16 +68,6 @@ def resume(folder: Path, *, debugger: bool) -> int:
             ) from error
         log.info("as the test left it; exit ends the machine")
         return _prompt(clone)
-
-
-def hold(folder: Path) -> None:
-    """Have the machine run on until this process is ended; says how to get in."""
-    saved = scene.load(folder)
-    with Cache().scratch("kept") as work, scene.reopened(saved, work) as clone:
-        port = clone.machine.ssh_port(Deadline(10))
-        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-        print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)
-        clone.machine.wait()
 
 
 def _prompt(clone: Clone) -> int:
@@ -146,7 +136,3 @@ def attach(channel: paramiko.Channel) -> int:
         if saved is not None:
             signal.signal(signal.SIGWINCH, signal.SIG_DFL)
             termios.tcsetattr(source, termios.TCSADRAIN, saved)
-
-
-if __name__ == "__main__":
-    hold(Path(sys.argv[1]))  # what --keep starts

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import archive, config, fixtures, lab, proc, pytest_process, report, store
+from harness import archive, config, lab, loading, proc, pytest_process, report, store
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
@@ -36,8 +36,8 @@ from harness.errors import (
     KernelBuildError,
     Status,
 )
-from harness.fixtures import KernelProblem
 from harness.lab import Lab
+from harness.problem import KernelProblem
 from harness.proc import Deadline
 from harness.pytest_process import Ended, PytestProcess
 from harness.report import Case, Cell, Result
@@ -116,7 +116,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         template = place.template()
         ready.cells["boot"] = Cell(False, "ok")
         stage = "load"
-        fixtures.loaded_template(place, template, module)
+        loading.loaded_template(place, template, module)
         ready.cells["load"] = Cell(False, "ok")
     except KernelProblem as error:
         # The tests will say more: those that need no loaded module can run.

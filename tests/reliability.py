@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import cache as caches
-from harness import config, fixtures, template
+from harness import config, loading, template
 from harness import lab as labs
 from harness.cache import Cache
 from harness.errors import HarnessError
@@ -366,7 +366,7 @@ def main() -> int:
     (spec,) = matrix.select(given.kernel)
     say(f"{given.what}: kernel {spec.name}, seed {seed}")
     lab = labs.prepare(spec, matrix, Cache())
-    fixtures.loaded_template(lab, lab.template(), lab.build(config.MODULE))
+    loading.loaded_template(lab, lab.template(), lab.build(config.MODULE))
     return 1 if action(lab, given.count or usual, seed) else 0
 
 

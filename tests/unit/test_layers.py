@@ -46,8 +46,19 @@ ORDER = (
     "report",
     "store",
     "pytest_process",
+    # The judgement, without pytest.
+    "problem",
+    "evidence",
+    "artifacts",
+    "loading",
+    # The plugin.
     "plugin",
+    "expect",
+    "selection",
+    "supply",
+    "judging",
     "fixtures",
+    "hooks",
     "sweep",
     # What tasks.py calls.
     "runs",
@@ -138,6 +149,26 @@ def test_what_is_pure_imports_nothing_that_acts(name: str) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not called & {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+# And pytest_process, which starts it and reads its exit status.
+PLUGIN = {
+    "pytest_process",
+    "plugin",
+    "expect",
+    "selection",
+    "supply",
+    "judging",
+    "fixtures",
+    "hooks",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in PLUGIN])
+def test_only_the_plugin_knows_pytest(name: str) -> None:
+    """Machines are started, loaded and judged without it: a sweep and a shell do so."""
+    found = {module.partition(".")[0] for module in imports(path_of(name))}
+    assert not {"pytest", "_pytest"} & found
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "proc"])

@@ -22,7 +22,6 @@ import pytest
 import tasks
 from harness import (
     config,
-    fixtures,
     lab,
     proc,
     pytest_process,
@@ -360,7 +359,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(runs, "default_jobs", lambda: 1)
     monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
     monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(fixtures, "loaded_template", lambda *_: None)
+    monkeypatch.setattr("harness.loading.loaded_template", lambda *_: None)
     return made
 
 

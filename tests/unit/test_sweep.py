@@ -16,7 +16,7 @@ from typing import cast
 
 import pytest
 
-from harness import archive, config, fixtures, lab, proc, store, sweep
+from harness import archive, config, lab, loading, proc, store, sweep
 from harness.cache import Cache
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import (
@@ -30,8 +30,8 @@ from harness.errors import (
     SpaceError,
     Status,
 )
-from harness.fixtures import KernelProblem
 from harness.lab import Lab
+from harness.problem import KernelProblem
 from harness.report import Cell, Result
 from harness.sweep import Plan, Ready, Sweep
 from harness.verdict import Problem, Verdict
@@ -145,7 +145,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     """All that is below a sweep."""
     made = Stages()
     monkeypatch.setattr(lab, "prepare", made.prepare)
-    monkeypatch.setattr(fixtures, "loaded_template", made.load)
+    monkeypatch.setattr(loading, "loaded_template", made.load)
     monkeypatch.setattr(archive, "newest", lambda *_, **__: None)
     return made
 

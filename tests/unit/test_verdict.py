@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """harness/verdict.py: from what is known of a machine to the reasons why a test is red.
 
-And what harness/fixtures.py and harness/plugin.py make of it in a run of pytest.
+And what the plugin (harness/judging.py, hooks.py, fixtures.py) makes of it in a run of pytest.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from typing import Any
 
 import pytest
 
-from harness import fixtures, klog, qemu, symbols, template, verdict
+from harness import artifacts, evidence, klog, qemu, symbols, template, verdict
+from harness.artifacts import Keeper
 from harness.errors import CommandFailed, CommandTimeout, GuestError, HostError, MachineError
+from harness.loading import Leave, loaded_template
+from harness.problem import KernelProblem
 from harness.proc import Deadline
+from harness.supply import MachineKind, MachineSource
 from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
 from tests.unit.growth import grows_with_length
 
@@ -473,13 +477,13 @@ def test_leaks_of_one_function_are_one_problem() -> None:
 
 def test_a_problem_is_red() -> None:
     """No problem ever carries the verdict of a passed test."""
-    for evidence in (
+    for seen in (
         replace(CLEAN, console=BOOT + WARNING),
         replace(CLEAN, taint_after=None),
         replace(CLEAN, running=False),
         replace(CLEAN, taint_after=OE | WARN),
     ):
-        problems = judge(evidence)
+        problems = judge(seen)
         assert problems
         assert verdict.Verdict.PASSED not in {problem.verdict for problem in problems}
 
@@ -623,11 +627,12 @@ def test_taint_flags_that_were_cleared_are_red() -> None:
 FAKE = """\
 import itertools
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from harness import config, fixtures, scene
+from harness import artifacts, config, fixtures, scene, selection, supply as supplies
 from harness.errors import GuestLost, MachineError
 from harness.pool import Fresh
 from harness.proc import Deadline
@@ -686,18 +691,13 @@ def save(machine, *_):
 
 
 class Supply:
+    built = None
     lab = SimpleNamespace(
         kernel=SimpleNamespace(name="fake", vmlinux=None), image=SimpleNamespace(keys=None)
     )
 
     def __init__(self):
         self.numbers, self.closed = itertools.count(), []
-
-    def wanted(self, item, fixtures):
-        return ()
-
-    def shape(self, item):
-        return ()
 
     def prepare(self, item):
         pass
@@ -716,7 +716,10 @@ def lab():
 
 @pytest.fixture(scope="session")
 def supply(request, lab):
-    supply = request.config.stash[fixtures._SUPPLY] = Supply()
+    supply = request.config.stash[supplies.SOURCE] = Supply()
+    supply.keeper = artifacts.Keeper(
+        partial(fixtures._run_folder, request.config, lab), limit=artifacts.MACHINES
+    )
     return supply
 
 
@@ -980,7 +983,7 @@ def limits(request):
     return [(mark.args, mark.kwargs) for mark in request.node.iter_markers("timeout")]
 
 def test_usual(lab, limits):
-    assert limits == [((fixtures.TEST_SECONDS,), {"func_only": True})]
+    assert limits == [((selection.TEST_SECONDS,), {"func_only": True})]
 
 @pytest.mark.timeout(7)
 def test_own(lab, limits):
@@ -1043,7 +1046,7 @@ def test_registers_are_kept_of_every_stuck_machine(
     trial: Trial, monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 ) -> None:
     """Those of the first few are kept whole; that the others are not is said."""
-    monkeypatch.setattr(fixtures, "SCENES", 1)
+    monkeypatch.setattr(artifacts, "MACHINES", 1)
     done = trial("""
 @pytest.mark.parametrize("number", range(2))
 def test_dies(guest, number):
@@ -1069,7 +1072,7 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
         patience=Deadline, mark=silent, spins=gone, console_text=lambda: BOOT, running=True,
         panicked=False, fault="", stalls=(), console_unread=0, console_full=False,
     )  # fmt: skip
-    (problem,) = judge(fixtures.evidence(machine, OE))
+    (problem,) = judge(evidence.gather(machine, OE))
     assert problem.verdict is Verdict.LOST
 
 
@@ -1088,7 +1091,7 @@ class Loading:
         self.error: GuestError | None = None
         self.taint: int | None = OE | WARN
         monkeypatch.setattr(template, "derive", self.derive)
-        monkeypatch.setattr(fixtures, "load", self.load)
+        monkeypatch.setattr("harness.loading.load", self.load)
         monkeypatch.setattr(symbols, "explain", lambda problems, _: problems)
 
     def derive(
@@ -1131,11 +1134,11 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
     return Loading(monkeypatch)
 
 
-def load(leave: fixtures.Leave = lambda *_: "") -> object:
+def load(leave: Leave = lambda *_: "") -> object:
     """What is known of the machine with the module loaded."""
     nothing: Any = SimpleNamespace(cache=None)
     module: Any = SimpleNamespace(name="wee", digest="0")
-    return fixtures.loaded_template(nothing, nothing, module, leave)
+    return loaded_template(nothing, nothing, module, leave)
 
 
 def test_loading_a_module_is_not_blamed_for_the_boot(loading: Loading) -> None:
@@ -1150,7 +1153,7 @@ def test_a_report_while_loading_is_a_problem(loading: Loading) -> None:
         return f"{machine is loading} {len(problems)}"
 
     loading.said = OTHER
-    with pytest.raises(fixtures.KernelProblem, match=r"^splat: WARNING in wee_other\n") as caught:
+    with pytest.raises(KernelProblem, match=r"^splat: WARNING in wee_other\n") as caught:
         load(leave)
     assert caught.value.kept == "True 1"
 
@@ -1159,7 +1162,7 @@ def test_what_ends_insmod_is_told_by_the_kernel(loading: Loading) -> None:
     """An oops in the module's init kills insmod; the report comes first, then its status."""
     loading.said = OOPS
     loading.error = CommandFailed("`insmod` ended with status 137")
-    with pytest.raises(fixtures.KernelProblem, match=r"^splat: .*wee_oops") as caught:
+    with pytest.raises(KernelProblem, match=r"^splat: .*wee_oops") as caught:
         load()
     assert caught.value.__cause__ is loading.error
 
@@ -1167,7 +1170,7 @@ def test_what_ends_insmod_is_told_by_the_kernel(loading: Loading) -> None:
 def test_an_insmod_that_does_not_end_says_where_it_is(loading: Loading) -> None:
     """The guest is well, and its kernel knows in which function."""
     loading.error = CommandTimeout("`insmod` did not end", command=("insmod",))
-    with pytest.raises(fixtures.KernelProblem, match=r"^hung: ") as caught:
+    with pytest.raises(KernelProblem, match=r"^hung: ") as caught:
         load()
     assert caught.value.problems[0].function == "wee_init"
 
@@ -1193,7 +1196,7 @@ def test_what_comes_after_loading_is_a_problem_too(
 ) -> None:
     """A thread or a timer that init has started goes on while the machine is being frozen."""
     loading.later, loading.taint = later, taint
-    with pytest.raises(fixtures.KernelProblem, match=said):
+    with pytest.raises(KernelProblem, match=said):
         load()
 
 
@@ -1204,30 +1207,31 @@ def test_what_upset_the_kernel_once_is_not_loaded_again(monkeypatch: pytest.Monk
 
     def upset(*_: object) -> None:
         tried.append(1)
-        raise fixtures.KernelProblem([problem], "console: here") from CommandTimeout("insmod")
+        raise KernelProblem([problem], "console: here") from CommandTimeout("insmod")
 
-    monkeypatch.setattr(fixtures, "loaded_template", upset)
+    monkeypatch.setattr("harness.supply.loaded_template", upset)
     base = SimpleNamespace(entry=SimpleNamespace(digest="0"))
     lab: Any = SimpleNamespace(template=lambda: base, build=lambda _: None)
-    config: Any = None
-    supply = fixtures.Supply(lab, Path(), config)
+    keeper = Keeper(Path)
+    source = MachineSource(lab, Path(), keeper)
     for _ in range(2):
-        with pytest.raises(fixtures.KernelProblem) as caught:
-            supply.take(((), True))
+        with pytest.raises(KernelProblem) as caught:
+            source.take(MachineKind(loaded=True))
         assert (caught.value.problems, caught.value.kept) == ((problem,), "console: here")
         assert isinstance(caught.value.__cause__, CommandTimeout)
     assert len(tried) == 1
-    supply.pool.close()
+    source.pool.close()
 
 
 def test_what_a_fixture_kept_is_in_the_report(trial: Trial) -> None:
     """The machine was never the test's, so nobody else can say where it is."""
     done = trial("""
+from harness.problem import KernelProblem
 from harness.verdict import Problem, Verdict
 
 @pytest.fixture
 def loaded():
-    raise fixtures.KernelProblem([Problem(Verdict.PANIC, "in init")], "console: over there")
+    raise KernelProblem([Problem(Verdict.PANIC, "in init")], "console: over there")
 
 def test_it(loaded):
     pass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import fixtures, pool, verdict
+from harness import evidence, pool, verdict
 from harness.build import Module
 from harness.guest import Guest
 from harness.lab import Lab
@@ -45,7 +45,7 @@ def victim(lab: Lab, quiet: Module, other: Module) -> Iterator[Fresh]:
 
 def verdicts(victim: Fresh, *, last: bool = True) -> list[str]:
     """What the machine's verdict is at the end of a test."""
-    seen = fixtures.evidence(victim.clone.machine, victim.taint, last=last)
+    seen = evidence.gather(victim.clone.machine, victim.taint, last=last)
     return [str(problem) for problem in verdict.judge(seen)]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import fixtures, pool, qemu, verdict
+from harness import evidence, expect, loading, pool, qemu, verdict
 from harness.build import Module
 from harness.errors import CommandTimeout, GuestLost
 from harness.guest import Guest
@@ -36,7 +36,7 @@ def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterato
     """
     marker = request.node.get_closest_marker("machine")
     base = lab.template(**(marker.kwargs if marker else {}))
-    template = fixtures.loaded_template(lab, base, planted)
+    template = loading.loaded_template(lab, base, planted)
     fresh = pool.fresh(template, lab.cache)
     try:
         yield fresh
@@ -61,8 +61,8 @@ def after(
         timed_out = error.command[0]
     except GuestLost:
         pass  # as after a panic; the verdict says what it was
-    seen = fixtures.evidence(victim.clone.machine, victim.taint, timed_out=timed_out)
-    return verdict.judge(fixtures.with_names(seen, victim, module) if module else seen)
+    seen = evidence.gather(victim.clone.machine, victim.taint, timed_out=timed_out)
+    return verdict.judge(evidence.with_names(seen, victim.facts, module) if module else seen)
 
 
 def kinds(problems: Sequence[Problem]) -> set[Verdict]:
@@ -83,7 +83,7 @@ def test_a_module_that_does_nothing_wrong_is_green(victim: Fresh) -> None:
 def test_a_module_without_a_text_section_is_loaded(lab: Lab) -> None:
     """All its functions are __init or __exit: where its code is, nobody can say, and need not."""
     module = lab.build(Path(__file__).parent / "planted_init")
-    template = fixtures.loaded_template(lab, lab.template(), module)
+    template = loading.loaded_template(lab, lab.template(), module)
     assert "text" not in template.facts
     fresh = pool.fresh(template, lab.cache)
     try:
@@ -96,9 +96,9 @@ def test_a_module_whose_sections_are_hidden_is_loaded(lab: Lab, planted: Module)
     """As on a kernel without CONFIG_KALLSYMS, which has no such folder."""
     fresh = pool.fresh(lab.template(), lab.cache)
     try:
-        fixtures.load(fresh.clone.guest, planted)
+        loading.load(fresh.clone.guest, planted)
         fresh.clone.guest.check("mount -t tmpfs none /sys/module/planted/sections")
-        assert fixtures.text_sections(fresh.clone.guest, planted) == {}
+        assert loading.text_sections(fresh.clone.guest, planted) == {}
     finally:
         fresh.close()
 
@@ -396,19 +396,19 @@ def test_a_task_in_the_code_of_a_module_that_is_gone_is_residue(victim: Fresh) -
 
 
 def test_an_expected_report_is_green(
-    guest: Guest, planted: Module, expect_splat: fixtures.ExpectSplat
+    guest: Guest, planted: Module, expect_splat: expect.ExpectSplat
 ) -> None:
     """A report that the test provokes on purpose does not make it red."""
-    fixtures.load(guest, planted)
+    loading.load(guest, planted)
     with expect_splat("warning", function="planted_warn"):
         guest.check(f"echo warn >{CONTROL}")
 
 
 def test_an_expected_panic_is_green(
-    guest: Guest, planted: Module, expect_splat: fixtures.ExpectSplat
+    guest: Guest, planted: Module, expect_splat: expect.ExpectSplat
 ) -> None:
     """The guest is lost, as it was meant to be; that is no problem either."""
-    fixtures.load(guest, planted)
+    loading.load(guest, planted)
     with expect_splat("panic", function="planted_fatal"), pytest.raises(GuestLost):
         guest.check(f"echo panic >{CONTROL}")
 
@@ -423,7 +423,7 @@ def test_an_expectation_that_does_not_come_true_is_red(
     """Nothing at all, or a report of another function, is not what was expected."""
     with (
         pytest.raises(pytest.fail.Exception, match=said),
-        fixtures.expecting(victim.clone.machine, [], "warning", "another_function"),
+        expect.expecting(victim.clone.machine, [], "warning", "another_function"),
     ):
         victim.clone.guest.check(f"echo {words} >{CONTROL}")
 
@@ -432,6 +432,6 @@ def test_a_qemu_that_is_killed_is_a_host_fault(victim: Fresh) -> None:
     """As by the host's OOM killer: no module is blamed."""
     os.kill(victim.clone.machine.pid, signal.SIGKILL)
     victim.clone.machine.wait()
-    problems = verdict.judge(fixtures.evidence(victim.clone.machine, victim.taint))
+    problems = verdict.judge(evidence.gather(victim.clone.machine, victim.taint))
     assert [problem.verdict for problem in problems] == [Verdict.HOST_FAULT]
     assert problems[0].title == "QEMU was killed by SIGKILL"

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Asks a machine what there is to know of it, for a verdict: its log, its taint, what is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from harness import pool, symbols
+from harness.build import INSIDE, Module
+from harness.errors import HarnessError, HostError, MachineError
+from harness.proc import Deadline
+from harness.qemu import Machine
+from harness.verdict import Evidence, Expectation, Problem
+
+log = logging.getLogger(__name__)
+
+
+def patience(machine: Machine) -> Deadline:
+    """How long a healthy guest may take to answer."""
+    return machine.patience(pool.MARK_SECONDS)
+
+
+def gather(
+    machine: Machine,
+    taint_before: int,
+    *,
+    since: int = 0,
+    timed_out: str = "",
+    expected: tuple[Expectation, ...] = (),
+    last: bool = False,
+) -> Evidence:
+    """Ask a machine how it is, whatever its state; its console counts from ``since`` on.
+
+    ``last``: nobody uses the machine after this, so its processes may be ended.
+    """
+    taint = moving = left = None
+    busy: tuple[str, ...] = ()
+    stacks = leaks = fault = ""
+    if machine.running and not machine.panicked:
+        try:
+            taint = machine.mark(patience(machine))
+            if timed_out:
+                stacks = machine.stacks(patience(machine))
+            found = machine.leftovers(patience(machine))
+            if found.mixed and last:
+                found = machine.leftovers(patience(machine), end=True)
+                taint = machine.mark(patience(machine))  # what unloading has brought up
+                busy = found.busy
+            if not found.loaded:
+                left = found.names
+                leaks = machine.leaks(patience(machine))
+        except MachineError as error:
+            taint = None
+            if isinstance(error, HostError):
+                fault = str(error)
+            with suppress(MachineError, OSError):  # QEMU may end meanwhile
+                moving = machine.spins()
+    return Evidence(
+        console=machine.console_text()[since:],
+        taint_before=taint_before,
+        taint_after=taint,
+        panicked=machine.panicked,
+        running=machine.running,
+        timed_out=timed_out,
+        moving=moving,
+        expected=tuple(
+            replace(one, start=one.start - since, end=one.end - since) for one in expected
+        ),
+        left=left,
+        busy=busy,
+        unread=machine.console_unread,
+        fault=fault or machine.fault,
+        full=machine.console_full,
+        stacks=stacks,
+        leaks=leaks,
+        stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
+    )
+
+
+def with_names(seen: Evidence, facts: Mapping[str, Any], module: Module) -> Evidence:
+    """The evidence with the names of a module's functions where kmemleak has only addresses.
+
+    It looks only when the module is unloaded, and then the kernel does not know them any more.
+    ``facts`` are those of the template that the module was loaded in; one that was loaded anew
+    is usually where it was.
+    """
+    if not seen.leaks or "sections" not in facts:
+        return seen
+    try:
+        known = symbols.functions(module.kernel.sysroot, module.ko)
+    except HarnessError as error:
+        log.warning("kmemleak's report has no names: %s", error)
+        return seen
+    return replace(seen, leaks=symbols.named(seen.leaks, known, facts["sections"], module.name))
+
+
+def explain(problems: Sequence[Problem], module: Module | None) -> list[Problem]:
+    """The problems with file:line for what is in ``module``, where one was built.
+
+    Files of a module are named as in its own folder, rather than as in the sandbox it was
+    built in.
+    """
+    explained = symbols.explain(problems, module) if module and problems else problems
+    return [replace(one, detail=one.detail.replace(f"{INSIDE}/", "")) for one in explained]
