@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,7 @@ from harness import klog
 from harness.klog import Event, Frame, Kind
 from harness.klog import bench as klogbench
 
-DATA = Path(__file__).parent / "data" / "klog"
+DATA = Path(__file__).parent / "data" / "klogbench"
 
 
 def log(body: str, caller: str | None = None, start: float = 12.0) -> str:
@@ -120,649 +123,73 @@ def trace(*frames: str) -> str:
     return "\n".join(["Call Trace:", " <TASK>", *(f" {frame}" for frame in frames), " </TASK>"])
 
 
-# Each: the log without stamps, kind, title, function, module.
-REPORTS = {
-    "kasan": (
-        KASAN,
-        Kind.KASAN,
-        "KASAN: slab-use-after-free Read in brook_peek",
-        "brook_peek",
-        "brook",
-    ),
-    "kasan double free": (
-        "BUG: KASAN: double-free in brook_free+0x12/0x40 [brook]\nFree of addr ffff888001020304\n"
-        + trace("dump_stack_lvl+0x1/0x2", "kfree+0x10/0x20", "brook_free+0x12/0x40 [brook]"),
-        Kind.KASAN,
-        "KASAN: invalid-free in brook_free",
-        "brook_free",
-        "brook",
-    ),
-    "kasan cut after the header": (
-        "BUG: KASAN: use-after-free in brook_peek+0x5d/0x110 at addr ffff880001020304",
-        Kind.KASAN,
-        "KASAN: use-after-free in brook_peek at addr ADDR",
-        "brook_peek",
-        None,
-    ),
-    "kfence": (
-        "BUG: KFENCE: use-after-free read in brook_peek+0x5d/0x110 [brook]\n\n"
-        "Use-after-free read at 0x00000000deadbeef (in kfence-#24):\n"
-        " brook_peek+0x5d/0x110 [brook]\n brook_ioctl+0x88/0x200 [brook]\n\n"
-        "kfence-#24: 0x0-0x1, size=32, cache=kmalloc-32\n\n"
-        "allocated by task 1 on cpu 0 at 1.0s:\n brook_alloc+0x31/0x80",
-        Kind.KFENCE,
-        "KFENCE: use-after-free read in brook_peek",
-        "brook_peek",
-        "brook",
-    ),
-    "kmsan": (
-        "BUG: KMSAN: uninit-value in string+0x1/0x2 lib/vsprintf.c:12\n"
-        " string+0x1/0x2 lib/vsprintf.c:12\n"
-        " brook_show+0x3/0x4 drivers/brook/sysfs.c:44\n\n"
-        "Uninit was created at:\n slab_post_alloc_hook+0x1/0x2\n brook_alloc+0x31/0x80",
-        Kind.KMSAN,
-        "KMSAN: uninit-value in brook_show",
-        "brook_show",
-        None,
-    ),
-    "kcsan": (
-        "BUG: KCSAN: data-race in brook_count / brook_flow\n\n"
-        "write to 0xffff888005c41a00 of 8 bytes by task 12 on cpu 0:\n brook_count+0x1/0x20",
-        Kind.KCSAN,
-        "KCSAN: data-race in brook_count / brook_flow",
-        "brook_count",
-        None,
-    ),
-    "ubsan": (
-        "UBSAN: shift-out-of-bounds in drivers/brook/main.c:31:14\n"
-        "shift exponent 64 is too large for 32-bit type 'int'\n"
-        + trace("dump_stack+0x1/0x2", "ubsan_epilogue+0x5/0x40", "brook_scale+0x9/0x30 [brook]"),
-        Kind.UBSAN,
-        "UBSAN: shift-out-of-bounds in brook_scale",
-        "brook_scale",
-        "brook",
-    ),
-    "page fault": (
-        NULL_POINTER,
-        Kind.PAGE_FAULT,
-        "BUG: unable to handle kernel NULL pointer dereference in brook_drain",
-        "brook_drain",
-        "brook",
-    ),
-    "page fault of 4.x": (
-        "BUG: unable to handle kernel paging request at ffffc90000200000\n"
-        "IP: [<ffffffff81234567>] brook_drain+0x1c/0x90\n"
-        "Oops: 0002 [#1] SMP\n"
-        "RIP: 0010:[<ffffffff81234567>]  [<ffffffff81234567>] brook_drain+0x1c/0x90\n"
-        "Call Trace:\n"
-        " [<ffffffff81234999>] ? brook_guess+0x1/0x2\n"
-        " [<ffffffff81235000>] brook_write+0x41/0xb0",
-        Kind.PAGE_FAULT,
-        "BUG: unable to handle kernel paging request in brook_drain",
-        "brook_drain",
-        None,
-    ),
-    "page fault through a wild call": (
-        "BUG: unable to handle page fault for address: ffffffffc0401000\n"
-        "Oops: 0010 [#1] SMP\nRIP: 0010:0xffffffffc0401000\n" + trace("brook_call+0x8/0x10"),
-        Kind.PAGE_FAULT,
-        "BUG: unable to handle kernel paging request in brook_call",
-        "brook_call",
-        None,
-    ),
-    "arm64": (
-        "Unable to handle kernel paging request at virtual address dead000000000108\n"
-        "Mem abort info:\n  ESR = 0x0000000096000044\n"
-        "Internal error: Oops: 0000000096000044 [#1] SMP\n"
-        "pc : brook_unlink+0x18/0x40 [brook]\nlr : brook_drop+0x24/0x60 [brook]\n"
-        "Call trace:\n brook_unlink+0x18/0x40 [brook] (P)\n brook_drop+0x24/0x60 [brook]",
-        Kind.PAGE_FAULT,
-        "BUG: unable to handle kernel paging request in brook_unlink",
-        "brook_unlink",
-        "brook",
-    ),
-    "arm": (
-        "8<--- cut here ---\nUnhandled fault: page domain fault (0x01b) at 0x00000e30\n"
-        "Internal error: : 1b [#1] SMP ARM\nPC is at memset+0x4c/0x78\nLR is at 0x12\n"
-        "Backtrace:\n"
-        "[<80100000>] (memset) from [<80200000>] (brook_clear+0x10/0x20 [brook])\n"
-        "[<80200000>] (brook_clear [brook]) from [<80300000>] (brook_probe+0x1/0x2 [brook])",
-        Kind.PAGE_FAULT,
-        "Unhandled fault in brook_clear",
-        "brook_clear",
-        "brook",
-    ),
-    "riscv": (
-        "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008\n"
-        "Oops [#1]\nepc : brook_drain+0x1c/0x90\n ra : brook_write+0x41/0xb0\n"
-        "status: 0000000200000120 badaddr: 0000000000000008 cause: 000000000000000d\n"
-        "[<ffffffff80123456>] brook_drain+0x1c/0x90\n[<ffffffff80123466>] brook_write+0x41/0xb0",
-        Kind.PAGE_FAULT,
-        "BUG: unable to handle kernel NULL pointer dereference in brook_drain",
-        "brook_drain",
-        None,
-    ),
-    "gpf": (
-        "Oops: general protection fault, probably for non-canonical address 0xdead000000000100:"
-        " 0000 [#1] PREEMPT SMP\nRIP: 0010:__list_del_entry_valid_or_report+0x13/0x100\n"
-        + trace("brook_unlink+0x18/0x40 [brook]"),
-        Kind.GPF,
-        "general protection fault in brook_unlink",
-        "brook_unlink",
-        "brook",
-    ),
-    "divide": (
-        "divide error: 0000 [#1] SMP\nRIP: 0010:brook_rate+0x3/0x9 [brook]\n" + trace("x+0x1/0x2"),
-        Kind.TRAP,
-        "divide error in brook_rate",
-        "brook_rate",
-        "brook",
-    ),
-    "double fault": (
-        "traps: PANIC: double fault, error_code: 0x0\nRIP: 0010:brook_deep+0x5/0x50\n"
-        + trace("<#DF>", "brook_deep+0x20/0x50"),
-        Kind.TRAP,
-        "PANIC: double fault in brook_deep",
-        "brook_deep",
-        None,
-    ),
-    "stack overflow": (
-        "BUG: TASK stack guard page was hit at 00000000abcdef01 (stack is 0..1)\n"
-        "stack guard page: 0000 [#1] SMP\nRIP: 0010:brook_deep+0x5/0x50\n"
-        + trace("brook_deep+0x20/0x50", "brook_start+0x2/0x9", "__x64_sys_ioctl+0x1/0x2"),
-        Kind.STACK_OVERFLOW,
-        "BUG: stack guard page was hit in brook_start",
-        "brook_start",
-        None,
-    ),
-    "BUG()": (
-        "------------[ cut here ]------------\nkernel BUG at drivers/brook/main.c:12!\n"
-        "invalid opcode: 0000 [#1] PREEMPT SMP\nRIP: 0010:brook_check+0x2/0x10 [brook]\n"
-        + trace("brook_write+0x41/0xb0 [brook]"),
-        Kind.BUG,
-        "kernel BUG in brook_check",
-        "brook_check",
-        "brook",
-    ),
-    "list corruption": (
-        "list_del corruption. prev->next should be ffff888001, but was dead000000000100\n"
-        "------------[ cut here ]------------\nkernel BUG at lib/list_debug.c:59!\n"
-        "invalid opcode: 0000 [#1] SMP\nRIP: 0010:__list_del_entry_valid_or_report+0xb8/0x100\n"
-        + trace("brook_unlink+0x18/0x40 [brook]"),
-        Kind.LIST_CORRUPTION,
-        "BUG: corrupted list in brook_unlink",
-        "brook_unlink",
-        "brook",
-    ),
-    "usercopy": (
-        "usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-64'!\n"
-        "------------[ cut here ]------------\nkernel BUG at mm/usercopy.c:102!\n"
-        "invalid opcode: 0000 [#1] SMP\nRIP: 0010:usercopy_abort+0x6c/0x80\n"
-        + trace(
-            "__check_heap_object+0xe3/0x120", "__check_object_size+0x1/0x2", "brook_read+0x5/0x9"
-        ),
-        Kind.USERCOPY,
-        "BUG: bad usercopy in brook_read",
-        "brook_read",
-        None,
-    ),
-    "warning": (WARNING, Kind.WARNING, "WARNING in brook_flow", "brook_flow", "brook"),
-    "warning since 6.18": (
-        "------------[ cut here ]------------\n"
-        "WARNING: [depth > 4] drivers/brook/a.c:77 at brook_flow+0x2b/0x40 [brook], CPU#1: sh/99\n"
-        "RIP: 0010:brook_flow+0x2b/0x40 [brook]\n" + trace("brook_thread+0x90/0x120 [brook]"),
-        Kind.WARNING,
-        "WARNING in brook_flow",
-        "brook_flow",
-        "brook",
-    ),
-    "warning as a trap, 4.14": (
-        "WARNING: CPU: 1 PID: 5 at lib/refcount.c:187 refcount_sub_and_test+0x55/0x60\n"
-        "Kernel panic - not syncing: panic_on_warn set ...\n\nCall Trace:\n"
-        " dump_stack+0x194/0x257\n panic+0x1e4/0x41c\n __warn+0x1dc/0x200\n"
-        " report_bug+0x211/0x2d0\n invalid_op+0x18/0x20\n"
-        "RIP: 0010:refcount_sub_and_test+0x55/0x60\nRSP: 0018:ffff8801d9bd7840\n"
-        " brook_put+0x10/0x20 [brook]",
-        Kind.REFCOUNT,
-        "WARNING: refcount bug in brook_put",
-        "brook_put",
-        "brook",
-    ),
-    "refcount": (
-        "------------[ cut here ]------------\nrefcount_t: underflow; use-after-free.\n"
-        "WARNING: CPU: 1 PID: 5 at lib/refcount.c:28 refcount_warn_saturate+0xba/0x110\n"
-        "RIP: 0010:refcount_warn_saturate+0xba/0x110\n" + trace("brook_put+0x10/0x20 [brook]"),
-        Kind.REFCOUNT,
-        "WARNING: refcount bug in brook_put",
-        "brook_put",
-        "brook",
-    ),
-    "odebug": (
-        "ODEBUG: free active (active state 0) object: 0 object type: timer_list hint: x+0x0/0x10\n"
-        "WARNING: CPU: 1 PID: 5 at lib/debugobjects.c:514 debug_print_object+0x16e/0x250\n"
-        "RIP: 0010:debug_print_object+0x16e/0x250\n"
-        + trace("debug_check_no_obj_freed+0x1/0x2", "kfree+0x1/0x2", "brook_exit+0x9/0x10 [brook]"),
-        Kind.ODEBUG,
-        "WARNING: ODEBUG bug in brook_exit",
-        "brook_exit",
-        "brook",
-    ),
-    "kobject": (
-        "WARNING: CPU: 1 PID: 5 at lib/kobject.c:734 kobject_put+0xd9/0x240\n"
-        "RIP: 0010:kobject_put+0xd9/0x240\n" + trace("brook_exit+0x9/0x10 [brook]"),
-        Kind.KOBJECT,
-        "WARNING: kobject bug in brook_exit",
-        "brook_exit",
-        "brook",
-    ),
-    "deadlock": (
-        "======================================================\n"
-        "WARNING: possible circular locking dependency detected\n6.1.0 #1 Tainted: G O\n"
-        "------------------------------------------------------\n"
-        "sh/12 is trying to acquire lock:\n"
-        "ffff888 (&bank_a){+.+.}-{3:3}, at: brook_fill+0x21/0x90 [brook]\n\n"
-        "but task is already holding lock:\n"
-        "ffff889 (&bank_b){+.+.}-{3:3}, at: brook_flow+0x11/0x90 [brook]\n\n"
-        "the existing dependency chain (in reverse order) is:\n\n-> #1 (&bank_b){+.+.}-{3:3}:\n"
-        "       __mutex_lock+0x1/0x2\n       brook_other+0x1/0x2 [brook]\n\n"
-        "stack backtrace:\nCPU: 0 PID: 12 Comm: sh\n" + trace("dump_stack+0x1/0x2"),
-        Kind.LOCKDEP,
-        "possible deadlock in brook_fill",
-        "brook_fill",
-        "brook",
-    ),
-    "irq state": (
-        "================================\nWARNING: inconsistent lock state\n6.1.0 #1\n"
-        "--------------------------------\ninconsistent {IN-HARDIRQ-W} -> {HARDIRQ-ON-W} usage.\n"
-        "sh/12 [HC0[0]:SC0[0]:HE1:SE1] takes:\n"
-        "ffff888 (&gate){?.-.}-{2:2}, at: brook_fill+0x21/0x90 [brook]\n"
-        "{IN-HARDIRQ-W} state was registered at:\n  brook_irq+0x1/0x2 [brook]\n"
-        "stack backtrace:\n"
-        + trace("dump_stack+0x1/0x2", "mark_lock+0x1/0x2", "_raw_spin_lock+0x1/0x2")
-        + "\n brook_fill+0x21/0x90 [brook]",
-        Kind.LOCKDEP,
-        "inconsistent lock state in brook_fill",
-        "brook_fill",
-        "brook",
-    ),
-    "unlock balance": (
-        "=====================================\nWARNING: bad unlock balance detected!\n6.1.0 #1\n"
-        "-------------------------------------\nsh/12 is trying to release lock (&gate) at:\n"
-        "[<ffffffffc0401021>] brook_fill+0x21/0x90 [brook]\n"
-        "but there are no more locks to release!\n"
-        "stack backtrace:\n" + trace("dump_stack+0x1/0x2", "brook_fill+0x21/0x90 [brook]"),
-        Kind.LOCKDEP,
-        "WARNING: bad unlock balance in brook_fill",
-        "brook_fill",
-        "brook",
-    ),
-    "lock held at return": (
-        "================================================\n"
-        "WARNING: lock held when returning to user space!\n6.1.0 #1 Tainted: G O\n"
-        "------------------------------------------------\n"
-        "sh/12 is leaving the kernel with locks still held!\n1 lock held by sh/12:\n"
-        " #0: ffff888 (&gate){+.+.}-{3:3}, at: brook_open+0x21/0x90 [brook]",
-        Kind.LOCKDEP,
-        "WARNING: lock held when returning to user space in brook_open",
-        "brook_open",
-        "brook",
-    ),
-    "rcu usage": (
-        "=============================\nWARNING: suspicious RCU usage\n6.1.0 #1 Tainted: G O\n"
-        "-----------------------------\ndrivers/brook/main.c:55 suspicious rcu_dereference_check()"
-        " usage!\n\nstack backtrace:\n"
-        + trace(
-            "dump_stack+0x1/0x2", "lockdep_rcu_suspicious+0x1/0x2", "brook_map+0x4/0x9 [brook]"
-        ),
-        Kind.LOCKDEP,
-        "WARNING: suspicious RCU usage in brook_map",
-        "brook_map",
-        "brook",
-    ),
-    "wait context": (
-        "=============================\n[ BUG: Invalid wait context ]\n6.1.0 #1 Tainted: G O\n"
-        "-----------------------------\nsh/12 is trying to lock:\n"
-        "ffff888 (&gate){+.+.}-{3:3}, at: brook_tick+0x21/0x90 [brook]\nstack backtrace:\n"
-        + trace("dump_stack+0x1/0x2", "__lock_acquire+0x1/0x2", "brook_tick+0x21/0x90 [brook]"),
-        Kind.LOCKDEP,
-        "WARNING: locking bug in brook_tick",
-        "brook_tick",
-        "brook",
-    ),
-    "spinlock": (
-        "BUG: spinlock bad magic on CPU#0, sh/12\n lock: brook_gate+0x0/0x40 [brook], .magic: 0\n"
-        + trace("dump_stack+0x1/0x2", "do_raw_spin_lock+0x1/0x2", "brook_open+0x21/0x90 [brook]"),
-        Kind.LOCKDEP,
-        "BUG: spinlock bad magic in brook_open",
-        "brook_open",
-        "brook",
-    ),
-    "sleep in atomic": (
-        "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580\n"
-        "in_atomic(): 1, irqs_disabled(): 0, non_block: 0, pid: 12, name: sh\n"
-        + trace("dump_stack+0x1/0x2", "__might_resched.cold+0x1/0x2", "mutex_lock+0x1c/0x40")
-        + "\n brook_write+0x41/0xb0 [brook]",
-        Kind.ATOMIC_SLEEP,
-        "BUG: sleeping function called from invalid context in brook_write",
-        "brook_write",
-        "brook",
-    ),
-    "scheduling while atomic": (
-        "BUG: scheduling while atomic: brookd/99/0x00000002\n"
-        + trace("__schedule_bug+0x1/0x2", "__schedule+0x1/0x2", "schedule+0x1/0x2")
-        + "\n brook_thread+0x90/0x120 [brook]",
-        Kind.ATOMIC_SLEEP,
-        "BUG: scheduling while atomic in brook_thread",
-        "brook_thread",
-        "brook",
-    ),
-    "rcu stall": (
-        "rcu: INFO: rcu_preempt self-detected stall on CPU\n"
-        "rcu: \t0-....: (5249 ticks this GP) idle=6fa4/1/0x4000000000000000 softirq=1/1 fqs=2\n"
-        "NMI backtrace for cpu 0\nCall Trace:\n <IRQ>\n dump_stack+0x1/0x2\n"
-        " rcu_sched_clock_irq.cold+0x1/0x2\n hrtimer_interrupt+0x1/0x2\n"
-        " sysvec_apic_timer_interrupt+0x1/0x2\n </IRQ>\n <TASK>\n"
-        " asm_sysvec_apic_timer_interrupt+0x16/0x20\nRIP: 0010:brook_spin+0x3/0x10 [brook]\n"
-        " brook_write+0x41/0xb0 [brook]\n vfs_write+0xb5/0x3d0\n do_syscall_64+0x1/0x2",
-        Kind.RCU_STALL,
-        "INFO: rcu detected stall in brook_write",
-        "brook_write",
-        "brook",
-    ),
-    "soft lockup": (
-        "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [brookd:99]\n"
-        "CPU: 0 PID: 99 Comm: brookd\nRIP: 0010:brook_spin+0x3/0x10 [brook]\n"
-        + trace("brook_thread+0x90/0x120 [brook]", "kthread+0x118/0x140", "ret_from_fork+0x1/0x2"),
-        Kind.SOFT_LOCKUP,
-        "BUG: soft lockup in brook_thread",
-        "brook_thread",
-        "brook",
-    ),
-    "hung task": (
-        "INFO: task brook-test:412 blocked for more than 120 seconds.\n      Not tainted 6.1.0 #1\n"
-        '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.\n'
-        "task:brook-test      state:D stack:0     pid:412   ppid:1      flags:0x00000002\n"
-        + trace("__schedule+0x1/0x2", "schedule+0x1/0x2", "__mutex_lock.constprop.0+0x1/0x2")
-        + "\n brook_open+0x21/0x90 [brook]",
-        Kind.HUNG_TASK,
-        "INFO: task hung in brook_open",
-        "brook_open",
-        "brook",
-    ),
-    "workqueue lockup": (
-        "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 32s!\n"
-        "Showing busy workqueues and worker pools:",
-        Kind.WORKQUEUE_LOCKUP,
-        "BUG: workqueue lockup",
-        None,
-        None,
-    ),
-    "leaked lock": (
-        "BUG: workqueue leaked lock or atomic: kworker/0:1/0x00000001/9\n"
-        "     last function: brook_work_fn [brook]\n1 lock held by kworker/0:1/9:",
-        Kind.LOCKDEP,
-        "BUG: workqueue leaked lock or atomic in brook_work_fn",
-        "brook_work_fn",
-        "brook",
-    ),
-    "page state": (
-        "BUG: Bad page state in process sh  pfn:1b317b\n"
-        "page dumped because: PAGE_FLAGS_CHECK_AT_FREE flag(s) set\n"
-        "page last allocated via order 0, migratetype Unmovable, gfp_mask 0xcc0(GFP_KERNEL)\n"
-        " post_alloc_hook+0x1/0x2\n __alloc_pages+0x1/0x2\n brook_map+0x4/0x9 [brook]\n"
-        "page last free stack trace:\n brook_other+0x1/0x2\n" + trace("bad_page.cold+0x1/0x2"),
-        Kind.BAD_PAGE,
-        "BUG: Bad page state in brook_map",
-        "brook_map",
-        "brook",
-    ),
-    "rss counter": (
-        "BUG: Bad rss-counter state mm:00000000abcdef01 type:MM_ANONPAGES val:3",
-        Kind.BAD_PAGE,
-        "BUG: Bad rss-counter state",
-        None,
-        None,
-    ),
-    "slub": (
-        "=============================================================================\n"
-        "BUG kmalloc-64 (Tainted: G           O      ): Right Redzone overwritten\n"
-        "-----------------------------------------------------------------------------\n\n"
-        "0xffff888005c41a40-0xffff888005c41a47 @offset=2624. First byte 0x41 instead of 0xcc\n"
-        + trace("dump_stack_lvl+0x44/0x60", "check_bytes_and_report+0x1/0x2"),
-        Kind.SLAB,
-        "BUG: Right Redzone overwritten",
-        None,
-        None,
-    ),
-    "netdev": (
-        "unregister_netdevice: waiting for brook0 to become free. Usage count = 2\n"
-        "unregister_netdevice: waiting for brook0 to become free. Usage count = 2",
-        Kind.NETDEV_LEAK,
-        "unregister_netdevice: waiting for DEV to become free",
-        None,
-        None,
-    ),
-    "rust": (
-        "rust_kernel: panicked at drivers/brook/brook.rs:12:9:\nattempt to divide by zero\n"
-        "------------[ cut here ]------------\nkernel BUG at rust/helpers/bug.c:7!\n"
-        "Oops: invalid opcode: 0000 [#1] SMP\nRIP: 0010:rust_helper_BUG+0x8/0x10\n"
-        + trace(
-            "_RNvCs0_7___rustc17rust_begin_unwind+0x1/0x2",
-            "_RNvNtCs1_4core9panicking9panic_fmt+0x1/0x2",
-            "_RNvXs_Cs2_5brookNtB4_6StreamNtNtCs3_6kernel2fs4File4read+0x9/0x10 [brook]",
-        ),
-        Kind.RUST_PANIC,
-        "attempt to divide by zero in <brook::Stream as kernel::fs::File>::read",
-        "<brook::Stream as kernel::fs::File>::read",
-        "brook",
-    ),
-    "panic": (
-        "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n"
-        + trace("dump_stack+0x1/0x2", "panic+0x1/0x2", "mount_root_generic+0x1/0x2"),
-        Kind.PANIC,
-        "kernel panic: VFS: Unable to mount root fs on unknown-block(NUM,NUM)",
-        None,
-        None,
-    ),
-    "init died": (
-        "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n"
-        + trace("a+0x1/0x2"),
-        Kind.PANIC,
-        "kernel panic: Attempted to kill init!",
-        None,
-        None,
-    ),
-    "stack protector": (
-        "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in:"
-        " brook_smash+0x1b/0x20 [brook]\n" + trace("panic+0x1/0x2", "__stack_chk_fail+0x1/0x2"),
-        Kind.STACK_OVERFLOW,
-        "kernel panic: stack is corrupted in brook_smash",
-        "brook_smash",
-        "brook",
-    ),
-    "stack protector with a bare address": (
-        "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in:"
-        " ffffffff81a0b1c2\n\nCall Trace:\n [<ffffffff81a0b1c2>] panic+0x1/0x2\n"
-        " [<ffffffff81a0b1c2>] __stack_chk_fail+0x1/0x2\n [<ffffffff81a0b1c2>] brook_smash+0x3/0x9",
-        Kind.STACK_OVERFLOW,
-        "kernel panic: stack is corrupted in brook_smash",
-        "brook_smash",
-        None,
-    ),
-    "a trap of no particular kind": (
-        "Oops: coprocessor segment overrun: 0000 [#1] SMP NOPTI\n"
-        "CPU: 0 PID: 9 Comm: sh Not tainted 6.14.0 #1\n"
-        "RIP: 0010:brook_scale+0x9/0x30 [brook]\n" + trace("brook_write+0x1/0x2 [brook]"),
-        Kind.TRAP,
-        "coprocessor segment overrun in brook_scale",
-        "brook_scale",
-        "brook",
-    ),
-    "a trap with an error code": (
-        "segment not present: 0028 [#1] PREEMPT SMP\n"
-        "RIP: 0010:brook_scale+0x9/0x30 [brook]\n" + trace("brook_write+0x1/0x2 [brook]"),
-        Kind.TRAP,
-        "segment not present in brook_scale",
-        "brook_scale",
-        "brook",
-    ),
-    "a trap on riscv": (
-        "Oops - store (or AMO) address misaligned [#1]\nModules linked in: brook(O)\n"
-        "epc : brook_scale+0x9/0x30 [brook]\n ra : brook_write+0x41/0xb0 [brook]\n"
-        "[<ffffffff01a0b014>] brook_scale+0x9/0x30 [brook]\n"
-        "[<ffffffff802a8e5c>] vfs_write+0xc8/0x390\n---[ end trace 0000000000000000 ]---",
-        Kind.TRAP,
-        "Oops - store (or AMO) address misaligned in brook_scale",
-        "brook_scale",
-        "brook",
-    ),
-    "page fault on s390": (
-        "Unable to handle kernel pointer dereference in virtual kernel address space\n"
-        "Failing address: 0000000000000000 TEID: 0000000000000483\n"
-        "Oops: 0004 ilc:3 [#1] SMP\nModules linked in: brook(O)\n"
-        "Krnl PSW : 0704c00180000000 000003ff8000a044 (brook_drain+0x1c/0x90 [brook])\n"
-        "Call Trace:\n [<000003ff8000a044>] brook_drain+0x1c/0x90 [brook]\n"
-        "([<000003ff8000a03c>] brook_drain+0x14/0x90 [brook])\n"
-        " [<000000000041f1a4>] vfs_write+0xb4/0x420\nLast Breaking-Event-Address:\n"
-        " [<000003ff8000a03c>] brook_drain+0x14/0x90 [brook]",
-        Kind.PAGE_FAULT,
-        "BUG: unable to handle kernel pointer dereference in brook_drain",
-        "brook_drain",
-        "brook",
-    ),
-    "work that leaks a lock, since 6.9": (
-        "BUG: workqueue leaked atomic, lock or RCU: kworker/1:0[77]\n"
-        "     preempt=0x00000001 lock=0->0 RCU=0->0 workfn=brook_work [brook]\n"
-        + trace("dump_stack_lvl+0x1/0x2", "process_one_work+0x1/0x2", "kthread+0x1/0x2"),
-        Kind.LOCKDEP,
-        "BUG: workqueue leaked atomic, lock or RCU in brook_work",
-        "brook_work",
-        "brook",
-    ),
-    "kasan in an unloaded module": (
-        "BUG: KASAN: vmalloc-out-of-bounds in 0xffffffffc0a0b021\n"
-        "Read of size 4 at addr ffffc90000200000 by task sh/131\n\n"
-        + trace("kasan_report+0x1/0x2", "0xffffffffc0a0b021", "brook_timer+0x1/0x2 [brook]"),
-        Kind.KASAN,
-        "KASAN: vmalloc-out-of-bounds Read in brook_timer",
-        "brook_timer",
-        "brook",
-    ),
-    "kfence in an unloaded module": (
-        "BUG: KFENCE: out-of-bounds write in 0xffffffffc0a0b021\n\n"
-        "Out-of-bounds write at 0x00000000deadbeef (4B right of kfence-#7):\n"
-        " 0xffffffffc0a0b021\n brook_timer+0x1/0x2 [brook]\n call_timer_fn+0x1/0x2",
-        Kind.KFENCE,
-        "KFENCE: out-of-bounds write in brook_timer",
-        "brook_timer",
-        "brook",
-    ),
-    "kobject initialised twice": (
-        "kobject: (00000000f0e1d2c3): tried to init an initialized object, something is seriously"
-        " wrong.\nCPU: 0 PID: 5 Comm: insmod Tainted: G           O      6.1.0 #1\n"
-        + trace("dump_stack_lvl+0x1/0x2", "kobject_init+0x1/0x2", "brook_start+0x1/0x2 [brook]"),
-        Kind.KOBJECT,
-        "kobject: tried to init an initialized object in brook_start",
-        "brook_start",
-        "brook",
-    ),
-    "interrupt nobody handles": (
-        'irq 11: nobody cared (try booting with the "irqpoll" option)\n'
-        "CPU: 0 PID: 0 Comm: swapper/0 Not tainted 6.12.0 #1\nCall Trace:\n <IRQ>\n"
-        " dump_stack_lvl+0x1/0x2\n __report_bad_irq+0x1/0x2\n note_interrupt+0x1/0x2\n"
-        " handle_irq_event+0x1/0x2\n </IRQ>\nhandlers:\n"
-        "[<00000000a1b2c3d4>] brook_irq [brook]\nDisabling IRQ #11",
-        Kind.WARNING,
-        "irq NUM: nobody cared",
-        None,
-        None,
-    ),
-    "recursive locking of which only a helper is told": (
-        "WARNING: possible recursive locking detected\n6.1.0 #1 Not tainted\n"
-        "sh/4 is trying to acquire lock:\n"
-        "ffff88 (&gate){+.+.}-{2:2}, at: _raw_spin_lock_irqsave+0x1/0x2\n\n"
-        "but task is already holding lock:\n"
-        "ffff88 (&gate){+.+.}-{2:2}, at: brook_open+0x26/0x70 [brook]\n\n"
-        + trace(
-            "dump_stack_lvl+0x1/0x2",
-            "print_deadlock_bug+0x1/0x2",
-            "validate_chain+0x1/0x2",
-            "__lock_acquire+0x1/0x2",
-            "lock_acquire+0x1/0x2",
-            "_raw_spin_lock_irqsave+0x1/0x2",
-            "brook_close+0x3a/0x70 [brook]",
-        ),
-        Kind.LOCKDEP,
-        "possible deadlock in brook_close",
-        "brook_close",
-        "brook",
-    ),
-    "panic of a module": (
-        "Kernel panic - not syncing: brook: dried up\n"
-        + trace("dump_stack_lvl+0x1/0x2", "panic+0x1/0x2", "brook_start+0x1/0x2 [brook]")
-        + "\nKernel Offset: disabled\n"
-        "---[ end Kernel panic - not syncing: brook: dried up ]---",
-        Kind.PANIC,
-        "kernel panic: brook: dried up",
-        None,
-        None,
-    ),
-    "unwinder without registers": (
-        "WARNING: can't access registers at asm_brook_interrupt+0x1e/0x40",
-        Kind.WARNING,
-        "WARNING: can't access registers at asm_brook_interrupt",
-        None,
-        None,
-    ),
-    "unwinder at a bad address": (
-        "WARNING: can't dereference registers at 00000000abcdef01 for ip brook_entry+0xb8/0xf0",
-        Kind.WARNING,
-        "WARNING: can't dereference registers at ADDR for ip brook_entry",
-        None,
-        None,
-    ),
-    "unwinder on a stack it was on": (
-        "WARNING: stack recursion on stack type 4",
-        Kind.WARNING,
-        "WARNING: stack recursion on stack type NUM",
-        None,
-        None,
-    ),
-    "unwinder on its way back": (
-        "WARNING: stack going in the wrong direction? at brook_entry+0xb8/0xf0",
-        Kind.WARNING,
-        "WARNING: stack going in the wrong direction? at brook_entry",
-        None,
-        None,
-    ),
-    "unknown BUG line": (
-        "BUG: MAX_LOCKDEP_KEYS too low!\nturning off the locking correctness validator.",
-        Kind.BUG,
-        "BUG: MAX_LOCKDEP_KEYS too low!",
-        None,
-        None,
-    ),
-    "unknown warning with a stack": (
-        "WARNING: chain_key collision\n6.1.0 #1\n" + trace("dump_stack+0x1/0x2"),
-        Kind.WARNING,
-        "WARNING: chain_key collision",
-        None,
-        None,
-    ),
-}
+HUNG_TASK = (
+    "INFO: task brook-test:412 blocked for more than 120 seconds.\n      Not tainted 6.1.0 #1\n"
+    '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.\n'
+    "task:brook-test      state:D stack:0     pid:412   ppid:1      flags:0x00000002\n"
+    + trace("__schedule+0x1/0x2", "schedule+0x1/0x2", "__mutex_lock.constprop.0+0x1/0x2")
+    + "\n brook_open+0x21/0x90 [brook]"
+)
 
 
-@pytest.mark.parametrize("name", REPORTS)
-@pytest.mark.parametrize("caller", [None, "T412", "C0"])
-def test_report(name: str, caller: str | None) -> None:
-    body, kind, title, function, module = REPORTS[name]
-    event = only(log("random: crng init done\n" + body, caller))
-    assert (event.kind, event.title) == (kind, title)
-    assert (event.function, event.module) == (function, module)
+@dataclass(frozen=True)
+class Case:
+    """A log in a file, NAME.log, and beside it what is to be read from it, NAME.json.
+
+    The JSON object has ``events``, in order, each with the attributes of an Event that it says
+    something of; and, where one is needed, ``about``: why the case is there.
+    """
+
+    name: str
+    text: str
+    events: list[dict[str, Any]]
+
+
+def cases() -> list[Case]:
+    found = []
+    for path in sorted(CASES.glob("*.log")):
+        expected = json.loads(path.with_suffix(".json").read_text())
+        text = path.read_bytes().decode(errors="replace")
+        found.append(Case(path.stem, text, expected["events"]))
+    return found
+
+
+CASES = Path(__file__).parent / "data" / "klog"
+ALL = cases()
+CONSOLE_STAMP = re.compile(r"^(\[ *\d+\.\d{6}\]) ", re.MULTILINE)
+
+
+def told(events: list[Event], expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What events say of the things that a case expects to be said."""
+    shown: list[dict[str, Any]] = []
+    for at, event in enumerate(events):
+        keys = expected[at] if at < len(expected) else {"kind": 0, "title": 0}
+        shown.append({key: getattr(event, key) for key in keys})
+    return shown
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_case(case: Case) -> None:
+    assert told(klog.read(case.text), case.events) == case.events
+
+
+@pytest.mark.parametrize("caller", ["T412", "C0"])
+@pytest.mark.parametrize(
+    "case", [case for case in ALL if CONSOLE_STAMP.match(case.text)], ids=lambda case: case.name
+)
+def test_case_of_a_kernel_that_names_callers(case: Case, caller: str) -> None:
+    """With CONFIG_PRINTK_CALLER the same is read, whether a task or a CPU prints it."""
+    text = CONSOLE_STAMP.sub(rf"\1[{caller:>7}] ", case.text)
+    assert told(klog.read(text), case.events) == case.events
+
+
+def test_no_case_is_half() -> None:
+    logs, expectations = ({path.stem for path in CASES.glob(f"*.{end}")} for end in ("log", "json"))
+    assert logs == expectations
 
 
 def test_every_kind_is_produced() -> None:
-    produced = {kind for _, kind, *_ in REPORTS.values()}
+    produced = {Kind(event["kind"]) for case in ALL for event in case.events}
     elsewhere = {Kind.LEAK, Kind.REBOOT, Kind.HARD_LOCKUP}
     assert produced | elsewhere == set(Kind)
 
@@ -1032,9 +459,8 @@ def test_what_is_left_of_a_panic_whose_cause_is_not_in_the_text() -> None:
 
 
 def test_a_panic_belongs_to_its_cause_in_whatever_task() -> None:
-    body, kind, *_ = REPORTS["hung task"]
-    text = log(body, "T30") + log("Kernel panic - not syncing: hung_task: blocked tasks", "C3")
-    assert only(text).kind is kind
+    text = log(HUNG_TASK, "T30") + log("Kernel panic - not syncing: hung_task: blocked tasks", "C3")
+    assert only(text).kind is Kind.HUNG_TASK
 
 
 def test_init_may_die_of_its_own() -> None:
@@ -1045,8 +471,7 @@ def test_init_may_die_of_its_own() -> None:
 
 
 def test_the_name_of_a_hung_task_may_hold_a_line_feed() -> None:
-    body, *_ = REPORTS["hung task"]
-    event = only(log(body.replace("brook-test", "br\nook")))
+    event = only(log(HUNG_TASK.replace("brook-test", "br\nook")))
     assert event.title == "INFO: task hung in brook_open"
     assert klog.read(log("INFO: task br\nook is fine")) == []
 
@@ -1113,7 +538,7 @@ def test_a_module_s_function_is_no_helper_for_a_word_in_its_name(name: str) -> N
 
 
 def test_a_module_s_function_may_wait_and_still_be_the_one() -> None:
-    body = REPORTS["hung task"][0].replace("brook_open+", "brook_shutdown+")
+    body = HUNG_TASK.replace("brook_open+", "brook_shutdown+")
     assert only(log(body)).title == "INFO: task hung in brook_shutdown"
 
 
@@ -1326,7 +751,7 @@ MUTATIONS = 400
 def test_never_raises() -> None:
     """Any text gives events: the reports cut, shuffled, doubled and sprinkled with rubbish."""
     chance = random.Random(20240304)  # noqa: S311 - the same texts each time
-    texts = [log(body, "T1") for body, *_ in REPORTS.values()] + [BOOT, KMEMLEAK]
+    texts = [case.text for case in ALL] + [BOOT, KMEMLEAK]
     rubbish = [
         "\x00",
         "\r",
