@@ -62,8 +62,9 @@ class Expectation:
     """A report that a test provokes on purpose: of ``kind``, in ``function`` if one is named.
 
     It must come between the console's characters ``start`` and ``end``. The function may be
-    the one that its title names or the one that a ``Problem`` shows. Where none is named it is
-    the first of that kind that was meant, as often as it comes, and no other.
+    the one where it happened, the one that its title names, or the one that a ``Problem`` shows.
+    Where none is named it is the first of that kind that was meant, as often as it comes, and no
+    other.
     """
 
     kind: klog.Kind
@@ -76,7 +77,7 @@ class Expectation:
         return (
             self.start <= offset < self.end
             and event.kind is self.kind
-            and self.function in (None, event.function, _guilty(event))
+            and self.function in (None, event.function, _guilty(event), _titled(event))
         )
 
 
@@ -237,9 +238,7 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         ):
             covered = min(covered, offset)
             continue
-        if event.kind is klog.Kind.KCSAN and not _in_module(event.excerpt):
-            # Both sides are the kernel's own code, which has races that its people know and
-            # leave; no module can do anything about those.
+        if _is_nothing(evidence, event):
             continue
         if title in found:
             known = found[title]
@@ -248,24 +247,37 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         if len(found) == MOST_PROBLEMS:
             read_to_end = False
             break
-        gone = not evidence.running and not evidence.fault
-        dead = evidence.panicked or gone or event.kind is klog.Kind.PANIC
-        verdict = Verdict.PANIC if dead else Verdict.SPLAT
-        if event.kind is klog.Kind.LEAK:
-            verdict = Verdict.LEAK
-        detail = condensed(event.excerpt)
-        if still := _stood_still(evidence, event, offset):
-            about = (
-                f"the host did not run QEMU for {still:.0f} s, and the kernel then said: {title}"
-            )
-            found[title] = Problem(Verdict.HOST_FAULT, about, detail)
-            continue
-        found[title] = Problem(verdict, title, detail, function=_guilty(event))
+        found[title] = _problem(evidence, event, offset)
     problems = list(found.values())
     if not read_to_end:
         title = f"the log has more than {MOST_PROBLEMS} different problems, the rest was not read"
         problems.append(Problem(Verdict.LOG_GAP, title))
     return problems, bool(_STOPPED.search(evidence.console, covered))
+
+
+def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
+    """Whether a report is no reason for a red test, or told by something else."""
+    if event.kind is klog.Kind.OOM:  # _memory() knows who was killed
+        return not _STOPPED.search(event.excerpt)
+    if event.kind is klog.Kind.KCSAN:
+        # Where both sides are the kernel's own code, it is a race that the kernel's people know
+        # and leave; no module can do anything about it.
+        return not _in_module(event.excerpt)
+    return event.bare and _is_well(evidence)
+
+
+def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
+    """A report as a reason for a red test; ``offset`` is where it stands in the log."""
+    detail = condensed(event.excerpt)
+    if still := _stood_still(evidence, event, offset):
+        about = f"the host did not run QEMU for {still:.0f} s, and the kernel then said: "
+        return Problem(Verdict.HOST_FAULT, about + event.title, detail)
+    gone = not evidence.running and not evidence.fault
+    dead = evidence.panicked or gone or event.kind is klog.Kind.PANIC
+    verdict = Verdict.PANIC if dead else Verdict.SPLAT
+    if event.kind is klog.Kind.LEAK:
+        verdict = Verdict.LEAK
+    return Problem(verdict, event.title, detail, function=_guilty(event))
 
 
 # What a kernel reports of a time in which nothing went on.
@@ -297,7 +309,7 @@ _OUT_OF_MEMORY = re.compile(
 def _memory(evidence: Evidence) -> list[Problem]:
     """Processes that the kernel killed because the guest had no memory left."""
     killed = list(_OUT_OF_MEMORY.finditer(evidence.console))
-    if not killed:
+    if not killed or any(one.kind is klog.Kind.OOM for one in evidence.expected):
         return []
     names = ", ".join(dict.fromkeys(found[1] for found in killed))
     last = evidence.console.rfind("\n", 0, killed[0].start()) + 1
@@ -322,6 +334,28 @@ def _gap(evidence: Evidence) -> list[Problem]:
         left_out = f"{evidence.unread >> 10} KiB of its console were not looked at"
         problems.append(Problem(Verdict.LOG_GAP, f"the guest printed too much; {left_out}"))
     return problems
+
+
+def _is_well(evidence: Evidence) -> bool:
+    """Whether the kernel has done nothing that comes with a report of a fault of its own.
+
+    A module, or a test that writes to /dev/kmsg, can print a sentence that begins like a report
+    ("BUG: ", "Kernel panic - not syncing: avoided"). Where there is nothing below it, where the
+    kernel did not taint itself and goes on answering, a sentence is all that it was.
+    """
+    return (
+        evidence.running
+        and not evidence.panicked
+        and not evidence.fault
+        and not evidence.unread
+        and evidence.taint_after is not None
+        and not evidence.taint_after & ~evidence.taint_before & _REPORT_TAINTS
+    )
+
+
+def _titled(event: klog.Event) -> str | None:
+    """The function that a report's title names, which is further down the stack at times."""
+    return event.title.rpartition(" in ")[2] or None
 
 
 def _guilty(event: klog.Event) -> str | None:

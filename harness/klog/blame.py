@@ -413,3 +413,141 @@ def at_page_origin(report: Calls) -> list[Frame]:
         if item.tag is Tag.OTHER and "page last allocated" in item.text:
             return stack_from(report.items, at + 1, marked=False)
     return []
+
+
+# Where a report happened, as a person names it: the function in which the CPU was, or which called
+# what complained. Titles follow the trackers' rules above, which look further down the stack for
+# what two reports of one bug have in common.
+
+_MESSENGERS: tuple[tuple[str, str], ...] = (
+    (
+        # kernel/panic.c, lib/dump_stack.c, arch/*/kernel/{dumpstack,stacktrace,traps}.c
+        "prints the report",
+        r"dump_stack\w*|show_stack|show_regs|dump_backtrace|unwind_backtrace|walk_stackframe"
+        r"|dump_header|warn|warn_printk|warn_slowpath\w*|warn_alloc|report_bug|fixup_bug|handle_bug"
+        r"|v?panic|nmi_panic|die|die_\w+|oops_\w+|print_\w*report|stack_trace_save\w*|save_stack\w*"
+        r"|arch_stack_walk|kernel_text_address|dump_trace|print_trace\w*|report_bad_irq|note_interrupt",
+    ),
+    (
+        # arch/*/mm/fault.c, arch/*/kernel/{traps,entry}*: how a CPU's exception gets there
+        "takes the exception",
+        r"(?:asm_)?exc_\w+|do_(?:trap|error_trap|invalid_op|general_protection|page_fault|int3"
+        r"|divide_error|nmi|user_addr_fault|kern_addr_fault|double_fault)\w*|invalid_op|page_fault"
+        r"|general_protection|error_entry|el1h?_\w+|do_(?:mem_abort|translation_fault"
+        r"|kernel_fault|bad_area|DataAbort|PrefetchAbort|undefinstr|undef)|program_check\w*"
+        r"|(?:irq|dabt|und|pabt)_svc|ret_from_exception|handle_exception|bad_area\w*|no_context"
+        r"|(?:asm_)?sysvec_\w+|common_interrupt\w*|apic_timer_interrupt|handle_interruption",
+    ),
+    (
+        # mm/kasan, mm/kfence, mm/kmsan, kernel/kcsan, lib/ubsan.c
+        "belongs to a sanitizer",
+        r"(?:kasan|kfence|kmsan|kcsan|ubsan|asan|hwasan|msan|tsan|sanitizer)_\w+"
+        r"|check_memory_region\w*",
+    ),
+    (
+        # lib/string.c, lib/vsprintf.c, arch/*/lib: whoever called has given the wrong pointer
+        "works on whatever memory it is given",
+        r"mem(?:cpy|set|move|cmp|chr|scan|zero)\w*|(?:v?s?c?n?printf|printk)|str(?:n?len|n?cpy|n?cmp"
+        r"|n?cat|chr|rchr|scpy|lcpy|lcat|n?str|n?dup|case?cmp)\w*|string(?:_nocheck)?|vsnprintf"
+        r"|(?:raw_)?copy_(?:to|from|in)_user\w*|copy_(?:to|from)_user|copy_user_\w+|rep_movs\w*"
+        r"|clear_user\w*|(?:get|put)_user\w*|csum_partial\w*|crc(?:16|32)\w*|do_csum|ip_fast_csum",
+    ),
+    (
+        # lib/list_debug.c, lib/refcount.c, include/linux/atomic
+        "works on whatever list or counter it is given",
+        r"list_(?:add|del)\w*valid\w*|list_(?:add|del|del_init|del_entry)|refcount_\w+|kref_\w+"
+        r"|(?:raw_|arch_)?atomic(?:64|_long)?_\w+|(?:arch_)?(?:test_and_)?(?:set|clear|change|test)_bit",
+    ),
+    (
+        # mm/usercopy.c, lib/debugobjects.c, mm/slub.c, kernel/locking/spinlock_debug.c,
+        # kernel/dma/debug.c check_unmap(), include/linux/log2.h __roundup_pow_of_two(),
+        # lib/dynamic_queue_limits.c dql_completed(), net/core/skbuff.c skb_panic()
+        "checks its caller",
+        r"usercopy_\w+|check_(?:heap_object|object_size|unmap|sync|bytes_and_report|object|slab)\w*"
+        r"|fortify_\w+|debug_print_object|debug_object_\w+|debug_check_no_obj_freed|object_err"
+        r"|slab_err|slab_fix|spin_(?:dump|bug)|do_raw_(?:spin|read|write)_\w+|roundup_pow_of_two"
+        r"|dql_completed|skb_(?:under|over)?_?panic",
+    ),
+    (
+        # rust/kernel/lib.rs, panic(); library/core/src/panicking.rs
+        "is the way of Rust's panics",
+        r"rust_begin_unwind|rust_helper_BUG|(?:core::panicking|core::result|core::option)::\S+",
+    ),
+)
+_MESSENGER = re.compile("_*(?:" + "|".join(words for _, words in _MESSENGERS) + r")(?:\.\w+)*")
+
+# kernel/sched, kernel/locking, mm/filemap.c: a task that hangs sleeps in one of these; cv_wait()
+# and taskq_wait() are those of ZFS's portability layer.
+_WAIT = re.compile(
+    r"_*(?:(?:io_)?schedule\w*|context_switch|switch_to\w*|(?:rt_|ww_)?mutex_\w+|rwsem_\w+"
+    r"|(?:rwbase|rt_spin|rt_read|rt_write)_\w+|call_rwsem\w*|percpu_(?:down|rwsem)\w*|down\w*"
+    r"|(?:do_)?wait_for_com\w+|wait_on_(?:bit|page|buffer)\w*|out_of_line_wait\w*|bit_wait\w*"
+    r"|folio_(?:wait|lock)\w*|(?:lock|wait_on|sleep_on)_page\w*|wait_event\w*|wait_woken|cv_\w+"
+    r"|spl_cv\w*|taskq_wait\w*|preempt_schedule\w*|raw_spin_\w+|get_signal|do_nanosleep)(?:\.\w+)*"
+)
+# These wait for somebody else, too, but are themselves what is to be known, unless a module has
+# called them: kernel/rcu, kernel/workqueue.c, kernel/kthread.c, net/core/rtnetlink.c.
+_WAIT_OF_MODULES = re.compile(
+    r"_*(?:synchronize_\w+|s?rcu_barrier\w*|wait_rcu_gp|kthread_(?:stop|park)\w*|rtnl_lock\w*"
+    r"|flush_(?:work|delayed_work|workqueue|scheduled)\w*|cancel_\w*work_sync|del_timer_sync"
+    r"|(?:m|u|f)sleep\w*|usleep_range\w*|wait_rcu\w*)(?:\.\w+)*"
+)
+
+
+def place(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Frame | None:
+    """Where a report happened: the innermost function that is no messenger."""
+    frames = _known(report, site)
+    return next(
+        (
+            frame
+            for frame in frames
+            if not _MESSENGER.fullmatch(frame.function)
+            and not (skip is not None and is_in(skip, frame))
+        ),
+        None,
+    )
+
+
+def waiting_place(report: Calls, site: Site) -> Frame | None:
+    """What a hung task waits for: the innermost function that does not only wait."""
+    frames = _known(report, site)
+    by_module = any(frame.module for frame in frames if not _WAIT.fullmatch(frame.function))
+    for frame in frames:
+        if _WAIT.fullmatch(frame.function):
+            continue
+        if by_module and not frame.module and _WAIT_OF_MODULES.fullmatch(frame.function):
+            continue
+        return frame
+    return None
+
+
+def _known(report: Calls, site: Site) -> list[Frame]:
+    """The calls to choose from; where an unwinder is sure of none, its guesses."""
+    head = report.header_frames()
+    frames = [
+        frame
+        for frame in site(report)
+        if frame.offset is not None or frame.location is not None or frame in head
+    ]
+    # A pointer to a function, or to what follows one that does not return, is no call's.
+    return frames or [
+        item.frame
+        for item in report.items
+        if item.tag is Tag.GUESS and item.frame and item.frame.offset not in (0, item.frame.size)
+    ]
+
+
+def at_warning_s_header(report: Calls) -> list[Frame]:
+    """As :func:`at_warning`, but the header counts where the stack is cut, too."""
+    return at_warning(report) or [*report.header_frames(), *stack_from(report.items)]
+
+
+def at_panic(report: Calls) -> list[Frame]:
+    """The stack of whoever called panic(); below registers, the function in which the CPU was.
+
+    Registers under the stack are those of what an interrupt came upon.
+    """
+    pc, frame = find(report.items, Tag.PC), find(report.items, Tag.FRAME)
+    if pc is not None and (frame is None or pc < frame):
+        return at_pc(report)
+    return stack_from(report.items)

@@ -13,6 +13,7 @@ from harness.klog.blame import (
     at_header,
     at_header_plain,
     at_page_origin,
+    at_panic,
     at_pc,
     at_release,
     at_warning,
@@ -67,7 +68,7 @@ class Kind(enum.StrEnum):
     ODEBUG = "odebug"
     """Debug objects: a timer, work item or RCU head used outside of its life."""
     KOBJECT = "kobject"
-    """kobject used before initialisation or registered twice."""
+    """kobject used before initialisation, or a name registered twice (sysfs, debugfs)."""
     LIST_CORRUPTION = "list-corruption"
     """A list's pointers do not match (CONFIG_DEBUG_LIST)."""
     LOCKDEP = "lockdep"
@@ -84,6 +85,10 @@ class Kind(enum.StrEnum):
     """A task was in uninterruptible sleep for too long."""
     WORKQUEUE_LOCKUP = "workqueue-lockup"
     """A worker pool made no progress for too long."""
+    PAGE_ALLOCATION = "page-allocation"
+    """An allocation of pages failed, and whoever asked for them had not expected that."""
+    OOM = "oom"
+    """There was no memory left, and a process was to be killed for it."""
     LEAK = "leak"
     """kmemleak found memory that nothing points to."""
     NETDEV_LEAK = "netdev-leak"
@@ -127,11 +132,25 @@ class Format:
     """Whoever sees this as a header has lost the beginning."""
     needs_stack: bool = False
     """Only a stack tells this from a program's or driver's message in the same words."""
+    needs_registers: bool = False
+    """Only registers or a stack tell this from the same fault of a program's."""
     loose: bool = False
     """Programs print such lines, too: in a log with stamps, one without is not the kernel's."""
+    place: Site | None = None
+    """Where to look for the function of the event, if not at ``site``."""
+    announces: bool = False
+    """A warning or BUG() may follow at once: that is the report then, and this belongs to it."""
+    nameless: bool = False
+    """A report whose own header is lost or does not exist: the next one gives it its name."""
+    refuses: bool = False
+    """The kernel has refused something and goes on: nothing was corrupted."""
+    silent: bool = False
+    """What follows looks like a report and is none: somebody has asked for it."""
+    own: bool = False
+    """Of a machine's own console only: in the logs of others such lines are everywhere."""
 
 
-_SRC = r"[\w./+-]{1,200}\.(?:c|h|S|rs):\d+"
+_SRC = r"[\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d+"
 _HEAD = rf"(?P<func>{NAME})(?:{WHERE})?(?:\(\))?{MODULE}"
 # Code of a module that is gone has no name.
 _HEAD_OR_ADDRESS = rf"(?:(?:0x)?[0-9a-f]{{8,16}}(?![\w.+])|{_HEAD})"
@@ -168,6 +187,18 @@ DERIVED_PANIC = (
     r"(?:kernel: )?(?:Fatal exception|panic_on_warn set|hung_task: blocked tasks"
     r"|softlockup: hung tasks|Hard LOCKUP|RCU Stall|Machine halted|scheduling while atomic"
     r"|UBSAN: panic_on_warn|Fatal hardware error|Aiee, killing interrupt handler)"
+)
+
+# What only registers for a driver, above whose call the duplicate name is found.
+_OF_DEVICE_MODEL = re.compile(
+    r"^_*(?:sysfs_|kobject_|kset_|create_dir|internal_create|device_(?:add|register|create)"
+    r"|bus_add|bus_register|driver_(?:register|attach)|platform_(?:device|driver|create|add)_"
+    r"|class_(?:register|create)|misc_register|cdev_device_add|kernfs_)"
+)
+_OF_ALLOCATION = re.compile(
+    r"^_*(?:alloc_(?:pages?|frozen|contig)|get_free_page|get_zeroed|(?:do_)?k?v?[mzc]alloc"
+    r"|kmem_cache_alloc|kvmalloc|vmalloc|kmalloc|krealloc|k?memdup|slab_alloc|new_slab"
+    r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc)"
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -320,16 +351,36 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         Kind.PAGE_FAULT,
-        "Unhandled fault:",
-        _re(r"Unhandled fault: "),
+        "Unhandled ",
+        _re(r"Unhandled (?:fault|prefetch abort): "),
         "Unhandled fault in {func}",
         at_pc,
+        needs_registers=True,
     ),
     Format(
         Kind.TRAP,
         "Alignment trap:",
-        _re(r"Alignment trap: "),
+        # in the kernel's half of the addresses: else it is a program's
+        _re(r"Alignment trap: not handling instruction \w+ at \[<(?:[89a-f]|7f)[0-9a-f]{6,15}>\]"),
         "Alignment trap in {func}",
+        at_pc,
+        part=True,
+    ),
+    # The same where the lines above it are lost. arm64 prints the syndrome register, whose class
+    # (Arm ARM, ESR_EL1.EC) is 0x21 or 0x25 for an abort in the kernel; arm the fault's status.
+    Format(
+        Kind.PAGE_FAULT,
+        "Internal error:",
+        _re(r"Internal error: Oops: (?:0{0,8}[89]6[0-9a-f]{6}|[0-9a-f]{1,3}) \[#\d+\]"),
+        "Internal error in {func}",
+        at_pc,
+        part=True,
+    ),
+    Format(
+        Kind.BUG,
+        "Internal error:",
+        _re(r"Internal error: Oops - BUG: \w+ \[#\d+\]"),
+        "Internal error in {func}",
         at_pc,
         part=True,
     ),
@@ -347,7 +398,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.GPF,
         "general protection fault",
-        _re(r"general protection fault(?:, [a-z -]+(?: 0x[0-9a-f]+)?)?: [0-9a-f]{4}\b"),
+        _re(r"general protection fault(?:[, ][^:\n\[]{1,90})?: [0-9a-f]{4}(?= |$)"),
         "general protection fault in {func}",
         at_pc,
     ),
@@ -399,6 +450,15 @@ FORMATS: tuple[Format, ...] = (
         part=True,
         broken=True,
     ),
+    # arch/powerpc/kernel/traps.c, __die(); the header above it is lost
+    Format(
+        Kind.PAGE_FAULT,
+        "Kernel access of bad area",
+        _re(r"(?:Oops: )?Kernel access of bad area, sig: \d+ \[#\d+\]"),
+        "BUG: unable to handle kernel data access in {func}",
+        at_pc,
+        part=True,
+    ),
     # The traps that no entry above knows: x86's and s390's die() print the code behind the words,
     # powerpc's __die() the signal, riscv's die() nothing.
     Format(
@@ -413,6 +473,78 @@ FORMATS: tuple[Format, ...] = (
         at_pc,
         part=True,
         loose=True,
+    ),
+    # arch/mips/kernel/traps.c, do_be(); arch/mips/kernel/unaligned.c and traps.c, die_if_kernel()
+    Format(
+        Kind.TRAP,
+        " bus error, epc == ",
+        _re(r"(?P<what>(?:Data|Instruction) bus error), epc == "),
+        "{what} in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.TRAP,
+        "[#",
+        re.compile(
+            r"^(?P<what>Unhandled kernel unaligned access|[A-Z][\w ]{2,60} in kernel code"
+            r"|do_cpu invoked from kernel context!)(?: |)\[#\d+\]"
+        ),
+        "{what} in {func}",
+        at_pc,
+        loose=True,
+    ),
+    # arch/parisc/kernel/traps.c, parisc_terminate()
+    Format(
+        Kind.PAGE_FAULT,
+        ": Code=",
+        _re(
+            r"(?:Kernel Fault|Page fault: (?:bad address|no context)|[A-Z][\w ]{2,40}): "
+            r"Code=\d+ \([^()\n]{1,60}\) at addr"
+        ),
+        "Kernel fault in {func}",
+        at_pc,
+    ),
+    # arch/powerpc/kernel/traps.c, machine_check_exception()
+    Format(
+        Kind.TRAP,
+        "Machine check in kernel mode",
+        _re(r"Machine check in kernel mode"),
+        "machine check in {func}",
+        at_pc,
+    ),
+    # arch/arm64/kernel/traps.c, bad_mode() and arm64_serror_panic()
+    Format(
+        Kind.TRAP,
+        "SError",
+        _re(r"(?:Bad mode in .{1,40} handler detected on CPU|SError Interrupt on CPU)\d+, code 0x"),
+        "SError in {func}",
+        at_pc,
+    ),
+    # arch/sparc/kernel/unaligned_{32,64}.c, kernel_unaligned_trap()
+    Format(
+        Kind.TRAP,
+        "Kernel unaligned access at ",
+        _re(r"Kernel unaligned access at (?:TPC\[|PC:?)[^\n]{0,24}? (?P<func>[A-Za-z_]\w{0,200})?"),
+        "kernel unaligned access in {func}",
+        at_header,
+        stackless=True,
+    ),
+    # arch/x86/kernel/cfi.c, handle_cfi_failure(), kernel/cfi.c, report_cfi_failure()
+    Format(
+        Kind.BUG,
+        "CFI failure at ",
+        _re(rf"CFI failure at (?P<func>{NAME})(?:{WHERE})?{MODULE}"),
+        "CFI failure in {func}",
+        at_header,
+    ),
+    # arch/arm64/kernel/traps.c, panic_bad_stack()
+    Format(
+        Kind.STACK_OVERFLOW,
+        "Insufficient stack space",
+        _re(r"Insufficient stack space to handle exception!"),
+        "kernel stack overflow in {func}",
+        at_pc,
+        below_dispatcher,
     ),
     # arch/x86/kernel/dumpstack.c, handle_stack_overflow()
     Format(
@@ -445,13 +577,29 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.BUG,
         "kernel BUG at ",
-        _re(rf"kernel BUG at (?P<src>{_SRC})?"),
+        _re(
+            rf"kernel BUG at (?:(?P<src>{_SRC})|\S{{1,200}}:\d+!|(?:0x)?[0-9a-f]{{8,16}}\b"
+            r"|\S{1,200}\+0x|\S{0,40}$)"
+        ),
         "kernel BUG in {func}",
         at_pc,
         skip=re.compile(r"^skb_"),
     ),
+    # lib/bug.c without CONFIG_DEBUG_BUGVERBOSE; arch/mips/kernel/traps.c, do_trap_or_bp()
     Format(
-        Kind.BUG, "Kernel BUG ", _re(r"Kernel BUG (?P<rest>.*)"), "kernel BUG {rest}", part=True
+        Kind.BUG,
+        "Kernel BUG ",
+        _re(r"Kernel BUG (?P<rest>at .*|\[#\d.*)"),
+        "kernel BUG {rest}",
+        place=at_pc,
+        part=True,
+    ),
+    Format(
+        Kind.BUG,
+        "Kernel bug detected[#",
+        _re(r"Kernel bug detected\[#\d+\]"),
+        "kernel BUG in {func}",
+        at_pc,
     ),
     # include/linux/bug.h, WARN(); what is special is where it is
     Format(
@@ -535,6 +683,21 @@ FORMATS: tuple[Format, ...] = (
         skip=_USB_IO,
     ),
     Format(Kind.WARNING, "WARNING: ", _warn(), "WARNING in {func}", at_warning),
+    # kernels before 2.6.26, and some architectures until 3.x, print no function
+    Format(
+        Kind.WARNING,
+        "WARNING: at ",
+        _re(rf"WARNING: at (?P<src>{_SRC})\s*$"),
+        "WARNING in {func}",
+        at_warning,
+    ),
+    Format(
+        Kind.WARNING,
+        "Badness ",
+        _re(rf"Badness (?:in (?P<func>{NAME}) )?at (?P<src>{_SRC})"),
+        "WARNING in {func}",
+        at_warning,
+    ),
     Format(
         Kind.WARNING,
         "WARNING: ",
@@ -754,15 +917,20 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.SOFT_LOCKUP,
         "BUG: soft lockup",
-        _re(r"BUG: soft lockup"),
+        # "detected on CPU#0!" up to 2.6.23; kernels without CONFIG_SMP print no number
+        _re(r"BUG: soft lockup(?: - CPU#?\d+|(?: - CPU)? (?:stuck for|detected on CPU))"),
         "BUG: soft lockup in {func}",
         at_pc,
         below_dispatcher,
     ),
     Format(
         Kind.HARD_LOCKUP,
-        "hard LOCKUP on cpu",
-        _re(r"(?:CPU\d+: )?Watchdog (?:CPU:\d+ |CPU \d+ )?(?:detected )?hard LOCKUP"),
+        "LOCKUP",
+        # arch/powerpc/kernel/watchdog.c; arch/x86/kernel/nmi.c up to 2.6.36
+        _re(
+            r"(?:(?:CPU\d+: )?Watchdog (?:CPU:\d+ |CPU \d+ )?(?:detected )?hard LOCKUP"
+            r"|CPU \d+ (?:self-)?detected hard LOCKUP|(?:BUG: )?NMI Watchdog detected LOCKUP)"
+        ),
         "BUG: hard lockup in {func}",
         at_pc,
         below_dispatcher,
@@ -810,6 +978,142 @@ FORMATS: tuple[Format, ...] = (
         _re(r"kobject:? .{0,60}(?P<what>tried to init an initialized object)"),
         "kobject: {what} in {func}",
         in_trace,
+        skip=re.compile(r"^kobject_"),
+        needs_stack=True,
+    ),
+    # fs/sysfs/dir.c, sysfs_warn_dup(): a warning until 4.18, a stack since then
+    Format(
+        Kind.KOBJECT,
+        "cannot create duplicate filename",
+        _re(r"sysfs: cannot create duplicate filename"),
+        "sysfs: duplicate filename in {func}",
+        in_trace,
+        skip=_OF_DEVICE_MODEL,
+        then="kobject_add_internal failed",
+        refuses=True,
+        announces=True,
+    ),
+    # lib/kobject.c, kobject_add_internal(), which comes after sysfs's own words
+    Format(
+        Kind.KOBJECT,
+        "kobject_add_internal failed for ",
+        _re(r"kobject_add_internal failed for .{1,100}? (?:with |\()-"),
+        "kobject: kobject_add_internal failed",
+        place=in_trace,
+        skip=_OF_DEVICE_MODEL,
+        part=True,
+        refuses=True,
+        stackless=True,
+        announces=True,
+    ),
+    # fs/debugfs/inode.c, start_creating(). In the logs of others it is everywhere.
+    Format(
+        Kind.KOBJECT,
+        "already present!",
+        _re(r"debugfs: (?P<what>File|Directory) '.{1,100}' (?:in|with) .{1,120} already present!"),
+        "debugfs: {what} already present",
+        stackless=True,
+        refuses=True,
+        own=True,
+    ),
+    # mm/page_alloc.c, warn_alloc()
+    Format(
+        Kind.PAGE_ALLOCATION,
+        ": page allocation ",
+        re.compile(r"(?:^|\s)[^\s:][^:\n]{0,60}: page allocation (?P<what>failure|stalls)[.: ]"),
+        "page allocation {what}",
+        refuses=True,
+        place=in_trace,
+        skip=_OF_ALLOCATION,
+    ),
+    Format(
+        Kind.PAGE_ALLOCATION,
+        "vmalloc",
+        re.compile(r"^[^:\n]{1,60}: (?P<what>vmalloc error: size|vmalloc: allocation failure)\b"),
+        "{what}",
+        place=in_trace,
+        skip=_OF_ALLOCATION,
+        needs_stack=True,
+    ),
+    # mm/oom_kill.c, dump_header()
+    Format(
+        Kind.OOM,
+        " invoked oom-killer: ",
+        _re(r"\S.{0,60} invoked oom-killer: "),
+        "out of memory: oom-killer invoked",
+        refuses=True,
+        stackless=True,
+    ),
+    # net/sched/sch_generic.c, dev_watchdog(): a warning until 6.7, a line since then
+    Format(
+        Kind.WARNING,
+        "NETDEV WATCHDOG: ",
+        _re(r"NETDEV WATCHDOG: .{1,80} timed out"),
+        "NETDEV WATCHDOG: transmit queue timed out",
+        stackless=True,
+        part=True,
+        announces=True,
+    ),
+    # lib/string_helpers.c, fortify_panic() and __fortify_report(); fortify-string.h
+    Format(
+        Kind.BUG,
+        "detected buffer overflow",
+        _re(r"(?:\w+: )?detected buffer overflow(?: in (?P<func>[\w.]+))?"),
+        "fortify: buffer overflow",
+        stackless=True,
+        announces=True,
+    ),
+    Format(
+        Kind.WARNING,
+        "detected field-spanning write",
+        _re(r"\w+: detected field-spanning write \(size \d+\)"),
+        "fortify: field-spanning write",
+        stackless=True,
+        announces=True,
+    ),
+    # mm/usercopy.c, usercopy_abort(): the BUG() below it is lost
+    Format(
+        Kind.USERCOPY,
+        "usercopy: Kernel memory ",
+        _re(r"usercopy: Kernel memory (?P<what>exposure|overwrite) attempt detected"),
+        "usercopy: kernel memory {what} attempt",
+        stackless=True,
+        announces=True,
+    ),
+    # Assertions of subsystems: OpenZFS's spl_panic(), XFS's assfail(), btrfs's btrfs_assertfail(),
+    # jbd2's J_ASSERT
+    Format(
+        Kind.BUG,
+        "PANIC at ",
+        re.compile(rf"^PANIC at (?P<src>[\w./+~@,-]{{1,200}}:\d+):(?P<func>{NAME})\(\)"),
+        "PANIC in {func}",
+        at_header,
+        stackless=True,
+    ),
+    Format(
+        Kind.BUG,
+        "ssertion fail",
+        _re(
+            r"(?P<what>[Aa]ssertion failed|Assertion failure in \w+\(\)|ASSERT(?:ION)? FAILED)[: ]"
+        ),
+        "{what}",
+        place=in_trace,
+        needs_stack=True,
+        announces=True,
+    ),
+    # mm/slab.c, until 6.7: check_poison_obj(), __slab_error()
+    Format(
+        Kind.SLAB,
+        "lab corruption",
+        _re(r"[Ss]lab corruption(?: \([^)\n]{0,60}\))?: "),
+        "BUG: slab corruption",
+        stackless=True,
+    ),
+    Format(
+        Kind.SLAB,
+        "slab error in ",
+        _re(r"slab error in (?P<what>\w+)\(\): cache "),
+        "BUG: slab error in {what}",
         needs_stack=True,
     ),
     # kernel/irq/spurious.c, __report_bad_irq()
@@ -900,6 +1204,15 @@ FORMATS: tuple[Format, ...] = (
         "{message} in {func}",
         in_trace,
         detail=re.compile(r"^(?!-{4})(?P<message>\S.*)"),
+        then="kernel BUG at",
+    ),
+    # Rust up to 1.72 prints the message first, and on the same line
+    Format(
+        Kind.RUST_PANIC,
+        "panicked at ",
+        _re(r"rust_kernel: panicked at '(?P<message>.{1,400}?)', (?P<src>\S{1,300}?:\d+)\b"),
+        "{message} in {func}",
+        in_trace,
         then="kernel BUG at",
     ),
     # net/core/dev.c, netdev_wait_allrefs_any()
@@ -997,6 +1310,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"Kernel panic - not syncing: Attempted to kill init!"),
         "kernel panic: Attempted to kill init!",
         part=True,
+        place=at_panic,
     ),
     Format(
         Kind.PANIC,
@@ -1011,6 +1325,7 @@ FORMATS: tuple[Format, ...] = (
         "kernel panic: {rest}",
         part=True,
         broken=True,
+        place=at_panic,
     ),
     Format(
         Kind.PANIC,
@@ -1018,6 +1333,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"Kernel panic - not syncing: (?P<rest>.+)"),
         "kernel panic: {rest}",
         part=True,
+        place=at_panic,
     ),
     # What kernels print in these words and no entry above knows.
     Format(
@@ -1053,6 +1369,29 @@ FORMATS: tuple[Format, ...] = (
         "{rest}",
         part=True,
         broken=True,
+    ),
+    # lib/fault-inject.c, fail_dump(); drivers/tty/sysrq.c: somebody has asked for those stacks
+    Format(
+        Kind.WARNING,
+        "FAULT_INJECTION: ",
+        _re(r"FAULT_INJECTION: forcing a failure"),
+        "",
+        silent=True,
+    ),
+    Format(Kind.WARNING, "sysrq: ", _re(r"sysrq: (?:SysRq : )?Show "), "", silent=True),
+    Format(Kind.WARNING, "SysRq : ", re.compile(r"^SysRq : Show "), "", silent=True),
+    # lib/dump_stack.c, dump_stack_print_info(): a stack under no header. Somebody has called
+    # dump_stack(), or what stood above it is lost.
+    Format(
+        Kind.WARNING,
+        "omm: ",
+        re.compile(r"^(?:CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |Pid: \d+, comm: )"),
+        "stack trace in {func}",
+        in_trace,
+        place=at_panic,
+        needs_stack=True,
+        loose=True,
+        nameless=True,
     ),
 )
 

@@ -30,7 +30,7 @@ class Frame:
 NAME = r"[A-Za-z_$][\w$]*(?:\.[\w$]+)*"
 WHERE = r"\+0x(?P<off>[0-9a-f]{1,8})/0x(?P<size>[0-9a-f]{1,8})"
 MODULE = r"(?: ?\[(?P<mod>(?!inline\])\w+)(?: [^\]\n]{0,80})?\])?"
-_SOURCE = r"(?:\)? (?P<src>[\w./+-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?)?"
+_SOURCE = r"(?:\)? (?P<src>[\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?)?"
 _ADDRESS = r"(?:\[<?(?:0x)?[0-9a-f]{4,16}>?\]\s*)"
 _CALL = rf"(?P<func>{NAME}){WHERE}{MODULE}{_SOURCE}"
 
@@ -39,23 +39,37 @@ _FRAME = re.compile(rf"\s*(?:</?[A-Z][\w#-]{{1,15}}>\s*)?{_ADDRESS}{{0,2}}(?P<gu
 # What scripts/decode_stacktrace.sh and other symbolisers make of inlined calls.
 _INLINE = re.compile(
     rf"\s*(?:{_ADDRESS}{{0,2}}|\[<\s*inline\s*>\]\s*)(?P<func>{NAME}) "
-    r"(?P<src>[\w./+-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?(?P<mark> \[inline\])?\s*$"
+    r"(?P<src>[\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?(?P<mark> \[inline\])?\s*$"
 )
 # arch/arm/kernel/traps.c, dump_backtrace_entry(): "[<..>] (callee) from [<..>] (caller+0x1/0x2)"
 # and, since 5.18, "callee from caller+0x1/0x2"; a callee may have its module behind it.
 _ARM = re.compile(
-    rf"\s*{_ADDRESS}?\(?(?P<callee>{NAME})(?: \[(?P<in>\w+)[^\]\n]{{0,80}}\])?\)?"
+    rf"\s*{_ADDRESS}?\(?(?P<callee>{NAME})(?:\+0x[0-9a-f]{{1,8}}/0x[0-9a-f]{{1,8}})?"
+    r"(?: \[(?P<in>\w+)[^\]\n]{0,80}\])?\)?"
     rf" from {_ADDRESS}?\(?{_CALL}"
 )
 _ARM_INLINE = re.compile(
     rf"\s*{_ADDRESS}\((?P<callee>{NAME})\) from {_ADDRESS}\((?P<func>{NAME}) "
-    r"(?P<src>[\w./+-]{1,200}:\d+) \[inline\]\)"
+    r"(?P<src>[\w./+~@,-]{1,200}:\d+) \[inline\]\)"
 )
-# Where the CPU was: x86 show_ip(), arm __show_regs(), arm64 and riscv __show_regs(), powerpc.
-_PC = re.compile(
-    r"\s*(?:<[A-Z]+>\s*)?(?:[RE]?IP|NIP|epc|pc|PC)(?: is at|)\s*:?\s*(?:[0-9a-f]{2,4}:)?"
-    rf"{_ADDRESS}{{0,2}}{_CALL}"
+# scripts/decode_stacktrace.sh puts the source, and what was inlined there, in place of the offset.
+_DECODED_CALL = (
+    rf"(?P<func>{NAME}) \((?P<src>[\w./+~@,-]{{1,200}}\.(?:c|h|S|rs):\d+)"
+    r"(?:[^()\n]|\([^()\n]{0,60}\)){0,900}\)(?: \[?(?P<mod>\w+)[^\]\n]{0,80}\]?)?"
 )
+_DECODED = re.compile(
+    rf"\s*(?:</?[A-Z][\w#-]{{1,15}}>\s*)?{_ADDRESS}{{0,2}}(?P<guess>\?\s+)?{_DECODED_CALL}\s*$"
+)
+# Where the CPU was, arch/*/kernel/{process,traps}.c, show_regs(): x86 "RIP: 0010:call", arm "PC is
+# at call", arm64 "pc : call", riscv "epc : call", powerpc "NIP [c000...] call", mips and loongarch
+# "epc   : 8003ab3c call", s390 "Krnl PSW : 0704... 0000... (call)", parisc "IAOQ[0]: call", sparc
+# "TPC: <call>", m68k "PC: [<0000>] call".
+_PC_MARK = (
+    r"\s*(?:<[A-Z]+>\s*)?(?:[RE]?IP|NIP|epc|era|pc|PC|Krnl PSW|IAOQ\[0\]|TPC)(?: is at|)\s*:?\s*"
+    rf"(?:[0-9a-f]{{2,4}}:)?{_ADDRESS}{{0,2}}(?:[0-9a-f]{{8,16}}\s+){{0,2}}[(<]?"
+)
+_PC = re.compile(_PC_MARK + _CALL)
+_DECODED_PC = re.compile(_PC_MARK + _DECODED_CALL)
 # kernel/locking/lockdep.c, print_lock(): "(lock){+.+.}-{3:3}, at: func+0x1/0x2"
 _LOCK_AT = re.compile(rf".{{0,400}}\bat: {_ADDRESS}?{_CALL}")
 
@@ -127,7 +141,7 @@ def _read_call(text: str) -> list[Item]:
         if match := _FRAME.match(text):
             if match["guess"] or "(unreliable)" in text:
                 # After <EOI> even a guess tells that the interrupt's own stack ends here.
-                items = [Item(Tag.TEXT if "<EOI>" in text else Tag.GUESS, text)]
+                items = [Item(Tag.TEXT if "<EOI>" in text else Tag.GUESS, text, _frame(match))]
             else:
                 items = [Item(Tag.FRAME, text, _frame(match))]
         elif match := _PC.match(text):
@@ -137,6 +151,11 @@ def _read_call(text: str) -> list[Item]:
             items = [Item(Tag.FRAME, text, callee), Item(Tag.FRAME, text, _frame(match))]
         elif "at: " in text and (match := _LOCK_AT.match(text)):
             items = [Item(Tag.LOCK, text, _frame(match))]
+    elif match := _DECODED.match(text):
+        tag = Tag.GUESS if match["guess"] else Tag.FRAME
+        items = [Item(tag, text, _frame(match))]
+    elif match := _DECODED_PC.match(text):
+        items = [Item(Tag.PC, text, _frame(match))]
     elif match := _INLINE.match(text):
         items = [Item(Tag.FRAME, text, _frame(match))]
     elif match := _ARM_INLINE.match(text):
@@ -145,9 +164,14 @@ def _read_call(text: str) -> list[Item]:
     return items
 
 
+_SOURCE_MARK = re.compile(r" \([\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d")
+
+
 def read_line(text: str) -> list[Item]:
     """Takes one line of a report apart; most give one item, a call on arm may give two."""
-    if ("+0x" in text or "inline" in text) and (items := _read_call(text)):
+    if ("+0x" in text or "inline" in text or _SOURCE_MARK.search(text)) and (
+        items := _read_call(text)
+    ):
         return items
     if _OTHER_MARK.match(text):
         return [Item(Tag.OTHER, text)]

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import re
 
-STAMP = re.compile(r"(?:<(\d{1,3})>)?\[ *\d+\.\d{3,9}\](?: ?\[ *([TC]\d+)[^\]\n]{0,40}\])? ?")
+STAMP = re.compile(
+    r"(?:<(?P<level>\d{1,3})>)?\[ *(?P<clock>\d{1,12}\.\d{3,9})\]"
+    r"(?: ?\[ *(?P<caller>[TC]\d+)[^\]\n]{0,40}\])? ?"
+)
 """kernel/printk/printk.c, print_syslog(), print_time() and print_caller()."""
 _KMSG = re.compile(r"(\d{1,4}),\d+,\d+,[-c+][^;\n]{0,80};")
 """/dev/kmsg: priority, sequence, microseconds, flag, further fields (info_print_ext_header())."""
@@ -42,17 +45,21 @@ def cut_line(raw: str) -> str:
     return raw[start : start + _LONGEST]
 
 
+def without_controls(line: str) -> str:
+    """Returns a line without terminal codes and control characters, but with its tabs."""
+    return line if line.isprintable() else _CONTROL.sub("", line)
+
+
 def split_line(line: str) -> tuple[str, str]:
     """Returns who printed a line that :func:`cut_line` gave, and what it says."""
-    if not line.isprintable():
-        line = _CONTROL.sub("", line)
+    line = without_controls(line)
     # A prompt or an unfinished line of a program may stand before the console's stamp.
     printer, end, priority = PLAIN, 0, None
     if line[:1].isdigit() and (kmsg := _KMSG.match(line)):
         caller = _KMSG_CALLER.search(kmsg[0])
         printer, end, priority = caller[1] if caller else CONSOLE, kmsg.end(), kmsg[1]
     elif stamp := STAMP.search(line, 0, _STAMP_WITHIN):
-        printer, end, priority = stamp[2] or CONSOLE, stamp.end(), stamp[1]
+        printer, end, priority = stamp["caller"] or CONSOLE, stamp.end(), stamp["level"]
     elif other := _OTHER_STAMP.match(line):
         printer, end = CONSOLE, other.end()
     elif syslog := _SYSLOG.match(line):

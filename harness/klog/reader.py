@@ -6,20 +6,26 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.klog.blame import (
     HELPERS,
     REPORTING,
     at_header_plain,
+    at_warning,
+    at_warning_s_header,
     find,
     in_origin,
     is_in,
+    nowhere,
+    place,
     stack_from,
+    waiting_place,
 )
 from harness.klog.formats import BANNER, DERIVED_PANIC, FORMATS, REBOOT, Format, Kind
 from harness.klog.frames import NAME, Frame, Item, Tag, is_inlined, plain_name, read_line
 from harness.klog.lines import CONSOLE, PLAIN, STAMP, USER, cut_line, split_line
+from harness.klog.paste import unpaste
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,10 @@ class Event:
     """file:line where the log carries it."""
     stack: tuple[Frame, ...]
     """The stack of the report's own context, innermost call first, guesses ("? ") left out."""
+    bare: bool
+    """There is nothing but the header, where the kernel always prints registers, a stack or the
+    like below it. Anybody can print such a line; the kernel does where it dies of its own report,
+    or where the log is cut."""
     corrupted: bool
     """The report is cut or mixed up with another; do not trust function and stack."""
     line: int
@@ -50,8 +60,10 @@ _MAX_IDLE = 25  # lines of the same printer that belong to no report, after a st
 _MAX_IDLE_EARLY = 120  # the same, before one
 _MAX_GAP = 4000  # lines of others since the report's last line
 _LEAD_LINES = 6  # how far above its header a report may begin
+_PANIC = "Kernel panic - "
 _MAX_OPEN = 64  # reports of as many printers at the same time
 _DETAIL_ITEMS = 24  # how far below the header the detail may be
+_ANNOUNCED_WITHIN = 4  # lines between an announcement and what it announces
 _PART_LINES = 40  # how far below a header its parts may be
 
 _UNWINDERS = ("unwind_backtrace", "dump_backtrace")  # arm's, innermost when a report is made
@@ -73,6 +85,18 @@ _BODY = re.compile(
 is judged by this: where it stops, the report does."""
 
 
+_SHAPE = re.compile(
+    r"CPU: \d|Pid: \d+, comm:|Modules linked in|Hardware name|Code: |-+\[ end trace|Call [Tt]race"
+    r"|Backtrace|Stack: |Krnl |IAOQ|\$ 0 |PC is at|pc : |[RE]?IP: |NIP|epc |era |Oops"
+    r"|Internal error|invalid opcode|#PF|PGD |P4D |\*pd|pgd = |Mem abort|Data abort|in_atomic"
+    r"|preempt_count|INFO: "
+    r"|locks? held|task:|Showing |Sending NMI|addr:|page:|flags: |raw: |(?:Read|Write) of size"
+    r"|rcu: "
+    r"|Tainted: |\s*(?:Not t|T)ainted|turning off the locking"
+)
+"""What below a header only a report of the kernel's own has, if it is no call."""
+
+
 @dataclass(slots=True, eq=False)
 class _Report:
     """A report being collected."""
@@ -87,6 +111,9 @@ class _Report:
     idle: int = 0
     kept: int = 0  # how many of the raw lines are the report's for certain
     has_stack: bool = False
+    has_body: bool = False  # something below the header that only a report has
+    has_registers: bool = False  # or a stack, or the words that only a fault of the kernel's has
+    guesses: int = 0  # calls that an unwinder is not sure of
     all_cpus: bool = False  # other CPUs print their stacks for this report
     header: str = ""
     mark: Tag | None = None  # of the last line above a stack
@@ -104,9 +131,12 @@ class _Report:
                 self.mark = item.tag
             if item.tag is Tag.FRAME:
                 self.has_stack = True
+            self.guesses += item.tag is Tag.GUESS
             belongs |= item.tag is not Tag.TEXT
         if not belongs and text.startswith("Sending NMI from CPU"):
             self.all_cpus = True
+        self.has_body |= belongs or bool(_SHAPE.match(text))
+        self.has_registers |= belongs or text.startswith(("Internal error", "Oops"))
         if belongs or _BODY.match(text):
             self.idle = 0
             self.kept = len(self.raw)
@@ -136,6 +166,18 @@ class _Report:
             and text.startswith(self.header[:start])
         )
 
+    def is_named_by(self, fmt: Format, text: str) -> bool:
+        """Whether a header is that of this report, which had none of its own until now."""
+        if self.fmt.nameless:
+            return _PANIC in text
+        return (
+            self.fmt.announces
+            and not self.has_body
+            and len(self.raw) <= _ANNOUNCED_WITHIN
+            and ("WARNING: " in text or "kernel BUG at" in text)
+            and not fmt.announces
+        )
+
     def restate(self, line: int, raw: str, fmt: Format, match: re.Match[str]) -> None:
         self.fmt, self.groups, self.header = fmt, dict(match.groupdict()), match.string
         self.raw.append(raw)
@@ -143,7 +185,7 @@ class _Report:
 
     def over(self, text: str) -> bool:
         return (
-            bool(_END.match(text))
+            (bool(_END.match(text)) and not (self.fmt.nameless and "end trace" in text))
             or self.idle > (_MAX_IDLE if self.has_stack else _MAX_IDLE_EARLY)
             or len(self.raw) > _MAX_LINES
         )
@@ -184,7 +226,9 @@ def _mask(text: str) -> str:
 def _event(report: _Report) -> Event | None:
     fmt = report.fmt
     has_detail = _add_detail(report)
-    if fmt.needs_stack and not report.has_stack:
+    if fmt.silent or (fmt.needs_stack and not report.has_stack and not report.guesses):
+        return None
+    if fmt.needs_registers and not report.has_registers:
         return None
 
     names_function = "{func}" in fmt.title and has_detail
@@ -202,6 +246,9 @@ def _event(report: _Report) -> Event | None:
         head = report.header_frames()
         frame = head[0] if head else None
         name = frame.function if frame else None
+    where = _place(report)
+    if where is not None:
+        name, frame = where.function, where
 
     stack_missing = not fmt.stackless and not report.has_stack
     return Event(
@@ -212,11 +259,51 @@ def _event(report: _Report) -> Event | None:
         location=report.groups.get("src") or _location_of(frame, stack),
         stack=stack,
         corrupted=(
-            fmt.broken or not has_detail or stack_missing or (names_function and guilty is None)
+            fmt.broken
+            or (not has_detail and not report.has_stack)
+            or stack_missing
+            or (names_function and guilty is None)
         ),
+        bare=not (fmt.stackless and not fmt.loose) and not report.has_body,
         line=report.line,
         excerpt="\n".join(report.raw[: report.kept]),
     )
+
+
+_AT_A_PLACE = {
+    Kind.PAGE_FAULT,
+    Kind.GPF,
+    Kind.TRAP,
+    Kind.BUG,
+    Kind.WARNING,
+    Kind.REFCOUNT,
+    Kind.KOBJECT,
+    Kind.LIST_CORRUPTION,
+    Kind.USERCOPY,
+    Kind.STACK_OVERFLOW,
+    Kind.SOFT_LOCKUP,
+    Kind.HARD_LOCKUP,
+    Kind.RCU_STALL,
+    Kind.PAGE_ALLOCATION,
+    Kind.PANIC,
+}
+_WORK = re.compile(r"Workqueue: \S{1,80} (?P<func>[A-Za-z_][\w.$]{0,200})(?: \[(?P<mod>\w+)\])?")
+
+
+def _place(report: _Report) -> Frame | None:
+    """Where the report happened, if its kind has a place; None leaves what the title names."""
+    fmt = report.fmt
+    site = fmt.place or fmt.site
+    if fmt.kind is Kind.HUNG_TASK:
+        return waiting_place(report, site)
+    if fmt.kind not in _AT_A_PLACE or site is nowhere:
+        return None
+    found = place(report, at_warning_s_header if site is at_warning else site, fmt.skip)
+    if found is None:
+        for item in report.items:
+            if work := _WORK.match(item.text):
+                return Frame(plain_name(work["func"]), module=work["mod"])
+    return found
 
 
 def _injected(frames: list[Frame]) -> int | None:
@@ -291,7 +378,6 @@ _LITERALS = tuple(
     if not any(other in literal for other in _HEADER_LITERALS - {literal})
 )
 _SEARCHES = tuple((fmt.has, fmt.pattern.search, fmt) for fmt in FORMATS)
-_PANIC = "Kernel panic - "
 _DERIVED = re.compile(rf"Kernel panic - not syncing: {DERIVED_PANIC}")
 _KILLED_INIT = "Attempted to kill init!"  # of which init itself may be the cause
 _KILLS_TASK = {Kind.PAGE_FAULT, Kind.GPF, Kind.TRAP, Kind.BUG, Kind.LIST_CORRUPTION, Kind.USERCOPY}
@@ -365,8 +451,9 @@ class _Lines:
 class _Reader:
     """Follows the reports in a text. Every line is looked at once."""
 
-    def __init__(self, text: str, *, booted: bool) -> None:
+    def __init__(self, text: str, *, booted: bool, reboots: frozenset[int] | None = None) -> None:
         self.lines = _Lines(text)
+        self.reboots = reboots  # where the text was pasted: its lines that are reboots
         stamp = STAMP.search(text, 0, 1 << 20)
         self.stamped = stamp is not None
         self.first_stamp = stamp.start() if stamp else len(text)
@@ -399,7 +486,15 @@ class _Reader:
             return
         self.closed = [r for r in self.closed if begun is not None and r.line >= begun]
         for report in sorted(ready, key=lambda r: r.line):
-            if (event := _event(report)) is not None:
+            event = _event(report)
+            # On a console of ours nothing is lost: a stack without a header is somebody's
+            # dump_stack(), and of interest where that is a module.
+            by_kernel = report.fmt.nameless and self.reboots is None
+            if event and by_kernel and not any(frame.module for frame in event.stack):
+                continue
+            # A log that goes on below words which anybody may use has nothing more to say of them.
+            said = event and event.bare and report.fmt.loose and report.idle
+            if event and not (said and self.reboots is not None):
                 yield event
 
     def _line(self, number: int, raw: str, *, notable: bool) -> None:
@@ -408,13 +503,13 @@ class _Reader:
             return
         report = self.open.get(printer)
         header = _header(text) if notable and printer != USER else None
-        if header and header[0].loose and printer == PLAIN and self.stamped:
+        if header and not self._counts(header[0], printer, report):
             header = None
         if header and _PANIC in text:
             if self.panicked and text.startswith("---[ end "):
                 header = None  # the panic's last line repeats its first
             self.panicked = True
-        if header and report and report.is_restated(text):
+        if header and report and (report.is_restated(text) or report.is_named_by(header[0], text)):
             report.restate(number, raw, *header)
         elif header and not self._is_part(header[0], text, report):
             if report:
@@ -427,6 +522,19 @@ class _Reader:
         elif self.open:
             self._of_others(number, raw, printer, text)
 
+    def _counts(self, fmt: Format, printer: str, report: _Report | None) -> bool:
+        """Whether what looks like a header may be one at this place."""
+        if fmt.loose and printer == PLAIN and self.stamped:
+            return False
+        if fmt.own and self.reboots is not None:
+            return False
+        if fmt.refuses and report and not report.fmt.refuses and self.reboots is not None:
+            return False  # who has no callers to tell them apart keeps the report that is open
+        if fmt.nameless:
+            # Every report has such a line, and so has each CPU that was asked for its stack.
+            return report is None and not any(other.all_cpus for other in self.open.values())
+        return not (fmt.silent and report)
+
     def _of_others(self, number: int, raw: str, printer: str, text: str) -> None:
         """A line whose printer has no report: another CPU's stack for one, or nothing."""
         for report in list(self.open.values()):
@@ -435,17 +543,22 @@ class _Reader:
             if number - report.last_line > _MAX_GAP or report.over(text):
                 self._close(report)
 
+    def _is_consequence(self, text: str) -> bool:
+        """Whether a panic comes of a report that is complete, maybe of another task's."""
+        cause = self.last.fmt.kind if self.last else Kind.REBOOT
+        if _KILLED_INIT in text:
+            return cause in _KILLS_TASK
+        return cause is not Kind.REBOOT and bool(_DERIVED.search(text))
+
     def _is_part(self, fmt: Format, text: str, report: _Report | None) -> bool:
         """Whether a header only continues a report, or is a consequence of one."""
         if _PANIC in text:
-            if report:
-                return True
-            # The panic may come from another task, the report be complete long before.
-            cause = self.last.fmt.kind if self.last else Kind.REBOOT
-            if _KILLED_INIT in text:
-                return cause in _KILLS_TASK
-            return cause is not Kind.REBOOT and bool(_DERIVED.search(text))
-        if report is None or report.has_stack or len(report.raw) > _PART_LINES:
+            return not report.fmt.silent if report else self._is_consequence(text)
+        if report and report.fmt.refuses and report.fmt.then and report.fmt.then in text:
+            return True
+        if report is None or report.has_stack or report.fmt.silent:
+            return False
+        if len(report.raw) > _PART_LINES:
             return False
         if fmt.part or (report.fmt.then and report.fmt.then in text):
             return True
@@ -485,6 +598,10 @@ class _Reader:
 
         A boot that no line of a running kernel precedes is the text's own.
         """
+        if self.reboots is not None:
+            if not text.startswith(BANNER) or printer in (PLAIN, USER):
+                return False
+            return self._booted(number, raw, printer, unexpected=number in self.reboots)
         if printer == PLAIN and REBOOT.pattern.match(text):
             self.banner_due = True
             was_up = self.first_stamp < self.lines.at - len(raw) - 1
@@ -495,10 +612,15 @@ class _Reader:
             was_up = self.starts_running
         else:
             return False
+        was_up = was_up or self.boots > 0
+        unexpected = was_up and (self.boots > 0 or not self.expects_boot)
+        return self._booted(number, raw, printer, unexpected=unexpected)
+
+    def _booted(self, number: int, raw: str, printer: str, *, unexpected: bool) -> bool:
+        """Ends what was open at a boot's first line, and makes a report of an unexpected one."""
         self._close_all()
         self.boots += 1
-        was_up = was_up or self.boots > 1
-        if was_up and not self.panicked and (self.boots > 1 or not self.expects_boot):
+        if unexpected and not self.panicked:
             self.last = _Report(REBOOT, {}, printer, number, [raw], last_line=number, kept=1)
             self.closed.append(self.last)
         self.panicked = False
@@ -513,29 +635,53 @@ class _Reader:
             self._close(report)
 
 
-def read(text: str, *, booted: bool = True) -> list[Event]:
+def read(text: str, *, booted: bool = True, pasted: bool = False) -> list[Event]:
     """Returns every problem in a kernel log, in the order in which they begin.
 
-    ``text`` may be a console's output, dmesg's (raw or not), a journal's, or what /dev/kmsg
-    gives, with carriage returns and control characters; lines which a program wrote to
-    /dev/kmsg are left out where their priority is shown. ``booted`` says that the kernel was up
-    when the text began: a boot after any line of the kernel is a reboot then. Else the first
-    boot is expected, whatever stands before it.
+    ``text`` is a console's output, dmesg's (raw or not), or what /dev/kmsg gives, with carriage
+    returns and control characters; lines which a program wrote to /dev/kmsg are left out where
+    their priority is shown. ``booted`` says that the kernel was up when the text began: a boot
+    after any line of the kernel is a reboot then. Else the first boot is expected, whatever
+    stands before it.
+
+    ``pasted`` says that nobody knows where the text comes from: out of a journal, a syslog, a
+    mail that has wrapped its lines (see :mod:`harness.klog.paste`). Events are then of the text
+    with that undone, but for ``line``; and boots are reboots where the kernel's clock goes back.
 
     Never raises, whatever the text; takes time in proportion to its length.
     """
-    return list(events(text, booted=booted))
+    return list(events(text, booted=booted, pasted=pasted))
 
 
-def events(text: str, *, booted: bool = True) -> Iterator[Event]:
+def events(text: str, *, booted: bool = True, pasted: bool = False) -> Iterator[Event]:
     """Yields what :func:`read` returns, one by one, for whoever may have seen enough.
 
     There is no limit: the last problem of a flood may be another than all before it. Who must
     bound how much is reported counts what is different, and says where the reading stopped.
     """
-    return _Reader(text, booted=booted).run()
+    if not pasted:
+        yield from _Reader(text, booted=booted).run()
+        return
+    console = unpaste(text)
+    told: set[tuple[str, str]] = set()
+    for event in _Reader(console.text, booted=booted, reboots=console.reboots).run():
+        # A console's log and a journal's beside each other say the same at the same time.
+        when = next((m["clock"] for m in map(STAMP.match, event.excerpt.split("\n")) if m), "")
+        if when and (event.title, when) in told:
+            continue
+        told.add((event.title, when))
+        yield replace(event, line=console.lines[event.line])
+
+
+# What the kernel has refused with an error; where it dies of something later, that is the problem.
+_REFUSALS = ("sysfs: duplicate", "kobject: kobject_add_internal", "debugfs: ")
 
 
 def first(text: str) -> Event | None:
-    """Returns the first problem in a kernel log: the others may be its consequences."""
-    return next(_Reader(text, booted=True).run(), None)
+    """Returns the first problem in a pasted log: the others may be its consequences."""
+    refused = None
+    for event in events(text, pasted=True):
+        if not event.title.startswith(_REFUSALS):
+            return event if refused is None or event.kind in _KILLS_TASK else refused
+        refused = refused or event
+    return refused

@@ -19,6 +19,7 @@ import pytest
 from harness import klog
 from harness.klog import Event, Frame, Kind
 from harness.klog import bench as klogbench
+from harness.klog.paste import BEGINNINGS, Beginning
 
 DATA = Path(__file__).parent / "data" / "klogbench"
 
@@ -137,12 +138,14 @@ class Case:
     """A log in a file, NAME.log, and beside it what is to be read from it, NAME.json.
 
     The JSON object has ``events``, in order, each with the attributes of an Event that it says
-    something of; and, where one is needed, ``about``: why the case is there.
+    something of; ``about``, why the case is there; and ``pasted``, whether the log is what
+    somebody pasted, and no console's. The logs are our own: the functions in them do not exist.
     """
 
     name: str
     text: str
     events: list[dict[str, Any]]
+    pasted: bool
 
 
 def cases() -> list[Case]:
@@ -150,7 +153,8 @@ def cases() -> list[Case]:
     for path in sorted(CASES.glob("*.log")):
         expected = json.loads(path.with_suffix(".json").read_text())
         text = path.read_bytes().decode(errors="replace")
-        found.append(Case(path.stem, text, expected["events"]))
+        pasted = expected.get("pasted", False)
+        found.append(Case(path.stem, text, expected["events"], pasted))
     return found
 
 
@@ -170,12 +174,14 @@ def told(events: list[Event], expected: list[dict[str, Any]]) -> list[dict[str, 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_case(case: Case) -> None:
-    assert told(klog.read(case.text), case.events) == case.events
+    assert told(klog.read(case.text, pasted=case.pasted), case.events) == case.events
 
 
 @pytest.mark.parametrize("caller", ["T412", "C0"])
 @pytest.mark.parametrize(
-    "case", [case for case in ALL if CONSOLE_STAMP.match(case.text)], ids=lambda case: case.name
+    "case",
+    [case for case in ALL if not case.pasted and CONSOLE_STAMP.match(case.text)],
+    ids=lambda case: case.name,
 )
 def test_case_of_a_kernel_that_names_callers(case: Case, caller: str) -> None:
     """With CONFIG_PRINTK_CALLER the same is read, whether a task or a CPU prints it."""
@@ -186,6 +192,55 @@ def test_case_of_a_kernel_that_names_callers(case: Case, caller: str) -> None:
 def test_no_case_is_half() -> None:
     logs, expectations = ({path.stem for path in CASES.glob(f"*.{end}")} for end in ("log", "json"))
     assert logs == expectations
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if not case.pasted], ids=lambda c: c.name)
+def test_a_console_may_be_pasted(case: Case) -> None:
+    """What is guessed of pasted logs does not change what a console's says."""
+    assert told(klog.read(case.text, pasted=True), case.events) == case.events
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS, ids=lambda one: one.name)
+def test_each_beginning_has_its_example(beginning: Beginning) -> None:
+    """The table shows of each beginning what it looks like, with a text behind it."""
+    at = beginning.example.find(" host kernel") if beginning.after == "clock" else 0
+    match = beginning.pattern.match(beginning.example, max(at, 0) and at + 1)
+    assert match
+    assert match.end() < len(beginning.example)
+
+
+BOOTS = """\
+{0}[    0.000000] Linux version 6.1.0 (builder@host)
+{0}[    1.000000] brook: flowing
+{0}[   90.000000] brook: still flowing
+{1}[    0.000000] Linux version 6.1.0 (builder@host)
+{1}[    1.000000] brook: flowing
+"""
+
+
+def test_a_boot_is_a_reboot_where_the_clock_goes_back() -> None:
+    """In a pasted log two boots are one only within one source, and where a clock is shown."""
+    assert [e.kind for e in klog.read(BOOTS.format("", ""), pasted=True)] == [Kind.REBOOT]
+    one = "Mar 04 12:00:01 host kernel: "
+    assert [e.kind for e in klog.read(BOOTS.format(one, one), pasted=True)] == [Kind.REBOOT]
+    assert klog.read(BOOTS.format(one, ""), pasted=True) == []
+    no_clock = re.sub(r"\[ *[\d.]+\] ", "", BOOTS).format(one, one)
+    assert klog.read(no_clock, pasted=True) == []
+
+
+def test_the_line_of_an_event_is_that_of_the_pasted_log() -> None:
+    """Lines that were broken are whole in the event, and still counted as they were pasted."""
+    text = (CASES / "wrapped-and-quoted.log").read_text()
+    (event,) = klog.read(text, pasted=True)
+    assert text.splitlines()[event.line].startswith("> [")
+    assert "BUG: unable to handle" in text.splitlines()[event.line]
+    assert "(0x0000) - not-present page" in event.excerpt
+    assert not any(line.startswith(">") for line in event.excerpt.splitlines())
+
+
+def test_a_pasted_log_of_one_long_line() -> None:
+    assert klog.first("word " * 100_000) is None
+    assert klog.first("> " * 100_000) is None
 
 
 def test_every_kind_is_produced() -> None:

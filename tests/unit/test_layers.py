@@ -36,6 +36,7 @@ ORDER = (
     "pool",
     "klog.rust",
     "klog.lines",
+    "klog.paste",
     "klog.frames",
     "klog.blame",
     "klog.formats",

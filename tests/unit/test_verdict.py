@@ -142,6 +142,112 @@ def test_more_different_problems_than_are_told_are_a_gap() -> None:
     assert f"more than {some} different problems" in last.title
 
 
+SENTENCES = [
+    "BUG: this is a title of a song",
+    "kernel BUG at night",
+    "kernel BUG at wee.c:12!",
+    "watchdog: BUG: soft lockup detection enabled",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [wee:1]",
+    "wee: Kernel panic - not syncing: avoided",
+    "BUG: KASAN: use-after-free in wee_write+0x1/0x2",
+    "BUG: unable to handle kernel NULL pointer dereference at 0000000000000000",
+    "INFO: task wee:12 blocked for more than 120 seconds.",
+    "WARNING: possible recursive locking detected",
+    "general protection fault, probably for my own address: 0000 [#1]",
+]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_sentence_of_a_module_s_is_no_report(sentence: str) -> None:
+    """It has nothing below it, the taint is as before, and the kernel answers."""
+    said = f"[    5.000000] {sentence}\n"
+    assert not judge(replace(CLEAN, console=BOOT + said))
+    assert not judge(replace(CLEAN, console=BOOT + said + said + BOOT.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"taint_after": OE | WARN}, {"taint_after": OE | DIE}, {"taint_after": None},
+     {"panicked": True}, {"running": False}, {"unread": 9}],
+    ids=str,
+)  # fmt: skip
+def test_a_header_alone_is_a_report_where_the_kernel_is_not_well(change: dict[str, Any]) -> None:
+    """What should stand below it is lost then."""
+    for sentence in (SENTENCES[2], SENTENCES[6], SENTENCES[7]):
+        console = f"{BOOT}[    5.000000] {sentence}\n"
+        assert judge(replace(CLEAN, console=console, **change))[0].title.partition(" in ")[0] in (
+            "kernel BUG", "KASAN: use-after-free",
+            "KASAN: use-after-free in wee_write",
+            "BUG: unable to handle kernel NULL pointer dereference",
+        )  # fmt: skip
+
+
+STACK = """\
+[    5.000001] CPU: 0 UID: 0 PID: 77 Comm: sh Tainted: G           OE      6.12.9 #1
+[    5.000002] Hardware name: QEMU Standard PC
+[    5.000003] Call Trace:
+[    5.000004]  <TASK>
+[    5.000005]  dump_stack_lvl+0x5d/0x80
+[    5.000006]  wee_write+0x1c/0x90 [wee]
+[    5.000007]  vfs_write+0xf1/0x440
+[    5.000008]  </TASK>
+"""
+
+
+def test_a_test_may_expect_that_there_is_no_memory() -> None:
+    """Both lines belong to it: who asked for memory, and who was killed."""
+    console = BOOT + (
+        "[    5.000000] perl invoked oom-killer: gfp_mask=0x140dca, order=0, oom_score_adj=0\n"
+        "[    5.000001] Out of memory: Killed process 412 (perl) total-vm:500000kB\n"
+    )
+    (problem,) = judge(replace(CLEAN, console=console))
+    assert "killed perl" in problem.title
+    expected = (Expectation(klog.Kind.OOM, None, 0, len(console)),)
+    assert not judge(replace(CLEAN, console=console, expected=expected))
+
+
+def test_a_stack_that_a_module_dumps_is_a_problem() -> None:
+    """Nobody calls dump_stack() where all is well."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + STACK))
+    assert (problem.title, problem.function) == ("stack trace in wee_write", "wee_write")
+
+
+@pytest.mark.parametrize(
+    "above", ["FAULT_INJECTION: forcing a failure.", "sysrq: Show backtrace of all active CPUs"]
+)
+def test_a_stack_that_was_asked_for_is_none(above: str) -> None:
+    """A failed allocation that a test injects, or SysRq, print stacks as well."""
+    asked = f"[    5.000000] {above}\n"
+    assert not judge(replace(CLEAN, console=BOOT + asked + STACK))
+    (problem,) = judge(replace(CLEAN, console=BOOT + asked + STACK + WARNING))
+    assert problem.title == "WARNING in wee_write"
+
+
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        ("debugfs: File 'wee' in directory '/' already present!", "debugfs: File already"),
+        ("debugfs: Directory 'wee' with parent '/' already present!", "debugfs: Directory alr"),
+        ("wee: loud: page allocation failure: order:10, mode:0xcc0(GFP_KERNEL)\n"
+         + STACK.rstrip("\n"), "page allocation failure"),
+        ("sysfs: cannot create duplicate filename '/class/wee'\n" + STACK.rstrip("\n"),
+         "sysfs: duplicate filename in wee_write"),
+        ("kobject: kobject_add_internal failed for wee with -EEXIST, don't try to register things"
+         " with the same name in the same directory.", "kobject: kobject_add_internal failed"),
+        ("wee0: NETDEV WATCHDOG: CPU: 0: transmit queue 0 timed out 5012 ms", "NETDEV WATCHDOG"),
+        ("detected buffer overflow in strscpy", "fortify: buffer overflow"),
+        ("VERIFY(wee == 5) failed\n[    5.000000] PANIC at wee.c:12:wee_write()\n"
+         + STACK.rstrip("\n"), "PANIC in wee_write"),
+        ("wee: Assertion failed: wee == 5, file: wee.c, line: 12\n" + STACK.rstrip("\n"),
+         "Assertion failed"),
+    ],
+)  # fmt: skip
+def test_what_the_kernel_refuses_is_a_problem(line: str, title: str) -> None:
+    """It taints nothing and ends in an error code, which a module need not look at."""
+    (problem,) = judge(replace(CLEAN, console=f"{BOOT}[    5.000000] {line}\n"))
+    assert problem.title.startswith(title)
+
+
 def test_the_same_problem_again_is_never_too_many() -> None:
     """Only what is different counts."""
     (problem,) = judge(replace(CLEAN, console=BOOT + WARNING * 300))
