@@ -31,11 +31,13 @@ def gather(
     since: int = 0,
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
+    declared: int = 0,
     last: bool = False,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state; its console counts from ``since`` on.
 
-    ``last``: nobody uses the machine after this, so its processes may be ended.
+    ``declared``: the taint flags that its modules may set. ``last``: nobody uses the machine
+    after this, so its processes may be ended.
     """
     taint = moving = left = None
     busy: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ def gather(
         ),
         left=left,
         busy=busy,
+        declared=declared,
         unread=machine.console_unread,
         fault=fault or machine.fault,
         full=machine.console_full,

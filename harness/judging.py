@@ -13,7 +13,7 @@ from harness.artifacts import save_artifacts
 from harness.errors import CommandTimeout
 from harness.expect import EXPECTED
 from harness.problem import KernelProblem
-from harness.supply import SOURCE, USED, MachineSource, UsedMachine
+from harness.supply import SOURCE, USED, MachineSource, UsedMachine, declared_taints
 from harness.verdict import Problem, Verdict
 
 
@@ -49,7 +49,7 @@ def judge_machines(
         expected = tuple(one for of, one in item.stash.get(EXPECTED, []) if of is machine)
         seen = evidence.gather(
             machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected,
-            last=last and not used.give_back,
+            declared=declared_taints(item), last=last and not used.give_back,
         )  # fmt: skip
         problems = [
             problem

@@ -44,20 +44,28 @@ Leave = Callable[[Machine, Sequence[Problem]], str]
 
 
 def loaded_template(
-    lab: Lab, base: Template, module: Module, leave: Leave = lambda *_: ""
+    lab: Lab,
+    base: Template,
+    module: Module,
+    leave: Leave = lambda *_: "",
+    declared: int = 0,
 ) -> Template:
-    """``base`` with the module loaded; raises ``KernelProblem`` where that upsets the kernel."""
-    loading = _Loading(module, leave)
-    return templates.derive(
-        base, module.name, {"module": module.digest}, loading.set_up, lab.cache, look=loading.look
-    )
+    """``base`` with the module loaded; raises ``KernelProblem`` where that upsets the kernel.
+
+    ``declared``: the taint flags that loading it may set. Where it may not, that is a problem; so
+    such a template is another one.
+    """
+    loading = _Loading(module, leave, declared)
+    key = {"module": module.digest} | ({"declared": declared} if declared else {})
+    return templates.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
 
 
 class _Loading:
     """Loads a module in a machine, and judges what comes of it until the machine is frozen."""
 
-    def __init__(self, module: Module, leave: Leave) -> None:
+    def __init__(self, module: Module, leave: Leave, declared: int) -> None:
         self._module = module
+        self._declared = declared
         self._leave = leave
         self._loaded: tuple[Machine, int, int]  # which; its taint before, and since when it counts
 
@@ -75,7 +83,11 @@ class _Loading:
         except GuestError as error:  # as insmod's, if the kernel ends it; the kernel says why
             failed = error
         stuck = failed.command[0] if isinstance(failed, CommandTimeout) else ""
-        self._judge(machine, evidence.gather(machine, taint, since=since, timed_out=stuck), failed)
+        self._judge(
+            machine,
+            evidence.gather(machine, taint, since=since, timed_out=stuck, declared=self._declared),
+            failed,
+        )
         if failed:
             raise failed
         self._loaded = machine, taint, since
@@ -93,6 +105,7 @@ class _Loading:
             running=taint is not None,
             unread=machine.console_unread,
             full=machine.console_full,
+            declared=self._declared,
             stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
         )
         self._judge(machine, seen, None)

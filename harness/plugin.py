@@ -69,6 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(config=None, without=None): the kernel must have the one option and must not have "
         "the other; elsewhere it is not run",
     )
+    config.addinivalue_line(
+        "markers",
+        "taint(*names): taints of the kernel that the test's modules may set: proprietary, "
+        "staging, test, livepatch, auxiliary",
+    )
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)

@@ -12,7 +12,9 @@ from harness import config as matrix_config
 from harness import kernel as kernels
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
+from harness.errors import InputError
 from harness.plugin import UNMET
+from harness.supply import declared_taints
 
 # A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
 TEST_SECONDS = 300.0
@@ -31,6 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             limit = own or pytest.mark.timeout(TEST_SECONDS).mark
             given = {"func_only": True, **limit.kwargs}
             item.add_marker(pytest.mark.timeout(*limit.args, **given), append=False)
+        try:
+            declared_taints(item)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
     if not any(item.get_closest_marker("needs") for item in items):
         return
     options = _kernel_options(config)

@@ -13,13 +13,14 @@ import pytest
 from harness import pool
 from harness.artifacts import Keeper, save_artifacts
 from harness.build import Module
+from harness.errors import InputError
 from harness.lab import Lab
 from harness.loading import loaded_template
 from harness.pool import Fresh, Pool
 from harness.problem import KernelProblem
 from harness.qemu import Machine
 from harness.template import Template
-from harness.verdict import Problem
+from harness.verdict import DECLARED_TAINTS, Problem
 
 USED = pytest.StashKey[list["UsedMachine"]]()
 SOURCE = pytest.StashKey["MachineSource"]()
@@ -27,17 +28,35 @@ SOURCE = pytest.StashKey["MachineSource"]()
 
 @dataclass(frozen=True)
 class MachineKind:
-    """What a test asks for: the arguments of its ``machine`` marker, and the module loaded."""
+    """What a test asks for: the arguments of its ``machine`` marker, and the module loaded.
+
+    ``taints``: the kernel's taint flags that loading it may set.
+    """
 
     shape: tuple[tuple[str, object], ...] = ()
     loaded: bool = False
+    taints: int = 0
 
 
 def kind_of(item: pytest.Item, fixtures: Collection[str]) -> MachineKind:
     """The kind of machine that a test asks for by its marker and its fixtures."""
     marker = item.get_closest_marker("machine")
     shape = tuple(sorted(marker.kwargs.items())) if marker else ()
-    return MachineKind(shape, "loaded" in fixtures)
+    loaded = "loaded" in fixtures
+    return MachineKind(shape, loaded, declared_taints(item) if loaded else 0)
+
+
+def declared_taints(item: pytest.Item) -> int:
+    """The taint flags that a test's ``taint`` markers allow its modules to set."""
+    allowed = 0
+    for name in (name for marker in item.iter_markers("taint") for name in marker.args):
+        if name not in DECLARED_TAINTS:
+            raise InputError(
+                f"{item.nodeid}: there is no taint named {name!r} that a module may declare",
+                hint=f"known are {', '.join(DECLARED_TAINTS)}",
+            )
+        allowed |= DECLARED_TAINTS[name]
+    return allowed
 
 
 @dataclass
@@ -71,7 +90,7 @@ class MachineSource:
         self.keeper = keeper
         self.pool = Pool()
         self._source = source
-        self._upset: dict[str, KernelProblem] = {}  # by the template
+        self._upset: dict[tuple[str, int], KernelProblem] = {}  # by template and taints
 
     @cached_property
     def module(self) -> Module:
@@ -97,18 +116,18 @@ class MachineSource:
     def _make(self, kind: MachineKind) -> Fresh:
         template = self.lab.template(**dict(kind.shape))  # type: ignore[arg-type]  # a marker's
         if kind.loaded:
-            template = self._loaded(template)
+            template = self._loaded(template, kind.taints)
         return pool.fresh(template, self.lab.cache)
 
-    def _loaded(self, base: Template) -> Template:
+    def _loaded(self, base: Template, taints: int) -> Template:
         """``base`` with the module loaded; what upset the kernel once is not tried again."""
-        known = self._upset.get(base.entry.digest)
+        known = self._upset.get((base.entry.digest, taints))
         if known is not None:
             raise KernelProblem(known.problems, known.kept) from known.__cause__
         try:
-            return loaded_template(self.lab, base, self.module, self._save)
+            return loaded_template(self.lab, base, self.module, self._save, taints)
         except KernelProblem as error:
-            self._upset[base.entry.digest] = error
+            self._upset[base.entry.digest, taints] = error
             raise
 
     def _save(self, machine: Machine, problems: Sequence[Problem]) -> str:

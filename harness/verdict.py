@@ -47,6 +47,7 @@ class Evidence:
     moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
     expected: tuple[Expectation, ...] = ()
     left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
+    declared: int = 0  # taint flags that the test's modules may set (DECLARED_TAINTS)
     busy: tuple[str, ...] = ()  # modules that cannot be unloaded, so that this is not known
     unread: int = 0
     fault: str = ""  # how QEMU ended where that was nothing that a guest can do
@@ -123,6 +124,16 @@ _LOAD_TAINTS = 1 << 12 | 1 << 13
 # What reports bring: a bad page or object (B), an oops (D), a warning (W), a soft lockup (L).
 _REPORT_TAINTS = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
 _TAINT_LETTERS = "PFSRMBUDAWCIOELKXTNJ"
+# What a module sets by what it is, rather than by what it does: its license, its place in the
+# tree, MODULE_INFO(test, "Y") as KUnit's tests have it, and so on; by the names of
+# Documentation/admin-guide/tainted-kernels.rst.
+DECLARED_TAINTS = {
+    "proprietary": 1 << 0,
+    "staging": 1 << 10,
+    "livepatch": 1 << 15,
+    "auxiliary": 1 << 16,
+    "test": 1 << 18,
+}
 
 
 def taint_letters(mask: int) -> str:
@@ -400,7 +411,7 @@ def _taint(evidence: Evidence) -> list[Problem]:
     if lost:  # kernel/panic.c, add_taint(): the kernel itself only ever adds to them
         title = f"somebody has cleared the kernel's taint flags ({taint_letters(lost)})"
         return [Problem(Verdict.SPLAT, title)]
-    fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS
+    fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS & ~evidence.declared
     if any(one.end > 0 for one in evidence.expected):  # else it came before what is judged
         fresh &= ~_REPORT_TAINTS
     if not fresh:

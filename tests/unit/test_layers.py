@@ -55,8 +55,8 @@ ORDER = (
     # The plugin.
     "plugin",
     "expect",
-    "selection",
     "supply",
+    "selection",
     "judging",
     "fixtures",
     "hooks",

@@ -727,6 +727,20 @@ def test_taint_flags_that_were_cleared_are_red() -> None:
     assert str(problem) == "splat: somebody has cleared the kernel's taint flags (W)"
 
 
+@pytest.mark.parametrize(
+    ("name", "letter"), [("proprietary", "P"), ("staging", "C"), ("test", "N")]
+)
+def test_a_taint_that_is_declared_is_green(name: str, letter: str) -> None:
+    """It says what a module is, and not what it has done; another one is as red as ever."""
+    bit = verdict.DECLARED_TAINTS[name]
+    seen = replace(CLEAN, taint_after=OE | bit)
+    assert judge(replace(seen, declared=bit)) == []
+    (problem,) = judge(seen)
+    assert f"tainted ({letter})" in problem.title
+    (problem,) = judge(replace(seen, taint_after=OE | bit | DIE, declared=bit))
+    assert "tainted (D)" in problem.title
+
+
 # -- what the fixtures make of it, in runs of pytest whose machines are a few lines of Python -----
 
 # Each machine has a number, which its kernel's words begin with where a test wants to know it.
@@ -961,6 +975,32 @@ def test_next(shared, supply):
     assert supply.closed == [0, 1]
 """)
     done.assert_outcomes(passed=3)
+
+
+def test_the_taints_of_a_test_are_its_markers(trial: Trial) -> None:
+    """Of the test, its class and its file together."""
+    done = trial("""
+@pytest.mark.taint("staging")
+class TestStaging:
+    @pytest.mark.taint("test")
+    def test_both(self, guest):
+        guest.taint |= 1 << 10 | 1 << 18
+
+    def test_one(self, guest):
+        guest.taint |= 1 << 10 | 1 << 18
+
+def test_none(guest):
+    guest.taint |= 1 << 10
+""")
+    done.assert_outcomes(passed=1, failed=2)
+    done.stdout.fnmatch_lines(["*became tainted (N) *", "*became tainted (C) *"])
+
+
+def test_a_taint_that_nobody_knows_is_refused(trial: Trial) -> None:
+    """Before any test is run."""
+    done = trial("@pytest.mark.taint('stageing')\ndef test_it(guest):\n    pass\n")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(["*no taint named 'stageing'*", "*proprietary, staging, *"])
 
 
 def test_each_machine_of_a_test_leaves_its_own(trial: Trial, pytester: pytest.Pytester) -> None:
