@@ -42,6 +42,9 @@ README_WORDS = 900  # as `wc -w` counts them, code included
 EXAMPLES = {"test_mine.py", "mymodule", "my.config", "../linux"}
 # Programs in examples that are not this repository's, so that nothing is known of their options.
 FOREIGN = {"git", "cd", "make"}
+# Markers of pytest itself and of the plugins that come with this one.
+OTHER_MARKERS = {"filterwarnings", "parametrize", "pytester_example_path", "skip", "skipif",
+                 "tryfirst", "trylast", "usefixtures", "xdist_group", "xfail"}  # fmt: skip
 
 
 # -- what a page says --------------------------------------------------------------
@@ -500,6 +503,37 @@ def test_every_task_has_a_row(known: Known) -> None:
     """The page of the tasks lists all of them."""
     listed = {span for cell in known.pages["docs/tasks.md"].columns("task") for span in spans(cell)}
     assert listed == set(known.tasks)
+
+
+def test_every_option_is_explained(known: Known, request: pytest.FixtureRequest) -> None:
+    """Those of the tasks, and those that the plugin gives pytest."""
+    named = {
+        span.split()[0] for page in known.pages.values() for span in page.spans if span[:2] == "--"
+    }
+    options = {
+        flag for task in known.tasks.values() for flag in task.flags if flag.startswith("--")
+    }
+
+    class Recorder:
+        """Stands for pytest's parser and for a group of its options."""
+
+        def getgroup(self, *_: str) -> Recorder:
+            return self
+
+        def addoption(self, *names: str, **_: object) -> None:
+            options.update(name for name in names if name.startswith("--"))
+
+    plugin = request.config.pluginmanager.get_plugin("eudyptula")
+    assert plugin is not None
+    plugin.pytest_addoption(Recorder())
+    assert options - named == set()
+
+
+def test_every_marker_has_a_row(known: Known) -> None:
+    """But for those of pytest itself and of its other plugins."""
+    page = known.pages["docs/writing-tests.md"]
+    rows = {name for cell in page.columns("marker") for name in re.findall(r"mark\.(\w+)", cell)}
+    assert set(known.markers) - OTHER_MARKERS <= rows
 
 
 def test_every_verdict_and_kind_has_a_row(pages: dict[str, Page]) -> None:
