@@ -269,7 +269,7 @@ def bisect(
 )  # fmt: skip
 @_explained
 def shell(
-    _: Context,
+    context: Context,
     kernel: str | None = None,
     module: str | None = None,
     profile: str = "",
@@ -278,12 +278,13 @@ def shell(
     debugger: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Open a prompt in a booted guest, with the module loaded."""
+    """Open a prompt in a booted guest, with the module loaded; or run what follows --."""
+    command = context.remainder
     if resume is not None:
-        return interactive.resume(Path(resume), debugger=debugger)
+        return interactive.resume(Path(resume), debugger=debugger, command=command)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
-    return interactive.run(kernel, _folder(module), profile, _config(config))
+    return interactive.run(kernel, _folder(module), profile, _config(config), command)
 
 
 @task(help=_help("json"))

@@ -242,10 +242,14 @@ class Guest:
         return int(self.check("cat /proc/sys/kernel/tainted"))
 
     def shell(self, command: str, terminal: str, columns: int, rows: int) -> paramiko.Channel:
-        """An interactive channel with a terminal, running ``command``."""
-        channel = self._transport.open_session(timeout=CONNECT_SECONDS)
-        channel.get_pty(terminal, columns, rows)
-        channel.exec_command(command)
+        """A channel that runs ``command``, with a ``terminal`` of that name if there is one."""
+        try:
+            channel = self._transport.open_session(timeout=CONNECT_SECONDS)
+            if terminal:
+                channel.get_pty(terminal, columns, rows)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLost(f"the guest opens no shell: {error}") from error
         return channel
 
     def close(self) -> None:
