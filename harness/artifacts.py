@@ -79,7 +79,7 @@ def save_artifacts(
         finally:
             # Fixtures that clean up in the guest need it to run, also where saving has failed.
             if alive:
-                machine.go_on(Deadline(DUMP_SECONDS))
+                machine.resume(Deadline(DUMP_SECONDS))
         reopen = f"invoke shell --resume {shlex.quote(shown)}"
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
         if keeper.hold_first and place == 0:

@@ -60,7 +60,7 @@ def gather(
             if isinstance(error, HostError):
                 fault = str(error)
             with suppress(MachineError, OSError):  # QEMU may end meanwhile
-                moving = machine.spins()
+                moving = machine.vcpu_is_busy()
     return Evidence(
         console=machine.console_text()[since:],
         taint_before=taint_before,

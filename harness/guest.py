@@ -92,6 +92,21 @@ def _client_key(path: Path) -> paramiko.PKey:
     return paramiko.PKey.from_path(path)
 
 
+def first_words(said: bytes) -> bytes | None:
+    """The identification and the first packet of an SSH server, or None if more is to come.
+
+    What precedes the identification is dropped. The forms are those of RFC 4253, 4.2 (a line
+    that begins with SSH-2.0-) and 6 (a packet begins with its length in four bytes).
+    """
+    start = said.find(b"SSH-2.0-")
+    end = said.find(b"\r\n", start) + 2 if start >= 0 else 1
+    packet = said[end:]
+    if end < 2 or len(packet) < 4:
+        return None
+    whole = end + 4 + int.from_bytes(packet[:4], "big")
+    return said[start:whole] if len(said) >= whole else None
+
+
 class Guest:
     """What runs in a machine, reached over SSH as root.
 

@@ -45,7 +45,7 @@ def save(
 ) -> None:
     """Write the machine's whole state into ``folder``.
 
-    The machine may be stopped afterwards, also where this raises: ``Machine.go_on`` lets it run.
+    The machine may be stopped afterwards, also where this raises: ``Machine.resume`` lets it run.
     The files take as much as the guest has used of its memory. Raises ``MachineError``, and
     leaves nothing half written then; ``SpaceError`` where they may not fit.
     """
@@ -130,7 +130,7 @@ def hold(folder: Path) -> None:
         port = clone.machine.ssh_port(Deadline(10))
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)
-        clone.machine.wait()
+        clone.machine.process.wait()
 
 
 if __name__ == "__main__":

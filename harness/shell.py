@@ -75,7 +75,7 @@ def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
     ):
         if debugger:
             with gdb_socket() as path:
-                clone.machine.debugger(path, Deadline(10))
+                clone.machine.debugger.listen(path, Deadline(10))
                 print("stopped where the test left it; in another terminal:")
                 print(f"    {gdb_command(saved, path)}")
                 print("Enter ends the machine.", flush=True)

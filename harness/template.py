@@ -28,7 +28,7 @@ from typing import Any
 from harness import proc, qemu
 from harness.cache import Cache, Entry
 from harness.errors import GuestError, HostError, MachineError, SpaceError
-from harness.guest import Guest
+from harness.guest import Guest, first_words
 from harness.image import GuestImage, Keys
 from harness.kernel import Kernel
 from harness.proc import Deadline
@@ -103,7 +103,7 @@ def machine_spec(
     spec = MachineSpec(
         kernel=kernel.boot, initrd=image.initrd, memory_mib=memory_mib, cpus=cpus, append=append
     )
-    accelerator, why = qemu.accelerator(spec, cache)
+    accelerator, why = qemu.choose_accelerator(spec, cache)
     log.debug("accelerator: %s (%s)", accelerator, why)
     return replace(spec, accelerator=accelerator)
 
@@ -172,11 +172,11 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
     started = time.monotonic()
     with Machine(spec, folder) as machine:
         machine.start(deadline, memory=folder / "memory", share=True)
-        machine.await_control("ready", machine.patience(BOOT_SECONDS))
+        machine.await_answer("ready", machine.patience(BOOT_SECONDS))
         deadline = machine.patience(BOOT_SECONDS)
         facts = {
             "boot_seconds": time.monotonic() - started,
-            "boot_cpu_seconds": machine.cpu_seconds(),
+            "boot_cpu_seconds": machine.cpus.seconds(),
         }
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
@@ -290,10 +290,10 @@ def _try(template: Template, folder: Path, deadline: Deadline) -> None:
 
 def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
     """Stop the machine and write all of its state but the memory, which is a file already."""
-    machine.capable(deadline)
+    machine.snapshot.set_capabilities(deadline)
     # A client's session does not survive a freeze; one that waits for its client does.
     machine.order("settle", "settled", deadline)
-    (folder / "greeting").write_bytes(machine.offer(deadline))
+    (folder / "greeting").write_bytes(machine.offer_ssh(deadline, first_words))
     machine.order("rest", "rested", deadline)
     machine.save(folder / "state", deadline)
     machine.quit(deadline)
@@ -380,7 +380,7 @@ class Clone:
             else:
                 port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
                 self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)
-            self.machine.on_panic = self._guest.close
+            self.machine.monitor.on_panic = self._guest.close
         return self._guest
 
     def __enter__(self) -> Clone:

@@ -28,10 +28,10 @@ from paramiko.common import (
 
 from harness import guest as guests
 from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
-from harness.guest import Guest, Running
+from harness.guest import Guest, Running, first_words
 from harness.image import Keys
 from harness.proc import Deadline
-from harness.qemu import Patience
+from harness.qemu.stalls import GuestDeadline
 
 PATIENCE = 20.0
 DIES = "# and then the guest dies"
@@ -434,7 +434,7 @@ def test_a_server_that_is_kept_waiting_is_waited_for(
 
     monkeypatch.setattr(Session, "check_channel_exec_request", late)
     with Guest.connect(server.port, keys) as guest:
-        guest.patience = lambda _: Patience(0.1, time.monotonic)
+        guest.patience = lambda _: GuestDeadline(0.1, time.monotonic)
         assert guest.check("echo here") == "here\n"
 
 
@@ -560,3 +560,22 @@ def test_files_that_cannot_be_had_are_errors(guest: Guest, tmp_path: Path) -> No
 def test_taint_is_a_number(guest: Guest) -> None:
     """As the kernel's file has it."""
     assert guest.taint() == int(Path("/proc/sys/kernel/tainted").read_text())
+
+
+# -- the server's first words -------------------------------------------------------
+
+# An SSH server's first words: its name, and a packet of five bytes.
+GREETING = b"SSH-2.0-dropbear_1\r\n" + b"\0\0\0\5" + b"kexes"
+
+
+def test_a_greeting_is_complete_with_its_last_byte() -> None:
+    """Not before, however it is cut; and what comes after it is not part of it."""
+    for length in range(len(GREETING)):
+        assert first_words(GREETING[:length]) is None
+    assert first_words(GREETING) == GREETING
+    assert first_words(GREETING + b"more") == GREETING
+
+
+def test_the_last_words_of_a_former_session_are_no_greeting() -> None:
+    """What precedes the server's name was encrypted for somebody else."""
+    assert first_words(b"\x8f\r\n\0\0\0\1x" + GREETING) == GREETING

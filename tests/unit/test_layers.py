@@ -28,6 +28,19 @@ ORDER = (
     "kernel",
     "build",
     "image",
+    "qemu.argv",
+    "qemu.loop",
+    "qemu.stalls",
+    "qemu.console",
+    "qemu.process",
+    "qemu.qmp",
+    "qemu.agent",
+    "qemu.vcpu",
+    "qemu.snapshot",
+    "qemu.debug",
+    "qemu.stream",
+    "qemu.machine",
+    "qemu.accelerator",
     "qemu",
     "guest",
     "template",
@@ -170,6 +183,13 @@ def test_only_the_plugin_knows_pytest(name: str) -> None:
     """Machines are started, loaded and judged without it: a sweep and a shell do so."""
     found = {module.partition(".")[0] for module in imports(path_of(name))}
     assert not {"pytest", "_pytest"} & found
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "qemu.qmp"])
+def test_only_one_file_speaks_qmp(name: str) -> None:
+    """Its errors and its event loop end there."""
+    outside = {module for module in imports(path_of(name)) if module.startswith("qemu")}
+    assert outside == set()
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "proc"])

@@ -23,6 +23,7 @@ class Machine(SimpleNamespace):
 
     spec = None
     running, panicked, host_fault = True, False, None
+    snapshot = SimpleNamespace(set_capabilities=lambda _: None)
 
     def mark(self, _: Deadline) -> int:
         return TAINT
@@ -35,10 +36,7 @@ class Machine(SimpleNamespace):
         self.host_fault = MachineFault("it was killed") if self.dies == "killed" else None
         raise MachineError(f"it {self.dies}")
 
-    def capable(self, _: Deadline) -> None:
-        pass
-
-    def offer(self, _: Deadline) -> bytes:
+    def offer_ssh(self, *_: object) -> bytes:
         return b""
 
     def save(self, *_: object) -> None:

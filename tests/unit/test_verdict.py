@@ -795,7 +795,7 @@ class Machine:
     def dump(self, path, deadline):
         path.write_text("all of it")
 
-    def go_on(self, deadline):
+    def resume(self, deadline):
         self.stopped = False
 
     def check(self, said):
@@ -1215,7 +1215,7 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
         raise FileNotFoundError("/proc/1/task/1/schedstat")
 
     machine: Any = SimpleNamespace(
-        patience=Deadline, mark=silent, spins=gone, console_text=lambda: BOOT, running=True,
+        patience=Deadline, mark=silent, vcpu_is_busy=gone, console_text=lambda: BOOT, running=True,
         panicked=False, fault="", stalls=(), console_unread=0, console_full=False,
     )  # fmt: skip
     (problem,) = judge(evidence.gather(machine, OE))

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from harness import config, pool, qemu
+from harness import config, pool
 from harness import template as templates
 from harness.errors import HostError
 from harness.guest import Guest
 from harness.lab import Lab
-from harness.qemu import Machine
+from harness.qemu import Machine, argv
 
 SECONDS = 120.0
 # They start runs of pytest, which take longer than one test may.
@@ -172,10 +172,10 @@ def test_a_host_that_refuses_a_second_machine_says_nothing_of_the_first(
             "#!/bin/sh\n"
             'case "$*" in *-incoming*)\n'
             """echo "cannot set up guest memory 'ram': Cannot allocate memory" >&2; exit 1;;\n"""
-            f'esac\nexec {qemu.QEMU} "$@"\n'
+            f'esac\nexec {argv.QEMU} "$@"\n'
         )
         program.chmod(0o755)
-        monkeypatch.setattr(qemu, "QEMU", str(program))
+        monkeypatch.setattr(argv, "QEMU", str(program))
         with pytest.raises(HostError, match="QEMU did not start") as caught:
             templates._boot_and_freeze(template.spec, lab.image.keys, folder)
         assert "Cannot allocate memory" in str(caught.value)

@@ -56,7 +56,7 @@ def test_a_machine_that_cannot_be_saved_runs_on(lab: Lab, victim: Clone, tmp_pat
     (tmp_path / scene.STATE).symlink_to(tmp_path / "no such folder" / "state")
     with pytest.raises(MachineError, match="could not save"):
         scene.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
-    victim.machine.go_on(Deadline(SECONDS))
+    victim.machine.resume(Deadline(SECONDS))
     assert victim.guest.check("echo here") == "here\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -66,7 +66,7 @@ def test_a_dead_machine_can_be_looked_at(lab: Lab, victim: Clone, tmp_path: Path
     machine = victim.machine
     with pytest.raises(GuestLost):
         victim.guest.run("echo c >/proc/sysrq-trigger")
-    machine.await_event(
+    machine.monitor.await_event(
         lambda event: event["event"] == "GUEST_PANICKED", Deadline(SECONDS), "panicking"
     )
     died = machine.registers(Deadline(SECONDS))
@@ -74,7 +74,7 @@ def test_a_dead_machine_can_be_looked_at(lab: Lab, victim: Clone, tmp_path: Path
     with scene.reopened(scene.load(tmp_path), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS)) == died
         with shell.gdb_socket() as path:
-            again.machine.debugger(path, Deadline(SECONDS))
+            again.machine.debugger.listen(path, Deadline(SECONDS))
             # Who gets to QEMU's command line through it can start programs as its user.
             assert stat.S_ISSOCK(path.stat().st_mode)
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -431,7 +431,7 @@ def test_an_expectation_that_does_not_come_true_is_red(
 def test_a_qemu_that_is_killed_is_a_host_fault(victim: Fresh) -> None:
     """As by the host's OOM killer: no module is blamed."""
     os.kill(victim.clone.machine.pid, signal.SIGKILL)
-    victim.clone.machine.wait()
+    victim.clone.machine.process.wait()
     problems = verdict.judge(evidence.gather(victim.clone.machine, victim.taint))
     assert [problem.verdict for problem in problems] == [Verdict.HOST_FAULT]
     assert problems[0].title == "QEMU was killed by SIGKILL"

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest's second serial port: orders to vm/agent, and its answers.
+
+vm/agent says what they are and what they answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from harness.errors import BootError, MachineError, MachineFault
+from harness.proc import Deadline
+from harness.qemu.console import Console
+from harness.qemu.process import Process, no_space
+from harness.qemu.stalls import Pulse
+
+_ANSWER_BYTES = 16 << 20  # of one line of vm/agent's; some hundred stacks are 64 KiB
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What is in a guest that was not there at its inventory; ``names`` are KIND:NAME.
+
+    It is not known while modules are ``loaded`` that were not then: ``mixed`` where others are
+    gone already, ``busy`` those that cannot be unloaded.
+    """
+
+    names: frozenset[str] = frozenset()
+    loaded: bool = False
+    mixed: bool = False
+    busy: tuple[str, ...] = ()
+
+
+class Agent:
+    """The connection to vm/agent in one guest, of the ``kernel`` that errors name.
+
+    ``panic`` makes a coroutine that waits until the guest panics.
+    """
+
+    def __init__(
+        self, kernel: str, process: Process, console: Console, pulse: Pulse,
+        panic: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:  # fmt: skip
+        self._kernel = kernel
+        self._process = process
+        self._console = console
+        self._pulse = pulse
+        self._panic = panic
+        self._owed = 0  # lines that vm/agent has still to say
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def connect(self, stream: socket.socket) -> None:
+        """Use a stream to the guest's serial port."""
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=stream.dup(), limit=_ANSWER_BYTES
+        )
+
+    async def disconnect(self) -> None:
+        """Undo ``connect``."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def order(self, text: str, answer: str, deadline: Deadline) -> str:
+        """Give vm/agent an order and wait for its answer; the rest of the answer's line."""
+
+        async def send() -> None:
+            assert self._writer is not None
+            self._writer.write(f"{text}\n".encode())
+            await self._writer.drain()
+
+        try:
+            self._pulse.call(send(), deadline, f"ordering {answer!r}")
+        except OSError as error:
+            raise self._process.died(f"QEMU is gone (at {answer!r})") from error
+        return self.await_answer(answer, deadline)
+
+    def await_answer(self, word: str, deadline: Deadline) -> str:
+        """Wait until vm/agent says ``word``; the rest of its line.
+
+        Raises ``BootError`` if it says that something failed, if QEMU ends or the guest
+        panics before, and when time is up; each with the end of the console.
+        """
+        self._owed += 1
+        try:
+            while True:
+                line = self._pulse.call(self._line(), deadline, f"waiting for {word!r}")
+                self._owed -= 1
+                if not line or self._owed == 0:
+                    break
+                # The answer to an earlier order, for which nobody waits any more.
+        except MachineFault:
+            raise
+        except MachineError as error:
+            late = f"the guest did not say {word!r} within {deadline.seconds:.0f} s"
+            self._raise(late if deadline.expired else error.what, error)
+        said, _, rest = line.partition(" ")
+        if said != word:
+            if not line:
+                self._process.ending()
+            what = f"the guest says {line!r}" if line else f"the machine stopped before {word!r}"
+            self._raise(what)
+        return rest
+
+    async def _line(self) -> str:
+        """The next line from vm/agent, or "" when QEMU ends or the guest panics first."""
+        assert self._reader is not None
+        line = asyncio.ensure_future(self._reader.readline())
+        panic = asyncio.ensure_future(self._panic())
+        gone = asyncio.ensure_future(self._process.ended.wait())
+        try:
+            await asyncio.wait([line, panic, gone], return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(OSError):
+                return line.result().decode(errors="replace").strip() if line.done() else ""
+            return ""
+        except ValueError as error:  # so readline() tells of a limit
+            raise MachineError(
+                f"{_ANSWER_BYTES >> 20} MiB without an end of line came on the control port"
+            ) from error
+        finally:
+            for task in (line, panic, gone):
+                task.cancel()
+
+    def mark(self, deadline: Deadline) -> int:
+        """Wait until all that the kernel has logged is on the console; its taint flags.
+
+        The guest logs a word that was never used before: once that is on the console,
+        so is everything before it.
+        """
+        word = f"eudyptula-mark-{secrets.token_hex(4)}"
+        taint = int(self.order(f"mark {word}", "marked", deadline))
+        window = b""
+        while True:
+            fresh = self._console.read()
+            window = window[-len(word) :] + fresh
+            if word.encode() in window:
+                return taint
+            if self._console.full:
+                raise MachineError("the guest has printed more than is kept of a console")
+            if deadline.expired:
+                if (full := no_space(self._process.folder, quota=True)) is not None:
+                    raise MachineFault(full.what, hint=full.hint)
+                raise MachineError("the kernel's log does not reach the console")
+            if not fresh:
+                # QEMU writes the console to a file; there is nothing to wait on but the file.
+                time.sleep(0.001)
+
+    def take_inventory(self, deadline: Deadline) -> None:
+        """Have the guest remember what there is of all that a module may leave behind."""
+        self.order("inventory", "inventory", deadline)
+
+    def leftovers(self, deadline: Deadline, *, end: bool = False) -> Leftovers:
+        """What is in the guest now and was not when the inventory was taken.
+
+        ``end``: this is the end of the machine. Where some of the modules that came since are
+        gone and others are loaded, nobody can say whose is what. Then the guest ends its
+        processes and unloads the others first.
+        """
+        answer = self.order("leftovers end" if end else "leftovers", "leftovers", deadline)
+        first, *rest = answer.split() or [""]
+        if first in ("loaded", "mixed"):
+            return Leftovers(loaded=True, mixed=first == "mixed")
+        if first == "busy":
+            return Leftovers(loaded=True, busy=tuple(rest))
+        return Leftovers(frozenset(answer.split()))
+
+    def leaks(self, deadline: Deadline) -> str:
+        """What kmemleak has found since it was last remembered, in kmemleak's own words."""
+        return unquote(self.order("leaks", "leaks", deadline))
+
+    def stacks(self, deadline: Deadline) -> str:
+        """The stacks of the tasks that are in a module's code, in the form of a kernel log."""
+        lines = []
+        for task in self.order("stacks", "stacks", deadline).split():
+            who, _, frames = task.rpartition(":")
+            lines += [
+                f"task {who}:",
+                *(f" {name.replace('_[', ' [')}" for name in frames.split(",")),
+            ]
+        return "\n".join(lines)
+
+    def _raise(self, what: str, cause: Exception | None = None) -> NoReturn:
+        if (fault := self._process.host_fault) is not None:
+            raise fault from cause
+        tail = self._console.tail()
+        raise BootError(
+            f"{self._kernel}: {what}",
+            tail=f"end of the console:\n{tail}" if tail else "(the console is empty)",
+        ) from cause

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""QEMU's command line: a pure function of a machine's shape and of what differs by process.
+
+Beside each option is why it is there. What of it shapes the machine is in ``shape``, which is
+part of a template's key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from harness import proc
+from harness.errors import MissingToolError
+from harness.proc import Deadline
+
+QEMU = "qemu-system-x86_64"
+MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
+
+# An address of QEMU's user network. What the guest sends there comes out of a descriptor,
+# and such a connection, unlike one from outside, is part of the machine's frozen state.
+SSH_ADDRESS = "10.0.2.100"
+
+# Kernel options for every guest.
+APPEND = (
+    "console=ttyS0",
+    # All that the kernel logs is on the console, where it can be read without the guest.
+    "ignore_loglevel",
+    # /dev/kmsg takes ten messages in five seconds and then drops them without a word, where it
+    # is not said otherwise (devkmsg_write() in kernel/printk/printk.c); vm/agent's marks go there.
+    "printk.devkmsg=on",
+    # With -no-reboot this ends QEMU at once where a panic comes before pvpanic is there.
+    "panic=-1",
+    # Addresses are the same each time: for debuggers, and for QEMU, which then need not
+    # translate a program's code again each time it is started.
+    "nokaslr", "norandmaps",
+    # An emulated CPU does not speculate, so there is nothing to mitigate; and the virtual
+    # clocks need no calibration and no watchdog, which a busy host would set off.
+    "mitigations=off", "no_timer_check", "tsc=reliable",
+    # A distribution kernel's crypto code tests itself while it boots; that is not the test.
+    "cryptomgr.notests", "initcall_blacklist=crypto_kdf108_init",
+    # QEMU's RDRAND is the host's own random state.
+    "random.trust_cpu=on",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """The shape of a machine; all of it is part of a template's key."""
+
+    kernel: Path
+    initrd: Path
+    accelerator: str = "tcg"
+    memory_mib: int = 512
+    cpus: int = 1
+    append: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What differs from one process to the next of the same shape.
+
+    ``memory`` is the file behind the guest's memory (None: QEMU's own), which the machine
+    either writes to (``share``) or maps privately; ``incoming`` waits for a state to load.
+    """
+
+    console: Path
+    qmp_fd: int = 3
+    control_fd: int = 4
+    ssh_fd: int = 5
+    memory: Path | None = None
+    share: bool = False
+    incoming: bool = False
+
+
+def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
+    """QEMU's command line."""
+    backend = f"memory-backend-ram,id=ram,size={spec.memory_mib}M"
+    if wiring.memory is not None:
+        backend = (
+            f"memory-backend-file,id=ram,size={spec.memory_mib}M,"
+            f"share={'on' if wiring.share else 'off'},mem-path={escaped(wiring.memory)}"
+        )
+    # 64 MiB hold all the code that a small guest runs; the default would grow to 1 GiB.
+    accelerator = "tcg,thread=multi,tb-size=64" if spec.accelerator == "tcg" else spec.accelerator
+    # Where there can only be one CPU, TCG leaves out the memory barriers of locked instructions
+    # (CF_PARALLEL in accel/tcg/tcg-accel-ops-mttcg.c), which the guest's virtio driver needs
+    # against QEMU's other thread: one clone in a thousand missed an interrupt of its network
+    # card, and heard nothing from then on.
+    smp = f"{spec.cpus},maxcpus={max(2, spec.cpus)}"
+    # Before 8.0, TCG's cmpxchg16b may leave a pointer's bits where the flags belong
+    # (gen_helper_cmpxchg16b_unlocked in target/i386/tcg/translate.c, cc_op not brought up to date).
+    # An interrupt right after it returns with them, the trap flag among them: a warning in
+    # exc_debug_kernel(), which nobody has caused. The kernel does without the instruction.
+    cpu = "host" if spec.accelerator == "kvm" else "max,-cx16"
+    command = [
+        QEMU,
+        "-nodefaults", "-no-user-config", "-display", "none",
+        "-accel", accelerator,
+        "-machine", "q35,memory-backend=ram",
+        "-cpu", cpu,
+        "-object", backend,
+        "-m", f"{spec.memory_mib}M",
+        "-smp", smp,
+        "-kernel", str(spec.kernel),
+        "-initrd", str(spec.initrd),
+        "-append", " ".join((*APPEND, *spec.append)),
+        # The clock is right after a restore because it follows the host's.
+        "-rtc", "base=utc,clock=host",
+        # A guest that panics is stopped and kept, to be looked at; one that reboots ends.
+        "-no-reboot", "-action", "panic=pause",
+        "-chardev", f"file,id=console,path={escaped(wiring.console)},append=on",
+        "-serial", "chardev:console",
+        "-chardev", f"socket,id=control,fd={wiring.control_fd}",
+        "-serial", "chardev:control",
+        "-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}",
+        "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"socket,id=ssh,fd={wiring.ssh_fd}",
+        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,"
+        f"guestfwd=tcp:{SSH_ADDRESS}:22-chardev:ssh",
+        # Nobody is there to be told that the guest has moved.
+        "-device", "virtio-net-pci,netdev=net,romfile=,guest_announce=off",
+        "-device", "pvpanic",
+        "-device", "vmcoreinfo",
+    ]  # fmt: skip
+    if wiring.incoming:
+        command += ["-incoming", "defer"]
+    return command
+
+
+def shape(spec: MachineSpec) -> list[str]:
+    """What of a machine must be the same for a frozen state to fit it.
+
+    Kernel and initramfs count by their content, which is not for this to look at.
+    """
+    anywhere = replace(spec, kernel=Path("kernel"), initrd=Path("initrd"))
+    # With KVM a state holds what the host's own processor can do; an emulated one is always
+    # the same. The cache may have been carried here from another host.
+    cpu = [host_cpu()] if spec.accelerator == "kvm" else []
+    return [*argv(anywhere, Wiring(Path("console")))[1:], version_text(), *cpu]
+
+
+CPUINFO = Path("/proc/cpuinfo")
+_CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags",
+              "address sizes")  # fmt: skip
+
+
+def host_cpu() -> str:
+    """What decides which processor a guest of KVM sees: the host's own, and the host's kernel.
+
+    The fields are those of show_cpuinfo() in arch/x86/kernel/cpu/proc.c.
+    """
+    first = CPUINFO.read_text().partition("\n\n")[0]
+    facts = dict(re.findall(r"^(.*?)\s*:\s*(.*)$", first, re.MULTILINE))
+    return ", ".join([*(f"{name} {facts.get(name)}" for name in _CPU_FACTS), os.uname().release])
+
+
+def escaped(path: Path) -> str:
+    """QEMU splits option values at commas; a doubled one is a comma."""
+    return str(path).replace(",", ",,")
+
+
+@cache
+def version_text() -> str:
+    """What ``qemu-system-x86_64 --version`` says in its first line."""
+    done = proc.run([QEMU, "--version"], deadline=Deadline(30))
+    return done.stdout.partition("\n")[0]
+
+
+def check_version() -> tuple[int, int]:
+    """QEMU's version; raises ``MissingToolError`` if it is not there or too old."""
+    return version_in(version_text())
+
+
+def version_in(text: str) -> tuple[int, int]:
+    """The version in ``--version``'s first line, if it is new enough."""
+    found = re.search(r"version (\d+)\.(\d+)", text)
+    if not found:
+        raise MissingToolError(f"{QEMU} --version says {text!r}, which names no version")
+    version = (int(found[1]), int(found[2]))
+    if version < MIN_VERSION:
+        raise MissingToolError(
+            f"{QEMU} is version {version[0]}.{version[1]}; at least "
+            f"{MIN_VERSION[0]}.{MIN_VERSION[1]} is needed",
+            hint="install a newer qemu-system-x86 (Debian 12, Ubuntu 24.04 or later have one)",
+        )
+    return version

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One QEMU process with everything that leads to it, as a context manager.
+
+A ``Machine`` is composed of the process, the monitor, the console, the control port to vm/agent,
+the virtual CPUs and what saves and loads it. Each of them is a file beside this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, MachineError, MachineFault
+from harness.proc import Deadline
+from harness.qemu.agent import Agent, Leftovers
+from harness.qemu.argv import MachineSpec, Wiring, argv, check_version
+from harness.qemu.console import CONSOLE_MAX, Console
+from harness.qemu.debug import Debugger
+from harness.qemu.loop import loop
+from harness.qemu.process import Process
+from harness.qemu.qmp import Monitor
+from harness.qemu.snapshot import Snapshot
+from harness.qemu.stalls import GuestDeadline, Pulse
+from harness.qemu.stream import Stream
+from harness.qemu.vcpu import VirtualCpus
+
+# Until QEMU answers. It needs a tenth of a second; nothing but the host can make it late.
+START_SECONDS = 180.0
+
+
+class Machine:
+    """One QEMU process. A context manager: at its end the process is gone.
+
+    ``pace`` is how many times slower this machine was seen to be than the ones that the
+    harness's deadlines are made for.
+    """
+
+    def __init__(self, spec: MachineSpec, folder: Path) -> None:
+        """Nothing is started yet; ``folder`` is where the console goes."""
+        self.spec = spec
+        self.pace = 1.0
+        self.log = Console(folder / "console.log")
+        self.process = Process(folder, self.log, lambda: self.panicked)
+        self.cpus = VirtualCpus(lambda: self.process.pid)
+        self.pulse = Pulse(
+            lambda: self.monitor.ask("query-status"),
+            lambda: self.log.size,
+            self.cpus.kept_waiting,
+            self.process.state,
+        )
+        self.monitor = Monitor(self.process, self.pulse)
+        self.agent = Agent(spec.kernel.name, self.process, self.log, self.pulse, self.monitor.panic)
+        self.snapshot = Snapshot(self.process, self.monitor)
+        self.debugger = Debugger(self.process, self.monitor)
+        self.stream = Stream()
+        self._watching: asyncio.Task[None] | None = None
+        self._port: int | None = None
+
+    def start(
+        self,
+        deadline: Deadline,
+        *,
+        memory: Path | None = None,
+        share: bool = False,
+        incoming: bool = False,
+        greeting: bytes = b"",
+    ) -> None:
+        """Start QEMU and connect to it; a start that fails leaves nothing running.
+
+        ``greeting`` is what the guest's server said on the offered stream before the machine was
+        frozen (see ``offer_ssh``): it is heard again first.
+        """
+        check_version()
+        with contextlib.ExitStack() as ends:
+            qmp, qmp_far = (ends.enter_context(end) for end in socket.socketpair())
+            control, control_far = (ends.enter_context(end) for end in socket.socketpair())
+            stream_far = ends.enter_context(self.stream.open(greeting))
+            wiring = Wiring(
+                self.log.path, qmp_far.fileno(), control_far.fileno(), stream_far.fileno(),
+                memory, share, incoming,
+            )  # fmt: skip
+            descriptors = (wiring.qmp_fd, wiring.control_fd, wiring.ssh_fd)
+            self.process.start(argv(self.spec, wiring), descriptors)
+            for far in (qmp_far, control_far, stream_far):
+                far.close()
+            try:
+                loop().call(self._connect(qmp, control), deadline, "starting QEMU")
+                self.process.limit_files(CONSOLE_MAX)
+            except BaseException as error:
+                died = None
+                if isinstance(error, OSError):
+                    died = self.process.died("QEMU did not start")  # before it is killed here
+                elif isinstance(error, MachineError):
+                    died = MachineFault(
+                        f"{error.what} ({self.process.state()})", tail=self.process.last_words()
+                    )
+                self.close()
+                if died is not None:
+                    raise died from error
+                raise
+
+    async def _connect(self, qmp: socket.socket, control: socket.socket) -> None:
+        await self.process.watch()
+        await self.agent.connect(control)
+        await self.monitor.connect(qmp)
+        cpus = await self.monitor.ask("query-cpus-fast")
+        self.cpus.threads = [cpu["thread-id"] for cpu in cpus]
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Look after the process until it ends: whether it runs, and can write what it has to."""
+        with contextlib.suppress(OSError):
+            await self.pulse.beat()
+            while self.process.look_for_space():
+                await self.pulse.beat()
+
+    async def _disconnect(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        await self.process.unwatch()
+        await self.agent.disconnect()
+        await self.monitor.disconnect()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.stream.close()
+        with contextlib.suppress(HarnessError):
+            loop().call(self._disconnect(), Deadline(5), "closing QMP")
+
+    def quit(self, deadline: Deadline) -> None:
+        """Have QEMU end by itself, so that what it writes is written."""
+        with contextlib.suppress(MachineError):
+            self.execute("quit", deadline)
+        self.process.wait(deadline)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what becomes of it --------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the QEMU process exists (not whether the guest is well)."""
+        return self.process.running
+
+    @property
+    def panicked(self) -> bool:
+        """Whether the guest has reported a panic through pvpanic."""
+        return self.monitor.panicked
+
+    @property
+    def host_fault(self) -> MachineFault | None:
+        """See ``Process.host_fault``."""
+        return self.process.host_fault
+
+    @property
+    def fault(self) -> str:
+        """What ``host_fault`` says; "" where there is none."""
+        return str(self.host_fault or "")
+
+    def check_host(self, deadline: Deadline, cause: BaseException | None = None) -> None:
+        """Raise ``MachineFault`` if QEMU has ended by the host's doing, as the cause of ``cause``.
+
+        For whoever finds that the guest does not answer. A connection breaks a moment before the
+        process can be waited for, so QEMU is asked rather than looked for.
+        """
+        with contextlib.suppress(MachineError):
+            self.execute("query-status", deadline)
+        if (fault := self.host_fault) is not None:
+            raise fault from cause
+
+    def patience(self, seconds: float) -> GuestDeadline:
+        """A deadline for what takes at most ``seconds`` where that was measured."""
+        return GuestDeadline(seconds * self.pace, self._kept_waiting)
+
+    def _kept_waiting(self) -> float:
+        """Seconds for which the host kept the guest from running, so far."""
+        return self.cpus.kept_waiting() + self.pulse.seconds
+
+    @property
+    def stalls(self) -> list[tuple[int, float]]:
+        """When QEMU stood still: where on the console, in characters, and for how many seconds."""
+        return [(self.log.position(each.console), each.seconds) for each in self.pulse.stalls]
+
+    # -- its parts, for who has the whole ------------------------------------------
+
+    @property
+    def console(self) -> Path:
+        """The console's file."""
+        return self.log.path
+
+    def console_text(self) -> str:
+        """Everything on the console so far; of a very long one the beginning and the end."""
+        return self.log.text()
+
+    @property
+    def console_unread(self) -> int:
+        """How many bytes of the console ``console_text`` has left out."""
+        return self.log.unread
+
+    @property
+    def console_full(self) -> bool:
+        """Whether the guest has printed more than QEMU was allowed to write."""
+        return self.log.full
+
+    def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
+        """One QMP command; see ``Monitor.execute``."""
+        return self.monitor.execute(command, deadline, **arguments)
+
+    def await_answer(self, word: str, deadline: Deadline) -> str:
+        """See ``Agent.await_answer``."""
+        return self.agent.await_answer(word, deadline)
+
+    def order(self, text: str, answer: str, deadline: Deadline) -> str:
+        """See ``Agent.order``."""
+        return self.agent.order(text, answer, deadline)
+
+    def mark(self, deadline: Deadline) -> int:
+        """See ``Agent.mark``."""
+        return self.agent.mark(deadline)
+
+    def take_inventory(self, deadline: Deadline) -> None:
+        """See ``Agent.take_inventory``."""
+        self.agent.take_inventory(deadline)
+
+    def leftovers(self, deadline: Deadline, *, end: bool = False) -> Leftovers:
+        """See ``Agent.leftovers``."""
+        return self.agent.leftovers(deadline, end=end)
+
+    def leaks(self, deadline: Deadline) -> str:
+        """See ``Agent.leaks``."""
+        return self.agent.leaks(deadline)
+
+    def stacks(self, deadline: Deadline) -> str:
+        """See ``Agent.stacks``."""
+        return self.agent.stacks(deadline)
+
+    def save(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
+        """See ``Snapshot.save``."""
+        self.snapshot.save(path, deadline, whole=whole)
+
+    def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
+        """See ``Snapshot.load``."""
+        self.snapshot.load(path, deadline, whole=whole)
+
+    def resume(self, deadline: Deadline) -> None:
+        """See ``Snapshot.resume``."""
+        self.snapshot.resume(deadline)
+
+    def registers(self, deadline: Deadline) -> str:
+        """See ``Debugger.registers``."""
+        return self.debugger.registers(deadline)
+
+    def dump(self, path: Path, deadline: Deadline) -> None:
+        """See ``Debugger.dump``."""
+        self.debugger.dump(path, deadline)
+
+    def vcpu_is_busy(self) -> bool:
+        """See ``VirtualCpus.busy``."""
+        return self.cpus.busy()
+
+    # -- how a client comes in -----------------------------------------------------
+
+    def offer_ssh(self, deadline: Deadline, greeting: Callable[[bytes], bytes | None]) -> bytes:
+        """Have the guest begin a session that waits for a client; what its server said.
+
+        In a clone such a session is there already, for a third of what another costs. A
+        former one must have been settled. ``greeting`` takes what was said so far and gives
+        the server's first words, or None while they are not complete.
+        """
+        self.stream.drain()  # the last words of the former session
+        self.order("offer", "offered", deadline)
+        said = b""
+        while (whole := greeting(said)) is None:
+            more = self.stream.receive(deadline)
+            if not more:
+                raise self.process.died("the guest's SSH server does not greet")
+            said += more
+        return whole
+
+    def ssh_stream(self) -> socket.socket:
+        """The host's end of the session that was offered, for one client."""
+        return self.stream.copy()
+
+    def ssh_port(self, deadline: Deadline) -> int:
+        """The port on 127.0.0.1 that QEMU chose for the guest's SSH server."""
+        if self._port is None:
+            text = self.monitor.human("info usernet", deadline)
+            found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", text)
+            if not found:
+                raise MachineError("QEMU does not say which port it forwards", tail=text)
+            self._port = int(found[1])
+        return self._port
+
+
+@contextlib.contextmanager
+def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[Machine]:
+    """A machine that was booted until SSH is listening."""
+    with Machine(spec, folder) as machine:
+        machine.start(deadline)
+        machine.await_answer("ready", deadline)
+        yield machine

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine's state: written to a file, and loaded from it into another QEMU."""
+
+from __future__ import annotations
+
+import resource
+import shlex
+import time
+from pathlib import Path
+
+from harness.errors import MachineFault, StateError
+from harness.proc import Deadline
+from harness.qemu.argv import check_version
+from harness.qemu.console import CONSOLE_MAX
+from harness.qemu.process import Process, no_space
+from harness.qemu.qmp import Event, Monitor
+
+
+class Snapshot:
+    """Saves and loads one machine."""
+
+    def __init__(self, process: Process, monitor: Monitor) -> None:
+        self._process = process
+        self._monitor = monitor
+
+    def set_capabilities(self, deadline: Deadline, *, whole: bool = False) -> None:
+        """Ask for what saving and loading needs; raises ``MachineError`` where QEMU lacks it.
+
+        ``x-ignore-shared`` leaves memory that is a shared file out of the stream.
+        """
+        states = {"x-ignore-shared": not whole, "events": True}
+        wanted = [{"capability": name, "state": state} for name, state in states.items()]
+        self._monitor.execute("migrate-set-capabilities", deadline, capabilities=wanted)
+
+    def save(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
+        """Stop the machine and write its state to a file, but for memory that is a shared file.
+
+        That too if the ``whole`` is wanted.
+        """
+        self.set_capabilities(deadline, whole=whole)
+        self._process.limit_files(resource.RLIM_INFINITY)
+        self._monitor.execute("stop", deadline)
+        # In bytes a second; the default is made for networks.
+        self._monitor.execute("migrate-set-parameters", deadline, **{"max-bandwidth": 10 << 30})
+        since = len(self._monitor.events)
+        # QEMU has file: since 8.2 only, and exec: takes a shell's line.
+        self._monitor.execute("migrate", deadline, uri=f"exec:cat > {shlex.quote(str(path))}")
+        self._await_migration(since, path.parent, deadline)
+
+    def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
+        """Load what ``save`` has written into a machine that was started for that.
+
+        Raises ``StateError`` where QEMU does not take it.
+        """
+        self.set_capabilities(deadline, whole=whole)
+        if check_version() >= (8, 2):
+            uri = f"file:{path}"
+        else:  # a descriptor that is sent over the monitor's socket
+            with path.open("rb") as file:
+                self._monitor.send_descriptor(file.fileno())
+                self._monitor.execute("getfd", deadline, fdname="state")
+            uri = "fd:state"
+        try:
+            self._monitor.execute("migrate-incoming", deadline, uri=uri)
+            self._await_migration(0, path.parent, deadline)
+        except MachineFault as fault:
+            # process_incoming_migration_co() in migration/migration.c ends QEMU when a state does
+            # not fit. That is no signal, and says something of the state rather than of the host.
+            if "load of migration failed" in fault.tail:
+                raise StateError("QEMU does not take the saved state", tail=fault.tail) from fault
+            raise
+
+    def resume(self, deadline: Deadline) -> None:
+        """Let a machine run on that was saved."""
+        self._process.limit_files(CONSOLE_MAX)
+        # The event that all is written comes a moment before QEMU has done with it (qmp_cont() in
+        # monitor/qmp-cmds.c refuses until then), and nothing tells of that.
+        while self._monitor.execute("query-status", deadline)["status"] == "finish-migrate":
+            time.sleep(0.001)
+        self._monitor.execute("cont", deadline)
+
+    def _await_migration(self, since: int, folder: Path, deadline: Deadline) -> None:
+        """Until QEMU has written or read a state in ``folder``."""
+        event = self._monitor.await_event(
+            lambda event: (
+                event["event"] == "MIGRATION" and _status(event) in ("completed", "failed")
+            ),
+            deadline,
+            "saving or loading the machine's state",
+            since=since,
+        )
+        if _status(event) == "failed":
+            if (full := no_space(folder)) is not None:
+                raise MachineFault(
+                    f"the machine's state is not written: {full.what}", hint=full.hint
+                )
+            told = self._monitor.execute("query-migrate", deadline)
+            raise StateError("QEMU could not save or load the machine's state", tail=str(told))
+
+
+def _status(event: Event) -> str:
+    data = event["data"]
+    assert isinstance(data, dict)
+    return str(data["status"])

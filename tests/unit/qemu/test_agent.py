@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/qemu/agent.py: orders to a guest, and what becomes of their answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from harness.errors import BootError, MachineError
+from harness.proc import Deadline
+from harness.qemu import Machine, agent
+from tests.unit.qemu.fake import PATIENCE
+
+
+def test_a_guest_that_is_ready_is_heard(machine: Callable[[str], Machine]) -> None:
+    """The rest of the line comes back."""
+    running = machine("ready")
+    assert running.await_answer("ready", Deadline(PATIENCE)) == "1.5"
+    assert running.running
+    assert not running.panicked
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [("fails", "failed no network device"), ("panics", "ready"), ("ends", "ready")],
+)
+def test_a_guest_that_does_not_come_up_shows_its_console(
+    machine: Callable[[str], Machine], act: str, named: str
+) -> None:
+    """A failed init, a panic and a QEMU that ends are each noticed at once, without a timeout."""
+    running = machine(act)
+    with contextlib.suppress(MachineError):
+        running.execute("stop", Deadline(PATIENCE))  # what ends or panics does so now
+    with pytest.raises(BootError) as caught:
+        running.await_answer("ready", Deadline(PATIENCE))
+    assert named in caught.value.what
+    assert "last words" in caught.value.tail
+    assert "\x1b" not in str(caught.value)
+    assert "vmlinuz" in caught.value.what
+    assert "within" not in caught.value.what
+
+
+def test_an_answer_that_comes_too_late_is_nobody_elses(
+    machine: Callable[[str], Machine],
+) -> None:
+    """The next order gets its own."""
+    running = machine("silent")
+    with pytest.raises(BootError):
+        running.order("mark one", "marked", Deadline(0.2))
+    for line in ("marked 1", "marked 2", "leftovers thread:x"):
+        running.execute("say", Deadline(PATIENCE), line=line)
+    assert running.order("mark two", "marked", Deadline(PATIENCE)) == "2"
+    assert running.order("leftovers", "leftovers", Deadline(PATIENCE)) == "thread:x"
+
+
+def test_an_answer_may_be_long(machine: Callable[[str], Machine]) -> None:
+    """The stacks of some hundred tasks are one line."""
+    running = machine("silent")
+    running.execute("say", Deadline(PATIENCE), line=f"stacks {'x' * (1 << 20)}")
+    assert len(running.order("stacks", "stacks", Deadline(PATIENCE))) == 1 << 20
+
+
+def test_an_answer_without_an_end_is_the_guests_fault(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module can write to the control port; what it floods it with is a sentence."""
+    monkeypatch.setattr(agent, "_ANSWER_BYTES", 1 << 16)
+    running = machine("silent")
+    running.execute("say", Deadline(PATIENCE), line="x" * 100_000)
+    with pytest.raises(BootError, match="without an end of line") as caught:
+        running.order("stacks", "stacks", Deadline(PATIENCE))
+    assert "last words" in caught.value.tail
+
+
+def test_a_guest_that_says_nothing_is_given_up(machine: Callable[[str], Machine]) -> None:
+    """At the deadline the error has the console too."""
+    with pytest.raises(BootError, match="last words"):
+        machine("silent").await_answer("ready", Deadline(0.2))

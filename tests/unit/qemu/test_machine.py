@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/qemu/machine.py: the whole, from its start to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.errors import MachineError
+from harness.proc import Deadline
+from harness.qemu import Machine
+from tests.unit.qemu.fake import PATIENCE
+
+
+def test_the_port_is_the_one_that_qemu_chose(machine: Callable[[str], Machine]) -> None:
+    """From `info usernet`; without one there, an error."""
+    assert machine("silent").ssh_port(Deadline(PATIENCE)) == 34567
+    with pytest.raises(MachineError):
+        machine("no-port").ssh_port(Deadline(PATIENCE))
+
+
+def test_quit_waits_for_the_end(machine: Callable[[str], Machine]) -> None:
+    """What QEMU writes at its end is written when ``quit`` returns; who stays is told."""
+    running = machine("silent")
+    running.quit(Deadline(PATIENCE))
+    assert not running.running
+    with pytest.raises(MachineError, match="does not end"):
+        machine("stays").quit(Deadline(0.2))
+
+
+def test_a_closed_machine_is_gone(machine: Callable[[str], Machine]) -> None:
+    """The process has ended when ``close`` returns; closing again does nothing."""
+    running = machine("silent")
+    running.close()
+    assert not running.running
+    running.close()
+    with pytest.raises(MachineError):
+        running.execute("stop", Deadline(PATIENCE))
