@@ -29,6 +29,7 @@ from harness.config import PROJECT, KernelSpec
 from harness.errors import DeadlineError, InputError, KernelBuildError, SandboxError
 from harness.proc import Deadline
 from harness.sysroot import Sysroot
+from harness.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -412,7 +413,7 @@ class _Tree:
         # Those of a compiler are found out anew each time.
         told = [each for each in lost(wanted, config) if not _FOUND_OUT.match(each)]
         if told:
-            log.info("this kernel does not take of the config:\n%s", "\n".join(told))
+            log.info("this kernel does not take of the config:\n%s", printable("\n".join(told)))
         lacks = missing(boot, config)
         if lacks:
             raise KernelBuildError(

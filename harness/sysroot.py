@@ -149,7 +149,9 @@ def run(
 
 def namespace_fault(output: str) -> HostError | None:
     """The error for a host that keeps ordinary users from user namespaces, if it is that."""
-    if "bwrap:" not in output:
+    # It fails before it runs anything, so these are the first words. Later ones may be what runs
+    # in it, which is not to make its own failure the host's.
+    if not output.startswith("bwrap:"):
         return None
     signs = (
         "setting up uid map",

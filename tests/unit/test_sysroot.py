@@ -355,7 +355,13 @@ def test_forbidden_namespaces_are_the_hosts_fault(
 
 @pytest.mark.parametrize(
     "said",
-    ["", "setting up uid map", "bwrap: Can't find source path /nowhere: No such file or directory"],
+    [
+        "",
+        "setting up uid map",
+        "bwrap: Can't find source path /nowhere: No such file or directory",
+        # A Kbuild's $(info ...): no folder is to blame the host.
+        "make: Entering directory '/x'\nbwrap: setting up uid map: Permission denied",
+    ],
 )
 def test_other_failures_are_not_blamed_on_the_host(said: str) -> None:
     """Only bubblewrap's own words about namespaces count."""
