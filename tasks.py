@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The tasks of `invoke`. Each parses its options and calls one function of harness/."""
+"""The tasks of `invoke`. Each parses its options and calls one function of harness/.
+
+What a task needs is imported when it runs. All of harness/ takes half a second to import, and
+`invoke --list`, `--help` and shell completion need nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,6 @@ from invoke.exceptions import Exit, ParseError
 from invoke.main import program
 from invoke.tasks import task
 
-from harness import bench as benchmark
-from harness import bisect as bisection
-from harness import checks, config, listing, runs
-from harness import doctor as host
-from harness import pipeline as conveyor
-from harness import shell as interactive
-from harness.cache import Cache
 from harness.errors import HarnessError, InputError, Status, refused
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,6 +46,25 @@ _STDOUT = 1  # its descriptor
 
 def _help(*names: str, **more: str) -> dict[str, str]:
     return {name: HELP[name] for name in names} | more
+
+
+def _before_the_task(*_: object) -> NoReturn:
+    """Ctrl-C or SIGTERM while Python still loads what the task needs."""
+    print("\ninterrupted before the task began; nothing was left running", file=sys.stderr)
+    sys.exit(Status.INTERRUPTED)
+
+
+def _is_invoke() -> bool:
+    """Whether this process is `invoke`, and not a test that imports this file."""
+    program_file = Path(sys.argv[0])
+    return program_file.name in {"invoke", "inv"} or program_file.parent.name == "invoke"
+
+
+# invoke itself ends with 1, which is red, and says nothing.
+if _is_invoke():
+    signal.signal(signal.SIGTERM, _before_the_task)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+        signal.signal(signal.SIGINT, _before_the_task)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -115,6 +131,8 @@ def _explained(function: F) -> F:
         logging.getLogger("harness").setLevel(level)
         task = function.__name__.replace("_", "-")
         before = signal.signal(signal.SIGTERM, _terminated)
+        if signal.getsignal(signal.SIGINT) is _before_the_task:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             status = function(*args, **kwargs)
             print(end="", flush=True)  # so that it is here that it fails, if it does
@@ -154,6 +172,8 @@ def build(
     verbose: bool = False,
 ) -> None:
     """Build the module for a kernel, into build/KERNEL/."""
+    from harness import runs
+
     runs.build(kernel, _folder(module), profile, _config(config))
 
 
@@ -182,6 +202,8 @@ def test_vm(
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
+    from harness import runs
+
     return runs.test_vm(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
         profile=profile, own_config=_config(config), keep=keep,
@@ -206,6 +228,8 @@ def test(
     verbose: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
+    from harness import runs
+
     return runs.test(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, only_unit=unit
     )
@@ -228,6 +252,8 @@ def kernels(
     verbose: bool = False,
 ) -> int:
     """List the kernels: locked, newest in the archive, cached, last result."""
+    from harness import listing
+
     return listing.run(kernel, update=update, prune=prune, as_json=json)
 
 
@@ -254,6 +280,8 @@ def bisect(
     verbose: bool = False,
 ) -> int:
     """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
+    from harness import bisect as bisection
+
     return bisection.run(
         kernel, good, bad, _folder(module), filter, suite=suite,
         profile=profile, own_config=_config(config),
@@ -279,6 +307,8 @@ def shell(
     verbose: bool = False,
 ) -> int:
     """Open a prompt in a booted guest, with the module loaded; or run what follows --."""
+    from harness import shell as interactive
+
     command = context.remainder
     if resume is not None:
         return interactive.resume(Path(resume), debugger=debugger, command=command)
@@ -291,6 +321,8 @@ def shell(
 @_explained
 def doctor(_: Context, json: bool = False) -> int:
     """Say what this host has and lacks, and the one command that mends it."""
+    from harness import doctor as host
+
     return host.run(json)
 
 
@@ -300,6 +332,8 @@ def check(
     _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
 ) -> int:
     """Check the sources: ruff, mypy, checkpatch, W=1, sparse, spelling."""
+    from harness import checks
+
     return checks.run(kernel, _folder(module))
 
 
@@ -321,6 +355,8 @@ def bench(
     verbose: bool = False,
 ) -> None:
     """Measure each stage on this host: medians and spread."""
+    from harness import bench as benchmark
+
     if klog is not None:
         benchmark.klog(Path(klog), json=json)
     else:
@@ -352,6 +388,8 @@ def pipeline(
     verbose: bool = False,
 ) -> int:
     """The steps of a CI, on a push and at night: plan, summary, settle, publish."""
+    from harness import pipeline as conveyor
+
     source = Path(listing) if listing else None
     if step == "plan":
         return conveyor.show_plan(source, on, form, stage)
@@ -368,6 +406,9 @@ def pipeline(
 @_explained
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
+    from harness import runs
+    from harness.cache import Cache
+
     runs.clean(Cache())
 
 
@@ -385,7 +426,9 @@ def _config(text: str | None) -> Path | None:
 
 
 def _folder(module: str | None) -> Path:
-    return config.MODULE if module is None else Path(module)
+    from harness.config import MODULE
+
+    return MODULE if module is None else Path(module)
 
 
 # Colours are for people: pytest and ruff see a terminal through these.

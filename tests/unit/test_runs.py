@@ -720,6 +720,30 @@ def test_what_invoke_is_asked_for_and_does_is_green() -> None:
     assert invoke("build", "--help").returncode == Status.GREEN
 
 
+def python_as_invoke(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code that takes itself for `invoke`."""
+    command = [sys.executable, "-c", f"import sys; sys.argv[0] = 'invoke'; import tasks; {code}"]
+    return subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+def test_listing_the_tasks_imports_next_to_nothing() -> None:
+    """All of harness/ takes longer than invoke itself, and completion asks for each key."""
+    done = python_as_invoke("print(*(name for name in sys.modules if name.startswith('harness')))")
+    assert set(done.stdout.split()) == {"harness", "harness.errors", "harness.text"}
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_before_the_task_is_said(name: str) -> None:
+    """As in its first half second; invoke would say nothing and end with 1, which is red."""
+    # A test run in the background may have been started with Ctrl-C ignored.
+    code = "import os, signal; signal.signal(signal.SIGINT, tasks._before_the_task); "
+    done = python_as_invoke(f"{code}os.kill(os.getpid(), signal.{name}); signal.pause()")
+    assert done.returncode == Status.INTERRUPTED
+    assert done.stderr == "\ninterrupted before the task began; nothing was left running\n"
+
+
 def test_a_fault_of_ours_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """Python itself would end with 1, which is what a red test ends with."""
 
