@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness import archive, config, lab, proc, pytest_process, runs, source, store, sweep
+from harness import archive, config, proc, pytest_process, runs, source, store, sweep
 from harness import build as builds
 from harness.archive import Release
 from harness.cache import Cache, digest_of
@@ -39,6 +39,7 @@ from harness.errors import (
     Status,
 )
 from harness.proc import Deadline
+from harness.ready import Stage, Way
 from harness.sweep import Plan
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,13 @@ _WORDS = {
     Reached.TESTS: "tests pass",
 }
 
+# How far it went where a stage failed.
+_FAILED_AT = {
+    Stage.KERNEL: Reached.NOTHING,
+    Stage.MODULE: Reached.KERNEL,
+    Stage.BOOT: Reached.MODULE,
+}
+
 # How far it goes with a kernel; None if that cannot be had.
 Test = Callable[[KernelSpec], Reached | None]
 
@@ -94,7 +102,7 @@ def run(
     specs = matrix.select(kernel, profile, own_config)
     if len(specs) != 1:
         raise InputError("bisect searches in one tree or one suite", hint="give --kernel one name")
-    suites = {name: folder for name, folder in runs.SUITES.items() if folder in wanted}
+    suites = {name: folder for name, folder in config.SUITES.items() if folder in wanted}
     plan = Plan(source_, suites, expression)
 
     def test(spec: KernelSpec) -> Reached | None:
@@ -108,13 +116,11 @@ def run(
 def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
     """How far it goes with a kernel; faults of the host are raised and decide nothing."""
     cache = Cache()
-    far = Reached.NOTHING
+    way = Way(spec, matrix, cache, plan.source)
     try:
-        place = lab.prepare(spec, matrix, cache)
-        far = Reached.KERNEL
-        place.build(plan.source)
-        far = Reached.MODULE
-        place.template()
+        way.have_kernel()
+        way.build()
+        way.boot()
     except GoneError as error:
         log.warning("%s", sweep.reason(error))
         return None
@@ -122,7 +128,7 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
         raise
     except (KernelBuildError, BuildError, MachineError, GuestError) as error:
         log.warning("%s", sweep.reason(error))
-        return far
+        return _FAILED_AT[way.stage]
     finally:
         cache.close()
     with store.begin(spec.name, whole=False) as run:

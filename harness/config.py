@@ -22,6 +22,13 @@ KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
 KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"
 RESULTS = PROJECT / "results"  # harness/store.py says what is in it
+# Folders of tests by the names that --suite takes. The contract is for any module with this
+# specification; the other two are about module/ and about the harness itself.
+SUITES = {
+    "contract": "tests/vm/contract",
+    "module": "tests/vm/module",
+    "harness": "tests/vm/harness",
+}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 # What begins like a kernel's version is taken for one: 6.12, 6.12.107, 6.1.0-53-cloud-amd64.

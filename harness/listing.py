@@ -18,7 +18,7 @@ from harness.archive import Release
 from harness.cache import Cache, Stored
 from harness.config import KernelSpec, Locked
 from harness.errors import GoneError, HarnessError, InputError, NetworkError
-from harness.report import Result
+from harness.report import KernelResult
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Row:
     age: float
     unknown: str
     cached: int
-    last: Result | None
+    last: KernelResult | None
     absent: str = ""
     cut_off: bool = False  # a later run than that of the last result did not come to its end
 

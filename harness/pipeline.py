@@ -25,7 +25,7 @@ from harness.cache import Cache
 from harness.config import Locked
 from harness.errors import HostError, InputError
 from harness.proc import Deadline
-from harness.report import Result
+from harness.report import KernelResult
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Outcome:
     """What came of a kernel that has moved. ``state`` is green, red or untested."""
 
     entry: Entry
-    result: Result
+    result: KernelResult
     state: str
 
 
@@ -226,7 +226,7 @@ def for_people(jobs: Sequence[Job]) -> str:
 # -- what came of it (pure) --------------------------------------------------------
 
 
-def outcome(each: Entry, results: Iterable[Result]) -> Outcome:
+def outcome(each: Entry, results: Iterable[KernelResult]) -> Outcome:
     """What the results say of the exact kernel that the archive has now.
 
     ``results`` are the whole one and that of a part. Only a whole one makes a kernel green,
@@ -250,8 +250,8 @@ def outcome(each: Entry, results: Iterable[Result]) -> Outcome:
 
 def settle(
     kernels: Sequence[Entry],
-    whole: Mapping[str, Result],
-    parts: Mapping[str, Result],
+    whole: Mapping[str, KernelResult],
+    parts: Mapping[str, KernelResult],
     logs: Mapping[str, Mapping[str, str]],
     run: str = "",
 ) -> Settlement:
@@ -310,11 +310,11 @@ def _message(moved: Sequence[Outcome]) -> str:
     return "\n".join([subject, "", "The archive has moved, and these are green:", "", *lines])
 
 
-def _cells(result: Result) -> str:
+def _cells(result: KernelResult) -> str:
     return ", ".join(f"{name} {cell.text}" for name, cell in result.cells.items())
 
 
-def _issue(each: Outcome, rows: Sequence[Result], logs: Mapping[str, str], run: str) -> Issue:
+def _issue(each: Outcome, rows: Sequence[KernelResult], logs: Mapping[str, str], run: str) -> Issue:
     """The table, the guilty tests, and what they and the kernel said."""
     newest = each.entry.newest
     assert newest is not None
@@ -349,7 +349,7 @@ def _fenced(text: str) -> str:
     return f"{more}{fence}\n{kept}\n{fence}"
 
 
-def summary(results: Sequence[Result]) -> str:
+def summary(results: Sequence[KernelResult]) -> str:
     """A page of Markdown, whose last line is how many tests there were."""
     red = sum(not result.green for result in results)
     missing = sum(result.left_out for result in results)
@@ -418,8 +418,8 @@ def show_summary() -> int:
 def settle_night(source: Path | None) -> int:
     """Move the lock to what is green, and write what is to be said; the exit status."""
     kernels = _kernels(source)
-    whole: dict[str, Result] = {}
-    parts: dict[str, Result] = {}
+    whole: dict[str, KernelResult] = {}
+    parts: dict[str, KernelResult] = {}
     logs = {}
     for each in kernels:
         for kept, is_whole in ((whole, True), (parts, False)):

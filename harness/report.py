@@ -37,7 +37,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Result:
+class KernelResult:
     """What a run found on one kernel.
 
     ``status`` is the exit status that this kernel alone would have given, ``finished`` in
@@ -128,13 +128,13 @@ def suite_cells(tests: Iterable[Case], suites: Sequence[str]) -> dict[str, Cell]
     return cells
 
 
-def table(results: Sequence[Result]) -> str:
+def table(results: Sequence[KernelResult]) -> str:
     """A row for each kernel, and below it one line for each red cell."""
     rows, why = _rows_and_reasons(results)
     return "\n".join([columns_of(rows), *(["", *why] if why else [])])
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[KernelResult]) -> str:
     """The same table as GitHub and GitLab show it, the reasons as a list."""
     rows, why = _rows_and_reasons(results)
     head, *body = [f"| {' | '.join(escaped(text) for text in row)} |" for row in rows]
@@ -147,7 +147,7 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]~])", r"\\\1", text)
 
 
-def tally(results: Iterable[Result]) -> str:
+def tally(results: Iterable[KernelResult]) -> str:
     """How many tests, the way that test runners end.
 
     A red kernel counts as failed if no test of it is, one that was left out as skipped.
@@ -162,13 +162,13 @@ def tally(results: Iterable[Result]) -> str:
     return f"{passed} passed, {failed} failed, {skipped} skipped"
 
 
-def left_out(kernel: str, release: str, version: str, why: str) -> Result:
+def left_out(kernel: str, release: str, version: str, why: str) -> KernelResult:
     """The row of a kernel that was not tested, and is neither green nor red for it."""
     cells = {BEFORE[0]: Cell(False, "not run", why)}
-    return Result(kernel, release, version, 0, 0.0, 0.0, 0.0, cells, left_out=True)
+    return KernelResult(kernel, release, version, 0, 0.0, 0.0, 0.0, cells, left_out=True)
 
 
-def _rows_and_reasons(results: Sequence[Result]) -> tuple[list[list[str]], list[str]]:
+def _rows_and_reasons(results: Sequence[KernelResult]) -> tuple[list[list[str]], list[str]]:
     asked = [name for name in SUITES if any(name in result.cells for result in results)]
     columns = [*BEFORE, *asked, *AFTER]
     rows = [["kernel", "release", *columns]]
@@ -196,16 +196,16 @@ def columns_of(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def to_json(result: Result) -> str:
+def to_json(result: KernelResult) -> str:
     return json.dumps(asdict(result), indent=2) + "\n"
 
 
-def from_json(text: str) -> Result:
+def from_json(text: str) -> KernelResult:
     """A result that ``to_json`` wrote; raises ``ValueError`` for anything else."""
     try:
         data = json.loads(text)
         data["cells"] = {name: Cell(**cell) for name, cell in data["cells"].items()}
         data["tests"] = tuple(Case(**test) for test in data["tests"])
-        return Result(**data)
+        return KernelResult(**data)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a result: {error}") from error

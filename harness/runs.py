@@ -16,6 +16,7 @@ from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
 from harness.pytest_process import Ended
+from harness.ready import Way
 from harness.report import Cell
 from harness.store import Run
 from harness.sweep import Plan, Ready, Sweep
@@ -24,13 +25,6 @@ log = logging.getLogger(__name__)
 
 BUILD = config.PROJECT / "build"
 UNIT = "tests/unit"
-# Folders of tests by the names that --suite takes. The contract is for any module with this
-# specification; the other two are about module/ and about the harness itself.
-SUITES = {
-    "contract": "tests/vm/contract",
-    "module": "tests/vm/module",
-    "harness": "tests/vm/harness",
-}
 
 
 def build(
@@ -59,15 +53,15 @@ def folders(suite: str, source: Path) -> list[str]:
 
     Somebody else's module is held against the contract only.
     """
-    names = list(SUITES) if suite == "all" else [name.strip() for name in suite.split(",")]
+    names = list(config.SUITES) if suite == "all" else [name.strip() for name in suite.split(",")]
     for name in names:
-        if name not in SUITES:
-            known = ", ".join([*SUITES, "all"])
+        if name not in config.SUITES:
+            known = ", ".join([*config.SUITES, "all"])
             raise InputError(f"there is no suite named {name!r}", hint=f"known suites: {known}")
     if source.resolve() != config.MODULE.resolve() and names != ["contract"]:
         log.info("%s is held against the contract; the other suites are about module/", source)
         names = ["contract"]
-    return [SUITES[name] for name in names]
+    return [config.SUITES[name] for name in names]
 
 
 def test_vm(
@@ -97,7 +91,7 @@ def test_vm(
     specs = matrix.select(kernels, profile, own_config)
     if suite is None and len(specs) > 1 and source.resolve() == config.MODULE.resolve():
         wanted = folders("contract,module", source)
-    suites = {name: folder for name, folder in SUITES.items() if folder in wanted}
+    suites = {name: folder for name, folder in config.SUITES.items() if folder in wanted}
     plan = Plan(source, suites, expression, verbose, keep)
     if len(specs) == 1 and minutes is None:
         return _test_one(specs[0], matrix, plan, jobs)
@@ -130,25 +124,22 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
 
 def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
     started = time.monotonic()
-    stage = "boot"
+    way = Way(spec, matrix, Cache(), plan.source)
     try:
-        place = lab.prepare(spec, matrix, Cache())
-        stage = "build"
-        module = place.build(plan.source)
-        for warning in module.warnings:
+        way.have_kernel()
+        for warning in way.build().warnings:
             log.warning("%s", warning)
-        stage = "boot"
-        place.template()
+        way.boot()
     except KeyboardInterrupt as error:
-        error.add_note(f"kernel {spec.name} was being made ready ({stage})")
+        error.add_note(f"kernel {spec.name} was being made ready ({way.stage.column})")
         raise
     except HarnessError as error:  # it is told, and kept: the last result is not an older one
-        cells = {stage: Cell(True, "red", sweep.reason(error))}
+        cells = {way.stage.column: Cell(True, "red", sweep.reason(error))}
         seconds = time.monotonic() - started
         unfit = Ready(spec, spec.release, cells, seconds, error.exit_status)
         sweep.keep(run, sweep.not_tested(unfit))
         raise
-    ready = sweep.is_ready(place, module, time.monotonic() - started)
+    ready = sweep.is_ready(way, time.monotonic() - started)
     log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
     options = sweep.arguments(plan, spec, jobs if jobs is not None else default_jobs(), run)
     started = time.monotonic()

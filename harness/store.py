@@ -38,7 +38,7 @@ from types import TracebackType
 
 from harness import config, report
 from harness.errors import refused
-from harness.report import Result
+from harness.report import KernelResult
 
 # How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
 RUNS = 5
@@ -163,7 +163,7 @@ def _names(whole: bool) -> tuple[str, str]:
     return ("report.json", "junit.xml") if whole else ("partial.json", "partial.xml")
 
 
-def write(run: Run, result: Result, *, says: bool) -> None:
+def write(run: Run, result: KernelResult, *, says: bool) -> None:
     """Write the result of a run, and make it its kernel's last one.
 
     ``says``: it is about all tests and about the kernel; otherwise it becomes the last result
@@ -175,7 +175,7 @@ def write(run: Run, result: Result, *, says: bool) -> None:
         _write(parent, run, result, says)
 
 
-def _write(parent: Path, run: Run, result: Result, says: bool) -> None:
+def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
     text = report.to_json(result)
     as_report, as_junit = _names(says)
     _replace(run.folder / as_report, text)
@@ -206,7 +206,7 @@ def _replace(path: Path, text: str) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def last(kernel: str, *, whole: bool = True) -> Result | None:
+def last(kernel: str, *, whole: bool = True) -> KernelResult | None:
     """A kernel's last whole result, or that of a part of the tests, if there is one."""
     try:
         return report.from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import archive, config, lab, loading, proc, pytest_process, report, store
+from harness import archive, config, loading, proc, pytest_process, report, store
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
@@ -36,11 +36,11 @@ from harness.errors import (
     KernelBuildError,
     Status,
 )
-from harness.lab import Lab
 from harness.problem import KernelProblem
 from harness.proc import Deadline
 from harness.pytest_process import Ended, PytestProcess
-from harness.report import Case, Cell, Result
+from harness.ready import Stage, Way
+from harness.report import Case, Cell, KernelResult
 from harness.store import Run
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: mo
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run on each kernel. ``suites`` are folders by name (runs.SUITES)."""
+    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES)."""
 
     source: Path
     suites: dict[str, str]
@@ -102,34 +102,31 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
     """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
     ready = Ready(spec, spec.release)
     started = time.monotonic()
-    stage = "boot"
+    way = Way(spec, matrix, cache, source)
     try:
-        place = lab.prepare(spec, matrix, cache)
+        kernel = way.have_kernel().kernel
         # Which is not the locked one where that is gone.
-        spec = ready.spec = place.kernel.spec
-        ready.release = place.kernel.release
-        stage = "build"
-        module = place.build(source)
+        spec = ready.spec = kernel.spec
+        ready.release = kernel.release
+        module = way.build()
         ready.cells["build"] = Cell(False, "ok")
         ready.cells["warnings"] = _warnings(module)
-        stage = "boot"
-        template = place.template()
+        template = way.boot()
         ready.cells["boot"] = Cell(False, "ok")
-        stage = "load"
-        loading.loaded_template(place, template, module)
+        loading.loaded_template(way.lab, template, module)
         ready.cells["load"] = Cell(False, "ok")
     except KernelProblem as error:
         # The tests will say more: those that need no loaded module can run.
-        ready.cells[stage] = Cell(True, "red", report.first_line(str(error)))
+        ready.cells[way.stage.column] = Cell(True, "red", report.first_line(str(error)))
     except HarnessError as error:
         if isinstance(error, GoneError):
             ready.left_out = _none_now(spec, cache)
-        ready.cells[stage] = Cell(True, "red", reason(error))
+        ready.cells[way.stage.column] = Cell(True, "red", reason(error))
         # Without a loaded module most tests will say more; without a disk none will.
-        tell = stage == "load" and not isinstance(error, HostError)
+        tell = way.stage is Stage.DONE and not isinstance(error, HostError)
         ready.status = 0 if tell else error.exit_status
     except OSError as error:
-        ready.cells[stage] = Cell(True, "red", f"{error}")
+        ready.cells[way.stage.column] = Cell(True, "red", f"{error}")
         ready.status = Status.HOST
     ready.seconds = time.monotonic() - started
     return ready
@@ -151,10 +148,14 @@ def _none_now(spec: KernelSpec, cache: Cache) -> str:
     return ""
 
 
-def is_ready(place: Lab, module: Module, seconds: float) -> Ready:
+def is_ready(way: Way, seconds: float) -> Ready:
     """A kernel that was made ready elsewhere, up to its template."""
-    cells = {"boot": Cell(False, "ok"), "build": Cell(False, "ok"), "warnings": _warnings(module)}
-    return Ready(place.kernel.spec, place.kernel.release, cells, seconds)
+    cells = {
+        "boot": Cell(False, "ok"),
+        "build": Cell(False, "ok"),
+        "warnings": _warnings(way.module),
+    }
+    return Ready(way.lab.kernel.spec, way.lab.kernel.release, cells, seconds)
 
 
 def reason(error: HarnessError) -> str:
@@ -173,7 +174,7 @@ def _warnings(module: Module) -> Cell:
     return Cell(False, str(len(module.warnings)))
 
 
-def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: float) -> Result:
+def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: float) -> KernelResult:
     """The row of a kernel whose tests have run, with what pytest wrote of them."""
     cells = dict(ready.cells)
     status = ended.status
@@ -198,22 +199,22 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
     if any(cell.red for cell in cells.values()):
         status = status or Status.RED
     spec = ready.spec
-    return Result(
+    return KernelResult(
         spec.name, ready.release, spec.version, status, time.time(), ready.seconds, seconds,
         cells, tuple(tests),
     )  # fmt: skip
 
 
-def not_tested(ready: Ready) -> Result:
+def not_tested(ready: Ready) -> KernelResult:
     """The row of a kernel that could not be made ready."""
     spec = ready.spec
-    return Result(
+    return KernelResult(
         spec.name, ready.release, spec.version, ready.status, time.time(), ready.seconds, 0.0,
         ready.cells,
     )  # fmt: skip
 
 
-def keep(run: Run, result: Result) -> None:
+def keep(run: Run, result: KernelResult) -> None:
     """Write a kernel's result; it becomes its last one if no test was left out.
 
     What the host lacks (status 3, such as a full disk) says nothing of a kernel.
@@ -243,10 +244,10 @@ class Sweep:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._running: set[PytestProcess] = set()
-        self.results: dict[str, Result] = {}  # of the kernels that are done
+        self.results: dict[str, KernelResult] = {}  # of the kernels that are done
         self._left = 0
 
-    def run(self, specs: Sequence[KernelSpec]) -> list[Result]:
+    def run(self, specs: Sequence[KernelSpec]) -> list[KernelResult]:
         self._left = len(specs)
         cache = Cache()  # where that cannot be had, nobody is to wait for a kernel
         if self._minutes is not None:
@@ -302,7 +303,7 @@ class Sweep:
     def _no_time(self) -> bool:
         return self._deadline is not None and self._deadline.expired
 
-    def _finish(self, ready: Ready) -> Result:
+    def _finish(self, ready: Ready) -> KernelResult:
         """Test a kernel that is ready; write and say what came of it."""
         red = any(cell.red for cell in ready.cells.values())
         why = ready.left_out or (self._late if self._no_time and not red else "")
@@ -336,7 +337,7 @@ class Sweep:
                  f": {why}" if why else "")  # fmt: skip
         return result
 
-    def _test(self, run: Run, ready: Ready, jobs: int) -> Result:
+    def _test(self, run: Run, ready: Ready, jobs: int) -> KernelResult:
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
         given = arguments(self._plan, ready.spec, jobs, run)

@@ -60,6 +60,7 @@ ORDER = (
     "report",
     "store",
     "pytest_process",
+    "ready",
     # The judgement, without pytest.
     "problem",
     "evidence",

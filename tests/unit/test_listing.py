@@ -20,7 +20,7 @@ from harness.cache import MANIFEST, Cache, Entry
 from harness.config import GuestSpec, KernelSpec, Locked, Matrix
 from harness.errors import HarnessError, HostError, InputError, NetworkError
 from harness.listing import Row
-from harness.report import Result
+from harness.report import KernelResult
 
 CLOUD = "cloud-amd64"
 DAY = 86400.0
@@ -153,8 +153,8 @@ def test_the_last_result_is_shown_with_the_kernel_it_is_of(
 ) -> None:
     """A green of yesterday's kernel is not taken for one of today's."""
     results = [
-        Result("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {}),
-        Result("sid", "7.2.12-cloud-amd64", "7.2.12-1", 1, 0.0, 1.0, 1.0, {}),
+        KernelResult("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {}),
+        KernelResult("sid", "7.2.12-cloud-amd64", "7.2.12-1", 1, 0.0, 1.0, 1.0, {}),
     ]
     for result in results:
         store.folder_of(result.kernel).joinpath("report.json").write_text(report.to_json(result))
@@ -171,7 +171,7 @@ def test_a_result_that_is_older_than_a_run_says_so(
 ) -> None:
     """A run that was killed has left none; the one before it is no answer for it."""
     with store.begin("twelve", whole=True) as run:
-        found = Result("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {})
+        found = KernelResult("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {})
         store.write(run, found, says=True)
     for name in ("twelve", "sid"):
         store.begin(name, whole=True).close()

@@ -20,7 +20,7 @@ from harness.config import KernelSpec, Locked
 from harness.errors import CommandError, InputError
 from harness.listing import Row
 from harness.pipeline import Entry
-from harness.report import Case, Cell, Result
+from harness.report import Case, Cell, KernelResult
 
 CLOUD = "cloud-amd64"
 
@@ -57,7 +57,7 @@ def entries(rows: list[Row] | None = None) -> list[Entry]:
     return pipeline.entries(listing.as_json_text(rows or ROWS, "stable"))
 
 
-def result(kernel: str, version: str, status: int = 0, **more: object) -> Result:
+def result(kernel: str, version: str, status: int = 0, **more: object) -> KernelResult:
     """A whole result, of one test for each suite."""
     suites = ("contract", "module", *(("harness",) if kernel == "stable" else ()))
     tests = tuple(
@@ -66,7 +66,7 @@ def result(kernel: str, version: str, status: int = 0, **more: object) -> Result
         for suite in suites
     )  # fmt: skip
     cells = {suite: Cell(bool(status), "1 ok", "why" if status else "") for suite in suites}
-    made = Result(kernel, f"r{version}", version, status, 0.0, 1.0, 2.0, cells, tests)
+    made = KernelResult(kernel, f"r{version}", version, status, 0.0, 1.0, 2.0, cells, tests)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -75,8 +75,8 @@ GREEN = {"stable": result("stable", "1-2"), "added": result("added", "5-1"),
 
 
 def settle(
-    whole: Mapping[str, Result],
-    parts: Mapping[str, Result] | None = None,
+    whole: Mapping[str, KernelResult],
+    parts: Mapping[str, KernelResult] | None = None,
     logs: Mapping[str, Mapping[str, str]] | None = None,
     rows: list[Row] | None = None,
 ) -> pipeline.Settlement:
@@ -259,7 +259,7 @@ def test_a_red_kernel_stays_locked_where_it_was_and_the_green_ones_move() -> Non
         ("the host's fault", result("stable", "1-2", 3)),
     ],
 )
-def test_a_kernel_without_evidence_is_not_locked(why: str, found: Result | None) -> None:
+def test_a_kernel_without_evidence_is_not_locked(why: str, found: KernelResult | None) -> None:
     """And is no news for people either: the next night tests it."""
     whole = {name: each for name, each in GREEN.items() if name != "stable"}
     settled = settle(whole | ({"stable": found} if found else {}), rows=KNOWN)
@@ -403,7 +403,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return SimpleNamespace(lock=lock, source=source, results=tmp_path / "results")
 
 
-def keep(found: Result, name: str = "report.json") -> None:
+def keep(found: KernelResult, name: str = "report.json") -> None:
     (store.folder_of(found.kernel) / name).write_text(report.to_json(found))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness import report
-from harness.report import Case, Cell, Result
+from harness.report import Case, Cell, KernelResult
 
 # As pytest 9 writes it with --junitxml: passed, failed, failed by the kernel, an error in a
 # fixture, skipped, and one that failed and whose teardown failed too.
@@ -40,8 +40,8 @@ message="z">E   second</error></testcase>
 """
 
 
-def result(kernel: str, status: int = 0, **cells: Cell) -> Result:
-    return Result(kernel, f"6.1-{kernel}", "6.1-1", status, 1.5, 2.0, 3.0, cells)
+def result(kernel: str, status: int = 0, **cells: Cell) -> KernelResult:
+    return KernelResult(kernel, f"6.1-{kernel}", "6.1-1", status, 1.5, 2.0, 3.0, cells)
 
 
 OK = Cell(False, "ok")
@@ -115,7 +115,8 @@ def test_the_table_has_a_row_for_each_kernel_and_a_line_for_each_red_cell() -> N
             result("bullseye", boot=OK, build=OK, load=OK, contract=Cell(False, "10 ok"),
                    warnings=Cell(False, "0")),
             result("sid", 1, boot=OK, build=Cell(True, "red", "waitqueues.c:1: error: x")),
-            Result("next", "", "", 3, 1.5, 0.0, 0.0, {"boot": Cell(True, "red", "no mirror")}),
+            KernelResult("next", "", "", 3, 1.5, 0.0, 0.0,
+                         {"boot": Cell(True, "red", "no mirror")}),
         ]
     )  # fmt: skip
     assert text.splitlines() == [
@@ -138,7 +139,9 @@ def test_a_red_kernel_without_a_red_cell_is_still_explained() -> None:
 def test_a_result_is_read_back_as_it_was_written() -> None:
     """With every cell and every test."""
     tests = tuple(report.tests_in(JUNIT))
-    whole = Result("sid", "7.2", "7.2-1", 1, 1.5, 2.0, 3.0, {"load": Cell(True, "red", "w")}, tests)
+    whole = KernelResult(
+        "sid", "7.2", "7.2-1", 1, 1.5, 2.0, 3.0, {"load": Cell(True, "red", "w")}, tests
+    )
     assert report.from_json(report.to_json(whole)) == whole
 
 

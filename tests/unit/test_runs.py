@@ -452,7 +452,7 @@ def test_minutes_make_a_sweep_of_one_kernel_too(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its last line is a test runner's; a run that had time for nothing is not green."""
-    rows = [report.Result("one", "r", "v", 0, 0.0, 0.0, 0.0, {})]
+    rows = [report.KernelResult("one", "r", "v", 0, 0.0, 0.0, 0.0, {})]
     given: list[object] = []
 
     def fake(*arguments: object) -> object:
@@ -486,10 +486,10 @@ def test_several_kernels_are_a_sweep_with_a_table(
         def __init__(self, plan: sweep.Plan, _: Matrix, jobs: int, *__: object) -> None:
             self.plan, self.jobs = plan, jobs
 
-        def run(self, specs: Sequence[KernelSpec]) -> list[report.Result]:
+        def run(self, specs: Sequence[KernelSpec]) -> list[report.KernelResult]:
             asked.append(([spec.name for spec in specs], self.plan, self.jobs))
             return [
-                report.Result(spec.name, "r", "v", status, 0.0, 0.0, 0.0, {})
+                report.KernelResult(spec.name, "r", "v", status, 0.0, 0.0, 0.0, {})
                 for spec, status in zip(specs, ended, strict=True)
             ]
 

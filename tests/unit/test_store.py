@@ -11,7 +11,7 @@ import pytest
 
 from harness import config, report, store
 from harness.errors import SpaceError
-from harness.report import Cell, Result
+from harness.report import Cell, KernelResult
 from harness.store import Run
 
 
@@ -22,8 +22,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def result(status: int = 0) -> Result:
-    return Result("wee", "r", "1-1", status, 5.0, 1.0, 1.0, {"boot": Cell(False, "ok")})
+def result(status: int = 0) -> KernelResult:
+    return KernelResult("wee", "r", "1-1", status, 5.0, 1.0, 1.0, {"boot": Cell(False, "ok")})
 
 
 def test_two_runs_at_once_have_folders_of_their_own(results: Path) -> None:

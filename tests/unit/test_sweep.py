@@ -32,7 +32,7 @@ from harness.errors import (
 )
 from harness.lab import Lab
 from harness.problem import KernelProblem
-from harness.report import Cell, Result
+from harness.report import Cell, KernelResult
 from harness.sweep import Plan, Ready, Sweep
 from harness.verdict import Problem, Verdict
 
@@ -104,7 +104,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Ready]]:
     return how
 
 
-def run(plan: Plan, jobs: int = 2) -> list[Result]:
+def run(plan: Plan, jobs: int = 2) -> list[KernelResult]:
     return Sweep(plan, MATRIX, jobs).run(SPECS)
 
 
@@ -415,7 +415,7 @@ def test_a_kernel_for_which_no_time_is_left_is_named_and_not_begun(
 ) -> None:
     """Neither made ready nor tested; what was found before is kept, its last result too."""
     with store.begin("c", whole=True) as before:
-        sweep.keep(before, Result("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}))
+        sweep.keep(before, KernelResult("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}))
     made = Sweep(plan, MATRIX, 1, minutes=60)
 
     def last_in_time() -> Ready:
