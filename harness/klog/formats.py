@@ -109,27 +109,29 @@ class Format:
 
     kind: Kind
     has: str
-    """A literal that the header line contains: what the text is searched for."""
+    """What every such header contains: searched for before ``pattern`` is tried."""
     pattern: re.Pattern[str]
     """The header. Groups func, off, size, mod: the function; src: file:line; others: title."""
     title: str
-    """Filled with the groups of pattern and detail, masked (see :func:`_mask`), and {func}."""
+    """Filled with the groups of pattern and detail, numbers and addresses taken out, and {func}."""
     site: Site = nowhere
+    """Which calls the title's function is chosen from."""
     pick: Pick = innermost
+    """Which of these it is."""
     skip: re.Pattern[str] | None = None
     """Further helpers, for this format only."""
     detail: re.Pattern[str] | None = None
-    """A line that must follow soon, with more groups."""
+    """A line that the kernel always prints soon after the header, with more groups."""
     cut: str = ""
     """The title if the detail is missing. The report is corrupted then."""
     part: bool = False
     """Also a part of other reports: where one without a stack is open, it belongs to that."""
     then: str = ""
-    """Literal in the header of the report that continues this one."""
+    """What the header contains that only continues this report."""
     stackless: bool = False
-    """The report may be complete without a stack."""
+    """The report may be complete without a stack: a lone line, or lines of another shape."""
     broken: bool = False
-    """Whoever sees this as a header has lost the beginning."""
+    """A line from within a report: where it is the first that is seen, the beginning is lost."""
     needs_stack: bool = False
     """Only a stack tells this from a program's or driver's message in the same words."""
     needs_registers: bool = False
@@ -139,7 +141,8 @@ class Format:
     place: Site | None = None
     """Where to look for the function of the event, if not at ``site``."""
     announces: bool = False
-    """A warning or BUG() may follow at once: that is the report then, and this belongs to it."""
+    """Stands beside the header of a warning or BUG(), mostly above it. That is the report then,
+    and this line belongs to it; alone it is all that is left of one."""
     nameless: bool = False
     """A report whose own header is lost or does not exist: the next one gives it its name."""
     refuses: bool = False
@@ -199,6 +202,13 @@ _OF_ALLOCATION = re.compile(
     r"^_*(?:alloc_(?:pages?|frozen|contig)|get_free_page|get_zeroed|(?:do_)?k?v?[mzc]alloc"
     r"|kmem_cache_alloc|kvmalloc|vmalloc|kmalloc|krealloc|k?memdup|slab_alloc|new_slab"
     r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc)"
+)
+
+# mm/slub.c and mm/slab.c: between whoever allocates or frees and the check that complains.
+_OF_SLAB = re.compile(
+    r"^_*(?:k?v?z?free|kmem_cache|slab_|slub_|object_|print_trailer|check_|(?:alloc|free)_debug"
+    r"|(?:alloc|free)_consistency|on_freelist|process_slab|cache_|k[mz]alloc|do_kmalloc|kmalloc"
+    r"|krealloc|validate_slab|verify_|unfreeze|deactivate_slab|list_slab|shutdown_cache|kasan_)"
 )
 
 FORMATS: tuple[Format, ...] = (
@@ -1071,6 +1081,34 @@ FORMATS: tuple[Format, ...] = (
         stackless=True,
         announces=True,
     ),
+    # lib/list_debug.c, lib/refcount.c, lib/debugobjects.c: the warning below them is lost
+    Format(
+        Kind.LIST_CORRUPTION,
+        "list_",
+        re.compile(r"^(?P<what>list_(?:add|del)) (?:corruption|double add)\b"),
+        "{what} corruption",
+        stackless=True,
+        announces=True,
+        loose=True,
+    ),
+    Format(
+        Kind.REFCOUNT,
+        "refcount_t: ",
+        re.compile(r"^refcount_t: (?P<what>\w[\w ]{3,40}); (?:use-after-free|leaking memory)"),
+        "refcount bug: {what}",
+        stackless=True,
+        announces=True,
+        loose=True,
+    ),
+    Format(
+        Kind.ODEBUG,
+        "ODEBUG: ",
+        re.compile(r"^ODEBUG: (?P<what>\w[\w ]{1,30}?) (?:active|not available|object|\()"),
+        "ODEBUG: {what}",
+        stackless=True,
+        announces=True,
+        loose=True,
+    ),
     # mm/usercopy.c, usercopy_abort(): the BUG() below it is lost
     Format(
         Kind.USERCOPY,
@@ -1187,6 +1225,8 @@ FORMATS: tuple[Format, ...] = (
             r"(?P<what>[A-Z][A-Za-z ]*?)(?= in \S| on __|[^A-Za-z ]|$)"
         ),
         "BUG: {what}",
+        place=in_trace,
+        skip=_OF_SLAB,
     ),
     # fs/dcache.c, umount_check(), which warns right after
     Format(

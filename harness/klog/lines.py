@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the beginning of a line says: who printed it, and when."""
+"""Lines of a console: what their beginning says of who printed them."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from harness.klog.lines import STAMP, cut_line, without_controls
@@ -60,7 +61,7 @@ def _line(
 BEGINNINGS: Final[tuple[Beginning, ...]] = (
     # What people and their mail programs put before lines.
     _line("quotation", "> > text", r"\s*[>|│](?:\s?[>|│])*\s?", after="nothing"),
-    _line("markup", "**text**", r"(?:\*\*|__|`{1,3})(?=\S)", after="nothing"),
+    _line("markup", "**text**", r"\*\*(?=\S)", after="nothing"),
     # Documentation/ABI/testing/dev-kmsg; netconsole's extended format is the same
     _line(
         "kmsg",
@@ -353,7 +354,7 @@ def unpaste(pasted: str) -> Unpasted:
     )
     parsed = [_parse(raw, indent) for raw in raws]
     said = [line for line in parsed if line.text.strip()]
-    stamped = sum(line.kernel for line in said) >= max(2, _SHARE_OF_KERNEL * len(said))
+    stamped = sum(line.kernel for line in said) >= max(1, _SHARE_OF_KERNEL * len(said))
     hard = _terminal_width(parsed)
     kept: list[tuple[int, _Parsed]] = []
     for number, line in enumerate(parsed):
@@ -380,12 +381,14 @@ def _replaced(line: _Parsed, text: str, width: int) -> _Parsed:
 
 
 def _terminal_width(lines: list[_Parsed]) -> int:
-    """Where a terminal broke lines within words: many are exactly as long as the longest."""
-    widths = Counter(line.width for line in lines if line.width > 60)
-    if not widths:
-        return 0
-    longest = max(widths)
-    return longest if longest <= 240 and widths[longest] >= 4 else 0
+    """Where a terminal broke lines within words: all that go on are of one length."""
+    broken = Counter(
+        line.width
+        for line, rest in pairwise(lines)
+        if line.kernel and not rest.kernel and rest.text.strip() and line.width >= _WRAPPED_FROM
+    )
+    width, times = max(broken.items(), key=lambda one: one[1], default=(0, 0))
+    return width if times >= 4 and times >= 0.9 * broken.total() else 0
 
 
 def _goes_on(before: _Parsed, line: _Parsed, *, stamped: bool) -> bool:

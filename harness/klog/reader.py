@@ -34,25 +34,26 @@ class Event:
 
     kind: Kind
     title: str
-    """The field's standard title; a guilty function that cannot be named is ``corrupted``."""
+    """As the kernel's bug trackers have it. A function that cannot be named is ``corrupted``."""
     function: str | None
-    """The guilty function as the title has it, None where there is none to name."""
+    """Where it happened: the function in which the CPU was, or which called what complained. The
+    title's may be another, further down the stack. None where there is none to name."""
     module: str | None
-    """The module the guilty function is in; None for built-in code."""
+    """The module that the function is in; None for built-in code."""
     location: str | None
     """file:line where the log carries it."""
     stack: tuple[Frame, ...]
     """The stack of the report's own context, innermost call first, guesses ("? ") left out."""
     bare: bool
-    """There is nothing but the header, where the kernel always prints registers, a stack or the
-    like below it. Anybody can print such a line; the kernel does where it dies of its own report,
-    or where the log is cut."""
+    """There is only the header, where the kernel always prints registers, a stack or the like
+    below. Either the log is cut, or the kernel died, or the line is a sentence of somebody's."""
     corrupted: bool
     """The report is cut or mixed up with another; do not trust function and stack."""
     line: int
     """The report's first line in the text, counted from 0."""
     excerpt: str
-    """The report's raw lines; those which others printed in between are left out."""
+    """The report's lines, without those that others printed in between. A console's are as they
+    stand there; of a pasted log they are whole again, with a console's stamps."""
 
 
 _MAX_LINES = 3000  # of one report; a stall report with the stacks of all tasks may be long
@@ -285,6 +286,7 @@ _AT_A_PLACE = {
     Kind.HARD_LOCKUP,
     Kind.RCU_STALL,
     Kind.PAGE_ALLOCATION,
+    Kind.SLAB,
     Kind.PANIC,
 }
 _WORK = re.compile(r"Workqueue: \S{1,80} (?P<func>[A-Za-z_][\w.$]{0,200})(?: \[(?P<mod>\w+)\])?")
@@ -532,7 +534,10 @@ class _Reader:
             return False  # who has no callers to tell them apart keeps the report that is open
         if fmt.nameless:
             # Every report has such a line, and so has each CPU that was asked for its stack.
-            return report is None and not any(other.all_cpus for other in self.open.values())
+            asked = any(other.all_cpus for other in self.open.values()) or any(
+                "NMI backtrace for cpu" in line for line in self.lines.before(2)
+            )
+            return report is None and not asked
         return not (fmt.silent and report)
 
     def _of_others(self, number: int, raw: str, printer: str, text: str) -> None:
@@ -560,7 +565,7 @@ class _Reader:
             return False
         if len(report.raw) > _PART_LINES:
             return False
-        if fmt.part or (report.fmt.then and report.fmt.then in text):
+        if fmt.part or fmt.announces or (report.fmt.then and report.fmt.then in text):
             return True
         # One printer that begins anew without having shown a stack is still at the same report.
         return report.printer not in (CONSOLE, PLAIN) and not report.fmt.stackless

@@ -20,6 +20,7 @@ from harness import klog
 from harness.klog import Event, Frame, Kind
 from harness.klog import bench as klogbench
 from harness.klog.paste import BEGINNINGS, Beginning
+from tests.unit.growth import grows_with_length
 
 DATA = Path(__file__).parent / "data" / "klogbench"
 
@@ -868,6 +869,33 @@ def test_time_is_proportional_to_length(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     once, fourfold = min(seconds(text) for _ in range(3)), seconds(text * 4)
     assert fourfold < 12 * max(once, 0.02)
+
+
+@pytest.mark.parametrize("pasted", [False, True], ids=["console", "pasted"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "[1] ",
+        "> ",
+        "Mar 04 12:00:01 ",
+        "a.",
+        "f (a.c:1(",
+        "WARNING: [",
+        "general protection fault, ",
+        "Assertion failed: ",
+        "(a) from ",
+        "[<ffffffff81234567>] ",
+    ],
+)
+def test_the_work_of_reading_grows_with_the_log(unit: str, pasted: bool) -> None:
+    """Neither more lines nor longer ones are read more than once."""
+    head = log(KASAN) + "[   90.000000] "
+
+    def read(text: str) -> object:
+        return klog.read(text, pasted=pasted)
+
+    assert grows_with_length(read, lambda n: head + unit * n, 5_000)
+    assert grows_with_length(read, lambda n: (head + unit * 80 + "\n") * n, 15)
 
 
 @pytest.mark.parametrize(
