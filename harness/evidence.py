@@ -74,6 +74,7 @@ def gather(
         ),
         left=left,
         busy=busy,
+        unasked=machine.agent.take_unasked(),
         declared=declared,
         unread=machine.console_unread,
         fault=fault or machine.fault,

@@ -48,6 +48,7 @@ class Evidence:
     expected: tuple[Expectation, ...] = ()
     left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
     declared: int = 0  # taint flags that the test's modules may set (DECLARED_TAINTS)
+    unasked: tuple[str, ...] = ()  # lines on the agent's port that were no answers to an order
     busy: tuple[str, ...] = ()  # modules that cannot be unloaded, so that this is not known
     unread: int = 0
     fault: str = ""  # how QEMU ended where that was nothing that a guest can do
@@ -170,7 +171,8 @@ def judge(evidence: Evidence) -> Sequence[Problem]:
         problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
     problems = problems or _end(evidence, stopped)
     return problems or [
-        *_gap(evidence), *_taint(evidence), *_residue(evidence), *_leaks(evidence)
+        *_gap(evidence), *_taint(evidence), *_residue(evidence), *_leaks(evidence),
+        *_unasked(evidence),
     ]  # fmt: skip
 
 
@@ -418,6 +420,14 @@ def _taint(evidence: Evidence) -> list[Problem]:
         return []
     letters = taint_letters(fresh)
     return [Problem(Verdict.SPLAT, f"the kernel became tainted ({letters}) without saying why")]
+
+
+def _unasked(evidence: Evidence) -> list[Problem]:
+    """What nobody in the guest but vm/agent has any business to write."""
+    if not evidence.unasked:
+        return []
+    title = "something in the guest has written to the port of the harness's own agent"
+    return [Problem(Verdict.SPLAT, title, "\n".join(evidence.unasked))]
 
 
 def _residue(evidence: Evidence) -> list[Problem]:

@@ -22,6 +22,8 @@ from harness.qemu.console import Console
 from harness.qemu.process import Process, no_space
 from harness.qemu.stalls import Pulse
 
+# Of what was not asked for so many lines are kept, and so many characters of each.
+_UNASKED_LINES, _UNASKED_LENGTH = 5, 100
 _ANSWER_BYTES = 16 << 20  # of one line of vm/agent's; some hundred stacks are 64 KiB
 
 
@@ -54,7 +56,9 @@ class Agent:
         self._console = console
         self._pulse = pulse
         self._panic = panic
-        self._owed = 0  # lines that vm/agent has still to say
+        # The words of the orders that were not answered in time: their answers may come still.
+        self._late: set[str] = set()
+        self._unasked: list[str] = []
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -70,33 +74,56 @@ class Agent:
             self._writer.close()
 
     def order(self, text: str, answer: str, deadline: Deadline) -> str:
-        """Give vm/agent an order and wait for its answer; the rest of the answer's line."""
+        """Give vm/agent an order and wait for its answer; the rest of the answer's line.
+
+        Each order has a word of its own, with which its answer begins. What begins with another
+        was not asked for (``take_unasked``): anybody in the guest can write to the port.
+        """
+        word = secrets.token_hex(4)
 
         async def send() -> None:
             assert self._writer is not None
-            self._writer.write(f"{text}\n".encode())
+            self._writer.write(f"{word} {text}\n".encode())
             await self._writer.drain()
 
         try:
             self._pulse.call(send(), deadline, f"ordering {answer!r}")
         except OSError as error:
             raise self._process.died(f"QEMU is gone (at {answer!r})") from error
-        return self.await_answer(answer, deadline)
+        self._late.add(word)
+        rest = self._await(answer, deadline, word)
+        self._late.discard(word)
+        return rest
+
+    def take_unasked(self) -> tuple[str, ...]:
+        """The lines that were no answers, since this was last called; some of them, if many."""
+        taken = tuple(self._unasked)
+        self._unasked.clear()
+        return taken
 
     def await_answer(self, word: str, deadline: Deadline) -> str:
-        """Wait until vm/agent says ``word``; the rest of its line.
+        """Wait until vm/agent says ``word`` without having been asked; the rest of its line.
 
         Raises ``BootError`` if it says that something failed, if QEMU ends or the guest
         panics before, and when time is up; each with the end of the console.
         """
-        self._owed += 1
+        return self._await(word, deadline, "")
+
+    def _await(self, word: str, deadline: Deadline, order: str) -> str:
+        """The same, where the line begins with the word of an ``order`` if that has one."""
         try:
             while True:
                 line = self._pulse.call(self._line(), deadline, f"waiting for {word!r}")
-                self._owed -= 1
-                if not line or self._owed == 0:
+                first, _, said = line.partition(" ")
+                if not line or not order:
                     break
-                # The answer to an earlier order, for which nobody waits any more.
+                if first == order:
+                    line = said
+                    break
+                if first in self._late:
+                    self._late.discard(first)  # nobody waits for it any more
+                elif len(self._unasked) < _UNASKED_LINES:
+                    self._unasked.append(line[:_UNASKED_LENGTH])
         except MachineFault:
             raise
         except MachineError as error:

@@ -789,6 +789,8 @@ class Machine:
     def leaks(self, deadline):
         return ""
 
+    agent = SimpleNamespace(take_unasked=lambda: ())
+
     def registers(self, deadline):
         return "RIP=0000000000000000"
 
@@ -1217,6 +1219,7 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
     machine: Any = SimpleNamespace(
         patience=Deadline, mark=silent, vcpu_is_busy=gone, console_text=lambda: BOOT, running=True,
         panicked=False, fault="", stalls=(), console_unread=0, console_full=False,
+        agent=SimpleNamespace(take_unasked=tuple),
     )  # fmt: skip
     (problem,) = judge(evidence.gather(machine, OE))
     assert problem.verdict is Verdict.LOST
@@ -1230,6 +1233,7 @@ class Loading:
 
     running, panicked, fault, console_unread, console_full = True, False, "", 0, False
     stalls: tuple[tuple[int, float], ...] = ()
+    agent = SimpleNamespace(take_unasked=tuple)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.machine = self.guest = self

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -42,23 +43,43 @@ def test_a_guest_that_does_not_come_up_shows_its_console(
     assert "within" not in caught.value.what
 
 
+@pytest.fixture(autouse=True)
+def _words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The orders' words are numbers, so that a test knows which comes next."""
+    numbers = (str(number) for number in itertools.count(1))
+    monkeypatch.setattr("harness.qemu.agent.secrets.token_hex", lambda _: next(numbers))
+
+
 def test_an_answer_that_comes_too_late_is_nobody_elses(
     machine: Callable[[str], Machine],
 ) -> None:
-    """The next order gets its own."""
+    """The next order gets its own, and nobody wonders about the other."""
     running = machine("silent")
     with pytest.raises(BootError):
         running.order("mark one", "marked", Deadline(0.2))
-    for line in ("marked 1", "marked 2", "leftovers thread:x"):
+    for line in ("1 marked 1", "2 marked 2", "3 leftovers thread:x"):
         running.execute("say", Deadline(PATIENCE), line=line)
     assert running.order("mark two", "marked", Deadline(PATIENCE)) == "2"
     assert running.order("leftovers", "leftovers", Deadline(PATIENCE)) == "thread:x"
+    assert running.agent.take_unasked() == ()
+
+
+def test_what_was_not_asked_for_is_no_answer(machine: Callable[[str], Machine]) -> None:
+    """Whoever writes to the port in the guest does not know the word of the next order."""
+    running = machine("silent")
+    for line in ("marked 0", "0 marked 0", *["x" * 1000] * 100, "1 marked 1"):
+        running.execute("say", Deadline(PATIENCE), line=line)
+    assert running.order("mark one", "marked", Deadline(PATIENCE)) == "1"
+    first, second, *others = running.agent.take_unasked()
+    assert (first, second) == ("marked 0", "0 marked 0")
+    assert 0 < sum(map(len, others)) < 1000
+    assert running.agent.take_unasked() == ()
 
 
 def test_an_answer_may_be_long(machine: Callable[[str], Machine]) -> None:
     """The stacks of some hundred tasks are one line."""
     running = machine("silent")
-    running.execute("say", Deadline(PATIENCE), line=f"stacks {'x' * (1 << 20)}")
+    running.execute("say", Deadline(PATIENCE), line=f"1 stacks {'x' * (1 << 20)}")
     assert len(running.order("stacks", "stacks", Deadline(PATIENCE))) == 1 << 20
 
 
