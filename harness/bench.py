@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import build, config, lab, pool, proc, qemu, template
+from harness import build, config, lab, pool, proc, pytest_process, qemu, template
 from harness.cache import Cache
-from harness.errors import InputError
+from harness.errors import InputError, OwnFaultError, Status
 from harness.guest import Guest
 from harness.klog import bench as klogbench
 from harness.lab import Lab
@@ -186,12 +186,18 @@ def _trivial(kernel: str, samples: Samples) -> None:
         suite.write_text(_TRIVIAL.format(count=_TRIVIAL_TESTS))
         took = []
         for options in ([], ["-n", "2"]):
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                       "-c", str(config.PROJECT / "pyproject.toml"), f"--rootdir={folder}",
-                       f"--kernel={kernel}", *options, str(suite)]  # fmt: skip
+            given = ["-q", "-p", "no:cacheprovider",
+                     "-c", str(config.PROJECT / "pyproject.toml"), f"--rootdir={folder}",
+                     f"--kernel={kernel}", *options, str(suite)]  # fmt: skip
+            said = Path(folder, "said")
             started = time.monotonic()
-            proc.run(command, deadline=Deadline(1800), cwd=config.PROJECT)
+            with said.open("wb") as out:
+                ended = pytest_process.run(given, Path(folder, "results"), out=out)
             took.append(time.monotonic() - started)
+            if ended.status != Status.GREEN:
+                raise OwnFaultError(
+                    "tests that do nothing are not green", tail=said.read_text(errors="replace")
+                )
     samples.setdefault("per_test_overhead_s", []).append(took[0] / _TRIVIAL_TESTS)
     samples.setdefault("speedup_2_jobs", []).append(took[0] / took[1])
 

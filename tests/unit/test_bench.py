@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import tasks
-from harness import bench, lab, proc
-from harness.errors import InputError
+from harness import bench, lab, proc, pytest_process
+from harness.errors import InputError, Status
 from harness.proc import Completed
+from harness.pytest_process import Ended
 
 
 def test_a_tree_is_measured_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -33,12 +34,20 @@ def test_a_tree_is_measured_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.setattr(bench, name, lambda *_: None)
     asked = []
 
-    def run(argv: Sequence[str], **_: Any) -> Completed:
+    def ask(argv: Sequence[str]) -> None:
         words = [word for part in argv for word in part.split("=")]
         asked.append(words[words.index("--kernel") + 1])
+
+    def run(argv: Sequence[str], **_: Any) -> Completed:
+        ask(argv)
         return Completed(tuple(argv), 0, "", "")
 
+    def run_pytest(arguments: Sequence[str], *_: object, **__: object) -> Ended:
+        ask(arguments)
+        return Ended(Status.GREEN)
+
     monkeypatch.setattr(proc, "run", run)
+    monkeypatch.setattr(pytest_process, "run", run_pytest)
     bench.run(str(tree), json=False, rounds=1)
     assert asked == [str(tree)] * 3
 
