@@ -389,6 +389,7 @@ def pipeline(
 ) -> int:
     """The steps of a CI, on a push and at night: plan, summary, settle, publish."""
     from harness import pipeline as conveyor
+    from harness import publish as publisher
 
     source = Path(listing) if listing else None
     if step == "plan":
@@ -398,7 +399,7 @@ def pipeline(
     if step == "settle":
         return conveyor.settle_night(source)
     if step == "publish":
-        return conveyor.publish(tool)
+        return publisher.publish(tool)
     raise InputError(f"there is no step {step!r}", hint="plan, summary, settle or publish")
 
 

@@ -184,10 +184,6 @@ class Cache:
                         _repairs.append(repaired)
         return entry
 
-    def peek(self, kind: str, label: str, key: Mapping[str, object]) -> bool:
-        """Whether an entry for ``key`` is there (not whether it is whole)."""
-        return (self.root / kind / f"{label}-{digest_of(key)}" / MANIFEST).exists()
-
     def stored(self) -> list[Stored]:
         """All finished entries, oldest first."""
         found = []

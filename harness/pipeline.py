@@ -20,11 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import config, listing, proc, report, store
+from harness import config, listing, report, store
 from harness.cache import Cache
 from harness.config import Locked
 from harness.errors import HostError, InputError
-from harness.proc import Deadline
+from harness.publish import Issue, said_folder
 from harness.report import KernelResult
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ NEEDS = "needs"
 LOG_LINES = 120
 LOG_CHARACTERS = 20000
 ISSUE_CHARACTERS = 60000
-TOOL_SECONDS = 120.0  # git and gh over a slow line
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,6 @@ class Outcome:
     entry: Entry
     result: KernelResult
     state: str
-
-
-@dataclass(frozen=True)
-class Issue:
-    """What is told to the people; the same fault has the same title."""
-
-    title: str
-    body: str
 
 
 @dataclass(frozen=True)
@@ -212,6 +203,8 @@ def for_gitlab(jobs: Sequence[Job], event: str) -> str:
         # The listing is the parent's; what is needed is waited for, and nothing else.
         "needs": [plan_of_parent, *({"job": f"kernel {job.kernel}"} for job in jobs)],
     }
+    if event == "nightly":
+        child["published"] = {"extends": ".published-nightly", "needs": [{"job": "said"}]}
     return json.dumps(child, indent=2)
 
 
@@ -430,75 +423,16 @@ def settle_night(source: Path | None) -> int:
                 kept[each.name] = result
         logs[each.name] = _logs(each.name)
     settlement = settle(kernels, whole, parts, logs, _page())
-    shutil.rmtree(_said(), ignore_errors=True)  # what was said of another night
-    _said().mkdir(parents=True)
+    shutil.rmtree(said_folder(), ignore_errors=True)  # what was said of another night
+    said_folder().mkdir(parents=True)
     # Also back: `kernels --update` has moved what may have turned out to be red.
     if config.load_lock(config.KERNELS_LOCK) != settlement.lock:
         config.KERNELS_LOCK.write_text(config.lock_text(settlement.lock))
     said = {"message": settlement.message,
             "issues": [asdict(issue) for issue in settlement.issues]}  # fmt: skip
-    (_said() / "said.json").write_text(json.dumps(said, indent=2) + "\n")
+    (said_folder() / "said.json").write_text(json.dumps(said, indent=2) + "\n")
     print(settled_summary(settlement))
     return settlement.status
-
-
-def publish(tool: str) -> int:
-    """Commit and push the lock, and open an issue for each red kernel, unless one is open.
-
-    ``tool`` is gh or glab, which know by their environment where they are and who asks.
-    """
-    if tool not in TOOLS:
-        raise InputError(f"--tool takes one of {', '.join(TOOLS)}, not {tool!r}")
-    try:
-        said = json.loads((_said() / "said.json").read_text())
-        message = str(said["message"])
-        issues = [Issue(**issue) for issue in said["issues"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"there is nothing to publish: {error}", hint="./bootstrap pipeline settle"
-        ) from error
-    # First: an issue that cannot be opened keeps no green kernel from being locked.
-    if message:
-        lock = str(config.KERNELS_LOCK.relative_to(config.PROJECT))
-        _run(["git", "commit", "--quiet", "--message", message, "--", lock])
-        # Somebody may have pushed meanwhile; nobody else writes this file.
-        _run(["git", "pull", "--quiet", "--rebase"])
-        _run(["git", "push", "--quiet"])
-        log.info("%s", message.partition("\n")[0])
-    if issues:
-        open_ = {str(row["title"]) for row in json.loads(_run([*TOOLS[tool].listed]))}
-    for number, issue in enumerate(issues):
-        if issue.title in open_:
-            log.info("an issue is open already: %s", issue.title)
-            continue
-        body = _said() / f"issue-{number}.md"
-        body.write_text(issue.body)
-        given = str(body) if TOOLS[tool].by_file else issue.body
-        _run([*TOOLS[tool].create, "--title", issue.title, TOOLS[tool].body, given])
-        log.info("opened an issue: %s", issue.title)
-    return 0
-
-
-@dataclass(frozen=True)
-class _Tool:
-    """How an engine's own program lists and opens issues."""
-
-    listed: tuple[str, ...]
-    create: tuple[str, ...]
-    body: str
-    by_file: bool
-
-
-TOOLS = {
-    "gh": _Tool(("gh", "issue", "list", "--state", "open", "--limit", "1000", "--json", "title"),
-                ("gh", "issue", "create"), "--body-file", True),
-    "glab": _Tool(("glab", "issue", "list", "--per-page", "100", "--output", "json"),
-                  ("glab", "issue", "create", "--yes"), "--description", False),
-}  # fmt: skip
-
-
-def _run(argv: Sequence[str]) -> str:
-    return proc.run(argv, deadline=Deadline(TOOL_SECONDS), cwd=config.PROJECT).stdout
 
 
 def _kernels(source: Path | None) -> list[Entry]:
@@ -526,10 +460,6 @@ def _logs(name: str) -> dict[str, str]:
         except (OSError, ValueError):
             log.debug("no JUnit file of %s", name)
     return found
-
-
-def _said() -> Path:
-    return config.RESULTS / "pipeline"
 
 
 def _page() -> str:

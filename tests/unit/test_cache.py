@@ -139,15 +139,6 @@ def test_another_key_is_another_entry(root: Path) -> None:
     assert len(entries(root)) == 2
 
 
-def test_peek_tells_what_is_there(root: Path) -> None:
-    """Looking takes nothing and makes nothing."""
-    cache = Cache(root)
-    assert not cache.peek("kind", "label", KEY)
-    take(root, Maker())
-    assert cache.peek("kind", "label", KEY)
-    assert not cache.peek("kind", "label", {**KEY, "recipe": 2})
-
-
 # -- failing -----------------------------------------------------------------------
 
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, proc
 
 HARNESS = config.PROJECT / "harness"
 
@@ -79,6 +80,7 @@ ORDER = (
     "runs",
     "bisect",
     "listing",
+    "publish",
     "pipeline",
     "shell",
     "doctor",
@@ -191,6 +193,17 @@ def test_only_one_file_speaks_qmp(name: str) -> None:
     """Its errors and its event loop end there."""
     outside = {module for module in imports(path_of(name)) if module.startswith("qemu")}
     assert outside == set()
+
+
+def test_publishing_needs_the_standard_library_only() -> None:
+    """A job that may write to the repository runs it, and nothing that others have made."""
+    script = "import sys; from harness import publish; print(*sys.modules)"
+    command = [sys.executable, "-I", "-S", "-c", f"sys_path = {str(config.PROJECT)!r}\n"
+               f"import sys; sys.path.append(sys_path); {script}"]  # fmt: skip
+    done = proc.run(command, deadline=proc.Deadline(20), cwd=config.PROJECT)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "harness" in loaded
+    assert loaded <= sys.stdlib_module_names | {"harness", "__main__"}
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "proc"])

@@ -7,10 +7,12 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
 
 from harness import config, proc
 from harness.proc import Deadline
@@ -174,3 +176,37 @@ def test_only_pinned_packages_are_installed(texts: dict[str, str]) -> None:
             for row in re.findall(r"\bpip install .*", text):
                 assert "--require-hashes" in row or "--no-deps" in row, (name, row)
     assert "pip install --require-hashes" in texts["bootstrap"]
+
+
+def jobs() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Each job of .github/workflows: its name, itself, and its workflow."""
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        workflow = YAML(typ="safe", pure=True).load(path)
+        for name, job in workflow["jobs"].items():
+            yield f"{path.name}: {name}", job, workflow
+
+
+def test_every_action_is_pinned_by_its_commit() -> None:
+    """A tag is what its owner says it is, today."""
+    used = [
+        step["uses"]
+        for _, job, _ in jobs()
+        for step in [job, *job.get("steps", [])]
+        if "uses" in step
+    ]
+    assert used
+    loose = [each for each in used if not re.search(r"^\./|@[0-9a-f]{40}$", each)]
+    assert loose == []
+
+
+def test_a_job_that_may_write_runs_nothing_of_others() -> None:
+    """No action, and no Python package: it has the right to change this repository."""
+    writing = []
+    for name, job, workflow in jobs():
+        allowed = job.get("permissions", workflow.get("permissions", "write-all"))
+        if "write" in (allowed if isinstance(allowed, str) else " ".join(allowed.values())):
+            writing.append(name)
+            ran = "\n".join(step.get("run", "") for step in job.get("steps", []))
+            assert not [step for step in [job, *job.get("steps", [])] if "uses" in step], name
+            assert not re.search(r"bootstrap|\bpip\b|\bapt-get\b|\bcurl\b|\.venv", ran), name
+    assert writing == ["nightly.yml: publish"]
