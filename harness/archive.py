@@ -18,7 +18,7 @@ from pathlib import Path
 
 from debian.debian_support import Version
 
-from harness import config, proc, sysroot
+from harness import config, files, proc, sysroot
 from harness.cache import Cache
 from harness.config import KernelSpec, begins
 from harness.errors import DeadlineError, GoneError, NetworkError
@@ -137,9 +137,7 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
                 log.debug("no mirror answers in time; what was known of %s is taken", suite)
             else:
                 rows = [[each.name, each.version, each.depends] for each in packages]
-                fresh = folder / "packages.new"
-                fresh.write_text(json.dumps(rows))
-                fresh.replace(known)
+                files.write(known, json.dumps(rows))
                 age = 0.0
         rows = json.loads(known.read_text())
     return Index(suite, tuple(Package(*row) for row in rows), age)

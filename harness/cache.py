@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import locks
+from harness import files, locks
 from harness.errors import FULL, HostError, SpaceError
 from harness.proc import Deadline
 
@@ -440,10 +440,7 @@ def _damage(root: Path, manifest: Path) -> str | None:
         data["files"][name] = [*stamp, digest]
         moved = True
     if moved:
-        # A name of its own: several processes may find the same at the same time.
-        fresh = manifest.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}")
-        fresh.write_bytes(_sealed(data))
-        fresh.rename(manifest)
+        files.write(manifest, _sealed(data))
     return None
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import archive, config, report, store, sweep
+from harness import archive, config, files, report, store, sweep
 from harness.archive import Release
 from harness.cache import Cache, Stored
 from harness.config import KernelSpec, Locked
@@ -315,9 +315,7 @@ def move(
             log.error("%s: not moved: %s", name, sweep.reason(error))
             status = max(status, error.exit_status)
     if after != before:
-        fresh = path.with_suffix(".new")
-        fresh.write_text(config.lock_text(after))
-        fresh.replace(path)
+        files.write(path, config.lock_text(after), sync=True)
     else:
         log.info("the lock stays as it is")
     return status

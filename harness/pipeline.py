@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import config, listing, report, store
+from harness import config, files, listing, report, store
 from harness.cache import Cache
 from harness.config import Locked
 from harness.errors import HostError, InputError
@@ -427,7 +427,7 @@ def settle_night(source: Path | None) -> int:
     said_folder().mkdir(parents=True)
     # Also back: `kernels --update` has moved what may have turned out to be red.
     if config.load_lock(config.KERNELS_LOCK) != settlement.lock:
-        config.KERNELS_LOCK.write_text(config.lock_text(settlement.lock))
+        files.write(config.KERNELS_LOCK, config.lock_text(settlement.lock), sync=True)
     said = {"message": settlement.message,
             "issues": [asdict(issue) for issue in settlement.issues]}  # fmt: skip
     (said_folder() / "said.json").write_text(json.dumps(said, indent=2) + "\n")

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import config, proc
+from harness import config, files, proc
 from harness.errors import HarnessError, InputError
 from harness.proc import Deadline
 
@@ -55,7 +54,7 @@ def take(settled: Path) -> None:
         if target == config.KERNELS_LOCK:
             config.load_lock(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        files.write(target, source.read_bytes())
 
 
 def publish(tool: str) -> int:

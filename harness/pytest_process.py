@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from harness import config, proc
+from harness import config, files, proc
 from harness.errors import InputError, Status
 
 PROGRESS = "progress.json"
@@ -50,9 +49,7 @@ class Progress:
 
     def write(self, folder: Path) -> None:
         """Replace the file in ``folder``; nobody ever reads half of it."""
-        fresh = folder / f".{PROGRESS}.{os.getpid()}"
-        fresh.write_text(json.dumps(vars(self)))
-        fresh.replace(folder / PROGRESS)
+        files.write(folder / PROGRESS, json.dumps(vars(self)))
 
 
 def progress(folder: Path) -> Progress | None:

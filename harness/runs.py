@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from harness import build as builds
-from harness import config, lab, proc, pytest_process, qemu, report, store, sweep
+from harness import config, files, lab, proc, pytest_process, qemu, report, store, sweep
 from harness.cache import Cache
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
@@ -41,9 +41,8 @@ def build(
             log.warning("%s", warning)
         target = BUILD / spec.name
         target.mkdir(parents=True, exist_ok=True)
-        fresh = target / f".{module.ko.name}.{os.getpid()}"
-        shutil.copyfile(module.ko, fresh)
-        fresh.replace(target / module.ko.name)
+        with files.replaced(target / module.ko.name) as fresh:
+            shutil.copyfile(module.ko, fresh)
         shown = os.path.relpath(target / module.ko.name)
         log.info("built %s for %s", shown, place.kernel.release)
 

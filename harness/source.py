@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness import proc, sandbox, sysroot
+from harness import files, proc, sandbox, sysroot
 from harness.cache import WAIT_SECONDS, Cache, Entry, digest_of
 from harness.config import PROJECT, KernelSpec
 from harness.errors import DeadlineError, InputError, KernelBuildError, SandboxError
@@ -292,9 +292,7 @@ def from_tree(spec: KernelSpec, cache: Cache) -> Built:
                      "next time what has changed)", spec.name, spec.tree)  # fmt: skip
             tree.compile(spec.name, None)
             known = [now, tree.content()]
-            fresh = stamp.with_suffix(".new")
-            fresh.write_text(" ".join(known))
-            fresh.rename(stamp)
+            files.write(stamp, " ".join(known))
         entry = cache.get("kernel", spec.name, {"recipe": 1, "content": known[1]}, tree.collect)
     return Built((entry.path / "release").read_text(), entry, tools)
 

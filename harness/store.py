@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from harness import config, report
+from harness import config, files, report
 from harness.errors import refused
 from harness.report import KernelResult
 
@@ -120,9 +120,7 @@ def _begin(parent: Path, run: Run) -> Run:
     try:
         if run.whole:
             (run.folder / _UNFINISHED).touch()
-        link = parent / f".{LATEST}-{run.folder.name}"
-        link.symlink_to(run.folder.name)
-        link.replace(parent / LATEST)
+        files.link(parent / LATEST, run.folder.name)
         _prune(parent)
     except BaseException:
         run.close()
@@ -178,15 +176,15 @@ def write(run: Run, result: KernelResult, *, says: bool) -> None:
 def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
     text = report.to_json(result)
     as_report, as_junit = _names(says)
-    _replace(run.folder / as_report, text)
+    files.write(run.folder / as_report, text)
     held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)  # two runs may end at the same time
         if run.junit.exists():
-            _replace(parent / as_junit, run.junit.read_text())
+            files.write(parent / as_junit, run.junit.read_text())
         else:  # a kernel that could not be tested; an older run's would explain nothing
             (parent / as_junit).unlink(missing_ok=True)
-        _replace(parent / as_report, text)
+        files.write(parent / as_report, text)
         (run.folder / _UNFINISHED).unlink(missing_ok=True)
         if says:  # this is news of the kernel, whatever became of the runs before it
             for old in _runs(parent):
@@ -194,16 +192,6 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
                     (old / _UNFINISHED).unlink(missing_ok=True)
     finally:
         os.close(held)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it finds the old text or the new one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def last(kernel: str, *, whole: bool = True) -> KernelResult | None:

@@ -7,11 +7,11 @@ import contextlib
 import enum
 import hashlib
 import os
-import secrets
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+from harness import files
 from harness.cache import Cache
 from harness.errors import MachineError, MachineFault
 from harness.proc import Deadline
@@ -57,9 +57,7 @@ def choose_accelerator(spec: MachineSpec, cache_: Cache) -> tuple[str, str]:
         answer = "tcg", f"/dev/kvm is there but cannot boot a kernel ({why})"
     if reach is not Reach.NOTHING:
         file = _kvm_answer_file(cache_.root, own if reach is Reach.KERNEL else "")
-        fresh = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        fresh.write_text(" ".join(answer))
-        fresh.rename(file)
+        files.write(file, " ".join(answer))
     return answer
 
 

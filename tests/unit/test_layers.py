@@ -19,6 +19,7 @@ ORDER = (
     "text",
     "errors",
     "proc",
+    "files",
     "locks",
     "cache",
     "config",

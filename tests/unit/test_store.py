@@ -148,7 +148,7 @@ def test_a_part_that_was_cut_off_says_nothing(results: Path) -> None:
     assert not store.cut_off("wee")
 
 
-@pytest.mark.parametrize("full", ["mkdir", "touch", "write_text"])
+@pytest.mark.parametrize("full", ["mkdir", "touch", "write_bytes"])
 def test_a_full_disk_is_the_hosts_fault(monkeypatch: pytest.MonkeyPatch, full: str) -> None:
     """The disk of results/ is another one than that of the cache."""
 
