@@ -511,7 +511,7 @@ class _Reader:
             if self.panicked and text.startswith("---[ end "):
                 header = None  # the panic's last line repeats its first
             self.panicked = True
-        if header and report and (report.is_restated(text) or report.is_named_by(header[0], text)):
+        if header and report and self._is_same(header[0], text, report):
             report.restate(number, raw, *header)
         elif header and not self._is_part(header[0], text, report):
             if report:
@@ -523,6 +523,11 @@ class _Reader:
                 self._close(report)
         elif self.open:
             self._of_others(number, raw, printer, text)
+
+    def _is_same(self, fmt: Format, text: str, report: _Report) -> bool:
+        """Whether a header is that of the open report once more, or at last."""
+        pasted_twice = self.reboots is not None and not report.has_body and text == report.header
+        return pasted_twice or report.is_restated(text) or report.is_named_by(fmt, text)
 
     def _counts(self, fmt: Format, printer: str, report: _Report | None) -> bool:
         """Whether what looks like a header may be one at this place."""
