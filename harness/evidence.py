@@ -10,13 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from harness import pool, symbols
+from harness.audit import Audit
 from harness.build import INSIDE, Module
 from harness.errors import HarnessError, HostError, MachineError
+from harness.pointers import Finding
 from harness.proc import Deadline
 from harness.qemu import Machine
-from harness.verdict import Evidence, Expectation, Problem
+from harness.verdict import Evidence, Expectation, Problem, Remain
 
 log = logging.getLogger(__name__)
+
+_DIED = 1 << 7  # the taint of an oops
 
 
 def patience(machine: Machine) -> Deadline:
@@ -33,15 +37,17 @@ def gather(
     expected: tuple[Expectation, ...] = (),
     declared: int = 0,
     last: bool = False,
+    audit: Audit | None = None,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state; its console counts from ``since`` on.
 
     ``declared``: the taint flags that its modules may set. ``last``: nobody uses the machine
-    after this, so its processes may be ended.
+    after this, so its processes may be ended. ``audit`` looks through its memory.
     """
     taint = moving = left = None
     busy: tuple[str, ...] = ()
     stacks = leaks = fault = ""
+    remains: tuple[Finding, ...] = ()
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(patience(machine))
@@ -55,6 +61,10 @@ def gather(
             if not found.loaded:
                 left = found.names
                 leaks = machine.leaks(patience(machine))
+            # Where a command does not end, memory is in motion; and what a task held that an oops
+            # has ended, nobody gives back.
+            if audit and not timed_out and not taint & _DIED:
+                remains = audit.remains(patience(machine))
         except MachineError as error:
             taint = None
             if isinstance(error, HostError):
@@ -82,24 +92,39 @@ def gather(
         stacks=stacks,
         leaks=leaks,
         stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
+        remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in remains),
     )
 
 
-def with_names(seen: Evidence, facts: Mapping[str, Any], module: Module) -> Evidence:
-    """The evidence with the names of a module's functions where kmemleak has only addresses.
+def with_names(
+    seen: Evidence, facts: Mapping[str, Any], module: Module, audit: Audit | None = None
+) -> Evidence:
+    """The evidence with a module's names where it has only addresses.
 
-    It looks only when the module is unloaded, and then the kernel does not know them any more.
-    ``facts`` are those of the template that the module was loaded in; one that was loaded anew
-    is usually where it was.
+    What is found when the module is unloaded is without them, as the kernel does not know them
+    any more. They are those of where ``audit`` has seen the module last; else of the template
+    that it was loaded in, whose ``facts`` say that.
     """
-    if not seen.leaks or "sections" not in facts:
+    sections = audit.sections.get(module.name, {}) if audit else {}
+    sections = sections or facts.get("sections", {})
+    if not sections or not (seen.leaks or seen.remains):
         return seen
     try:
-        known = symbols.functions(module.kernel.sysroot, module.ko)
+        known = symbols.definitions(module.kernel.sysroot, module.ko)
     except HarnessError as error:
-        log.warning("kmemleak's report has no names: %s", error)
+        log.warning("what the module left behind has no names: %s", error)
         return seen
-    return replace(seen, leaks=symbols.named(seen.leaks, known, facts["sections"], module.name))
+    remains = []
+    for one in seen.remains:
+        found = symbols.defined_at(one.address, known, sections)
+        what, location = (found.symbol.name, found.location) if found else (one.what, one.location)
+        remains.append(replace(one, what=what, location=location))
+    functions = [one.symbol for one in known if one.is_function]
+    return replace(
+        seen,
+        leaks=symbols.named(seen.leaks, functions, sections, module.name),
+        remains=tuple(remains),
+    )
 
 
 def explain(problems: Sequence[Problem], module: Module | None) -> list[Problem]:

@@ -116,6 +116,8 @@ class Guest:
     def __init__(self, transport: paramiko.Transport, patience: Patience) -> None:
         self._transport = transport
         self.patience = patience
+        self.after: Callable[[], None] | None = None  # is called when a command has ended
+        self.commands = 0  # how many were begun
 
     @classmethod
     def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
@@ -182,7 +184,10 @@ class Guest:
         """
         __tracebackhide__ = True
         with self.spawn(command, user=user) as process:
-            return process.wait(timeout, stdin)
+            result = process.wait(timeout, stdin)
+        if self.after is not None:
+            self.after()
+        return result
 
     def check(
         self,
@@ -214,6 +219,7 @@ class Guest:
 
     def spawn(self, command: str, *, user: str = "root") -> Running:
         """Start a shell command and go on; see ``Running``."""
+        self.commands += 1
         if user != "root":
             quoted = shlex.quote(command)
             group = f'"$(id -g {user})"'

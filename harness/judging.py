@@ -50,12 +50,12 @@ def judge_machines(
         seen = evidence.gather(
             machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected,
             declared=declared_taints(item), last=last and not used.give_back,
+            audit=fresh.clone.audit,
         )  # fmt: skip
+        named = evidence.with_names(seen, fresh.facts, built, fresh.clone.audit) if built else seen
         problems = [
             problem
-            for problem in verdict.judge(
-                evidence.with_names(seen, fresh.facts, built) if built else seen
-            )
+            for problem in verdict.judge(named)
             # What the module has left behind it leaves behind at each judgement.
             if problem.verdict is not Verdict.RESIDUE or problem.title not in used.told
         ]

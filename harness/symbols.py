@@ -136,6 +136,67 @@ def functions(tree: Sysroot, ko: Path) -> list[Symbol]:
     return symbols_in(table)
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A function or a variable in an object file, and the file:line where it is defined."""
+
+    symbol: Symbol
+    location: str | None
+    is_function: bool = True
+
+
+def definitions(tree: Sysroot, ko: Path) -> list[Definition]:
+    """The functions and variables in an object file, by their distance from a section's start."""
+    table = _ask(
+        tree, ko, "nm", "--format=sysv", "--line-numbers", "--defined-only",
+        f"{_OBJECTS}/{ko.name}",
+    )  # fmt: skip
+    headers = _ask(tree, ko, "objdump", "--section-headers", f"{_OBJECTS}/{ko.name}")
+    return definitions_in(table, addresses_in(headers))
+
+
+def addresses_in(headers: str) -> dict[str, int]:
+    """The sections' addresses in what ``objdump --section-headers`` printed.
+
+    A module's .data has one although it is placed anew when it is loaded, since the kernel's
+    scripts/module.lds.S gives only some sections the address 0; and nm counts from there.
+    """
+    row = re.compile(r"^ *\d+ (\S+) +[0-9a-f]{8,16}  ([0-9a-f]{16})  ", re.MULTILINE)
+    return {found[1]: int(found[2], 16) for found in row.finditer(headers)}
+
+
+def definitions_in(table: str, addresses: Mapping[str, int]) -> list[Definition]:
+    """What ``nm --format=sysv --line-numbers`` printed: a tab and file:line end a line.
+
+    ``addresses`` are those that the object file gives its sections.
+    """
+    found = []
+    for line in table.splitlines():
+        columns, _, location = line.partition("\t")
+        fields = [field.strip() for field in columns.split("|")]
+        # A function's patchable padding has a symbol of its own (__pfx_), beside the true one.
+        if len(fields) == 7 and fields[3] in ("FUNC", "OBJECT", "NOTYPE"):
+            name, value, _, _, size, _, section = fields
+            start = int(value, 16) - addresses.get(section, 0)
+            symbol = Symbol(name, section, start, int(size or "0", 16))
+            where = _shown(location) if location else None
+            found.append(Definition(symbol, where, fields[3] == "FUNC"))
+    return found
+
+
+def defined_at(
+    address: int, known: Iterable[Definition], sections: Mapping[str, str]
+) -> Definition | None:
+    """What was at an address of a module, ``sections`` being where each of its sections was."""
+    best: tuple[int, Definition] | None = None
+    for one in known:
+        start = int(sections.get(one.symbol.section, "0"), 16) + one.symbol.value
+        inside = one.symbol.section in sections and start <= address < start + one.symbol.size
+        if inside and (best is None or start > best[0]):
+            best = start, one
+    return best[1] if best else None
+
+
 def _ask(tree: Sysroot, ko: Path, *command: str) -> str:
     done = sysroot.run(tree, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent})
     return done.stdout

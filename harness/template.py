@@ -25,7 +25,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import proc, qemu
+from harness import audit, proc, qemu
+from harness.audit import Audit
 from harness.cache import Cache, Entry
 from harness.errors import GuestError, HostError, MachineError, SpaceError
 from harness.guest import Guest, first_words
@@ -114,7 +115,7 @@ def prepare(
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
     spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
-    key = {"recipe": 5, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    key = {"recipe": 7, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",
         kernel.name,
@@ -156,7 +157,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 5, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 7, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
@@ -180,7 +181,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
         }
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
-            running.guest.check("true")
+            audit.note(running.guest, folder)
         machine.take_inventory(deadline)
         _freeze(machine, keys, folder, facts)
 
@@ -200,7 +201,7 @@ def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp, look: Look |
     with Machine(base.spec, folder) as machine:
         with _thawed(machine, base, deadline, memory=memory, share=True) as running:
             facts = {**base.facts, **set_up(running)}
-        _freeze(machine, base.keys, folder, facts, look)
+        _freeze(machine, base.keys, folder, facts, look, base.entry.path)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -223,6 +224,7 @@ def _freeze(
     folder: Path,
     facts: Mapping[str, object],
     look: Look | None = None,
+    base: Path | None = None,
 ) -> None:
     """End the machine with its state in ``folder``, and see that a clone of that answers.
 
@@ -235,6 +237,7 @@ def _freeze(
     taint = 0
     try:
         taint = machine.mark(deadline)
+        audit.note_sections(machine, folder, deadline)
         _save(machine, folder, deadline)
     except (MachineError, GuestError) as error:
         if (fault := machine.host_fault) is not None:
@@ -250,6 +253,7 @@ def _freeze(
         facts = {**facts, "taint": taint}
         if look:
             look(taint)
+        audit.settle(folder, base)
         (folder / FACTS).write_text(json.dumps(facts))
         template = Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
         unfrozen = _try_twice(template, folder, deadline)
@@ -316,6 +320,7 @@ def clone(template: Template, folder: Path, deadline: Deadline | None = None) ->
     with (
         Machine(template.spec, folder) as machine,
         _thawed(machine, template, deadline, memory=template.memory) as running,
+        Audit(machine, template.entry.path) as running.audit,
     ):
         yield running
 
@@ -369,6 +374,7 @@ class Clone:
         self._client = client
         self.running_since = time.monotonic()
         self.since = 0
+        self.audit: Audit | None = None  # where it was cloned from a frozen template
         self._guest: Guest | None = None
 
     @property
@@ -381,7 +387,14 @@ class Clone:
                 port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
                 self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)
             self.machine.monitor.on_panic = self._guest.close
+            if self.audit is not None:
+                self._guest.after = self._watch
+                self.audit.guest = self._guest
         return self._guest
+
+    def _watch(self) -> None:
+        if self.audit is not None:
+            self.audit.watch(self.machine.patience(CLONE_SECONDS))
 
     def __enter__(self) -> Clone:
         return self

@@ -35,7 +35,8 @@ class Evidence:
     ``taint_after`` the one now, None where the guest did not answer. ``unread`` is how many
     bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
     the stacks of the tasks in a module's code, where a command did not end; ``leaks`` what
-    kmemleak says where all that was loaded is unloaded.
+    kmemleak says where all that was loaded is unloaded; ``remains`` what still points into modules
+    that are gone.
     """
 
     console: str
@@ -57,6 +58,23 @@ class Evidence:
     leaks: str = ""
     # When the host let QEMU stand still: before which of the console's characters, how long.
     stalls: tuple[tuple[int, float], ...] = ()
+    remains: tuple[Remain, ...] = ()
+
+
+@dataclass(frozen=True)
+class Remain:
+    """Something in the kernel that still points into a module that is gone.
+
+    ``holder`` is what points there and ``address`` whereto; ``forgotten`` says what was not done,
+    "" where that cannot be told. ``what`` is the module's symbol there and ``location`` the
+    file:line where it is defined, where they are known.
+    """
+
+    holder: str
+    address: int
+    forgotten: str = ""
+    what: str = ""
+    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,8 +189,8 @@ def judge(evidence: Evidence) -> Sequence[Problem]:
         problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
     problems = problems or _end(evidence, stopped)
     return problems or [
-        *_gap(evidence), *_taint(evidence), *_residue(evidence), *_leaks(evidence),
-        *_unasked(evidence),
+        *_gap(evidence), *_taint(evidence), *_residue(evidence), *_remains(evidence),
+        *_leaks(evidence), *_unasked(evidence),
     ]  # fmt: skip
 
 
@@ -441,6 +459,25 @@ def _residue(evidence: Evidence) -> list[Problem]:
         return []
     names = ", ".join(name.replace(":", " ", 1) for name in left)
     return [Problem(Verdict.RESIDUE, f"the module is unloaded, but left behind: {names}")]
+
+
+def _remains(evidence: Evidence) -> list[Problem]:
+    """What still points into a module that is gone; the kernel will follow it one day."""
+    found: dict[str, Problem] = {}
+    # What is registered somewhere known comes first: its neighbours there may point to it too.
+    for one in sorted(evidence.remains, key=lambda one: (not one.forgotten, not one.what)):
+        what = one.what or f"the module's memory at {one.address:#x}"
+        detail = f"{one.holder} points to {what} ({one.address:#x})"
+        known = found.get(what)
+        if known:
+            found[what] = replace(known, detail=f"{known.detail}\n{detail}")
+            continue
+        title = f"the module is unloaded, but {one.holder} still holds {what}"
+        found[what] = Problem(
+            Verdict.RESIDUE, f"{title}: {one.forgotten}" if one.forgotten else title, detail,
+            function=one.what or None, location=one.location,
+        )  # fmt: skip
+    return list(found.values())
 
 
 def _leaks(evidence: Evidence) -> list[Problem]:

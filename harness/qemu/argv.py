@@ -40,6 +40,9 @@ APPEND = (
     # An emulated CPU does not speculate, so there is nothing to mitigate; and the virtual
     # clocks need no calibration and no watchdog, which a busy host would set off.
     "mitigations=off", "no_timer_check", "tsc=reliable",
+    # Freed memory is cleared (from 5.3 on), so that what still points to something that is gone
+    # is a pointer that somebody keeps: harness/pointers.py looks for those.
+    "init_on_free=1",
     # A distribution kernel's crypto code tests itself while it boots; that is not the test.
     "cryptomgr.notests", "initcall_blacklist=crypto_kdf108_init",
     # QEMU's RDRAND is the host's own random state.

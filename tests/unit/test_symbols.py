@@ -95,6 +95,45 @@ def test_addresses_in_an_unloaded_module_get_names(address: str, name: str | Non
     assert found == f"{head}    __kmalloc+0x1/0x2\n    {name or address}\n"
 
 
+DEFINED = """\
+late_cb             |0000000000000010|   t  |              FUNC|0000000000000010|     |.text\t/mnt/module/late.c:12
+__pfx_late_cb       |0000000000000000|   t  |              FUNC|0000000000000010|     |.text
+late_nb             |0000000000000880|   d  |            OBJECT|0000000000000018|     |.data\t/mnt/module/late.c:31
+.LC0                |0000000000000000|   r  |            NOTYPE|                |     |.rodata.str1.1
+late.c              |0000000000000000|   a  |              FILE|                |     |*ABS*
+"""  # noqa: E501  # what nm prints
+
+HEADERS = """\
+Idx Name          Size      VMA               LMA               File off  Algn
+  0 .text         0000077e  0000000000000000  0000000000000000  00000040  2**4
+                  CONTENTS, ALLOC, LOAD, RELOC, READONLY, CODE
+ 18 .data         00000760  0000000000000140  0000000000000140  00001c00  2**5
+                  CONTENTS, ALLOC, LOAD, RELOC, DATA
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "location"),
+    [
+        (0xFFFFFFFFC0246010, "late_cb", "late.c:12"),
+        (0xFFFFFFFFC0246008, "__pfx_late_cb", None),
+        (0xFFFFFFFFC024A880, "late_nb", "late.c:31"),
+        (0xFFFFFFFFC024A897, "late_nb", "late.c:31"),
+        (0xFFFFFFFFC024A898, None, None),
+        (0xFFFFFFFFC0250000, None, None),
+    ],
+)
+def test_an_address_in_an_unloaded_module_is_a_variable_or_a_function(
+    address: int, name: str | None, location: str | None
+) -> None:
+    """The object file gives .data an address of its own, which does not count when it is loaded."""
+    known = symbols.definitions_in(DEFINED, symbols.addresses_in(HEADERS))
+    assert [one.symbol.name for one in known if one.is_function] == ["late_cb", "__pfx_late_cb"]
+    sections = {".text": "0xffffffffc0246000", ".data": "0xffffffffc024a140"}
+    found = symbols.defined_at(address, known, sections)
+    assert (found and found.symbol.name, found and found.location) == (name, location)
+
+
 def test_lines_are_relative_and_innermost_first() -> None:
     """Of each address: inlined code first; what has no line is left out."""
     answer = """\

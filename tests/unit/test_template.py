@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import template
+from harness import audit, template
 from harness.errors import GuestLost, HarnessError, MachineError, MachineFault, StateError
 from harness.proc import Deadline
 
@@ -28,9 +28,9 @@ class Machine(SimpleNamespace):
     def mark(self, _: Deadline) -> int:
         return TAINT
 
-    def order(self, word: str, *_: object) -> None:
+    def order(self, word: str, *_: object) -> str:
         if word != "rest" or not self.dies:
-            return
+            return ""
         self.panicked = self.dies == "panic"
         self.running = self.dies in ("panic", "refuses")
         self.host_fault = MachineFault("it was killed") if self.dies == "killed" else None
@@ -65,6 +65,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
             raise to_come.pop(0)
 
     monkeypatch.setattr(template, "_try", one)
+    monkeypatch.setattr(audit, "settle", lambda *_: None)  # there is no memory
 
     def will(*errors: HarnessError) -> list[HarnessError]:
         to_come[:] = errors

@@ -22,7 +22,15 @@ from harness.loading import Leave, loaded_template
 from harness.problem import KernelProblem
 from harness.proc import Deadline
 from harness.supply import MachineKind, MachineSource
-from harness.verdict import Evidence, Expectation, Verdict, condensed, judge, taint_letters
+from harness.verdict import (
+    Evidence,
+    Expectation,
+    Remain,
+    Verdict,
+    condensed,
+    judge,
+    taint_letters,
+)
 from tests.unit.growth import grows_with_length
 
 pytest_plugins = ["pytester"]  # for runs of pytest whose machines are not real
@@ -560,6 +568,26 @@ def test_what_is_left_behind_is_residue() -> None:
         assert list(judge(replace(CLEAN, left=nothing))) == []
 
 
+def test_what_still_points_into_the_module_is_residue() -> None:
+    """Who it is, whereto, and what was forgotten, in one sentence."""
+    remains = (
+        Remain("fw_shutdown_nb", 0xFFFFFFFFC0248880, what="late_nb", location="late.c:31"),
+        Remain("reboot_notifier_list", 0xFFFFFFFFC0248880, "unregister_reboot_notifier() was not "
+               "called", "late_nb", "late.c:31"),
+        Remain("an object of the slab cache kmalloc-64", 0xFFFFFFFFC024C3AC),
+    )  # fmt: skip
+    first, second = judge(replace(CLEAN, remains=remains))
+    assert (first.verdict, str(first)) == (
+        Verdict.RESIDUE,
+        "residue: the module is unloaded, but reboot_notifier_list still holds late_nb: "
+        "unregister_reboot_notifier() was not called at late.c:31",
+    )
+    # A neighbour in the list that points to it as well is the same thing once more.
+    assert "fw_shutdown_nb points to late_nb (0xffffffffc0248880)" in first.detail
+    assert str(second).endswith("kmalloc-64 still holds the module's memory at 0xffffffffc024c3ac")
+    assert list(judge(CLEAN)) == []
+
+
 KMEMLEAK = """\
 unreferenced object 0xffff888005c41a00 (size 128):
   comm "sh", pid 300, jiffies 4294892345
@@ -828,7 +856,8 @@ class Supply:
         machine = Machine(next(self.numbers))
         ends = ExitStack()
         ends.callback(self.closed.append, machine.number)
-        return Fresh(SimpleNamespace(machine=machine, guest=machine), {taint}, {{}}, ends)
+        clone = SimpleNamespace(machine=machine, guest=machine, audit=None)
+        return Fresh(clone, {taint}, {{}}, ends)
 
 
 @pytest.fixture(scope="session")
