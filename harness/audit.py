@@ -123,7 +123,6 @@ class Audit:
         self._folder = folder
         self._open: tuple[Layout, RunningMemory, FrozenMemory] | None = None
         self._ends = ExitStack()
-        self._seen: set[int] = set()  # pages of modules that were loaded at some time
         self._area: ModuleArea | None = None  # as it was when it was looked at last
         self._tables = b""  # what its page tables held then
         self._found: list[Finding] = []
@@ -142,7 +141,6 @@ class Audit:
             self._open = layout, running, frozen
             self._area = pointers.module_area(frozen, layout)
             self._tables = _content(frozen, self._area)
-            self._seen |= self._area.mapped
             self._sections = json.loads((self._folder / SECTIONS).read_text())
         return self._open
 
@@ -238,25 +236,18 @@ class Audit:
         self._machine.execute("stop", deadline)
         try:
             area = pointers.module_area(memory, layout)
-            candidates = pointers.dangling(self._pointers(area), area.mapped, self._gone(area))
+            candidates = pointers.dangling(self._pointers(area), area.mapped)
             stale = set(_read(self._folder / STALE))
             fresh = [one for one in candidates if one not in stale]
+            if not area.mapped <= layout.mapped:
+                fresh = [
+                    one
+                    for one in fresh
+                    if not pointers.of_a_loaded_module(memory, layout, area, one)
+                ]
             return pointers.references(self._scene(layout), fresh)
         finally:
             self._machine.execute("cont", deadline)
-
-    def _gone(self, area: ModuleArea) -> frozenset[int] | None:
-        """The pages that only a pointer to is looked at; None: any page that is not mapped.
-
-        While a module is loaded that the template's kernel does not have, that module's own init
-        section is gone as well, and it is not the pointers to that that are looked for.
-        """
-        assert self._open is not None
-        if area.mapped <= self._open[0].mapped:
-            return None
-        gone = frozenset(self._seen - area.mapped)
-        self._seen |= area.mapped
-        return gone
 
     def _pointers(self, area: ModuleArea) -> list[Pointer]:
         """All pointers into the module area: in pages that changed, and in those that did not."""

@@ -438,6 +438,43 @@ def is_removed_node(memory: Memory, found: SlabObject, at: int) -> bool:
     )
 
 
+def is_worker(memory: Memory, layout: Layout, found: SlabObject) -> bool:
+    """Whether an object is what the kernel has for one of its workers (struct worker).
+
+    ``last_func`` in it is what the worker did last, which may have been a module's work, and is
+    not called again (process_one_work() in kernel/workqueue.c). It has a pointer to its task.
+    """
+    for word in _words(memory.read(found.start, found.cache.size)):
+        where = word - layout.direct
+        if not layout.comm or not 0 <= where < memory.size:
+            continue
+        task = slab_object(memory, layout, where)
+        if task and task.cache.name == "task_struct" and task.start == where:
+            return _text(memory, layout, word + layout.comm).startswith("kworker/")
+    return False
+
+
+def of_a_loaded_module(memory: Memory, layout: Layout, area: ModuleArea, pointer: Pointer) -> bool:
+    """Whether it is a module that is loaded now that points to its own init section.
+
+    That section is gone too, and may have been where another module was. The pointer is in the
+    module's memory, in the list of its sections, which has those that are there as well
+    (module_sect_attrs in kernel/module/sysfs.c), or in a page of ftrace's with the places of all
+    its functions (struct dyn_ftrace in linux/ftrace.h).
+    """
+    fresh = area.mapped - layout.mapped
+    if any(_walk(memory, layout, page) == pointer.at & -PAGE for page in fresh):
+        return True
+    found = slab_object(memory, layout, pointer.at)
+    start, size = (found.start, found.cache.size) if found else (pointer.at & -PAGE, PAGE)
+    words = _words(memory.read(start, size))
+    return any(word & -PAGE in fresh for word in words)
+
+
+def _words(data: bytes) -> tuple[int, ...]:
+    return struct.unpack_from(f"<{len(data) // 8}Q", data)
+
+
 # -- findings ----------------------------------------------------------------------
 
 
@@ -467,15 +504,9 @@ class Scene:
     everything: AllMemory
 
 
-def dangling(
-    found: Iterable[Pointer], mapped: frozenset[int], gone: frozenset[int] | None = None
-) -> list[Pointer]:
-    """The pointers to pages that are not mapped; only to pages that are ``gone``, if given."""
-    return [
-        pointer
-        for pointer in found
-        if pointer.to & -PAGE not in mapped and (gone is None or pointer.to & -PAGE in gone)
-    ]
+def dangling(found: Iterable[Pointer], mapped: frozenset[int]) -> list[Pointer]:
+    """The pointers to pages that are not mapped."""
+    return [pointer for pointer in found if pointer.to & -PAGE not in mapped]
 
 
 def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
@@ -493,6 +524,8 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
         if bounds_an_area(scene.memory, pointer):
             continue
         if is_removed_node(scene.memory, found, pointer.at):
+            continue
+        if is_worker(scene.memory, scene.layout, found):
             continue
         if found.cache.wiped:
             left.append(pointer)
@@ -574,7 +607,7 @@ def _of_the_allocator(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
                 return True
         holder = slab_object(memory, layout, pointer.at)
         head = memory.read(holder.start, 64) if holder else b""
-        if address in struct.unpack(f"<{len(head) // 8}Q", head):
+        if address in _words(head):
             return True
     return False
 
@@ -679,7 +712,7 @@ def task_of(scene: Scene, stack: Stack) -> Task | None:
             continue
         where = physical(memory, layout, task)
         data = b"" if where is None else memory.read(where, layout.task_size)
-        words = struct.unpack(f"<{len(data) // 8}Q", data[: len(data) // 8 * 8])
+        words = _words(data)
         # The lowest address that a task_struct has of its own stack is where the task was when it
         # went to sleep (thread.sp); others, as of a plug, are of frames above.
         used = [word for word in words if stack.start < word < stack.start + stack.size]
@@ -769,7 +802,7 @@ REGISTRIES = (
     Registry("nf_hooks_lwtunnel", "nf_unregister_net_hook()", None),
     Registry("iomem_resource", "release_mem_region()", None),
     Registry("ioport_resource", "release_region()", None),
-    Registry("timer_bases", "timer_delete_sync()", None),
+    Registry("timer_bases", "timer_delete_sync() or cancel_delayed_work_sync()", None),
     Registry("hrtimer_bases", "hrtimer_cancel()", None),
     Registry("tasklet_vec", "tasklet_kill()", None),
     Registry("tasklet_hi_vec", "tasklet_kill()", None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -210,7 +211,6 @@ def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
     assert len(area.tables) == 4  # of each GiB, and of each two MiB
     left = [Pointer(8, MODULES + 16), Pointer(16, GONE)]
     assert pointers.dangling(left, area.mapped) == [Pointer(16, GONE)]
-    assert pointers.dangling(left, area.mapped, frozenset()) == []
 
 
 # -- what counts -------------------------------------------------------------------
@@ -258,6 +258,34 @@ def test_a_node_of_sysfs_that_was_removed_does_not(
     node = kernel.object("kernfs_node_cache")
     kernel.word(node, active << 32 | 2)
     assert kernel.references(node + 96) == ([node + 96] if counts else [])
+
+
+@pytest.mark.parametrize(("name", "counts"), [("kworker/0:1", False), ("left_behind", True)])
+def test_what_a_worker_did_last_does_not(kernel: Kernel, name: str, counts: bool) -> None:
+    """The kernel only writes it down; what others keep beside a task's address counts."""
+    kernel.cache("kmalloc-192", 192)
+    kernel.task(name, VMALLOC + 0x10000, VMALLOC + 0x13F00)
+    worker = kernel.object("kmalloc-192")
+    kernel.word(worker + 72, kernel.read(PLACES["init_task"] + 64) - 64)
+    assert kernel.references(worker + 128) == ([worker + 128] if counts else [])
+
+
+def test_that_a_loaded_module_points_to_its_own_init_section_does_not(kernel: Kernel) -> None:
+    """In its own memory, and in the list of its sections beside those that are there."""
+    kernel.cache("kmalloc-192", 192)
+    kernel.map(MODULES + 0x9000, kernel.take())
+    scene = kernel.scene()
+    layout = replace(scene.layout, mapped=frozenset({MODULES}))
+    own, sections, other = kernel.take(), kernel.object("kmalloc-192"), PLACES["somewhere"]
+    kernel.map(MODULES + 0x9000, own)
+    kernel.word(sections + 64, MODULES + 0x9010)
+    kernel.file.write_bytes(kernel.data)
+    area = pointers.module_area(scene.memory, layout)
+    told = [
+        pointers.of_a_loaded_module(scene.memory, layout, area, Pointer(at, GONE))
+        for at in (own + 8, sections + 8, other)
+    ]
+    assert told == [True, True, False]
 
 
 @pytest.mark.parametrize("mapping", [DIRECT + 0x4001, DIRECT + 0x4000], ids=["process", "file"])
@@ -347,7 +375,7 @@ def test_a_table_is_named_wherever_it_points_from(kernel: Kernel) -> None:
 
 
 def test_a_variable_of_a_cpu_is_named(kernel: Kernel) -> None:
-    said = ("timer_bases", "timer_delete_sync() was not called")
+    said = ("timer_bases", "timer_delete_sync() or cancel_delayed_work_sync() was not called")
     assert described(kernel, PERCPU + 0x1480) == said
 
 

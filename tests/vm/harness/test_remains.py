@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a module leaves registered is found in the machine's memory, and named.
+
+Each kind is planted twice: forgotten, and taken away in time, which must be green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness import evidence, pool, verdict
+from harness.build import Module
+from harness.errors import CommandTimeout, GuestLost
+from harness.lab import Lab
+from harness.pool import Fresh
+from harness.verdict import Problem, Verdict
+
+NAME = "planted_remains"
+FILE = f"/root/{NAME}.ko"
+
+
+@pytest.fixture(scope="session")
+def remains(lab: Lab) -> Module:
+    """The module that leaves behind what it is asked to."""
+    return lab.build(Path(__file__).parent / NAME)
+
+
+@pytest.fixture
+def victim(lab: Lab, remains: Module) -> Iterator[Fresh]:
+    """A machine that has the module's file, and is not this test's own."""
+    fresh = pool.fresh(lab.template(), lab.cache)
+    try:
+        fresh.clone.guest.put(remains.loadable, FILE)
+        yield fresh
+    finally:
+        fresh.close()
+
+
+def after(victim: Fresh, remains: Module, *commands: str) -> Sequence[Problem]:
+    """The machine's verdict after these commands."""
+    timed_out = ""
+    try:
+        for command in commands:
+            victim.clone.guest.run(command)
+    except CommandTimeout as error:
+        timed_out = error.command[0]
+    except GuestLost:
+        pass  # as after a panic; the verdict says so
+    audit = victim.clone.audit
+    seen = evidence.gather(victim.clone.machine, victim.taint, timed_out=timed_out, audit=audit)
+    return verdict.judge(evidence.with_names(seen, victim.facts, remains, audit))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("reboot", "reboot_notifier_list still holds planted_block: unregister_reboot_notifier()"),
+        ("panic", "panic_notifier_list still holds planted_block: atomic_notifier_chain_unreg"),
+        ("die", "die_chain still holds planted_block: unregister_die_notifier()"),
+        ("netdevice", "netdev_chain still holds planted_block: unregister_netdevice_notifier()"),
+        ("inet", "inetaddr_chain still holds planted_block: unregister_inetaddr_notifier()"),
+        ("netfilter", "still holds planted_hook"),
+        ("timer", "timer_bases still holds planted_timer: timer_delete_sync()"),
+        ("work", "timer_bases still holds planted_work: timer_delete_sync()"),
+        ("proc", "slab cache proc_dir_entry still holds shown: remove_proc_entry()"),
+        ("debugfs", "still holds planted_files"),
+        ("cdev", "still holds planted_cdev"),
+        ("genl", "still holds planted_family"),
+        ("binfmt", "formats still holds planted_format: unregister_binfmt()"),
+        ("input", "input_handler_list still holds planted_handler: input_unregister_handler()"),
+        ("object", "still holds planted_files"),
+    ],
+)
+def test_what_is_left_registered_is_named(
+    victim: Fresh, remains: Module, kind: str, said: str
+) -> None:
+    """What holds it, what of the module's it is, and what was forgotten."""
+    load = f"insmod {FILE} what={kind} take=0"
+    problems = after(victim, remains, load, f"rmmod {NAME}")
+    assert {problem.verdict for problem in problems} == {Verdict.RESIDUE}
+    titles = [problem.title for problem in problems]
+    assert any(said in title for title in titles), titles
+    named = next(problem for problem in problems if said in problem.title)
+    assert (named.location or "").startswith(f"{NAME}.c:")
+
+
+@pytest.mark.parametrize("kind", ["hrtimer", "kprobe", "kthread"])
+def test_what_the_kernel_uses_at_once_is_red_in_any_case(
+    victim: Fresh, remains: Module, kind: str
+) -> None:
+    """It may crash before anybody can look."""
+    assert after(victim, remains, f"insmod {FILE} what={kind} take=0; rmmod {NAME}")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["nothing", "reboot", "panic", "die", "netdevice", "inet", "netfilter", "timer", "hrtimer",
+     "work", "kprobe", "proc", "debugfs", "cdev", "genl", "binfmt", "input", "kthread", "object",
+     "callback", "done"],
+)  # fmt: skip
+def test_what_is_taken_away_in_time_is_green(victim: Fresh, remains: Module, kind: str) -> None:
+    """The same, and what is freed after a grace period, and work that was done."""
+    assert list(after(victim, remains, f"insmod {FILE} what={kind}", f"rmmod {NAME}")) == []
+
+
+def test_thirty_lives_leave_nothing(victim: Fresh, remains: Module) -> None:
+    """Neither does the loader, however often; the last life is followed by another module's."""
+    lives = f"for life in $(seq 30); do insmod {FILE} what=done && rmmod {NAME} || exit 1; done"
+    again = f"insmod {FILE} what=proc"
+    assert list(after(victim, remains, lives, again)) == []
+    assert list(after(victim, remains, f"rmmod {NAME}")) == []
