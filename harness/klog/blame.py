@@ -415,9 +415,12 @@ def at_page_origin(report: Calls) -> list[Frame]:
     return []
 
 
-# Where a report happened, as a person names it: the function in which the CPU was, or which called
-# what complained. Titles follow the trackers' rules above, which look further down the stack for
-# what two reports of one bug have in common.
+# Where a report happened, as a person would name it: the function in which the CPU was, or which
+# called the one that complains. Titles follow the trackers' rules above instead. Those leave out
+# more functions and look further down the stack, for what two reports of one bug have in common.
+#
+# Only functions that do what their caller asked for, with what it gave them, are left out here. A
+# name must match as a whole: "prefetch_freepointer" is no helper because "pointer" is one.
 
 _MESSENGERS: tuple[tuple[str, str], ...] = (
     (
@@ -460,13 +463,14 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
     ),
     (
         # mm/usercopy.c, lib/debugobjects.c, mm/slub.c, kernel/locking/spinlock_debug.c,
-        # kernel/dma/debug.c check_unmap(), include/linux/log2.h __roundup_pow_of_two(),
-        # lib/dynamic_queue_limits.c dql_completed(), net/core/skbuff.c skb_panic()
+        # kernel/dma/debug.c check_unmap() and the calls above it, include/linux/log2.h
+        # __roundup_pow_of_two(), lib/dynamic_queue_limits.c dql_completed(), net/core/skbuff.c
+        # skb_panic()
         "checks its caller",
         r"usercopy_\w+|check_(?:heap_object|object_size|unmap|sync|bytes_and_report|object|slab)\w*"
         r"|fortify_\w+|debug_print_object|debug_object_\w+|debug_check_no_obj_freed|object_err"
         r"|slab_err|slab_fix|spin_(?:dump|bug)|do_raw_(?:spin|read|write)_\w+|roundup_pow_of_two"
-        r"|dql_completed|skb_(?:under|over)?_?panic",
+        r"|dql_completed|skb_(?:under|over)?_?panic|debug_dma_\w+|dma_(?:map|unmap|free|sync)_\w+",
     ),
     (
         # rust/kernel/lib.rs, panic(); library/core/src/panicking.rs
