@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import proc, scene, store
+from harness import proc, scene
 from harness.errors import HarnessError
 from harness.lab import Lab
 from harness.proc import Deadline
@@ -20,6 +24,7 @@ from harness.verdict import Problem, Verdict
 DUMP_SECONDS = 60.0
 # How many red tests of a run leave their machine: each takes what its guest has used.
 MACHINES = 5
+_NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def save_artifacts(
     """
     try:
         run = keeper.run()
-        folder = store.make_folder(run, name)
+        folder = make_folder(run, name)
         (folder / "console.log").write_text(printable(machine.console_text()))
     except OSError as error:  # such as a full disk, which is not to hide why a test is red
         return f"(nothing could be kept: {error})"
@@ -66,7 +71,7 @@ def save_artifacts(
         if stuck:
             (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
             said.append(f"registers: {shown}/registers.txt")
-        place = store.claim(run, keeper.limit)
+        place = claim(run, keeper.limit)
         if place is None:
             said.append(f"(its machine is not kept: those of {keeper.limit} other red tests are)")
             return "\n".join(said)
@@ -91,3 +96,43 @@ def save_artifacts(
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")
     return "\n".join(said)
+
+
+def folder_name(nodeid: str) -> str:
+    """The name of a test's folder: readable, and no two tests have the same.
+
+    Folders and ``::`` become dashes. Where that or anything else makes the name ambiguous, as
+    for [a/b], [a b] and [a-b], or where it is cut, a digest of the test's full name is added.
+    """
+    short = nodeid.removeprefix("tests/vm/")
+    name = re.sub(r"[^\w.\[\]-]+", "-", short, flags=re.ASCII)
+    plain = re.fullmatch(r"[\w./]+\.py(::\w+)+(\[[\w.-]*\])?", short, re.ASCII)
+    if plain and len(name) <= _NAME_MAX:
+        return name
+    return f"{name[:_NAME_MAX]}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
+
+
+def make_folder(run: Path, name: str) -> Path:
+    """A new folder ``name`` in a run's; where it is there already, another number of it.
+
+    What is there was promised to somebody, such as to another process of the same run.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = run / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("not reached")
+
+
+def claim(run: Path, limit: int) -> int | None:
+    """One of the ``limit`` places for machines that a run leaves, from 0; None if all are taken.
+
+    The processes of a run share them. A place is a file that only one of them can create.
+    """
+    for number in range(limit):
+        with contextlib.suppress(FileExistsError):
+            (run / f".machine-{number}").touch(exist_ok=False)
+            return number
+    return None

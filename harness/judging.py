@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import evidence, store, verdict
+from harness import artifacts, evidence, verdict
 from harness.artifacts import save_artifacts
 from harness.errors import CommandTimeout
 from harness.expect import EXPECTED
@@ -88,7 +88,7 @@ def _save(
     number = f"-{place + 1}" if place else ""
     again = f"-again-{used.saved}" if used.saved else ""
     used.saved += 1
-    name = f"{store.folder_name(item.nodeid)}{number}{again}"
+    name = f"{artifacts.folder_name(item.nodeid)}{number}{again}"
     about = {}
     facts = used.fresh.facts
     if "text" in facts:

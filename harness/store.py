@@ -25,8 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import itertools
 import os
 import re
 import secrets
@@ -45,7 +43,6 @@ RUNS = 5
 LATEST = "latest"
 _UNFINISHED = "unfinished"
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-_NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
 
 
 class Run:
@@ -220,46 +217,3 @@ def cut_off(kernel: str) -> bool:
 def junit_of(kernel: str, *, whole: bool = True) -> Path:
     """The JUnit file that belongs to ``last``."""
     return config.RESULTS / kernel / _names(whole)[1]
-
-
-# -- what red tests leave ----------------------------------------------------------
-
-
-def folder_name(nodeid: str) -> str:
-    """The name of a test's folder: readable, and no two tests have the same.
-
-    Folders and ``::`` become dashes. Where that or anything else makes the name ambiguous, as
-    for [a/b], [a b] and [a-b], or where it is cut, a digest of the test's full name is added.
-    """
-    short = nodeid.removeprefix("tests/vm/")
-    name = re.sub(r"[^\w.\[\]-]+", "-", short, flags=re.ASCII)
-    plain = re.fullmatch(r"[\w./]+\.py(::\w+)+(\[[\w.-]*\])?", short, re.ASCII)
-    if plain and len(name) <= _NAME_MAX:
-        return name
-    return f"{name[:_NAME_MAX]}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
-
-
-def make_folder(run: Path, name: str) -> Path:
-    """A new folder ``name`` in a run's; where it is there already, another number of it.
-
-    What is there was promised to somebody, such as to another process of the same run.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        folder = run / (name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-            return folder
-    raise AssertionError("not reached")
-
-
-def claim(run: Path, limit: int) -> int | None:
-    """One of the ``limit`` places for machines that a run leaves, from 0; None if all are taken.
-
-    The processes of a run share them. A place is a file that only one of them can create.
-    """
-    for number in range(limit):
-        with contextlib.suppress(FileExistsError):
-            (run / f".machine-{number}").touch(exist_ok=False)
-            return number
-    return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, report, store
+from harness import artifacts, config, report, store
 from harness.errors import SpaceError
 from harness.report import Cell, KernelResult
 from harness.store import Run
@@ -94,7 +94,7 @@ def test_only_runs_are_removed(results: Path) -> None:
 )
 def test_an_ordinary_test_has_a_plain_name(nodeid: str, name: str) -> None:
     """It can be read, and typed."""
-    assert store.folder_name(nodeid) == name
+    assert artifacts.folder_name(nodeid) == name
 
 
 def test_no_two_tests_have_the_same_name() -> None:
@@ -103,7 +103,7 @@ def test_no_two_tests_have_the_same_name() -> None:
     tests = [f"tests/vm/a/b.py::test_c[{word}]" for word in words]
     tests += ["tests/vm/a-b.py::test_c[a-b]", "tests/vm/a/b.py::TestC::test[a-b]"]
     tests += ["tests/vm/a/b-c.py::d", "tests/vm/a/b.py/c.py::d"]
-    names = [store.folder_name(test) for test in tests]
+    names = [artifacts.folder_name(test) for test in tests]
     assert len(set(names)) == len(names)
     for name in names:
         assert "/" not in name
@@ -112,7 +112,7 @@ def test_no_two_tests_have_the_same_name() -> None:
 
 def test_what_is_there_is_never_taken_away(tmp_path: Path) -> None:
     """Another process of the run may have promised it."""
-    made = [store.make_folder(tmp_path / "run", "loading-wee") for _ in range(3)]
+    made = [artifacts.make_folder(tmp_path / "run", "loading-wee") for _ in range(3)]
     assert [folder.name for folder in made] == ["loading-wee", "loading-wee-2", "loading-wee-3"]
     assert all(folder.is_dir() for folder in made)
 
@@ -120,7 +120,7 @@ def test_what_is_there_is_never_taken_away(tmp_path: Path) -> None:
 def test_a_run_has_so_many_places_for_machines(tmp_path: Path) -> None:
     """Whoever asks."""
     with Run(tmp_path / "run") as run:
-        assert [store.claim(run.folder, 2) for _ in range(4)] == [0, 1, None, None]
+        assert [artifacts.claim(run.folder, 2) for _ in range(4)] == [0, 1, None, None]
 
 
 def test_a_run_that_was_cut_off_is_known(results: Path) -> None:
