@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import build, config, lab, pool, proc, pytest_process, qemu, template
+from harness import build, config, freeze, lab, pool, proc, pytest_process, qemu, template
 from harness.cache import Cache
+from harness.clone import clone as cloned
 from harness.errors import InputError, OwnFaultError, Status
 from harness.guest import Guest
 from harness.klog import bench as klogbench
@@ -118,7 +119,7 @@ def _answered(machine: qemu.Machine, place: Lab) -> None:
 
 def _boot(place: Lab, samples: Samples) -> None:
     """boot_s: starting QEMU to the first SSH command's answer, without a template."""
-    spec = template.machine_spec(place.kernel, place.image, place.cache)
+    spec = freeze.machine_spec(place.kernel, place.image, place.cache)
     with (
         place.cache.scratch("bench") as folder,
         _timed(samples, "boot_s"),
@@ -137,7 +138,7 @@ def _clone(place: Lab, samples: Samples) -> None:
     frozen = place.template()
     with place.cache.scratch("bench") as folder:
         started = time.monotonic()
-        with template.clone(frozen, folder) as clone:
+        with cloned(frozen, folder) as clone:
             clone.guest.check("true")
             samples.setdefault("restore_s", []).append(clone.running_since - started)
             samples.setdefault("ready_s", []).append(time.monotonic() - started)

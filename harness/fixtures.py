@@ -21,6 +21,7 @@ from harness import store
 from harness.artifacts import Keeper
 from harness.build import Module
 from harness.cache import Cache
+from harness.clone import Clone
 from harness.errors import InputError
 from harness.expect import EXPECTED, Expected, ExpectSplat, expecting
 from harness.guest import Guest
@@ -31,7 +32,6 @@ from harness.pool import Fresh
 from harness.selection import kernel_spec
 from harness.store import Run
 from harness.supply import SOURCE, USED, MachineKind, MachineSource, UsedMachine, kind_of
-from harness.template import Clone
 
 _RUN = pytest.StashKey[Run]()
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import build, image, kernel, proc, template
+from harness import build, freeze, image, kernel, proc
 from harness.build import Module
 from harness.cache import Cache
 from harness.config import MODULE, KernelSpec, Matrix
@@ -36,7 +36,7 @@ class Lab:
         self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = ()
     ) -> Template:
         """The frozen machine of this shape."""
-        return template.prepare(
+        return freeze.prepare_template(
             self.kernel, self.image, self.cache,
             memory_mib=memory_mib, cpus=cpus, append=append,
         )  # fmt: skip

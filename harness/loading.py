@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness import evidence, verdict
-from harness import template as templates
+from harness import evidence, freeze, verdict
 from harness.build import Module
+from harness.clone import Clone
 from harness.errors import CommandTimeout, GuestError
 from harness.guest import Guest
 from harness.lab import Lab
 from harness.problem import KernelProblem
 from harness.qemu import Machine
-from harness.template import Clone, Template
+from harness.template import Template
 from harness.verdict import Evidence, Problem
 
 
@@ -57,7 +57,7 @@ def loaded_template(
     """
     loading = _Loading(module, leave, declared)
     key = {"module": module.digest} | ({"declared": declared} if declared else {})
-    return templates.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
+    return freeze.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
 
 
 class _Loading:

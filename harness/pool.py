@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from harness import template as templates
 from harness.cache import Cache
-from harness.template import Clone, Template
+from harness.clone import Clone, clone
+from harness.template import Template
 
 MARK_SECONDS = 20.0
 
@@ -37,14 +37,14 @@ def fresh(template: Template, cache: Cache) -> Fresh:
     """Clone a template and connect to it."""
     with ExitStack() as ends:
         folder = ends.enter_context(cache.scratch("test"))
-        clone = ends.enter_context(templates.clone(template, folder))
-        machine = clone.machine
+        made = ends.enter_context(clone(template, folder))
+        machine = made.machine
         taint = template.facts["taint"]
         if not template.frozen:
             # What was found out once is as true of a clone, but not of another boot.
             taint = machine.mark(machine.patience(MARK_SECONDS))
-        clone.guest  # noqa: B018  # connects
-        return Fresh(clone, taint, template.facts, ends.pop_all(), clone.since)
+        made.guest  # noqa: B018  # connects
+        return Fresh(made, taint, template.facts, ends.pop_all(), made.since)
 
 
 class Pool:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.cache import Cache
+from harness.clone import Clone
 from harness.errors import InputError, MachineError, SpaceError
 from harness.image import Keys
 from harness.proc import Deadline
 from harness.qemu import Machine, MachineSpec, version_text
-from harness.template import Clone
 
 SECONDS = 60.0
 CANCEL_SECONDS = 10.0

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import paramiko
 
-from harness import config, lab, loading, scene, symbols, template, verdict
+from harness import config, lab, loading, scene, symbols, verdict
 from harness.build import Module
 from harness.cache import Cache
+from harness.clone import Clone
+from harness.clone import clone as cloned
 from harness.errors import GuestError, GuestLost, HostError, InputError, MachineError
 from harness.proc import Deadline
 from harness.scene import Scene
-from harness.template import Clone
 from harness.verdict import Evidence, Problem
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def run(
     place = lab.prepare(specs[0], matrix, cache)
     module = place.build(source)
     frozen = place.template()
-    with cache.scratch("shell") as folder, template.clone(frozen, folder) as clone:
+    with cache.scratch("shell") as folder, cloned(frozen, folder) as clone:
         with _reports_told(clone, module, f"loading {module.name}"):
             loading.load(clone.guest, module)
         if not command:

@@ -34,11 +34,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import cache as caches
-from harness import config, loading, template
+from harness import config, loading
 from harness import lab as labs
 from harness.cache import Cache
+from harness.clone import clone
 from harness.errors import HarnessError
 from harness.lab import Lab
+from harness.template import Template
 
 SUITE = "tests/vm/contract"
 CLOCK_SECONDS = 2.0  # how wrong a clone's clock may be
@@ -75,7 +77,7 @@ def clones(lab: Lab, count: int) -> Iterator[Answer]:
         yield answer
 
 
-def _answer(lab: Lab, base: template.Template) -> Answer:
+def _answer(lab: Lab, base: Template) -> Answer:
     word = secrets.token_hex(8)
     ask = (
         f"echo {word}; date +%s.%N; cat /proc/sys/kernel/random/uuid;"
@@ -83,7 +85,7 @@ def _answer(lab: Lab, base: template.Template) -> Answer:
     )
     started, before = time.monotonic(), time.time()
     try:
-        with lab.cache.scratch("reliability") as folder, template.clone(base, folder) as running:
+        with lab.cache.scratch("reliability") as folder, clone(base, folder) as running:
             said = running.guest.check(ask).splitlines()
             seconds, after = time.monotonic() - started, time.time()
     except HarnessError as error:

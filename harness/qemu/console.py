@@ -26,6 +26,7 @@ class Console:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.unread = 0
+        self.limit = CONSOLE_MAX
         self._offset = 0  # how much of the file has been read
         self._head = bytearray()
         self._tail = bytearray()
@@ -79,4 +80,4 @@ class Console:
     @property
     def full(self) -> bool:
         """Whether the guest has printed more than QEMU was allowed to write."""
-        return self.size >= CONSOLE_MAX
+        return self.size >= self.limit

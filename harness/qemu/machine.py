@@ -19,7 +19,7 @@ from harness.errors import HarnessError, MachineError, MachineFault
 from harness.proc import Deadline
 from harness.qemu.agent import Agent, Leftovers
 from harness.qemu.argv import MachineSpec, Wiring, argv, check_version
-from harness.qemu.console import CONSOLE_MAX, Console
+from harness.qemu.console import Console
 from harness.qemu.debug import Debugger
 from harness.qemu.loop import loop
 from harness.qemu.process import Process
@@ -90,7 +90,7 @@ class Machine:
                 far.close()
             try:
                 loop().call(self._connect(qmp, control), deadline, "starting QEMU")
-                self.process.limit_files(CONSOLE_MAX)
+                self.process.limit_files()
             except BaseException as error:
                 died = None
                 if isinstance(error, OSError):

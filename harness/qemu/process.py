@@ -91,14 +91,15 @@ class Process:
                 return f"state {found[1]}"
         return "its process is gone"
 
-    def limit_files(self, size: int) -> None:
-        """Have what QEMU writes to a file beyond ``size`` bytes fail.
+    def limit_files(self, size: int | None = None) -> None:
+        """Have what QEMU writes to a file beyond ``size`` bytes, or the console's limit, fail.
 
         SIGXFSZ, which comes with that, is blocked in the threads of virtual CPUs; QEMU may
         also end by it, which is no worse: either way ``Console.full`` is the reason.
         """
         with contextlib.suppress(ProcessLookupError):  # it has ended: others say so
-            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            soft = self._console.limit if size is None else size
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
 
     def look_for_space(self) -> bool:
         """Whether QEMU can write; it is ended if it cannot.

@@ -11,7 +11,6 @@ from pathlib import Path
 from harness.errors import MachineFault, StateError
 from harness.proc import Deadline
 from harness.qemu.argv import check_version
-from harness.qemu.console import CONSOLE_MAX
 from harness.qemu.process import Process, no_space
 from harness.qemu.qmp import Event, Monitor
 
@@ -72,7 +71,7 @@ class Snapshot:
 
     def resume(self, deadline: Deadline) -> None:
         """Let a machine run on that was saved."""
-        self._process.limit_files(CONSOLE_MAX)
+        self._process.limit_files()
         # The event that all is written comes a moment before QEMU has done with it (qmp_cont() in
         # monitor/qmp-cmds.c refuses until then), and nothing tells of that.
         while self._monitor.execute("query-status", deadline)["status"] == "finish-migrate":

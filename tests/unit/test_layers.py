@@ -49,6 +49,8 @@ ORDER = (
     "pointers",
     "audit",
     "template",
+    "clone",
+    "freeze",
     "scene",
     "lab",
     "pool",

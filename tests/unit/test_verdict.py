@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness import artifacts, evidence, klog, qemu, symbols, template, verdict
+from harness import artifacts, evidence, freeze, klog, qemu, symbols, verdict
 from harness.artifacts import Keeper
 from harness.errors import CommandFailed, CommandTimeout, GuestError, HostError, MachineError
 from harness.loading import Leave, loaded_template
@@ -1269,7 +1269,7 @@ class Loading:
         self.console, self.said, self.later = BOOT + WARNING, "", ""
         self.error: GuestError | None = None
         self.taint: int | None = OE | WARN
-        monkeypatch.setattr(template, "derive", self.derive)
+        monkeypatch.setattr(freeze, "derive", self.derive)
         monkeypatch.setattr("harness.loading.load", self.load)
         monkeypatch.setattr(symbols, "explain", lambda problems, _: problems)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from harness import config, pool
-from harness import template as templates
+from harness import config, freeze, pool
+from harness.clone import clone
 from harness.errors import HostError
 from harness.guest import Guest
 from harness.lab import Lab
@@ -177,7 +177,7 @@ def test_a_host_that_refuses_a_second_machine_says_nothing_of_the_first(
         program.chmod(0o755)
         monkeypatch.setattr(argv, "QEMU", str(program))
         with pytest.raises(HostError, match="QEMU did not start") as caught:
-            templates._boot_and_freeze(template.spec, lab.image.keys, folder)
+            freeze._boot_and_freeze(template.spec, lab.image.keys, folder)
         assert "Cannot allocate memory" in str(caught.value)
 
 
@@ -217,3 +217,15 @@ def test_a_full_disk_is_the_hosts_fault_at_once(lab: Lab, test: str) -> None:
     assert "host fault: no space left in " in said
     assert "lost:" not in said
     assert done.returncode == HostError.exit_status, said
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_no_thread_outlives_a_clone(lab: Lab, used: bool) -> None:
+    """The SSH handshake is done in one, whether or not somebody wants its guest."""
+    template = lab.template()
+    with lab.cache.scratch("threads") as folder, clone(template, folder) as running:
+        if used:
+            assert running.guest.check("echo well") == "well\n"
+    assert [
+        thread for thread in threading.enumerate() if thread.name.startswith("harness-ssh")
+    ] == []

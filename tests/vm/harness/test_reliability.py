@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import template
+from harness import freeze
 from harness.cache import Cache
+from harness.clone import Clone, clone
 from harness.guest import Guest
 from harness.lab import Lab
-from harness.template import Clone, Template
+from harness.template import Template
 from tests import reliability
 
 
@@ -46,7 +47,7 @@ def test_a_flipped_byte_in_a_template_is_found(
     lab.cache.release(made.entry)
     again = _derived(base, damaged, lab.cache)
     assert f"the content of {damaged} has changed" in caplog.text
-    with template.clone(again, tmp_path) as running:
+    with clone(again, tmp_path) as running:
         assert running.guest.check("cat /tmp/mark") == "here\n"
 
 
@@ -55,4 +56,4 @@ def _derived(base: Template, damaged: str, cache: Cache) -> Template:
         running.guest.check("echo here >/tmp/mark")
         return {}
 
-    return template.derive(base, "flipped", {"file": damaged}, set_up, cache)
+    return freeze.derive(base, "flipped", {"file": damaged}, set_up, cache)

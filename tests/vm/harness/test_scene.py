@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, pool, scene, shell, template
+from harness import config, freeze, pool, scene, shell
+from harness.clone import Clone
 from harness.errors import GuestLost, MachineError
 from harness.guest import Guest
 from harness.lab import Lab
 from harness.proc import Deadline
 from harness.qemu import Machine
-from harness.template import Clone
+from harness.qemu.snapshot import Snapshot
 
 HERE = Path(__file__).parent
 SECONDS = 120.0
@@ -126,16 +127,16 @@ def test_a_machine_that_cannot_be_frozen_is_booted(
 ) -> None:
     """Every clone boots, is put through the set-up, and somebody is told why."""
 
-    def lacking(self: Machine, deadline: Deadline) -> None:
+    def lacking(self: Snapshot, deadline: Deadline) -> None:
         raise MachineError("this QEMU lacks x-ignore-shared")
 
-    monkeypatch.setattr(Machine, "capable", lacking)
+    monkeypatch.setattr(Snapshot, "set_capabilities", lacking)
     # An option that no other test has, so that the template is not one that was frozen.
     base = lab.template(append=("eudyptula.unfrozen",))
     assert not base.frozen
     assert "cannot be frozen" in caplog.text
     assert "lacks x-ignore-shared" in caplog.text
-    derived = template.derive(base, "marked", {"by": "a test"}, _mark, lab.cache)
+    derived = freeze.derive(base, "marked", {"by": "a test"}, _mark, lab.cache)
     fresh = pool.fresh(derived, lab.cache)
     try:
         assert fresh.clone.guest.check("cat /tmp/mark") == "set up\n"
@@ -152,7 +153,7 @@ def test_a_freeze_that_takes_too_long_is_tried_again(
         monkeypatch.setattr(deadline, "_end", 0.0)
         raise MachineError("it took longer than there was")
 
-    monkeypatch.setattr(template, "_save", late)
+    monkeypatch.setattr(freeze, "_save", late)
     # One that no earlier run has made, and that none finds later.
     append = (f"eudyptula.late={secrets.token_hex(4)}",)
     with pytest.raises(MachineError, match="longer than there was"):

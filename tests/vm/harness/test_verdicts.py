@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import evidence, expect, loading, pool, qemu, verdict
+from harness import evidence, expect, loading, pool, verdict
 from harness.build import Module
 from harness.errors import CommandTimeout, GuestLost
 from harness.guest import Guest
 from harness.lab import Lab
 from harness.pool import Fresh
+from harness.qemu import console
 from harness.verdict import Problem, Verdict
 
 CONTROL = "/sys/kernel/debug/planted"
@@ -350,8 +351,8 @@ def test_a_report_explains_a_gap(victim: Fresh) -> None:
 
 def test_a_console_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 100 MB that a guest prints, neither the file nor the memory takes more than allowed."""
-    monkeypatch.setattr(qemu, "CONSOLE_MAX", 1 << 18)
-    monkeypatch.setattr(qemu, "CONSOLE_KEPT", 1 << 15)
+    monkeypatch.setattr(console, "CONSOLE_MAX", 1 << 18)
+    monkeypatch.setattr(console, "CONSOLE_KEPT", 1 << 15)
     fresh = pool.fresh(lab.template(), lab.cache)
     try:
         problems = after(fresh, "head -c 100M /dev/zero | tr '\\0' x >/dev/ttyS0", timeout=10)

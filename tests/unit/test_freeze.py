@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness/template.py: what becomes of a machine that dies while it is frozen."""
+"""harness/freeze.py: what becomes of a machine that dies while it is frozen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import audit, template
+from harness import audit, freeze
 from harness.errors import GuestLost, HarnessError, MachineError, MachineFault, StateError
 from harness.proc import Deadline
 
@@ -46,10 +46,10 @@ class Machine(SimpleNamespace):
         self.running = False
 
 
-def freeze(folder: Path, dies: str, look: template.Look | None = None) -> None:
+def frozen(folder: Path, dies: str, look: freeze.Look | None = None) -> None:
     machine: Any = Machine(dies=dies)
     keys: Any = None
-    template._freeze(machine, keys, folder, {"boot_seconds": 1.0}, look)
+    freeze._freeze(machine, keys, folder, {"boot_seconds": 1.0}, look)
 
 
 Try = Callable[..., list[HarnessError]]
@@ -64,7 +64,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
         if to_come:
             raise to_come.pop(0)
 
-    monkeypatch.setattr(template, "_try", one)
+    monkeypatch.setattr(freeze, "_try", one)
     monkeypatch.setattr(audit, "settle", lambda *_: None)  # there is no memory
 
     def will(*errors: HarnessError) -> list[HarnessError]:
@@ -75,12 +75,12 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / template.FACTS).read_text()))
+    return dict(json.loads((folder / freeze.FACTS).read_text()))
 
 
 def test_what_cannot_be_frozen_is_booted_from_then_on(tmp_path: Path) -> None:
     """A machine that is well and refuses says something of QEMU, which is kept."""
-    freeze(tmp_path, "refuses")
+    frozen(tmp_path, "refuses")
     assert facts(tmp_path)["unfrozen"] == "it refuses"
 
 
@@ -88,8 +88,8 @@ def test_what_cannot_be_frozen_is_booted_from_then_on(tmp_path: Path) -> None:
 def test_a_machine_that_dies_is_not_one_that_cannot_be_frozen(tmp_path: Path, dies: str) -> None:
     """Else every test would boot from then on, because of one moment."""
     with pytest.raises(MachineError, match=dies):
-        freeze(tmp_path, dies)
-    assert not (tmp_path / template.FACTS).exists()
+        frozen(tmp_path, dies)
+    assert not (tmp_path / freeze.FACTS).exists()
 
 
 @pytest.mark.parametrize("fault", [StateError("it does not fit"), GuestLost("silent")])
@@ -98,10 +98,10 @@ def test_what_two_clones_do_not_wake_up_from_is_booted_from_then_on(
 ) -> None:
     """Their QEMUs were well: so it is the state."""
     trials(fault, fault)
-    freeze(tmp_path, "")
+    frozen(tmp_path, "")
     assert facts(tmp_path)["unfrozen"] == fault.what
     trials(fault)
-    freeze(tmp_path, "")
+    frozen(tmp_path, "")
     assert "unfrozen" not in facts(tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_a_host_that_refuses_a_clone_says_nothing_of_the_machine(
     refused = MachineFault("QEMU did not start: it ended with exit status 1")
     left = trials(refused, refused)
     with pytest.raises(MachineFault, match="did not start"):
-        freeze(tmp_path, "")
+        frozen(tmp_path, "")
     assert left == [refused]
 
 
@@ -124,9 +124,9 @@ def test_the_last_look_is_at_a_machine_that_has_stopped(
     looks: list[int | None] = []
     if dies:
         with pytest.raises(MachineError):
-            freeze(tmp_path, dies, looks.append)
+            frozen(tmp_path, dies, looks.append)
     else:
-        freeze(tmp_path, dies, looks.append)
+        frozen(tmp_path, dies, looks.append)
     assert looks == seen
 
 
@@ -137,5 +137,5 @@ def test_what_the_last_look_raises_passes_through(tmp_path: Path) -> None:
         raise AssertionError("a warning")
 
     with pytest.raises(AssertionError, match="a warning"):
-        freeze(tmp_path, "", look)
-    assert not (tmp_path / template.FACTS).exists()
+        frozen(tmp_path, "", look)
+    assert not (tmp_path / freeze.FACTS).exists()
