@@ -172,7 +172,7 @@ def build(
     verbose: bool = False,
 ) -> None:
     """Build the module for a kernel, into build/KERNEL/."""
-    from harness import runs
+    from harness.commands import test_vm as runs
 
     runs.build(kernel, _folder(module), profile, _config(config))
 
@@ -202,7 +202,7 @@ def test_vm(
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
-    from harness import runs
+    from harness.commands import test_vm as runs
 
     return runs.test_vm(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
@@ -228,7 +228,7 @@ def test(
     verbose: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
-    from harness import runs
+    from harness.commands import test_vm as runs
 
     return runs.test(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, only_unit=unit
@@ -252,7 +252,7 @@ def kernels(
     verbose: bool = False,
 ) -> int:
     """List the kernels: locked, newest in the archive, cached, last result."""
-    from harness import listing
+    from harness.commands import kernels as listing
 
     return listing.run(kernel, update=update, prune=prune, as_json=json)
 
@@ -280,7 +280,7 @@ def bisect(
     verbose: bool = False,
 ) -> int:
     """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
-    from harness import bisect as bisection
+    from harness.commands import bisect as bisection
 
     return bisection.run(
         kernel, good, bad, _folder(module), filter, suite=suite,
@@ -307,7 +307,7 @@ def shell(
     verbose: bool = False,
 ) -> int:
     """Open a prompt in a booted guest, with the module loaded; or run what follows --."""
-    from harness import shell as interactive
+    from harness.commands import shell as interactive
 
     command = context.remainder
     if resume is not None:
@@ -321,7 +321,7 @@ def shell(
 @_explained
 def doctor(_: Context, json: bool = False) -> int:
     """Say what this host has and lacks, and the one command that mends it."""
-    from harness import doctor as host
+    from harness.commands import doctor as host
 
     return host.run(json)
 
@@ -332,7 +332,7 @@ def check(
     _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
 ) -> int:
     """Check the sources: ruff, mypy, checkpatch, W=1, sparse, spelling."""
-    from harness import checks
+    from harness.commands import check as checks
 
     return checks.run(kernel, _folder(module))
 
@@ -355,7 +355,7 @@ def bench(
     verbose: bool = False,
 ) -> None:
     """Measure each stage on this host: medians and spread."""
-    from harness import bench as benchmark
+    from harness.commands import bench as benchmark
 
     if klog is not None:
         benchmark.klog(Path(klog), json=json)
@@ -388,8 +388,8 @@ def pipeline(
     verbose: bool = False,
 ) -> int:
     """The steps of a CI, on a push and at night: plan, summary, settle, publish."""
-    from harness import pipeline as conveyor
-    from harness import publish as publisher
+    from harness.commands import pipeline as conveyor
+    from harness.commands import publish as publisher
 
     source = Path(listing) if listing else None
     if step == "plan":
@@ -407,8 +407,8 @@ def pipeline(
 @_explained
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
-    from harness import runs
-    from harness.cache import Cache
+    from harness.commands import test_vm as runs
+    from harness.host.cache import Cache
 
     runs.clean(Cache())
 

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
 KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"
-RESULTS = PROJECT / "results"  # harness/store.py says what is in it
+RESULTS = PROJECT / "results"  # harness/runs/store.py says what is in it
 # Folders of tests by the names that --suite takes. The contract is for any module with this
 # specification; the other two are about module/ and about the harness itself.
 SUITES = {

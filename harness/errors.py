@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import text
+from harness.host import text
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MORE_SPACE = "free some space, or point EUDYPTULA_CACHE to a folder on a larger disk"
@@ -41,7 +41,7 @@ class HarnessError(Exception):
     ``exit_status`` is what a task that ends with this error exits with.
 
     All of it may quote what a program, a guest or somebody's folder has said. It is made
-    printable and cut here, and nowhere else (``harness.text``).
+    printable and cut here, and nowhere else (``harness.host.text``).
     """
 
     exit_status = Status.RED

@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import build, freeze, image, kernel, proc
-from harness.build import Module
-from harness.cache import Cache
+from harness.build import image, kernel
+from harness.build import module as build
+from harness.build.image import GuestImage
+from harness.build.kernel import Kernel
+from harness.build.module import Module
 from harness.config import MODULE, KernelSpec, Matrix
-from harness.image import GuestImage
-from harness.kernel import Kernel
-from harness.template import Template
+from harness.host import proc
+from harness.host.cache import Cache
+from harness.machines import freeze
+from harness.machines.template import Template
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import cache as caches
-from harness import config, loading
+from harness import config
 from harness import lab as labs
-from harness.cache import Cache
-from harness.clone import clone
 from harness.errors import HarnessError
+from harness.examine import loading
+from harness.host import cache as caches
+from harness.host.cache import Cache
 from harness.lab import Lab
-from harness.template import Template
+from harness.machines.clone import clone
+from harness.machines.template import Template
 
 SUITE = "tests/vm/contract"
 CLOCK_SECONDS = 2.0  # how wrong a clone's clock may be

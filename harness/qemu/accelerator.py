@@ -11,10 +11,10 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-from harness import files
-from harness.cache import Cache
 from harness.errors import MachineError, MachineFault
-from harness.proc import Deadline
+from harness.host import files
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
 from harness.qemu.argv import MachineSpec
 from harness.qemu.machine import START_SECONDS, Machine
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from harness.errors import BootError, MachineError, MachineFault
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu.console import Console
 from harness.qemu.process import Process, no_space
 from harness.qemu.stalls import Pulse

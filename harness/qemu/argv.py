@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from harness import proc
 from harness.errors import MissingToolError
-from harness.proc import Deadline
+from harness.host import proc
+from harness.host.proc import Deadline
 
 QEMU = "qemu-system-x86_64"
 MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
@@ -41,7 +41,7 @@ APPEND = (
     # clocks need no calibration and no watchdog, which a busy host would set off.
     "mitigations=off", "no_timer_check", "tsc=reliable",
     # Freed memory is cleared (from 5.3 on), so that what still points to something that is gone
-    # is a pointer that somebody keeps: harness/pointers.py looks for those.
+    # is a pointer that somebody keeps: harness/examine/pointers.py looks for those.
     "init_on_free=1",
     # A distribution kernel's crypto code tests itself while it boots; that is not the test.
     "cryptomgr.notests", "initcall_blacklist=crypto_kdf108_init",

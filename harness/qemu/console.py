@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from harness import text
+from harness.host import text
 
 CONSOLE_TAIL = 25  # lines of console in an error
 CONSOLE_KEPT = 8 << 20  # bytes of a console's beginning that are kept, and as many of its end

@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 from harness.errors import MachineError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu.argv import escaped
 from harness.qemu.process import Process
 from harness.qemu.qmp import Monitor

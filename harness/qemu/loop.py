@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from harness.errors import MachineError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, MachineError, MachineFault
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu.agent import Agent, Leftovers
 from harness.qemu.argv import MachineSpec, Wiring, argv, check_version
 from harness.qemu.console import Console

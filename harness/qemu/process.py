@@ -19,9 +19,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import proc
 from harness.errors import FULL, MORE_SPACE, MachineError, MachineFault, SpaceError
-from harness.proc import Deadline
+from harness.host import proc
+from harness.host.proc import Deadline
 from harness.qemu.console import Console
 
 T = TypeVar("T")

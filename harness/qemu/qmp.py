@@ -13,7 +13,7 @@ from typing import Any
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 
 from harness.errors import MachineError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu.process import Process
 from harness.qemu.stalls import Pulse
 

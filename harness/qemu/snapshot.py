@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from harness.errors import MachineFault, StateError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu.argv import check_version
 from harness.qemu.process import Process, no_space
 from harness.qemu.qmp import Event, Monitor

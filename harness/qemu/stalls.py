@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.errors import MachineError, MachineFault
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu.loop import loop
 
 T = TypeVar("T")

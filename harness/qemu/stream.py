@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 
 
 class Stream:

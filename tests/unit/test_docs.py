@@ -28,9 +28,9 @@ from invoke.program import Program
 
 import tasks
 from harness import config, errors, klog
-from harness.build import Module
-from harness.guest import Guest
-from harness.verdict import Verdict
+from harness.build.module import Module
+from harness.judge.verdict import Verdict
+from harness.machines.guest import Guest
 from tests import reliability
 
 from .test_repository import repository_files

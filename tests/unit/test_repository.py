@@ -14,8 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from harness import config, proc
-from harness.proc import Deadline
+from harness import config
+from harness.host import proc
+from harness.host.proc import Deadline
 
 ROOT = config.PROJECT
 # No sources: prose (as in the kernel's Documentation/ABI), licences, recorded test data.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import Cache
-from harness.proc import Deadline
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
 from harness.qemu import Machine, argv
 from harness.qemu import machine as of_machine
 from harness.qemu import snapshot as of_snapshot

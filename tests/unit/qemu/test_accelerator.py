@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import Cache
 from harness.errors import MachineFault
+from harness.host.cache import Cache
 from harness.qemu import Machine, MachineSpec, accelerator
 from tests.unit.qemu.fake import SPEC, ignored_leaks
 

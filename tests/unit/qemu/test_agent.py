@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.errors import BootError, MachineError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu import Machine, agent
 from tests.unit.qemu.fake import PATIENCE
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.errors import MachineError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu import Machine
 from tests.unit.qemu.fake import PATIENCE
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 from harness.errors import BootError, HostError, MachineError, MachineFault, SpaceError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu import Machine, process
 from tests.unit.qemu.fake import PATIENCE, ignored_leaks
 

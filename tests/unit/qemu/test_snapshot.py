@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineError, MachineFault, StateError
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu import Machine
 from tests.unit.qemu.fake import PATIENCE
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.errors import MachineFault
-from harness.proc import Deadline
+from harness.host.proc import Deadline
 from harness.qemu import Machine
 from harness.qemu.stalls import GuestDeadline, Pulse, Stall
 

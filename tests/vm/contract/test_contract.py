@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import time
 
-from harness.build import Module
-from harness.guest import Guest
+from harness.build.module import Module
+from harness.machines.guest import Guest
 
 from .conftest import NAME, NODE, Threads
 

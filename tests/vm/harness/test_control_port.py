@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from harness import evidence, pool, verdict
+from harness.examine import evidence
+from harness.judge import verdict
 from harness.lab import Lab
+from harness.machines import pool
 
 
 def test_an_answer_that_was_not_asked_for_is_red(lab: Lab) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import evidence, pool, verdict
-from harness.build import Module
-from harness.guest import Guest
+from harness.build.module import Module
+from harness.examine import evidence
+from harness.judge import verdict
 from harness.lab import Lab
-from harness.pool import Fresh
+from harness.machines import pool
+from harness.machines.guest import Guest
+from harness.machines.pool import Fresh
 
 HERE = Path(__file__).parent
 # A module that sets the taint of those from outside the kernel's tree comes and goes.

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from harness import config, freeze, pool
-from harness.clone import clone
+from harness import config
 from harness.errors import HostError
-from harness.guest import Guest
 from harness.lab import Lab
+from harness.machines import freeze, pool
+from harness.machines.clone import clone
+from harness.machines.guest import Guest
 from harness.qemu import Machine, argv
 
 SECONDS = 120.0

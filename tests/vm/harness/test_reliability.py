@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import freeze
-from harness.cache import Cache
-from harness.clone import Clone, clone
-from harness.guest import Guest
+from harness.host.cache import Cache
 from harness.lab import Lab
-from harness.template import Template
+from harness.machines import freeze
+from harness.machines.clone import Clone, clone
+from harness.machines.guest import Guest
+from harness.machines.template import Template
 from tests import reliability
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import evidence, pool, verdict
-from harness.build import Module
+from harness.build.module import Module
 from harness.errors import CommandTimeout, GuestLost
+from harness.examine import evidence
+from harness.judge import verdict
+from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
-from harness.pool import Fresh
-from harness.verdict import Problem, Verdict
+from harness.machines import pool
+from harness.machines.pool import Fresh
 
 NAME = "planted_remains"
 FILE = f"/root/{NAME}.ko"

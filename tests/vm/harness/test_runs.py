@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness import config, scene
+from harness import config
+from harness.host.proc import Deadline
 from harness.lab import Lab
-from harness.proc import Deadline
+from harness.machines import saved as scene
 
 HERE = Path(__file__).parent
 CONTRACT = config.PROJECT / "tests/vm/contract/test_contract.py"

@@ -17,12 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, freeze, pool, scene, shell
-from harness.clone import Clone
+from harness import config
+from harness.commands import shell
 from harness.errors import GuestLost, MachineError
-from harness.guest import Guest
+from harness.host.proc import Deadline
 from harness.lab import Lab
-from harness.proc import Deadline
+from harness.machines import freeze, pool
+from harness.machines import saved as scene
+from harness.machines.clone import Clone
+from harness.machines.guest import Guest
 from harness.qemu import Machine
 from harness.qemu.snapshot import Snapshot
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import evidence, loading, pool, verdict
+from harness.examine import evidence, loading
+from harness.judge import verdict
+from harness.judge.problem import KernelProblem
 from harness.lab import Lab
-from harness.problem import KernelProblem
+from harness.machines import pool
 
 PLANTED = Path(__file__).parent / "planted_init"
 STAGING = verdict.DECLARED_TAINTS["staging"]

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import evidence, expect, loading, pool, verdict
-from harness.build import Module
+from harness.build.module import Module
 from harness.errors import CommandTimeout, GuestLost
-from harness.guest import Guest
+from harness.examine import evidence, loading
+from harness.judge import verdict
+from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
-from harness.pool import Fresh
+from harness.machines import pool
+from harness.machines.guest import Guest
+from harness.machines.pool import Fresh
+from harness.plugin import expect
 from harness.qemu import console
-from harness.verdict import Problem, Verdict
 
 CONTROL = "/sys/kernel/debug/planted"
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.build import Module
-from harness.guest import Guest, Running
+from harness.build.module import Module
+from harness.machines.guest import Guest, Running
 
 NAME = "eudyptula"  # of the device and of the thread
 NODE = f"/dev/{NAME}"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.build import Module
-from harness.guest import Guest
+from harness.build.module import Module
 from harness.lab import Lab
+from harness.machines.guest import Guest
 
 from .conftest import (
     ATTRIBUTES,

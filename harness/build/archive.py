@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which kernels the Debian archive has: exact releases and versions of packages.
+
+Looked up in an apt of the harness's own, whose lists are below the cache: the host's apt (or
+mmdebstrap, where that has no Debian mirror) is only asked which mirrors it uses.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from debian.debian_support import Version
+
+from harness import config
+from harness.config import KernelSpec, begins
+from harness.errors import DeadlineError, GoneError, NetworkError
+from harness.host import debian as sysroot
+from harness.host import files, proc
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
+
+log = logging.getLogger(__name__)
+
+UPDATE_SECONDS = 300.0  # a slow line for 11 MB; not a sleep, only the end of patience
+# How old an index may be, in seconds, where a release is looked up only to be prepared.
+RECENT = 3600.0
+
+# How long, in seconds, a locked kernel that is gone is not asked for again.
+INSTEAD = 86400.0
+
+_FIELD = re.compile(r"^(Package|Version|Depends): (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package in an index; ``depends`` is the field as it stands there."""
+
+    name: str
+    version: str
+    depends: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A kernel in the archive: what ``uname -r`` will say, and the version of its packages."""
+
+    suite: str
+    release: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a suite has of kernels; ``age`` in seconds says how long ago it was asked."""
+
+    suite: str
+    packages: tuple[Package, ...]
+    age: float
+
+    def releases(self, flavour: str) -> list[Release]:
+        """All kernels of a flavour that modules can be built for, oldest first.
+
+        The archive keeps the signed images of some for longer than what they are made of.
+        """
+        headers = {
+            (package.name.removeprefix("linux-headers-"), package.version)
+            for package in self.packages
+            if package.name.startswith("linux-headers-")
+        }
+        pattern = re.compile(rf"linux-image-(\d[^\s-]*(?:-\d[^\s-]*)?-{re.escape(flavour)})")
+        found = {}
+        for package in self.packages:
+            name = pattern.fullmatch(package.name)
+            # linux-image-6.12-amd64 of a backported kernel only leads to the real one.
+            there = name and (name[1], package.version) in headers
+            if name and there and "linux-image-" not in package.depends:
+                found[name[1], package.version] = Release(self.suite, name[1], package.version)
+        return sorted(found.values(), key=lambda release: Version(release.version))
+
+    def newest(self, flavour: str) -> Release | None:
+        """The kernel that linux-image-FLAVOUR leads to."""
+        for package in self._named(f"linux-image-{flavour}"):
+            leads = re.search(r"\blinux-image-(\S+) \(= (\S+)\)", package.depends)
+            if leads:
+                return Release(self.suite, leads[1], leads[2])
+        return None
+
+    def newest_source(self) -> Release | None:
+        """The kernel source that linux-source leads to; its release is the sources' version."""
+        for package in self._named("linux-source"):
+            upstream = Version(package.version).upstream_version
+            return Release(self.suite, upstream or package.version, package.version)
+        return None
+
+    def _named(self, name: str) -> list[Package]:
+        """The packages of one name, newest first."""
+        same = [package for package in self.packages if package.name == name]
+        return sorted(same, key=lambda package: Version(package.version), reverse=True)
+
+
+def read_packages(text: str) -> list[Package]:
+    """The kernel packages in the text of a Packages file (deb822(5))."""
+    found = []
+    # 50 MB of text, in which a search for a fixed word takes no time.
+    text = f"\n{text}"
+    start = text.find("\nPackage: linux-")
+    while start >= 0:
+        end = text.find("\n\n", start)
+        fields = dict(_FIELD.findall(text[start : end if end >= 0 else len(text)]))
+        name = fields["Package"]
+        if name.startswith(("linux-image-", "linux-headers-", "linux-source")):
+            found.append(Package(name, fields.get("Version", ""), fields.get("Depends", "")))
+        start = text.find("\nPackage: linux-", start + 1)
+    return found
+
+
+def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
+    """The kernels of a suite: asked for now, unless that was done ``recent`` seconds ago.
+
+    Without a network, or with too slow a one, what was known last is taken; raises
+    ``NetworkError`` if nothing was.
+    """
+    with cache.kept(f"index-{suite}") as folder:
+        known = folder / "packages.json"
+        age = time.time() - known.stat().st_mtime if known.exists() else None
+        if age is None or not 0 <= age < recent:
+            try:
+                packages = _update(folder, suite)
+            except NetworkError:
+                if age is None:
+                    raise
+                log.debug("no mirror answers in time; what was known of %s is taken", suite)
+            else:
+                rows = [[each.name, each.version, each.depends] for each in packages]
+                files.write(known, json.dumps(rows))
+                age = 0.0
+        rows = json.loads(known.read_text())
+    return Index(suite, tuple(Package(*row) for row in rows), age)
+
+
+def _update(folder: Path, suite: str) -> list[Package]:
+    """Have apt fetch a suite's index into ``folder``."""
+    deadline = Deadline(UPDATE_SECONDS)
+    lines = sysroot.sources(suite, deadline=deadline, alone=True)
+    if not lines:
+        raise NetworkError(
+            "neither this host's apt nor mmdebstrap names a Debian mirror, so what the archive "
+            "has is not known",
+            hint="add a Debian mirror to the host's apt, or use what vm/kernels.lock names",
+        )
+    for name in ("lists/partial", "archives/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "sources.list").write_text("\n".join(lines) + "\n")
+    (folder / "apt.conf").write_text(_apt_conf(folder, expired=sysroot.expired_allowed()))
+    # Read after the host's own configuration, and so with its proxies and without its hooks.
+    command = ["apt-get", "-c", str(folder / "apt.conf"), "--error-on=any", "update"]
+    asking = f"asking the mirror what Debian {suite} has"
+    try:
+        done = proc.run(
+            command, deadline=deadline, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+        )
+    except DeadlineError as error:
+        raise sysroot.slow(error, deadline, asking) from error
+    if done.status != 0:
+        raise sysroot.fault(done.stdout + done.stderr, suite) or proc.failure(
+            done, doing=f"{asking} failed"
+        )
+    found: list[Package] = []
+    for path in sorted((folder / "lists").glob("*_Packages")):
+        found += read_packages(path.read_text(errors="replace"))
+    return found
+
+
+def _apt_conf(folder: Path, *, expired: bool) -> str:
+    options = {
+        "Dir::State": folder,
+        "Dir::State::lists": folder / "lists",
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": folder,
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "APT::Architecture": "amd64",
+        # As root, apt would change to a user who cannot read a home folder.
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        "Acquire::GzipIndexes": "false",
+        "Acquire::Check-Date": "true",
+        "Acquire::Check-Valid-Until": "false" if expired else "true",
+    }
+    lines = ["#clear APT::Update;", "#clear APT::Architectures;", "#clear Acquire::Languages;"]
+    return "\n".join([*lines, *(f'{name} "{value}";' for name, value in options.items())]) + "\n"
+
+
+# -- from what was asked for to what is there --------------------------------------
+
+
+def resolve(spec: KernelSpec, cache: Cache) -> KernelSpec:
+    """The same kernel with its exact release and version; raises ``GoneError``.
+
+    Nothing is asked where both are known already, which those in vm/kernels.lock are.
+    """
+    if spec.tree is not None or spec.version:
+        return spec
+    if spec.release:
+        return _search(spec, cache)
+    found = newest(spec, cache, recent=RECENT)
+    return replace(spec, release=found.release, version=found.version)
+
+
+def newest(spec: KernelSpec, cache: Cache, *, recent: float = 0.0) -> Release:
+    """The newest in the archive of what an entry of the matrix asks for."""
+    return newest_in(index(spec.suite, cache, recent=recent), spec)
+
+
+def newest_in(known: Index, spec: KernelSpec) -> Release:
+    """The same, from its suite's index."""
+    found = known.newest(spec.flavour) if spec.flavour else known.newest_source()
+    if found is None:
+        name = f"linux-image-{spec.flavour}" if spec.flavour else "linux-source"
+        raise GoneError(
+            f"Debian {spec.suite} has no package {name}",
+            hint=f"see [kernels.{spec.name}] in vm/kernels.toml",
+        )
+    return found
+
+
+def _search(spec: KernelSpec, cache: Cache) -> KernelSpec:
+    """The one release that was asked for, in whichever suite of the matrix has it."""
+    matrix = config.load().kernels.values()
+    others = [each for each in matrix if each.flavour]
+    # First where the lock says that such kernels are.
+    series = ".".join(spec.release.split(".")[:2])
+    others.sort(key=lambda each: not begins(series, each.version))
+    seen: list[Release] = []
+    for suite in [spec.suite] if spec.suite else dict.fromkeys(each.suite for each in others):
+        releases = index(suite, cache, recent=RECENT).releases(spec.flavour)
+        for found in reversed(releases):
+            if matches(spec.release, found):
+                return replace(spec, suite=suite, release=found.release, version=found.version)
+        seen += releases
+    near = [release.release for release in seen if begins(series, release.version)]
+    raise GoneError(
+        f"the archive has no kernel {spec.release} ({spec.flavour})",
+        hint=f"of {series} it has {', '.join(near)}" if near
+        else f"it has none of {series} either; `invoke kernels` lists what there is",
+    )  # fmt: skip
+
+
+def matches(asked: str, found: Release) -> bool:
+    """Whether a release or a version, or the beginning of one, names this kernel."""
+    return begins(asked, found.release) or begins(asked, found.version)
+
+
+def gone(spec: KernelSpec, error: GoneError, cache: Cache) -> GoneError:
+    """The error for a locked kernel that the archive no longer has: which one it has now.
+
+    ``error`` itself where that is not known, or where it is this very one: then the kernel is
+    there, and something else is not (its headers, while the archive is between two states).
+    """
+    exact = f"{spec.release} ({spec.version})"
+    try:
+        found = newest(spec, cache)
+    except (NetworkError, GoneError):
+        return error
+    if (found.release, found.version) == (spec.release, spec.version):
+        return error
+    return GoneError(
+        f"kernel {spec.name}: {exact} is no longer in Debian {spec.suite}; "
+        f"the newest there is {found.release} ({found.version})",
+        tail=error.tail,
+        hint=f"`invoke kernels --update --kernel {spec.name}` moves vm/kernels.lock to it",
+    )
+
+
+def take_newest(spec: KernelSpec, cache: Cache) -> KernelSpec:
+    """The newest kernel in place of a locked one that is gone, from now on for a day."""
+    found = newest(spec, cache, recent=RECENT)
+    with cache.kept(f"gone-{spec.name}") as folder:
+        rows = {spec.version: [found.release, found.version, time.time()]}
+        (folder / "instead.json").write_text(json.dumps(rows))
+    return replace(spec, release=found.release, version=found.version)
+
+
+def instead_of(spec: KernelSpec, cache: Cache) -> KernelSpec | None:
+    """What ``take_newest`` has lately put in the place of a locked kernel, if anything.
+
+    So that the processes of one run do not each ask the archive for what it does not have.
+    """
+    if not spec.version:
+        return None
+    with cache.kept(f"gone-{spec.name}") as folder:
+        try:
+            rows = json.loads((folder / "instead.json").read_text())
+            release, version, since = rows[spec.version]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    recent = 0 <= time.time() - since < INSTEAD
+    return replace(spec, release=release, version=version) if recent else None
+
+
+def packages(spec: KernelSpec, names: Sequence[str]) -> list[str]:
+    """Packages of a resolved kernel, as apt takes an exact one."""
+    return [f"{name}-{spec.release}={spec.version}" for name in names]

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke bench`: how long each stage takes on this host, as medians.
+
+Every number has a name that stays the same, so that runs can be compared; those that end in
+_s are seconds of wall time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import config, lab, qemu
+from harness.build import module as build
+from harness.errors import InputError, OwnFaultError, Status
+from harness.host import proc
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
+from harness.klog import bench as klogbench
+from harness.lab import Lab
+from harness.machines import freeze, pool, template
+from harness.machines.clone import clone as cloned
+from harness.machines.guest import Guest
+from harness.machines.pool import Fresh, Pool
+from harness.runs import pytest_process
+
+Samples = dict[str, list[float]]
+
+# A suite of tests that do nothing but have a machine: what is left is the harness's own time.
+_TRIVIAL = """\
+import pytest
+@pytest.mark.parametrize("number", range({count}))
+def test_nothing(guest, number):
+    pass
+"""
+_TRIVIAL_TESTS = 100
+
+
+def run(
+    kernel: str | None, *, json: bool, rounds: int, scratch: bool = False, suites: bool = True
+) -> None:
+    """Measure, and print a table or JSON."""
+    matrix = config.load()
+    cache = Cache()
+    samples: Samples = {}
+    for spec in matrix.select(kernel):
+        place = lab.prepare(spec, matrix, cache)
+        frozen = place.template()
+        if not frozen.frozen:
+            raise InputError(f"kernel {spec.name} cannot be frozen: there is nothing to compare")
+        for _ in range(rounds):
+            _boot(place, samples)
+            _clone(place, samples)
+            _build(place, samples)
+        _pool(place, samples, 3 * rounds)
+        boot, ready = (statistics.median(samples[name]) for name in ("boot_s", "ready_s"))
+        samples.setdefault("boot_s / ready_s", []).append(boot / ready)
+        for _ in range(min(rounds, 3)):
+            _whole(spec.asked, samples)
+        for _ in range(min(rounds, 3) if suites else 0):
+            _trivial(spec.asked, samples)
+    if scratch:
+        _from_nothing(samples)
+    print(as_json(samples) if json else as_text(samples))
+
+
+def klog(folder: Path, *, json: bool) -> None:
+    """Score the log reader on a folder of labelled logs, and print that."""
+    try:
+        score = klogbench.measure(folder)
+    except klogbench.KlogBenchError as error:
+        raise InputError(str(error)) from error
+    print(klogbench.as_json(score) if json else klogbench.render(score))
+
+
+def as_text(samples: Samples) -> str:
+    """A table: name, median, smallest, largest, number of samples."""
+    width = max(len(name) for name in samples)
+    rows = [f"{'':{width}}  median     min     max   n"]
+    for name, values in samples.items():
+        rows.append(
+            f"{name:{width}}  {statistics.median(values):6.2f}  {min(values):6.2f}  "
+            f"{max(values):6.2f}  {len(values):2}"
+        )
+    return "\n".join(rows)
+
+
+def as_json(samples: Samples) -> str:
+    """The same with every sample."""
+    return json.dumps(
+        {
+            "cores": len(os.sched_getaffinity(0)),
+            "qemu": qemu.version_text(),
+            "results": {
+                name: {"median": statistics.median(values), "samples": values}
+                for name, values in samples.items()
+            },
+        },
+        indent=2,
+    )
+
+
+@contextmanager
+def _timed(samples: Samples, name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    samples.setdefault(name, []).append(time.monotonic() - started)
+
+
+def _answered(machine: qemu.Machine, place: Lab) -> None:
+    port = machine.ssh_port(Deadline(30))
+    with Guest.connect(port, place.image.keys) as guest:
+        guest.check("true")
+
+
+def _boot(place: Lab, samples: Samples) -> None:
+    """boot_s: starting QEMU to the first SSH command's answer, without a template."""
+    spec = freeze.machine_spec(place.kernel, place.image, place.cache)
+    with (
+        place.cache.scratch("bench") as folder,
+        _timed(samples, "boot_s"),
+        qemu.booted(spec, folder, Deadline(template.BOOT_SECONDS)) as machine,
+    ):
+        _answered(machine, place)
+
+
+def _clone(place: Lab, samples: Samples) -> None:
+    """restore_s, ready_s, command_s and clone_rss_mib of one clone.
+
+    restore_s: starting QEMU to the machine running again; ready_s: to the first SSH command's
+    answer; command_s: one more command; clone_rss_mib: memory that this clone has for itself,
+    in MiB, once it rests.
+    """
+    frozen = place.template()
+    with place.cache.scratch("bench") as folder:
+        started = time.monotonic()
+        with cloned(frozen, folder) as clone:
+            clone.guest.check("true")
+            samples.setdefault("restore_s", []).append(clone.running_since - started)
+            samples.setdefault("ready_s", []).append(time.monotonic() - started)
+            with _timed(samples, "command_s"):
+                clone.guest.check("true")
+            clone.guest.check("sleep 1")
+            samples.setdefault("clone_rss_mib", []).append(_private_mib(clone.machine.pid))
+
+
+def _private_mib(pid: int) -> float:
+    """Memory that no other process shares (smaps_rollup, proc_pid_smaps(5)), in MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes = [int(line.split()[1]) for line in lines if line.startswith(("Private_", "Swap:"))]
+    return sum(sizes) / 1024
+
+
+def _pool(place: Lab, samples: Samples, count: int) -> None:
+    """pool_wait_s: what a test waits for its machine when the one before takes half a second."""
+    frozen = place.template()
+
+    def make() -> Fresh:
+        return pool.fresh(frozen, place.cache)
+
+    supply = Pool()
+    try:
+        supply.take("bench", make).close()
+        supply.prepare("bench", make)
+        for number in range(count):
+            with _timed(samples, "pool_wait_s"):
+                fresh = supply.take("bench", make)
+            if number == 0:
+                samples["pool_wait_s"].clear()  # no test was running while it was made
+            supply.prepare("bench", make)
+            fresh.clone.guest.check("sleep 0.5")
+            fresh.close()
+    finally:
+        supply.close()
+
+
+def _trivial(kernel: str, samples: Samples) -> None:
+    """per_test_overhead_s: all of a suite of trivial tests on one job, for each of its tests;
+    speedup_2_jobs: how many times faster the same suite is on two.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        suite = Path(folder, "test_trivial.py")
+        suite.write_text(_TRIVIAL.format(count=_TRIVIAL_TESTS))
+        took = []
+        for options in ([], ["-n", "2"]):
+            given = ["-q", "-p", "no:cacheprovider",
+                     "-c", str(config.PROJECT / "pyproject.toml"), f"--rootdir={folder}",
+                     f"--kernel={kernel}", *options, str(suite)]  # fmt: skip
+            said = Path(folder, "said")
+            started = time.monotonic()
+            with said.open("wb") as out:
+                ended = pytest_process.run(given, Path(folder, "results"), out=out)
+            took.append(time.monotonic() - started)
+            if ended.status != Status.GREEN:
+                raise OwnFaultError(
+                    "tests that do nothing are not green", tail=said.read_text(errors="replace")
+                )
+    samples.setdefault("per_test_overhead_s", []).append(took[0] / _TRIVIAL_TESTS)
+    samples.setdefault("speedup_2_jobs", []).append(took[0] / took[1])
+
+
+def _touched(source: Path, folder: Path) -> Path:
+    """A copy of the module's folder that was never built."""
+    copy = folder / "module"
+    shutil.copytree(source, copy)
+    with (copy / "waitqueues.c").open("a") as stream:
+        stream.write(f"\n/* {time.time_ns()} */\n")
+    return copy
+
+
+def _build(place: Lab, samples: Samples) -> None:
+    """build_s: the module, its source touched."""
+    with place.cache.scratch("bench") as folder:
+        source = _touched(config.MODULE, folder)
+        with _timed(samples, "build_s"):
+            build.build(place.kernel, source, place.cache)
+
+
+def _whole(kernel: str, samples: Samples) -> None:
+    """test_vm_s: all of `invoke test-vm` from a warm cache, the module's source touched."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = _touched(config.MODULE, Path(folder))
+        command = [str(Path(sys.executable).parent / "invoke"), "test-vm", "--kernel", kernel,
+                   "--module", str(source)]  # fmt: skip
+        with _timed(samples, "test_vm_s"):
+            proc.run(command, deadline=Deadline(600), cwd=config.PROJECT)
+
+
+def _from_nothing(samples: Samples) -> None:
+    """from_nothing_s: `./bootstrap test-vm` with an empty cache and no virtual environment.
+
+    The system packages stay installed: taking them away is not for a benchmark to do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "clone"
+        proc.run(["git", "clone", "--quiet", str(config.PROJECT), str(copy)], deadline=Deadline(60))
+        environment = {**os.environ, "EUDYPTULA_CACHE": f"{folder}/cache"}
+        with _timed(samples, "from_nothing_s"):
+            proc.run(["./bootstrap", "test-vm"], deadline=Deadline(900), cwd=copy, env=environment)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke doctor`: what this host has and lacks, and the one command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness import config, qemu
+from harness.errors import HarnessError, HostError
+from harness.host import cache as caches
+from harness.host import debian as sysroot
+from harness.host import proc
+from harness.host.proc import Deadline
+
+HOST_PACKAGES = config.PROJECT / "vm" / "host-packages"
+# One kernel: sysroots 1.0 GiB, guest 0.2, template 0.3; and as much again while they are made.
+SPACE_MIB = 3000
+MEMORY_MIB = 1500
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``state`` is ok, note (works without it) or lacking."""
+
+    topic: str
+    state: str
+    said: str
+    mend: str = ""
+
+
+def run(as_json: bool) -> int:
+    """Print the findings; 0 if nothing is lacking, else what a run would end with."""
+    findings = examine()
+    lacking = [finding for finding in findings if finding.state == "lacking"]
+    mend = remedy(findings)
+    if as_json:
+        print(json.dumps({"findings": [asdict(f) for f in findings], "mend": mend}, indent=2))
+    else:
+        width = max(len(finding.topic) for finding in findings)
+        for finding in findings:
+            print(f"{finding.state:8} {finding.topic:{width}}  {finding.said}")
+        if mend:
+            print("\nTo mend what is lacking:")
+            for command in mend:
+                print(f"    {command}")
+        else:
+            print("\nThis host has all that is needed.")
+    return HostError.exit_status if lacking else 0
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a run depends on; nothing is changed."""
+    looks: list[Callable[[], list[Finding]]] = [
+        _python, _packages, _qemu, _namespaces, _mirror, _kvm, _cache, _memory,
+    ]  # fmt: skip
+    return [finding for look in looks for finding in look()]
+
+
+def remedy(findings: list[Finding]) -> list[str]:
+    """The commands for what is lacking: one for all packages, one for each other thing."""
+    lacking = [finding for finding in findings if finding.state == "lacking"]
+    packages = [f.mend.removeprefix("apt:") for f in lacking if f.mend.startswith("apt:")]
+    commands = [f.mend for f in lacking if f.mend and not f.mend.startswith("apt:")]
+    if packages:
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        names = " ".join(dict.fromkeys(packages))
+        commands.insert(0, f"{sudo}apt-get install --no-install-recommends {names}")
+    return commands
+
+
+def host_packages(text: str) -> list[tuple[str, str]]:
+    """(program or file, Debian package) from the text of vm/host-packages."""
+    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [(row[0], row[1]) for row in rows]
+
+
+def _python() -> list[Finding]:
+    return [Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")]
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for tool, package in host_packages(HOST_PACKAGES.read_text()):
+        there = tool if tool.startswith("/") and Path(tool).exists() else shutil.which(tool)
+        name = Path(tool).name
+        if there:
+            findings.append(Finding(name, "ok", there))
+        else:
+            findings.append(Finding(name, "lacking", f"{package} not installed", f"apt:{package}"))
+    return findings
+
+
+def _qemu() -> list[Finding]:
+    if not shutil.which(qemu.QEMU):
+        return []
+    try:
+        major, minor = qemu.check_version()
+    except HarnessError as error:
+        return [Finding("qemu version", "lacking", error.what, "apt:qemu-system-x86")]
+    return [Finding("qemu version", "ok", f"{major}.{minor}")]
+
+
+def _namespaces() -> list[Finding]:
+    if not shutil.which("bwrap"):
+        return []
+    trial = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--", "true"]
+    try:
+        done = proc.run(trial, deadline=Deadline(30), check=False)
+    except HarnessError as error:
+        return [Finding("sandbox", "lacking", error.what)]
+    if done.status == 0:
+        return [Finding("sandbox", "ok", "bubblewrap can make its namespaces")]
+    fault = sysroot.namespace_fault(done.stderr)
+    if fault is None:
+        return [Finding("sandbox", "lacking", done.stderr.strip() or "bubblewrap does not work")]
+    return [Finding("sandbox", "lacking", fault.what, fault.hint.partition("   ")[0])]
+
+
+def _mirror() -> list[Finding]:
+    if not shutil.which("apt-get"):
+        return [Finding("mirror", "lacking", "there is no apt: a Debian or Ubuntu is needed")]
+    if sysroot.sources_from("stable", sysroot.host_mirrors(Deadline(30))):
+        return [Finding("mirror", "ok", "the Debian mirrors of the host's apt")]
+    whose = "mmdebstrap's default (the host's apt names no Debian mirror)"
+    lines = sysroot.sources_from("stable", sysroot.default_mirrors())
+    if lines:
+        uri = lines[0].partition("] ")[2].partition(" ")[0]
+        return [Finding("mirror", "ok", f"{uri}, {whose}")]
+    said = f"{whose}; which that is it does not say, so what is newest is not known"
+    return [Finding("mirror", "note", said)]
+
+
+def _kvm() -> list[Finding]:
+    device = Path("/dev/kvm")
+    if not device.exists():
+        return [Finding("kvm", "note", "no /dev/kvm: emulation (TCG) is used, which is enough")]
+    if not os.access(device, os.R_OK | os.W_OK):
+        return [Finding("kvm", "note", "/dev/kvm is not yours to open: emulation (TCG) is used")]
+    answer = qemu.kvm_answer(caches.default_root())
+    if answer is None:
+        return [Finding("kvm", "note", "/dev/kvm opens; the first run will see if it can boot")]
+    return [Finding("kvm", "ok" if answer[0] == "kvm" else "note", answer[1])]
+
+
+def _cache() -> list[Finding]:
+    root = caches.default_root()
+    # os.path's: where one may not look, there is nothing.
+    existing = next(path for path in (root, *root.parents) if os.path.exists(path))
+    if not os.access(existing, os.W_OK):
+        return [Finding("cache", "lacking", f"{root} cannot be written",
+                        "export EUDYPTULA_CACHE=A_FOLDER_OF_YOURS")]  # fmt: skip
+    free = shutil.disk_usage(existing).free >> 20
+    said = f"{root}, {free} MiB free"
+    if free < SPACE_MIB:
+        return [Finding("cache", "lacking", f"{said}; a kernel takes {SPACE_MIB}",
+                        "export EUDYPTULA_CACHE=A_FOLDER_ON_A_LARGER_DISK")]  # fmt: skip
+    return [Finding("cache", "ok", said)]
+
+
+def _memory() -> list[Finding]:
+    free = proc.available_memory_mib()
+    if free < MEMORY_MIB:
+        return [Finding("memory", "note", f"{free} MiB available; below {MEMORY_MIB} it is slow")]
+    return [Finding("memory", "ok", f"{free} MiB available")]

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke shell`: a terminal, a script or one command, connected to a guest; or gdb's socket."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import paramiko
+
+from harness import config, lab
+from harness.build.module import Module
+from harness.errors import GuestError, GuestLost, HostError, InputError, MachineError
+from harness.examine import loading, symbols
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
+from harness.judge import verdict
+from harness.judge.verdict import Evidence, Problem
+from harness.machines import saved as scene
+from harness.machines.clone import Clone
+from harness.machines.clone import clone as cloned
+from harness.machines.saved import Scene
+
+log = logging.getLogger(__name__)
+
+MARK_SECONDS = 5.0  # until all that the kernel has logged is on the console
+_ROUND_SECONDS = 0.05
+# After its exit status is known, how long a command's output may still be on its way.
+_GRACE_SECONDS = 1.0
+_STDOUT, _STDERR = 1, 2  # their descriptors
+
+
+def run(
+    kernel: str | None,
+    source: Path,
+    profile: str = "",
+    own_config: Path | None = None,
+    command: str = "",
+) -> int:
+    """Clone a machine, load the module, and hand over, or run one ``command``.
+
+    Returns the exit status of the shell or the command. Raises ``GuestError`` with what the
+    kernel has reported if the guest dies meanwhile, or does not load the module.
+    """
+    matrix = config.load()
+    specs = matrix.select(kernel, profile, own_config)
+    if len(specs) != 1:
+        raise InputError("a shell is opened in one guest", hint="give --kernel one name")
+    cache = Cache()
+    place = lab.prepare(specs[0], matrix, cache)
+    module = place.build(source)
+    frozen = place.template()
+    with cache.scratch("shell") as folder, cloned(frozen, folder) as clone:
+        with _reports_told(clone, module, f"loading {module.name}"):
+            loading.load(clone.guest, module)
+        if not command:
+            log.info("%s with %s loaded; exit ends the machine", place.kernel.release, module.name)
+        return _session(clone, command, module)
+
+
+def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
+    """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's socket."""
+    saved = scene.load(folder)
+    with (
+        Cache().scratch("resume") as work,
+        scene.reopened(saved, work, stopped=debugger) as clone,
+    ):
+        if debugger:
+            with gdb_socket() as path:
+                clone.machine.debugger.listen(path, Deadline(10))
+                print("stopped where the test left it; in another terminal:")
+                print(f"    {gdb_command(saved, path)}")
+                print("Enter ends the machine.", flush=True)
+                sys.stdin.readline()
+            return 0
+        try:
+            clone.guest  # noqa: B018  # connects
+        except GuestLost as error:
+            raise InputError(
+                "the guest that was saved does not answer, so there is no prompt in it",
+                hint=f"look at it from outside: invoke shell --resume {folder} --debugger",
+            ) from error
+        if not command:
+            log.info("as the test left it; exit ends the machine")
+        return _session(clone, command, None)
+
+
+def _session(clone: Clone, command: str, module: Module | None) -> int:
+    """The command, or a shell; its exit status.
+
+    A shell has a terminal if this process has one. Else it reads its commands from standard
+    input, as `ssh` and `bash` do, and ends where that ends.
+    """
+    source = sys.stdin.fileno()
+    terminal = "" if command or not os.isatty(source) else os.environ.get("TERM", "dumb")
+    columns, rows = os.get_terminal_size(source) if terminal else (80, 24)
+    # Not its last command, so that the shell around it lives, and tells the number of a signal.
+    script = f"cd /root\n{command or 'bash -l'}\nexit $?"
+    doing = f"`{command}`" if command else "the shell"
+    with (
+        _reports_told(clone, module, doing),
+        clone.guest.shell(script, terminal, columns, rows) as channel,
+    ):
+        # The terminal's keys are not for a command: Ctrl-C is to end the harness.
+        given = None if command and os.isatty(source) else source
+        return attach(channel, given, _STDOUT, _STDERR, terminal=bool(terminal))
+
+
+# -- what the kernel says of it ----------------------------------------------------
+
+
+@contextlib.contextmanager
+def _reports_told(clone: Clone, module: Module | None, doing: str) -> Iterator[None]:
+    """Tell what the kernel reports meanwhile.
+
+    What fails meanwhile gets the report as its reason; if nothing fails, it is a warning.
+    """
+    try:
+        yield
+    except (GuestError, MachineError) as error:
+        if isinstance(error, HostError):
+            raise
+        problems = _reports(clone, module, gone=not isinstance(error, GuestError) or _lost(error))
+        if not problems:
+            raise
+        raise GuestError(
+            f"{doing}: {'; '.join(str(problem) for problem in problems)}",
+            tail="\n".join(problem.detail for problem in problems if problem.detail),
+            hint="the kernel has reported this: it is the module's fault, or the kernel's",
+        ) from error
+    for problem in _reports(clone, module, gone=False):
+        log.warning("the kernel has reported meanwhile: %s", problem)
+
+
+def _lost(error: GuestError) -> bool:
+    return isinstance(error, GuestLost)
+
+
+def _reports(clone: Clone, module: Module | None, *, gone: bool) -> Sequence[Problem]:
+    """What the kernel has reported since the clone began to run; ``gone``: it does not answer."""
+    machine = clone.machine
+    if not gone:
+        try:
+            machine.mark(machine.patience(MARK_SECONDS))
+        except MachineError:
+            gone = True
+    seen = Evidence(
+        console=machine.console_text()[clone.since :],
+        # Nobody asks what taints it; the reports are what matters here.
+        taint_before=0,
+        taint_after=None if gone else 0,
+        panicked=machine.panicked,
+        running=machine.running,
+        unread=machine.console_unread,
+        fault=machine.fault,
+        full=machine.console_full,
+    )
+    problems = verdict.judge(seen)
+    return symbols.explain(problems, module) if module else problems
+
+
+# -- gdb ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def gdb_socket() -> Iterator[Path]:
+    """A path for gdb's socket, in a folder that only this user may enter (mode 0700).
+
+    Not below the cache, whose path may be longer than the 107 bytes that a socket's may have
+    (unix(7)).
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    own = base if os.path.isdir(base) else None
+    with tempfile.TemporaryDirectory(prefix="eudyptula-", dir=own) as folder:
+        yield Path(folder, "gdb")
+
+
+def gdb_command(saved: Scene, path: Path) -> str:
+    """The command that attaches gdb, with what symbols there are.
+
+    The module's; and the kernel's if it was compiled here, since Debian's image has none.
+    """
+    command = ["gdb", "-ex", f"target remote {path}"]
+    module, text = saved.about.get("module"), saved.about.get("text")
+    if module and text:
+        command += ["-ex", f"add-symbol-file {module} {text}"]
+    return shlex.join([*command, str(saved.about.get("vmlinux") or saved.spec.kernel)])
+
+
+# -- between this process and the guest --------------------------------------------
+
+
+def attach(
+    channel: paramiko.Channel, source: int | None, output: int, errors: int, *, terminal: bool
+) -> int:
+    """Copy between descriptors of this process and ``channel`` until that ends; the exit status.
+
+    What comes from ``source`` (None: nothing) goes to its standard input, up to its end. With
+    ``terminal``, ``source`` is one, and its keys and its size are passed on.
+    Raises ``GuestLost`` if the connection breaks.
+    """
+    with contextlib.ExitStack() as ends:
+        resized = ends.enter_context(_raw(source)) if terminal and source is not None else None
+        pending = b""  # read from the source, and not taken by the guest yet
+        grace = Deadline(_GRACE_SECONDS)
+        if source is None:
+            channel.shutdown_write()
+        while not _ended(channel):
+            reads = source is not None and not pending
+            waiting = [channel.fileno()]
+            waiting += [resized.fileno()] if resized is not None else []
+            waiting += [source] if source is not None and reads else []
+            # Nothing tells that the guest takes more again, nor of an exit status that comes
+            # while the streams stay open; hence the rounds.
+            ready, _, _ = select.select(waiting, [], [], _ROUND_SECONDS)
+            if resized is not None and resized.fileno() in ready:
+                _drain(resized)
+                size = os.get_terminal_size(source or 0)
+                # Here, where no send() holds paramiko's lock, as it may while a signal comes.
+                channel.resize_pty(size.columns, size.lines)
+            if source is not None and source in ready:
+                pending = _typed(source)
+                if not pending:
+                    channel.shutdown_write()
+                    source = None
+            if pending and channel.send_ready():
+                try:
+                    pending = pending[channel.send(pending) :]
+                except OSError:  # it has ended: its status says why
+                    pending, source = b"", None
+            if _copy(channel, output, errors) or not channel.exit_status_ready():
+                grace = Deadline(_GRACE_SECONDS)
+                if channel.eof_received:  # nothing more can come but the exit status
+                    channel.status_event.wait(_ROUND_SECONDS)
+            elif grace.expired:
+                break  # something that it left behind holds its streams open
+    status = channel.recv_exit_status()
+    if status == -1 and not channel.eof_received:
+        raise GuestLost("the connection to the guest broke")
+    return status
+
+
+def _typed(source: int) -> bytes:
+    try:
+        return os.read(source, 1 << 15)
+    except OSError as error:
+        if error.errno == errno.EIO:  # a terminal that was closed
+            return b""
+        raise
+
+
+def _copy(channel: paramiko.Channel, output: int, errors: int) -> bool:
+    """Write what has come from the guest; whether there was anything."""
+    moved = False
+    for is_ready, receive, target in (
+        (channel.recv_ready, channel.recv, output),
+        (channel.recv_stderr_ready, channel.recv_stderr, errors),
+    ):
+        if is_ready():
+            data = receive(1 << 16)
+            moved = moved or bool(data)
+            while data:
+                data = data[os.write(target, data) :]
+    return moved
+
+
+def _ended(channel: paramiko.Channel) -> bool:
+    """Whether both streams have been read to their end and the exit status is known."""
+    # In this order: another thread fills the streams, and nothing comes after their end.
+    ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
+    return bool(ended) and not (channel.recv_ready() or channel.recv_stderr_ready())
+
+
+@contextlib.contextmanager
+def _raw(source: int) -> Iterator[socket.socket]:
+    """Have a terminal pass on each key; what is yielded becomes readable when its size changes.
+
+    The signal's handler does nothing: it may come in the middle of anything. Python writes the
+    signal's number to a socket, which is read where it can be acted on.
+    """
+    saved = termios.tcgetattr(source)
+    with contextlib.ExitStack() as ends:
+        near, far = (ends.enter_context(end) for end in socket.socketpair())
+        for end in (near, far):
+            end.setblocking(False)
+        ends.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(far.fileno()))
+        ends.callback(
+            signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, lambda *_: None)
+        )
+        ends.callback(termios.tcsetattr, source, termios.TCSADRAIN, saved)
+        tty.setraw(source)
+        yield near
+
+
+def _drain(stream: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while stream.recv(1 << 10):
+            pass

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a red test leaves for people to look at: files in the folder of its run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.host import proc
+from harness.host.proc import Deadline
+from harness.host.text import printable
+from harness.judge.verdict import Problem, Verdict
+from harness.lab import Lab
+from harness.machines import saved as scene
+from harness.qemu import Machine
+
+DUMP_SECONDS = 60.0
+# How many red tests of a run leave their machine: each takes what its guest has used.
+MACHINES = 5
+_NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """What may be kept of this run.
+
+    ``run`` gives the run's folder, and makes it when it is first needed.
+    ``limit`` is how many machines are saved; ``hold_first`` leaves the first of them running.
+    """
+
+    run: Callable[[], Path]
+    hold_first: bool = False
+    limit: int = MACHINES
+
+
+def save_artifacts(
+    keeper: Keeper,
+    lab: Lab,
+    machine: Machine,
+    problems: Sequence[Problem],
+    name: str,
+    loaded: Mapping[str, object],
+) -> str:
+    """Save what a machine leaves into a folder ``name`` of this run's; where that is, in lines.
+
+    Its console, and where it is stuck its registers and memory; and the machine itself, so that
+    it can be opened again. A machine that was alive runs on. What cannot be saved is said.
+
+    ``loaded``: what a debugger needs to know of the module, where it has been loaded.
+    """
+    try:
+        run = keeper.run()
+        folder = make_folder(run, name)
+        (folder / "console.log").write_text(printable(machine.console_text()))
+    except OSError as error:  # such as a full disk, which is not to hide why a test is red
+        return f"(nothing could be kept: {error})"
+    said = [f"console: {os.path.relpath(folder / 'console.log')}"]
+    stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
+    alive = not {Verdict.PANIC, Verdict.LOST} & stuck
+    if not machine.running:
+        return "\n".join(said)
+    shown = os.path.relpath(folder)
+    try:
+        if stuck:
+            (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
+            said.append(f"registers: {shown}/registers.txt")
+        place = claim(run, keeper.limit)
+        if place is None:
+            said.append(f"(its machine is not kept: those of {keeper.limit} other red tests are)")
+            return "\n".join(said)
+        if stuck:
+            machine.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
+            said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
+        about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
+        try:
+            scene.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+        finally:
+            # Fixtures that clean up in the guest need it to run, also where saving has failed.
+            if alive:
+                machine.resume(Deadline(DUMP_SECONDS))
+        reopen = f"invoke shell --resume {shlex.quote(shown)}"
+        said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
+        if keeper.hold_first and place == 0:
+            pid, line = proc.leave_running(
+                scene.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
+            )
+            said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
+    except (HarnessError, OSError) as error:
+        what = error.what if isinstance(error, HarnessError) else error
+        said.append(f"(the machine could not be saved: {what})")
+    return "\n".join(said)
+
+
+def folder_name(nodeid: str) -> str:
+    """The name of a test's folder: readable, and no two tests have the same.
+
+    Folders and ``::`` become dashes. Where that or anything else makes the name ambiguous, as
+    for [a/b], [a b] and [a-b], or where it is cut, a digest of the test's full name is added.
+    """
+    short = nodeid.removeprefix("tests/vm/")
+    name = re.sub(r"[^\w.\[\]-]+", "-", short, flags=re.ASCII)
+    plain = re.fullmatch(r"[\w./]+\.py(::\w+)+(\[[\w.-]*\])?", short, re.ASCII)
+    if plain and len(name) <= _NAME_MAX:
+        return name
+    return f"{name[:_NAME_MAX]}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
+
+
+def make_folder(run: Path, name: str) -> Path:
+    """A new folder ``name`` in a run's; where it is there already, another number of it.
+
+    What is there was promised to somebody, such as to another process of the same run.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = run / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("not reached")
+
+
+def claim(run: Path, limit: int) -> int | None:
+    """One of the ``limit`` places for machines that a run leaves, from 0; None if all are taken.
+
+    The processes of a run share them. A place is a file that only one of them can create.
+    """
+    for number in range(limit):
+        with contextlib.suppress(FileExistsError):
+            (run / f".machine-{number}").touch(exist_ok=False)
+            return number
+    return None

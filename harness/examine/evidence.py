@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Asks a machine what there is to know of it, for a verdict: its log, its taint, what is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from harness.build.module import INSIDE, Module
+from harness.errors import HarnessError, HostError, MachineError
+from harness.examine import symbols
+from harness.examine.audit import Audit
+from harness.examine.pointers import Finding
+from harness.host.proc import Deadline
+from harness.judge.verdict import Evidence, Expectation, Problem, Remain
+from harness.machines import pool
+from harness.qemu import Machine
+
+log = logging.getLogger(__name__)
+
+_DIED = 1 << 7  # the taint of an oops
+
+
+def patience(machine: Machine) -> Deadline:
+    """How long a healthy guest may take to answer."""
+    return machine.patience(pool.MARK_SECONDS)
+
+
+def gather(
+    machine: Machine,
+    taint_before: int,
+    *,
+    since: int = 0,
+    timed_out: str = "",
+    expected: tuple[Expectation, ...] = (),
+    declared: int = 0,
+    last: bool = False,
+    audit: Audit | None = None,
+) -> Evidence:
+    """Ask a machine how it is, whatever its state; its console counts from ``since`` on.
+
+    ``declared``: the taint flags that its modules may set. ``last``: nobody uses the machine
+    after this, so its processes may be ended. ``audit`` looks through its memory.
+    """
+    taint = moving = left = None
+    busy: tuple[str, ...] = ()
+    stacks = leaks = fault = ""
+    remains: tuple[Finding, ...] = ()
+    if machine.running and not machine.panicked:
+        try:
+            taint = machine.mark(patience(machine))
+            if timed_out:
+                stacks = machine.stacks(patience(machine))
+            found = machine.leftovers(patience(machine))
+            if found.mixed and last:
+                found = machine.leftovers(patience(machine), end=True)
+                taint = machine.mark(patience(machine))  # what unloading has brought up
+                busy = found.busy
+            if not found.loaded:
+                left = found.names
+                leaks = machine.leaks(patience(machine))
+            # Where a command does not end, memory is in motion; and what a task held that an oops
+            # has ended, nobody gives back.
+            if audit and not timed_out and not taint & _DIED:
+                remains = audit.remains(patience(machine))
+        except MachineError as error:
+            taint = None
+            if isinstance(error, HostError):
+                fault = str(error)
+            with suppress(MachineError, OSError):  # QEMU may end meanwhile
+                moving = machine.vcpu_is_busy()
+    return Evidence(
+        console=machine.console_text()[since:],
+        taint_before=taint_before,
+        taint_after=taint,
+        panicked=machine.panicked,
+        running=machine.running,
+        timed_out=timed_out,
+        moving=moving,
+        expected=tuple(
+            replace(one, start=one.start - since, end=one.end - since) for one in expected
+        ),
+        left=left,
+        busy=busy,
+        unasked=machine.agent.take_unasked(),
+        declared=declared,
+        unread=machine.console_unread,
+        fault=fault or machine.fault,
+        full=machine.console_full,
+        stacks=stacks,
+        leaks=leaks,
+        stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
+        remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in remains),
+    )
+
+
+def with_names(
+    seen: Evidence, facts: Mapping[str, Any], module: Module, audit: Audit | None = None
+) -> Evidence:
+    """The evidence with a module's names where it has only addresses.
+
+    What is found when the module is unloaded is without them, as the kernel does not know them
+    any more. They are those of where ``audit`` has seen the module last; else of the template
+    that it was loaded in, whose ``facts`` say that.
+    """
+    sections = audit.sections.get(module.name, {}) if audit else {}
+    sections = sections or facts.get("sections", {})
+    if not sections or not (seen.leaks or seen.remains):
+        return seen
+    try:
+        known = symbols.definitions(module.kernel.sysroot, module.ko)
+    except HarnessError as error:
+        log.warning("what the module left behind has no names: %s", error)
+        return seen
+    remains = []
+    for one in seen.remains:
+        found = symbols.defined_at(one.address, known, sections)
+        what, location = (found.symbol.name, found.location) if found else (one.what, one.location)
+        remains.append(replace(one, what=what, location=location))
+    functions = [one.symbol for one in known if one.is_function]
+    return replace(
+        seen,
+        leaks=symbols.named(seen.leaks, functions, sections, module.name),
+        remains=tuple(remains),
+    )
+
+
+def explain(problems: Sequence[Problem], module: Module | None) -> list[Problem]:
+    """The problems with file:line for what is in ``module``, where one was built.
+
+    Files of a module are named as in its own folder, rather than as in the sandbox it was
+    built in.
+    """
+    explained = symbols.explain(problems, module) if module and problems else problems
+    return [replace(one, detail=one.detail.replace(f"{INSIDE}/", "")) for one in explained]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Loads a module in a guest, once and for all: a template in which it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from harness.build.module import Module
+from harness.errors import CommandTimeout, GuestError
+from harness.examine import evidence
+from harness.judge import verdict
+from harness.judge.problem import KernelProblem
+from harness.judge.verdict import Evidence, Problem
+from harness.lab import Lab
+from harness.machines import freeze
+from harness.machines.clone import Clone
+from harness.machines.guest import Guest
+from harness.machines.template import Template
+from harness.qemu import Machine
+
+
+def load(guest: Guest, module: Module) -> None:
+    """Load a module that was built on the host; its file stays in /root."""
+    target = f"/root/{module.ko.name}"
+    guest.put(module.loadable, target)
+    guest.check(f"insmod {target}")
+
+
+def text_sections(guest: Guest, module: Module) -> dict[str, str]:
+    """Where a loaded module's code is: the addresses of its text sections, by their names.
+
+    They are for debuggers, and for kmemleak's reports once the module is unloaded: the guest
+    cannot be asked then. There may be no ``.text``, where all functions are __init or __exit,
+    and none at all, where the kernel was built without CONFIG_KALLSYMS.
+    """
+    folder = f"/sys/module/{module.name}/sections"
+    lines = guest.check(
+        f"for file in {folder}/.*text*; do"
+        ' if [ -f "$file" ]; then echo "${file##*/}:$(cat "$file")"; fi; done'
+    )
+    return dict(line.split(":", 1) for line in lines.splitlines())
+
+
+# Keeps what a machine leaves that something is wrong with; says where, in lines for a report.
+Leave = Callable[[Machine, Sequence[Problem]], str]
+
+
+def loaded_template(
+    lab: Lab,
+    base: Template,
+    module: Module,
+    leave: Leave = lambda *_: "",
+    declared: int = 0,
+) -> Template:
+    """``base`` with the module loaded; raises ``KernelProblem`` where that upsets the kernel.
+
+    ``declared``: the taint flags that loading it may set. Where it may not, that is a problem; so
+    such a template is another one.
+    """
+    loading = _Loading(module, leave, declared)
+    key = {"module": module.digest} | ({"declared": declared} if declared else {})
+    return freeze.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
+
+
+class _Loading:
+    """Loads a module in a machine, and judges what comes of it until the machine is frozen."""
+
+    def __init__(self, module: Module, leave: Leave, declared: int) -> None:
+        self._module = module
+        self._declared = declared
+        self._leave = leave
+        self._loaded: tuple[Machine, int, int]  # which; its taint before, and since when it counts
+
+    def set_up(self, clone: Clone) -> Mapping[str, object]:
+        machine = clone.machine
+        taint = machine.mark(evidence.patience(machine))
+        machine.take_inventory(evidence.patience(machine))
+        # Where the machine could not be frozen it has just booted: that is not the module's.
+        since = len(machine.console_text())
+        failed: GuestError | None = None
+        sections: dict[str, str] = {}
+        try:
+            load(clone.guest, self._module)
+            sections = text_sections(clone.guest, self._module)
+        except GuestError as error:  # as insmod's, if the kernel ends it; the kernel says why
+            failed = error
+        stuck = failed.command[0] if isinstance(failed, CommandTimeout) else ""
+        self._judge(
+            machine,
+            evidence.gather(machine, taint, since=since, timed_out=stuck, declared=self._declared),
+            failed,
+        )
+        if failed:
+            raise failed
+        self._loaded = machine, taint, since
+        facts: dict[str, object] = {"sections": sections}
+        return facts | ({"text": sections[".text"]} if ".text" in sections else {})
+
+    def look(self, taint: int | None) -> None:
+        """What a module has only begun, such as a thread, goes on when loading is done."""
+        machine, before, since = self._loaded
+        seen = Evidence(
+            console=machine.console_text()[since:],
+            taint_before=before,
+            taint_after=taint,
+            panicked=machine.panicked,
+            running=taint is not None,
+            unread=machine.console_unread,
+            full=machine.console_full,
+            declared=self._declared,
+            stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
+        )
+        self._judge(machine, seen, None)
+
+    def _judge(self, machine: Machine, seen: Evidence, failed: GuestError | None) -> None:
+        problems = verdict.judge(seen)
+        if problems:
+            kept = self._leave(machine, problems)
+            raise KernelProblem(evidence.explain(problems, self._module), kept) from failed

@@ -1,0 +1,907 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who still points into a module that is gone: from a machine's memory to findings.
+
+A module that is unloaded has no memory any more: its pages are unmapped. A pointer to such a page
+that lives on in the kernel is something that the module registered and did not take back: a
+notifier, a timer, a hook, a file. The kernel will follow it one day, and crash.
+
+Pure but for reading memory that it is handed: it asks no machine and starts nothing. All of it is
+for x86-64 with ``nokaslr``, where a kernel is where it was linked to be.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.qemu.memory import PAGE, Memory, Pointer, pointers
+
+# Documentation/arch/x86/x86_64/mm.rst. The kernel's image is mapped from _IMAGE on, so that a
+# symbol's physical address is its distance from there. Modules follow it: from _MODULES on, or
+# 512 MiB later where the kernel could be placed at random (CONFIG_RANDOMIZE_BASE); what is behind
+# _MODULES_END are mappings at fixed addresses.
+_IMAGE = 0xFFFFFFFF80000000
+_MODULES = 0xFFFFFFFFA0000000
+_MODULES_END = 0xFFFFFFFFFF000000
+_DIRECT = 0xFFFF888000000000  # all of memory, where CONFIG_RANDOMIZE_MEMORY is off
+_VMEMMAP = 0xFFFFEA0000000000  # the array of struct page, likewise
+_VMALLOC = 0xFFFFC90000000000  # likewise
+_FIVE_LEVELS = 0xFF11000000000000  # where all of memory is mapped with tables of five levels
+
+# A table entry (Intel's manual, volume 3, 4.5): bit 0 is set where something is mapped, bit 7
+# where that is a large page; bits 12 to 51 are its physical address.
+_PRESENT, _LARGE, _FRAME = 1, 1 << 7, 0x000FFFFFFFFFF000
+
+_PAGE_STRUCT = 64  # bytes of a struct page (linux/mm_types.h), of which eight are a word
+
+
+@dataclass(frozen=True)
+class SlabCache:
+    """A cache of the kernel's allocator.
+
+    ``size`` is an object's, in bytes. ``wiped`` is whether ``init_on_free`` clears an object that
+    is freed; that is so but for caches with a constructor or with SLAB_TYPESAFE_BY_RCU
+    (slab_want_init_on_free() in mm/slab.h).
+    """
+
+    name: str
+    size: int
+    wiped: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a kernel keeps what, as found out once, when its template is frozen.
+
+    ``tables`` is the physical address of its page table of the highest level. ``direct``,
+    ``vmemmap`` and ``vmalloc`` are virtual addresses: of all memory, of the array of struct page,
+    of what vmalloc() maps. ``percpu`` is what is added to a per-CPU variable's address, for each
+    CPU. ``slabs`` has each slab cache by its virtual address, and ``slab_word`` which word of a
+    struct page points to it (None: it could not be found out). ``loader`` are ranges of
+    physical addresses: variables of the kernel's in which its module loader leaves addresses.
+    ``mapped`` are the pages of modules that the template has loaded. ``stack``, ``comm`` and
+    ``tasks`` are where a task_struct has the address of its stack, its name and the list of all
+    processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
+    ``first_task`` is the virtual address of the first one.
+    """
+
+    tables: int
+    direct: int
+    vmemmap: int
+    vmalloc: int
+    percpu: tuple[int, ...]
+    slabs: Mapping[int, SlabCache]
+    slab_word: int | None
+    loader: tuple[tuple[int, int], ...]
+    mapped: frozenset[int] = frozenset()
+    stack: int = 0
+    comm: int = 0
+    task_size: int = 0
+    tasks: int = 0
+    first_task: int = 0
+
+    def to_json(self) -> str:
+        slabs = {hex(at): asdict(slab) for at, slab in self.slabs.items()}
+        return json.dumps(asdict(self) | {"slabs": slabs, "mapped": sorted(self.mapped)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Layout:
+        facts: dict[str, Any] = json.loads(text)
+        facts["slabs"] = {int(at, 16): SlabCache(**slab) for at, slab in facts["slabs"].items()}
+        facts["percpu"] = tuple(facts["percpu"])
+        facts["loader"] = tuple((start, end) for start, end in facts["loader"])
+        return cls(**facts | {"mapped": frozenset(facts["mapped"])})
+
+
+class Symbols:
+    """The kernel's own symbols, by /proc/kallsyms; a module's are left out."""
+
+    def __init__(self, kallsyms: str) -> None:
+        found = []
+        for line in kallsyms.splitlines():
+            fields = line.split()
+            if len(fields) == 3:
+                found.append((int(fields[0], 16), fields[2]))
+        found.sort()
+        self._addresses = [address for address, _ in found]
+        self._names = [name for _, name in found]
+        self._by_name = {name: address for address, name in found}
+
+    def address(self, name: str) -> int | None:
+        return self._by_name.get(name)
+
+    def size(self, name: str) -> int:
+        """How far it is to the next symbol, in bytes; 0 where there is no such symbol."""
+        start = self._by_name.get(name)
+        if start is None:
+            return 0
+        after = bisect.bisect_right(self._addresses, start)
+        return self._addresses[after] - start if after < len(self._addresses) else 0
+
+    def at(self, address: int) -> tuple[str, int] | None:
+        """The symbol that an address is in, and how far from its beginning."""
+        place = bisect.bisect_right(self._addresses, address) - 1
+        if place < 0:
+            return None
+        # Of several at one address the first that is no marker of the linker's.
+        start = self._addresses[place]
+        first = bisect.bisect_left(self._addresses, start)
+        names = self._names[first : place + 1]
+        name = next((name for name in names if not name.startswith("__")), names[0])
+        return name, address - start
+
+
+# -- page tables -------------------------------------------------------------------
+
+
+def _entries(memory: Memory, table: int) -> tuple[int, ...]:
+    data = memory.read(table, PAGE)
+    return struct.unpack("<512Q", data) if len(data) == PAGE else (0,) * 512
+
+
+def physical(memory: Memory, layout: Layout, address: int) -> int | None:
+    """Where in memory a virtual address of the kernel's is; None where nothing is mapped."""
+    if _IMAGE <= address < _MODULES:
+        return address - _IMAGE
+    if layout.direct <= address < layout.direct + (1 << 40):
+        return address - layout.direct
+    return _walk(memory, layout, address)
+
+
+def _walk(memory: Memory, layout: Layout, address: int) -> int | None:
+    table = layout.tables
+    top = 48 if layout.direct == _FIVE_LEVELS else 39
+    for shift in range(top, 11, -9):
+        entry = memory.word(table + 8 * (address >> shift & 511))
+        if not entry & _PRESENT:
+            return None
+        if shift == 12 or entry & _LARGE:
+            return (entry & _FRAME & -(1 << shift)) + (address & (1 << shift) - 1)
+        table = entry & _FRAME
+    return None
+
+
+@dataclass(frozen=True)
+class ModuleArea:
+    """The addresses that modules are loaded at.
+
+    ``tables`` are the pages with its page tables, ``mapped`` the pages that are mapped (which are
+    those of loaded modules, and code that the kernel generates). Addresses from ``start`` to
+    before ``end`` have been in use at some time: a page table stays when what it maps goes.
+    """
+
+    tables: tuple[int, ...]
+    mapped: frozenset[int]
+    start: int
+    end: int
+
+
+def module_area(memory: Memory, layout: Layout) -> ModuleArea:
+    """The module area as it is now."""
+    tables: list[int] = []
+    mapped: set[int] = set()
+    used: list[int] = []
+    table = layout.tables
+    if layout.direct == _FIVE_LEVELS:
+        table = memory.word(table + 8 * (_MODULES >> 48 & 511)) & _FRAME
+    upper = memory.word(table + 8 * (_MODULES >> 39 & 511)) & _FRAME
+    for gigabyte in (_IMAGE, _IMAGE + (1 << 30)):
+        middle = memory.word(upper + 8 * (gigabyte >> 30 & 511))
+        if not middle & _PRESENT:
+            continue
+        tables.append(middle & _FRAME)
+        for number, entry in enumerate(_entries(memory, middle & _FRAME)):
+            start = gigabyte + (number << 21)
+            if not (entry & _PRESENT and _MODULES <= start < _MODULES_END):
+                continue
+            used.append(start)
+            if entry & _LARGE:
+                mapped.update(range(start, start + (1 << 21), PAGE))
+                continue
+            tables.append(entry & _FRAME)
+            mapped.update(
+                start + place * PAGE
+                for place, page in enumerate(_entries(memory, entry & _FRAME))
+                if page & _PRESENT
+            )
+    start, end = (min(used), max(used) + (1 << 21)) if used else (_MODULES, _MODULES)
+    return ModuleArea(tuple(tables), frozenset(mapped), start, end)
+
+
+# -- finding out the layout --------------------------------------------------------
+
+# Where the loader leaves addresses of modules that are gone, none of which is followed:
+# kernel/module/tree_lookup.c (the lowest and the highest address of all modules; static in
+# kernel/module.c before 5.19), arch/x86/kernel/unwind_orc.c (what it has sorted last).
+_LOADER = ("mod_tree", "module_addr_min", "module_addr_max", "cur_orc_table", "cur_orc_ip_table")
+
+
+def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
+    """The layout of a kernel, or None where its memory is not as it is read here.
+
+    ``slab_files`` are lines of FILE:CONTENT, with files of /sys/kernel/slab as in
+    ``vmap_area/slab_size``. Where a structure has what is found out from objects that are known,
+    as it differs from one kernel to the next.
+    """
+    root = symbols.address("init_top_pgt") or symbols.address("swapper_pg_dir")
+    if root is None:
+        return None
+
+    def variable(name: str, otherwise: int) -> int:
+        address = symbols.address(name)
+        return otherwise if address is None else memory.word(address - _IMAGE)
+
+    direct = variable("page_offset_base", _DIRECT)
+    # The array has an entry for each CPU that the kernel could have. What it says of one that is
+    # not there points to no memory, but to where the variables' initial values were.
+    offsets, percpu = symbols.address("__per_cpu_offset"), []
+    first = symbols.address("__per_cpu_start") or 0
+    for place in range(0, min(symbols.size("__per_cpu_offset"), 8 * 64), 8):
+        offset = memory.word((offsets or 0) - _IMAGE + place)
+        if 0 <= (offset + first) % (1 << 64) - direct < memory.size and offset not in percpu:
+            percpu.append(offset)
+    ranges = []
+    for name in _LOADER:
+        start = symbols.address(name)
+        if start is not None:
+            ranges.append((start - _IMAGE, start - _IMAGE + max(8, symbols.size(name))))
+    layout = Layout(
+        tables=root - _IMAGE,
+        direct=direct,
+        vmemmap=variable("vmemmap_base", _VMEMMAP),
+        vmalloc=variable("vmalloc_base", _VMALLOC),
+        percpu=tuple(percpu),
+        slabs={},
+        slab_word=None,
+        loader=tuple(ranges),
+    )
+    if _walk(memory, layout, root) != layout.tables:
+        return None
+    facts = asdict(layout) | {"mapped": module_area(memory, layout).mapped}
+    facts |= _learn_slabs(memory, layout, symbols, slab_files)
+    return Layout(**facts | _learn_tasks(memory, layout, symbols, facts["slabs"]))
+
+
+def _learn_slabs(
+    memory: Memory, layout: Layout, symbols: Symbols, slab_files: str
+) -> dict[str, Any]:
+    """The slab caches, by walking the kernel's list of them."""
+    unknown: dict[str, Any] = {"slabs": {}, "slab_word": None}
+    head, known = symbols.address("slab_caches"), symbols.address("filp_cachep")
+    if head is None or known is None:
+        return unknown
+    filp = memory.word(known - _IMAGE)
+    nodes = list(_list(memory, layout, head))
+    name_at = next(
+        (at for at in range(0, 512, 8) if _text(memory, layout, _at(memory, layout, filp + at))
+         == "filp"), None,
+    )  # fmt: skip
+    distances = [node - filp for node in nodes if 0 <= node - filp < 512]
+    if name_at is None or not distances:
+        return unknown
+    files = dict(line.split(":", 1) for line in slab_files.splitlines() if ":" in line)
+    slabs = {}
+    for node in nodes:
+        cache = node - min(distances)
+        name = _text(memory, layout, _at(memory, layout, cache + name_at))
+        kept = files.get(f"{name}/destroy_by_rcu", "0") == "1" or files.get(f"{name}/ctor")
+        size = int(files.get(f"{name}/slab_size", "0"))
+        if name and size:
+            slabs[cache] = SlabCache(name, size, not kept)
+    # A slab cache's own description is an object of a cache: which word of its page says so?
+    page = _page(memory, layout, filp - layout.direct)
+    word = next((number for number, value in enumerate(page) if value in slabs), None)
+    return {"slabs": slabs, "slab_word": word}
+
+
+def _learn_tasks(
+    memory: Memory, layout: Layout, symbols: Symbols, slabs: Mapping[int, SlabCache]
+) -> dict[str, int]:
+    """Where a task_struct has what, by the first task, which is static."""
+    task = symbols.address("init_task")
+    stack = symbols.address("init_stack") or symbols.address("init_thread_union")
+    size = next((slab.size for slab in slabs.values() if slab.name == "task_struct"), 0)
+    if task is None or stack is None or not size:
+        return {}
+    data = memory.read(task - _IMAGE, size)
+    at, comm = data.find(struct.pack("<Q", stack)), data.find(b"swapper")
+    # Of all the lists that the first task is in, that of all processes is the longest one whose
+    # members have the address of a stack and a name where the first task has them.
+    lists = {}
+    for place in range(0, len(data) - 15, 8):
+        node = struct.unpack_from("<Q", data, place)[0]
+        if layout.direct <= node < layout.direct + memory.size:
+            nodes = list(_list(memory, layout, task + place))
+            if all(_is_task(memory, layout, node - place, at, comm) for node in nodes):
+                lists[place] = len(nodes)
+    if at <= 0 or comm <= 0 or not lists:
+        return {}
+    tasks = max(lists, key=lambda place: lists[place])
+    return {"stack": at, "comm": comm, "task_size": size, "tasks": tasks, "first_task": task}
+
+
+def _is_task(memory: Memory, layout: Layout, address: int, stack: int, comm: int) -> bool:
+    name = _text(memory, layout, address + comm)
+    start = _at(memory, layout, address + stack)
+    return name.isprintable() and name != "" and start % 4096 == 0 and start >= layout.vmalloc
+
+
+def _at(memory: Memory, layout: Layout, address: int) -> int:
+    """The word at a virtual address; 0 where nothing is mapped."""
+    where = physical(memory, layout, address)
+    return 0 if where is None else memory.word(where)
+
+
+def _text(memory: Memory, layout: Layout, address: int) -> str:
+    """The text that begins at a virtual address."""
+    where = physical(memory, layout, address) if address else None
+    data = b"" if where is None else memory.read(where, 64)
+    return data.partition(b"\0")[0].decode("ascii", errors="replace")
+
+
+def _list(memory: Memory, layout: Layout, head: int) -> Iterator[int]:
+    """The nodes of one of the kernel's circular lists (linux/list.h), but for its head."""
+    node = _at(memory, layout, head)
+    for _ in range(10_000):  # more than any of those that are looked at has
+        if node in (0, head):
+            return
+        yield node
+        node = _at(memory, layout, node)
+
+
+# -- what is no reference ----------------------------------------------------------
+
+
+def _page(memory: Memory, layout: Layout, at: int) -> tuple[int, ...]:
+    """The struct page of an address in memory, as words; of a larger block its first page's."""
+    address = layout.vmemmap + at // PAGE * _PAGE_STRUCT
+    for _ in range(2):
+        where = _walk(memory, layout, address)
+        data = b"" if where is None else memory.read(where, _PAGE_STRUCT)
+        if len(data) < _PAGE_STRUCT:
+            break
+        words = struct.unpack("<8Q", data)
+        if not words[1] & 1:  # compound_head in linux/mm_types.h
+            return words
+        address = words[1] & ~1
+    return (0,) * 8
+
+
+@dataclass(frozen=True)
+class SlabObject:
+    """An object in a slab cache, by its physical address."""
+
+    cache: SlabCache
+    start: int
+
+
+def slab_object(memory: Memory, layout: Layout, at: int) -> SlabObject | None:
+    """The object of a slab cache that an address in memory is in, if it is in one."""
+    if layout.slab_word is None:
+        return None
+    address = layout.vmemmap + at // PAGE * _PAGE_STRUCT
+    where = _walk(memory, layout, address)
+    if where is not None:
+        first = memory.word(where + 8)
+        if first & 1:
+            address = first & ~1
+    cache = layout.slabs.get(_page(memory, layout, at)[layout.slab_word])
+    if cache is None:
+        return None
+    start = (address - layout.vmemmap) // _PAGE_STRUCT * PAGE
+    return SlabObject(cache, at - (at - start) % cache.size)
+
+
+def of_a_process(memory: Memory, layout: Layout, at: int) -> bool:
+    """Whether an address in memory is in a page of a process or of a file, not the kernel's own.
+
+    A program may have written down the addresses that it has read somewhere. ``mapping`` in struct
+    page is set there; bit 0 tells a process's page (PAGE_MAPPING_ANON in linux/page-flags.h).
+    """
+    mapping = _page(memory, layout, at)[3]
+    return bool(mapping & 1) or mapping >= layout.direct
+
+
+def bounds_an_area(memory: Memory, pointer: Pointer) -> bool:
+    """Whether an address is where an area of memory begins or ends, which nobody follows.
+
+    A struct vmap_area begins with those two (linux/vmalloc.h). The kernel keeps one for each area
+    in use and for each hole, and joins the one of an area that is gone with its neighbours.
+    """
+    if pointer.to % PAGE:
+        return False
+    before, after = memory.word(pointer.at - 8), memory.word(pointer.at + 8)
+    if after in range(pointer.to + 1, 1 << 64) and (after % PAGE == 0 or after == (1 << 64) - 1):
+        return True
+    return before % PAGE == 0 and before in range(_VMALLOC, pointer.to)
+
+
+# What the kernel sets `active` of a kernfs_node to that is removed (KN_DEACTIVATED_BIAS in
+# linux/kernfs.h, which is INT_MIN + 1): the second half of the first word.
+_DEACTIVATED = 0x80000001
+
+
+def is_removed_node(memory: Memory, found: SlabObject, at: int) -> bool:
+    """Whether an object is a node of sysfs that has been removed.
+
+    The kernel keeps one while its name is cached, so that its pointer to the module stays; it is
+    not followed any more (kernfs_get_active() in fs/kernfs/dir.c).
+    """
+    data = memory.read(found.start, at - found.start)
+    return any(
+        struct.unpack_from("<Q", data, place)[0] >> 32 == _DEACTIVATED
+        for place in range(0, len(data) - 7, 8)
+    )
+
+
+def is_worker(memory: Memory, layout: Layout, found: SlabObject) -> bool:
+    """Whether an object is what the kernel has for one of its workers (struct worker).
+
+    ``last_func`` in it is what the worker did last, which may have been a module's work, and is
+    not called again (process_one_work() in kernel/workqueue.c). It has a pointer to its task.
+    """
+    for word in _words(memory.read(found.start, found.cache.size)):
+        where = word - layout.direct
+        if not layout.comm or not 0 <= where < memory.size:
+            continue
+        task = slab_object(memory, layout, where)
+        if task and task.cache.name == "task_struct" and task.start == where:
+            return _text(memory, layout, word + layout.comm).startswith("kworker/")
+    return False
+
+
+def of_a_loaded_module(memory: Memory, layout: Layout, area: ModuleArea, pointer: Pointer) -> bool:
+    """Whether it is a module that is loaded now that points to its own init section.
+
+    That section is gone too, and may have been where another module was. The pointer is in the
+    module's memory, in the list of its sections, which has those that are there as well
+    (module_sect_attrs in kernel/module/sysfs.c), or in a page of ftrace's with the places of all
+    its functions (struct dyn_ftrace in linux/ftrace.h).
+    """
+    fresh = area.mapped - layout.mapped
+    if any(_walk(memory, layout, page) == pointer.at & -PAGE for page in fresh):
+        return True
+    found = slab_object(memory, layout, pointer.at)
+    start, size = (found.start, found.cache.size) if found else (pointer.at & -PAGE, PAGE)
+    words = _words(memory.read(start, size))
+    return any(word & -PAGE in fresh for word in words)
+
+
+def _words(data: bytes) -> tuple[int, ...]:
+    return struct.unpack_from(f"<{len(data) // 8}Q", data)
+
+
+# -- findings ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that still points into a module that is gone.
+
+    ``pointer`` is where (a physical address) and whereto (a virtual one); ``holder`` what it is
+    that points there, in words, and ``forgotten`` what was not done, "" where that cannot be told.
+    """
+
+    pointer: Pointer
+    holder: str
+    forgotten: str = ""
+
+
+# All of memory, in blocks with their addresses; it is asked for seldom, since it takes a while.
+AllMemory = Callable[[], Iterator[tuple[int, bytes]]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A machine's memory, and what is known of its kernel."""
+
+    memory: Memory
+    layout: Layout
+    everything: AllMemory
+
+
+def dangling(found: Iterable[Pointer], mapped: frozenset[int]) -> list[Pointer]:
+    """The pointers to pages that are not mapped."""
+    return [pointer for pointer in found if pointer.to & -PAGE not in mapped]
+
+
+def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
+    """Those of the pointers that something in the kernel may follow."""
+    left: list[Pointer] = []
+    kept: list[tuple[Pointer, SlabObject]] = []
+    for pointer in candidates:
+        if any(start <= pointer.at < end for start, end in scene.layout.loader):
+            continue
+        found = slab_object(scene.memory, scene.layout, pointer.at)
+        if found is None:
+            if not of_a_process(scene.memory, scene.layout, pointer.at):
+                left.append(pointer)
+            continue
+        if bounds_an_area(scene.memory, pointer):
+            continue
+        if is_removed_node(scene.memory, found, pointer.at):
+            continue
+        if is_worker(scene.memory, scene.layout, found):
+            continue
+        if found.cache.wiped:
+            left.append(pointer)
+        else:
+            kept.append((pointer, found))
+    left += _on_live_stacks(scene, left)
+    if kept:
+        alive = _referenced(scene, {found for _, found in kept})
+        left += [pointer for pointer, found in kept if found in alive]
+    return sorted(left, key=lambda pointer: pointer.at)
+
+
+def _on_live_stacks(scene: Scene, candidates: list[Pointer]) -> list[Pointer]:
+    """Take the pointers on stacks out of ``candidates``; those that are in use there."""
+    areas = StackAreas(scene) if candidates else None
+    alive = []
+    for pointer in [*candidates]:
+        stack = areas.of(pointer.at) if areas else None
+        if stack is None:
+            continue
+        candidates.remove(pointer)
+        task = task_of(scene, stack)
+        if task and task.pointer <= stack.address(pointer.at):
+            alive.append(pointer)
+    return alive
+
+
+def _referenced(scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
+    """Those of the objects that something alive points to.
+
+    An object that is freed but not wiped looks as it did, and only so can be told from one in
+    use. What lies on a stack does not count; what another such object says does, if that one is
+    alive.
+    """
+    areas = StackAreas(scene)
+    alive: set[SlabObject] = set()
+    holders: dict[SlabObject, set[SlabObject]] = {}
+    asked: set[SlabObject] = set()
+    for _ in range(4):  # a tree's nodes hold one another, but not for ever
+        wanted = {one for one in {*objects, *holders} if one not in asked and one not in alive}
+        if not wanted:
+            break
+        asked |= wanted
+        for one, pointer in _pointing_to(scene, wanted):
+            if one in alive or areas.of(pointer.at) or _of_the_allocator(scene, one, pointer):
+                continue
+            holder = slab_object(scene.memory, scene.layout, pointer.at)
+            if holder and not holder.cache.wiped:
+                holders.setdefault(holder, set()).add(one)
+            elif holder or not of_a_process(scene.memory, scene.layout, pointer.at):
+                alive.add(one)
+    fresh = [*alive]
+    while fresh:
+        held = holders.get(fresh.pop(), set()) - alive
+        alive |= held
+        fresh += held
+    return alive & objects
+
+
+def _of_the_allocator(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
+    """Whether it is the allocator that points to an object, since it is free.
+
+    The first of a list of free objects is in a struct page, or in what a cache has for each CPU
+    (``cpu_slab``, which a struct kmem_cache begins with, and ``freelist`` in that; mm/slub.c). From
+    6.18 on it is also in a struct slab_sheaf, which says of which cache it is.
+    """
+    memory, layout = scene.memory, scene.layout
+    for place in range(0, memory.size // PAGE * _PAGE_STRUCT, 1 << 21):
+        start = _walk(memory, layout, layout.vmemmap + place)
+        if start is not None and start <= pointer.at < start + (1 << 21):
+            return True
+    for address, cache in layout.slabs.items():
+        if cache.name != one.cache.name:
+            continue
+        first = _at(memory, layout, address)
+        for offset in layout.percpu:
+            where = physical(memory, layout, (first + offset) % (1 << 64))
+            if where is not None and where <= pointer.at < where + 32:
+                return True
+        holder = slab_object(memory, layout, pointer.at)
+        head = memory.read(holder.start, 64) if holder else b""
+        if address in _words(head):
+            return True
+    return False
+
+
+def _pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabObject, Pointer]]:
+    """The pointers to each of the objects from outside of it, in all of memory."""
+    for address, data in scene.everything():
+        for one in objects:
+            start = scene.layout.direct + one.start
+            for pointer in pointers(iter([(address, data)]), start, start + one.cache.size):
+                if not one.start <= pointer.at < one.start + one.cache.size:
+                    yield one, pointer
+
+
+# -- stacks ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A kernel stack: its virtual address, its size in bytes, its pages' physical addresses."""
+
+    start: int
+    size: int
+    pages: tuple[int, ...]
+
+    def address(self, at: int) -> int:
+        """The virtual address of one in memory."""
+        return self.start + self.pages.index(at & -PAGE) * PAGE + at % PAGE
+
+
+class StackAreas:
+    """The stacks of tasks that are or were there (CONFIG_VMAP_STACK).
+
+    A stack is an area of vmalloc()'s of 16 KiB (32 with KASAN) on a multiple of its size, and a
+    page that is not mapped follows (THREAD_SIZE, alloc_thread_stack_node() in kernel/fork.c). The
+    kernel keeps the stacks of the last few tasks that ended, as they are.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._stacks: dict[int, Stack] | None = None
+
+    def of(self, at: int) -> Stack | None:
+        """The stack that an address in memory is in."""
+        if self._stacks is None:
+            self._stacks = {page: stack for stack in self._all() for page in stack.pages}
+        return self._stacks.get(at & -PAGE)
+
+    def _all(self) -> Iterator[Stack]:
+        pages = dict(_mapped_pages(self._scene.memory, self._scene.layout))
+        for start in pages:
+            for size in (16384, 32768):
+                inside = [pages.get(start + at) for at in range(0, size, PAGE)]
+                if start % size or start - PAGE in pages or start + size in pages:
+                    continue
+                if None not in inside:
+                    yield Stack(start, size, tuple(page for page in inside if page is not None))
+
+
+def _mapped_pages(memory: Memory, layout: Layout) -> Iterator[tuple[int, int]]:
+    """What vmalloc() has mapped: virtual addresses of pages with their physical ones."""
+    table = layout.tables
+    if layout.direct == _FIVE_LEVELS:
+        table = memory.word(table + 8 * (layout.vmalloc >> 48 & 511)) & _FRAME
+    shift = 39
+    first = layout.vmalloc >> shift & 511
+
+    def walk(table: int, base: int, shift: int) -> Iterator[tuple[int, int]]:
+        for number, entry in enumerate(_entries(memory, table)):
+            address = base + (number << shift)
+            if not entry & _PRESENT or (shift > 12 and entry & _LARGE):
+                continue
+            if shift == 12:
+                yield address, entry & _FRAME
+            else:
+                yield from walk(entry & _FRAME, address, shift - 9)
+
+    entry = memory.word(table + 8 * first)
+    if entry & _PRESENT:
+        yield from walk(entry & _FRAME, layout.vmalloc & -(1 << shift), shift - 9)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its name, and how far down its stack is in use (a virtual address)."""
+
+    name: str
+    pointer: int
+
+
+def task_of(scene: Scene, stack: Stack) -> Task | None:
+    """The task whose stack it is; None for the stack of one that has ended.
+
+    The second and later threads of a process are not looked at: none of a module's is one.
+    """
+    layout, memory = scene.layout, scene.memory
+    if not layout.tasks or not layout.first_task:
+        return None
+    for node in _list(memory, layout, layout.first_task + layout.tasks):
+        task = node - layout.tasks
+        if _at(memory, layout, task + layout.stack) != stack.start:
+            continue
+        where = physical(memory, layout, task)
+        data = b"" if where is None else memory.read(where, layout.task_size)
+        words = _words(data)
+        # The lowest address that a task_struct has of its own stack is where the task was when it
+        # went to sleep (thread.sp); others, as of a plug, are of frames above.
+        used = [word for word in words if stack.start < word < stack.start + stack.size]
+        return Task(
+            _text(memory, layout, task + layout.comm)[:15],
+            min(used, default=stack.start + stack.size),
+        )
+    return None
+
+
+# -- in words ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A variable of the kernel's in which things are registered.
+
+    ``step`` is how far from an element's beginning the pointer to the next one is, in bytes;
+    None where it holds elements itself, as a table does. ``undo`` is what takes one away.
+    """
+
+    symbol: str
+    undo: str
+    step: int | None = None
+
+
+_NOTIFIER = 8  # struct notifier_block in linux/notifier.h: the callback, then `next`
+_LIST = 0  # struct list_head and struct hlist_node begin with `next`
+
+REGISTRIES = (
+    Registry("reboot_notifier_list", "unregister_reboot_notifier()", _NOTIFIER),
+    Registry("restart_handler_list", "unregister_restart_handler()", _NOTIFIER),
+    Registry("panic_notifier_list", "atomic_notifier_chain_unregister()", _NOTIFIER),
+    Registry("die_chain", "unregister_die_notifier()", _NOTIFIER),
+    Registry("netdev_chain", "unregister_netdevice_notifier()", _NOTIFIER),
+    Registry("inetaddr_chain", "unregister_inetaddr_notifier()", _NOTIFIER),
+    Registry("inet6addr_chain", "unregister_inet6addr_notifier()", _NOTIFIER),
+    Registry("inetaddr_validator_chain", "unregister_inetaddr_validator_notifier()", _NOTIFIER),
+    Registry("netevent_notif_chain", "unregister_netevent_notifier()", _NOTIFIER),
+    Registry("module_notify_list", "unregister_module_notifier()", _NOTIFIER),
+    Registry("keyboard_notifier_list", "unregister_keyboard_notifier()", _NOTIFIER),
+    Registry("vt_notifier_list", "unregister_vt_notifier()", _NOTIFIER),
+    Registry("pm_chain_head", "unregister_pm_notifier()", _NOTIFIER),
+    Registry("oom_notify_list", "unregister_oom_notifier()", _NOTIFIER),
+    Registry("memory_chain", "unregister_memory_notifier()", _NOTIFIER),
+    Registry("acpi_chain_head", "unregister_acpi_notifier()", _NOTIFIER),
+    Registry("usb_notifier_list", "usb_unregister_notify()", _NOTIFIER),
+    Registry("power_supply_notifier", "power_supply_unreg_notifier()", _NOTIFIER),
+    Registry("cpufreq_policy_notifier_list", "cpufreq_unregister_notifier()", _NOTIFIER),
+    Registry("fb_notifier_list", "fb_unregister_client()", _NOTIFIER),
+    Registry("task_free_notifier", "profile_event_unregister()", _NOTIFIER),
+    Registry("formats", "unregister_binfmt()", _LIST),
+    Registry("pernet_list", "unregister_pernet_subsys()", _LIST),
+    Registry("crypto_alg_list", "crypto_unregister_alg() (or _shash(), _skcipher() and so on)",
+             _LIST),
+    Registry("crypto_template_list", "crypto_unregister_template()", _LIST),
+    Registry("shrinker_list", "unregister_shrinker() or shrinker_free()", _LIST),
+    Registry("misc_list", "misc_deregister()", _LIST),
+    Registry("input_handler_list", "input_unregister_handler()", _LIST),
+    Registry("input_dev_list", "input_unregister_device()", _LIST),
+    Registry("syscore_ops_list", "unregister_syscore_ops()", _LIST),
+    Registry("event_class_list", "a trace event was not taken away", _LIST),
+    Registry("ftrace_events", "the module's trace events were not taken away", _LIST),
+    Registry("ftrace_ops_list", "unregister_ftrace_function()", None),
+    Registry("file_systems", "unregister_filesystem()", None),
+    Registry("tcp_cong_list", "tcp_unregister_congestion_control()", _LIST),
+    Registry("key_types_list", "unregister_key_type()", _LIST),
+    Registry("all_lsm_hooks", "the security hook cannot be taken away", _LIST),
+    Registry("console_list", "unregister_console()", _LIST),
+    Registry("console_drivers", "unregister_console()", None),
+    Registry("tty_drivers", "tty_unregister_driver()", _LIST),
+    Registry("tty_ldiscs", "tty_unregister_ldisc()", None),
+    Registry("cpuhp_hp_states", "cpuhp_remove_state()", None),
+    Registry("kprobe_table", "unregister_kprobe()", None),
+    Registry("inet_protos", "inet_del_protocol()", None),
+    Registry("inet6_protos", "inet6_del_protocol()", None),
+    Registry("inetsw", "inet_unregister_protosw()", _LIST),
+    Registry("net_families", "sock_unregister()", None),
+    Registry("proto_list", "proto_unregister()", _LIST),
+    Registry("ptype_base", "dev_remove_pack()", None),
+    Registry("ptype_all", "dev_remove_pack()", _LIST),
+    Registry("rtnl_msg_handlers", "rtnl_unregister()", None),
+    Registry("link_ops", "rtnl_link_unregister()", _LIST),
+    Registry("sysrq_key_table", "unregister_sysrq_key()", None),
+    Registry("chrdevs", "unregister_chrdev()", None),
+    Registry("major_names", "unregister_blkdev()", None),
+    Registry("nf_hooks_lwtunnel", "nf_unregister_net_hook()", None),
+    Registry("iomem_resource", "release_mem_region()", None),
+    Registry("ioport_resource", "release_region()", None),
+    Registry("timer_bases", "timer_delete_sync() or cancel_delayed_work_sync()", None),
+    Registry("hrtimer_bases", "hrtimer_cancel()", None),
+    Registry("tasklet_vec", "tasklet_kill()", None),
+    Registry("tasklet_hi_vec", "tasklet_kill()", None),
+)  # fmt: skip
+
+# What is usually forgotten where an object of a slab cache points to a module.
+_BY_CACHE = {
+    "proc_dir_entry": "remove_proc_entry() or proc_remove()",
+    "filp": "an open file was not closed, or its operations have no .owner",
+    "inode_cache": "a file of the module's is still there or open",
+    "cdev_cache": "cdev_del()",
+    "kernfs_node_cache": "the sysfs entry was not removed",
+    "task_struct": "kthread_stop()",
+    "sock_inode_cache": "a socket is still open",
+    "dentry": "the entry of its file system was not removed",
+}
+
+
+def describe(scene: Scene, symbols: Symbols, pointer: Pointer) -> Finding:
+    """What holds a pointer, in words, and what would have taken it away."""
+    memory, layout = scene.memory, scene.layout
+    registry = _registry(memory, layout, symbols, pointer.at)
+    if registry:
+        return Finding(pointer, registry.symbol, _not_called(registry.undo))
+    name = _variable(layout, symbols, pointer.at)
+    if name:
+        return Finding(pointer, name)
+    stack = StackAreas(scene).of(pointer.at)
+    if stack:
+        task = task_of(scene, stack)
+        return Finding(pointer, f"the stack of {task.name if task else 'a task'}",
+                       _not_called("kthread_stop()"))  # fmt: skip
+    found = slab_object(memory, layout, pointer.at)
+    if found:
+        undo = _BY_CACHE.get(found.cache.name, "")
+        return Finding(
+            pointer, f"an object of the slab cache {found.cache.name}", _not_called(undo)
+        )
+    return Finding(pointer, f"a page of the kernel's (at {pointer.at:#x})")
+
+
+def _not_called(undo: str) -> str:
+    """What was forgotten, as a sentence's part; words that are no call stay as they are."""
+    return f"{undo} was not called" if undo.endswith(")") else undo
+
+
+def _variable(layout: Layout, symbols: Symbols, at: int) -> str:
+    """The variable of the kernel's that an address in memory is in."""
+    start, end = symbols.address("_text") or 0, symbols.address("_end") or 0
+    freed = range(symbols.address("__init_begin") or 0, symbols.address("__init_end") or 0)
+    if start <= _IMAGE + at < end and _IMAGE + at not in freed:
+        place = symbols.at(_IMAGE + at)
+        return place[0] if place else ""
+    cpu = _percpu(layout, symbols, at)
+    return f"{cpu[0]} of CPU {cpu[1]}" if cpu else ""
+
+
+def _percpu(layout: Layout, symbols: Symbols, at: int) -> tuple[str, int] | None:
+    """The per-CPU variable that an address in memory is in, and of which CPU it is."""
+    start, end = symbols.address("__per_cpu_start"), symbols.address("__per_cpu_end")
+    if start is None or end is None:
+        return None
+    for cpu, offset in enumerate(layout.percpu):
+        address = (layout.direct + at - offset) % (1 << 64)
+        place = symbols.at(address) if start <= address < end else None
+        if place:
+            return place[0], cpu
+    return None
+
+
+def _registry(memory: Memory, layout: Layout, symbols: Symbols, at: int) -> Registry | None:
+    """Where what is found at an address in memory was registered."""
+    cpu = _percpu(layout, symbols, at)
+    for registry in REGISTRIES:
+        if cpu and registry.symbol == cpu[0]:
+            return registry
+        start = symbols.address(registry.symbol)
+        if start is None or start < _IMAGE:
+            continue
+        size = symbols.size(registry.symbol)
+        if start <= _IMAGE + at < start + size:
+            return registry
+        if registry.step is not None and any(
+            _leads_to(memory, layout, _at(memory, layout, start + place), registry.step, at)
+            for place in range(0, min(size, 256), 8)
+        ):
+            return registry
+    return None
+
+
+def _leads_to(memory: Memory, layout: Layout, element: int, step: int, at: int) -> bool:
+    """Whether the pointer at an address in memory is that of one of a chain's elements."""
+    seen: set[int] = set()
+    while element > _FIVE_LEVELS and element not in seen and len(seen) < 1000:
+        seen.add(element)
+        where = physical(memory, layout, element + step)
+        if where is None:
+            return False
+        if where == at:
+            return True
+        element = memory.word(where)
+    return False

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From the addresses in a report to lines of source.
+
+binutils does the work, as it does for the kernel's own scripts/decode_stacktrace.sh: the
+kernel's sysroot has it beside the compiler, it applies a module's relocations, and it
+knows what was inlined, for which pyelftools leaves the search to its user.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.build.module import INSIDE, Module
+from harness.errors import HarnessError
+from harness.host import debian as sysroot
+from harness.host.debian import Sysroot
+from harness.host.proc import Deadline
+from harness.judge.verdict import Problem
+
+log = logging.getLogger(__name__)
+
+SECONDS = 60.0
+_OBJECTS = "/mnt/objects"  # where the sandbox has the files that are looked into
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in code as kallsyms prints it: ``function+0xOFFSET/0xSIZE [MODULE]``, bytes.
+
+    ``size`` goes to the next symbol, and so may be larger than the function. ``exact`` is
+    whether the CPU was there; a return address is one after the call.
+    """
+
+    function: str
+    offset: int
+    size: int
+    module: str
+    exact: bool = False
+
+    @property
+    def address(self) -> int:
+        """What to look up, from the function's beginning."""
+        return self.offset if self.exact or not self.offset else self.offset - 1
+
+
+# A name has 511 characters at most (include/linux/kallsyms.h, KSYM_NAME_LEN), a module's 55; the
+# bounds, and that a name begins where a word does, keep the work in proportion to the text.
+_PLACE = re.compile(
+    r"(?<![\w$.])([A-Za-z_$][\w$.]{0,511})\+0x([0-9a-f]{1,16})/0x([0-9a-f]{1,16})"
+    r" \[(\w{1,64})[^\]\n]{0,100}\]"
+)
+# The frame of an exception repeats what the instruction pointer was.
+_EXACT = re.compile(r"\b(?:RIP|IP|pc|WARNING|BUG)\b")
+
+
+def places(text: str) -> list[tuple[re.Match[str], Place]]:
+    """The places in modules that a report names, in their order."""
+    found = []
+    exact: set[str] = set()
+    for line in text.splitlines():
+        if _EXACT.search(line):
+            exact.update(match[0] for match in _PLACE.finditer(line))
+    for match in _PLACE.finditer(text):
+        name, offset, size, module = match.groups()
+        place = Place(name, int(offset, 16), int(size, 16), module, match[0] in exact)
+        found.append((match, place))
+    return found
+
+
+def annotated(text: str, lines: Mapping[Place, Sequence[str]]) -> str:
+    """The report with file:line behind each place that is known; inlined code comes first."""
+    parts, end = [], 0
+    for match, place in places(text):
+        parts.append(text[end : match.end()])
+        end = match.end()
+        if lines.get(place):
+            parts.append(f" ({' in '.join(lines[place])})")
+    return "".join([*parts, text[end:]])
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A function in an object file: where it begins in which section, in bytes."""
+
+    name: str
+    section: str
+    value: int
+    size: int
+
+
+def symbols_in(table: str) -> list[Symbol]:
+    """The functions in what ``nm --format=sysv`` printed (nm(1)): seven columns, | between."""
+    found = []
+    for line in table.splitlines():
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) == 7 and fields[3] == "FUNC":
+            name, value, _, _, size, _, section = fields
+            found.append(Symbol(name, section, int(value, 16), int(size or "0", 16)))
+    return found
+
+
+def choose(symbols: Iterable[Symbol], place: Place) -> Symbol | None:
+    """The function that a place is in; of those with one name the one that fits best."""
+    fitting = [one for one in symbols if one.name == place.function and one.size <= place.size]
+    return max(fitting, key=lambda one: one.size, default=None)
+
+
+def lines_in(answer: str) -> dict[int, list[str]]:
+    """What ``addr2line --addresses --inlines`` printed: the lines of each address, innermost
+    first."""
+    found: dict[int, list[str]] = {}
+    current: list[str] = []
+    for line in answer.splitlines():
+        if line.startswith("0x"):
+            current = found.setdefault(int(line, 16), [])
+        elif "?" not in line:
+            current.append(_shown(line))
+    return found
+
+
+def _shown(line: str) -> str:
+    """file:line, relative to the module's folder or to the kernel's tree."""
+    path = re.sub(r" \(discriminator \d+\)$", "", line)
+    if path.startswith(f"{INSIDE}/"):
+        return path.removeprefix(f"{INSIDE}/")
+    return re.sub(r"^(?:/.*?/)?(?:\./)?(?=(?:include|arch|kernel|lib|mm|fs|drivers)/)", "", path)
+
+
+def functions(tree: Sysroot, ko: Path) -> list[Symbol]:
+    """The functions in an object file."""
+    table = _ask(tree, ko, "nm", "--format=sysv", "--defined-only", f"{_OBJECTS}/{ko.name}")
+    return symbols_in(table)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function or a variable in an object file, and the file:line where it is defined."""
+
+    symbol: Symbol
+    location: str | None
+    is_function: bool = True
+
+
+def definitions(tree: Sysroot, ko: Path) -> list[Definition]:
+    """The functions and variables in an object file, by their distance from a section's start."""
+    table = _ask(
+        tree, ko, "nm", "--format=sysv", "--line-numbers", "--defined-only",
+        f"{_OBJECTS}/{ko.name}",
+    )  # fmt: skip
+    headers = _ask(tree, ko, "objdump", "--section-headers", f"{_OBJECTS}/{ko.name}")
+    return definitions_in(table, addresses_in(headers))
+
+
+def addresses_in(headers: str) -> dict[str, int]:
+    """The sections' addresses in what ``objdump --section-headers`` printed.
+
+    A module's .data has one although it is placed anew when it is loaded, since the kernel's
+    scripts/module.lds.S gives only some sections the address 0; and nm counts from there.
+    """
+    row = re.compile(r"^ *\d+ (\S+) +[0-9a-f]{8,16}  ([0-9a-f]{16})  ", re.MULTILINE)
+    return {found[1]: int(found[2], 16) for found in row.finditer(headers)}
+
+
+def definitions_in(table: str, addresses: Mapping[str, int]) -> list[Definition]:
+    """What ``nm --format=sysv --line-numbers`` printed: a tab and file:line end a line.
+
+    ``addresses`` are those that the object file gives its sections.
+    """
+    found = []
+    for line in table.splitlines():
+        columns, _, location = line.partition("\t")
+        fields = [field.strip() for field in columns.split("|")]
+        # A function's patchable padding has a symbol of its own (__pfx_), beside the true one.
+        if len(fields) == 7 and fields[3] in ("FUNC", "OBJECT", "NOTYPE"):
+            name, value, _, _, size, _, section = fields
+            start = int(value, 16) - addresses.get(section, 0)
+            symbol = Symbol(name, section, start, int(size or "0", 16))
+            where = _shown(location) if location else None
+            found.append(Definition(symbol, where, fields[3] == "FUNC"))
+    return found
+
+
+def defined_at(
+    address: int, known: Iterable[Definition], sections: Mapping[str, str]
+) -> Definition | None:
+    """What was at an address of a module, ``sections`` being where each of its sections was."""
+    best: tuple[int, Definition] | None = None
+    for one in known:
+        start = int(sections.get(one.symbol.section, "0"), 16) + one.symbol.value
+        inside = one.symbol.section in sections and start <= address < start + one.symbol.size
+        if inside and (best is None or start > best[0]):
+            best = start, one
+    return best[1] if best else None
+
+
+def _ask(tree: Sysroot, ko: Path, *command: str) -> str:
+    done = sysroot.run(tree, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent})
+    return done.stdout
+
+
+def look_up(tree: Sysroot, ko: Path, wanted: Iterable[Place]) -> dict[Place, list[str]]:
+    """The lines of each place in one object file, innermost first."""
+
+    symbols = functions(tree, ko)
+    by_section: dict[str, dict[Place, int]] = {}
+    for place in wanted:
+        symbol = choose(symbols, place)
+        if symbol:
+            address = symbol.value + place.address
+            by_section.setdefault(symbol.section, {})[place] = address
+    found = {}
+    for section, addresses in by_section.items():
+        answer = lines_in(
+            _ask(tree, ko, "addr2line", "--addresses", "--inlines", f"--section={section}",
+                 f"--exe={_OBJECTS}/{ko.name}", *(hex(address) for address in addresses.values()))
+        )  # fmt: skip
+        found.update({place: answer.get(address, []) for place, address in addresses.items()})
+    return found
+
+
+_BARE = re.compile(r"(?<=\s)0x([0-9a-f]{16})$", re.MULTILINE)
+
+
+def named(text: str, symbols: Sequence[Symbol], sections: Mapping[str, str], module: str) -> str:
+    """A report with names for the return addresses in a module that is not loaded any more.
+
+    ``sections`` says where each of its sections was, as in /sys/module/NAME/sections.
+    """
+
+    def name(match: re.Match[str]) -> str:
+        address = int(match[1], 16)
+        for symbol in symbols:
+            start = int(sections.get(symbol.section, "0"), 16) + symbol.value
+            # After a call that does not return the function may be at its end.
+            if symbol.section in sections and start < address <= start + symbol.size:
+                return f"{symbol.name}+{address - start:#x}/{symbol.size:#x} [{module}]"
+        return match[0]
+
+    return _BARE.sub(name, text)
+
+
+def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:
+    """The problems with file:line for what is in ``module``, in the report and in the title.
+
+    A report that cannot be decoded stays as it is: it is the evidence, this a convenience.
+    """
+    wanted = {
+        place
+        for problem in problems
+        for _, place in places(problem.detail)
+        if place.module == module.name
+    }
+    if not wanted:
+        return list(problems)
+    try:
+        lines = look_up(module.kernel.sysroot, module.ko, wanted)
+    except HarnessError as error:
+        log.warning("the report has no lines of source: %s", error)
+        return list(problems)
+    return [
+        replace(
+            problem,
+            detail=annotated(problem.detail, lines),
+            location=problem.location or _location(problem, lines),
+        )
+        for problem in problems
+    ]
+
+
+def _location(problem: Problem, lines: Mapping[Place, Sequence[str]]) -> str | None:
+    """The line of the guilty function: inlined code of others is not the module's own."""
+    for _, place in places(problem.detail):
+        own = [line for line in lines.get(place, ()) if not line.startswith(("include/", "arch/"))]
+        if place.function.partition(".")[0] == problem.function and own:
+            return own[0]
+    return None

@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A content-addressed store for what is expensive to make.
+
+An entry is a folder named by its kind, a label for people, and a digest of everything
+that went into it (the key, which includes the recipe). It is made in a temporary folder
+on the same file system and renamed into place, so that there is never half an entry.
+Locks (flock, released by the kernel when their owner dies) let any number of runs share
+the store: one makes an entry while the others wait for it, and what is in use is not
+removed.
+
+Each use checks the entry. A manifest holds each file's size, times and SHA-256; a file
+whose size and times are as recorded is taken as good (git's index does the same), any
+other is read and compared. The manifest begins with a SHA-256 of the rest of itself. An entry
+with a damaged file or manifest is thrown away and made again, and that is said.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import FULL, HostError, SpaceError
+from harness.host import files, locks
+from harness.host.proc import Deadline
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "entry.json"
+# Bumped when the manifest's own form changes; part of every key.
+FORMAT = 2
+
+# How long somebody waits by default for what another run makes or uses. Longer than the longest
+# limit of what is made (sysroot.UNPACK_SECONDS), but for kernels, which have a longer one.
+WAIT_SECONDS = 1800.0
+
+# Folders beside those of the kinds of entries.
+_NO_KINDS = ("ccache", "kept", "locks", "tmp")
+
+_ZEROS = bytes(1 << 20)
+
+Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, ctime in ns
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished entry of the cache; ``path`` holds what ``make`` put there."""
+
+    kind: str
+    label: str
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a listing says of an entry."""
+
+    entry: Entry
+    size: int  # bytes, as allocated on disk
+    made: float  # seconds since the epoch
+    key: Mapping[str, object]
+
+
+def default_root() -> Path:
+    """EUDYPTULA_CACHE, or ``eudyptula`` in the user's cache folder (XDG base directories)."""
+    override = os.environ.get("EUDYPTULA_CACHE")
+    if override:
+        return Path(override).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "eudyptula"
+
+
+def digest_of(key: Mapping[str, object]) -> str:
+    """16 hexadecimal digits that stand for a key (any JSON value)."""
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest_of_files(root: Path, files: Iterable[Path]) -> str:
+    """A digest of the names below ``root``, modes and contents of ``files``, in any order.
+
+    What a symbolic link leads to counts, not where it leads.
+    """
+    whole = hashlib.sha256()
+    for path in sorted(files):
+        name = path.relative_to(root).as_posix()
+        target = path.resolve()
+        whole.update(f"{name}\0{target.stat().st_mode:o}\0{_content(target)}".encode())
+    return whole.hexdigest()
+
+
+# What this process has made again, a sentence each.
+_repairs: list[str] = []
+
+
+def repairs() -> list[str]:
+    """What this process has found damaged and has made again, a sentence each.
+
+    It is logged too; this is for a process whose log nobody sees, such as a worker of pytest.
+    """
+    return list(_repairs)
+
+
+class Cache:
+    """The store below one folder. Everything taken stays locked until ``close``."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+        # Entries that were checked, with the descriptor of the lock that says they are in use.
+        self._held: dict[Path, int] = {}
+        self._taking = threading.Lock()  # guards _held: several threads share a cache
+        for folder in ("locks", "tmp"):
+            with _explain(self.root):
+                (self.root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._sweep()
+
+    def get(
+        self,
+        kind: str,
+        label: str,
+        key: Mapping[str, object],
+        make: Callable[[Path], None],
+        *,
+        note: str = "",
+        wait: float = WAIT_SECONDS,
+    ) -> Entry:
+        """The entry for ``key``, made by ``make(folder)`` if it is not there yet.
+
+        ``note`` is said before making. Whatever ``make`` raises passes through, and then
+        nothing is left behind; a full disk becomes ``SpaceError``. If another run is making
+        the entry, that is waited for; ``HostError`` after ``wait`` seconds, which must be more
+        than ``make`` may take.
+        """
+        digest = digest_of(key)
+        entry = Entry(kind, label, digest, self.root / kind / f"{label}-{digest}")
+        lock = self._lock_path(entry, "make")
+        with _explain(self.root):
+            if self._usable(entry):
+                return entry
+            with locks.alone(lock, Deadline(wait), f"the making of {kind} {label}"):
+                if self._usable(entry):  # made by the other while this one waited
+                    return entry
+                harm = self._clear(entry)
+                if note:
+                    log.info("%s", note)
+                with self._scratch(kind, label) as folder:
+                    make(folder)
+                    manifest = {
+                        "kind": kind,
+                        "label": label,
+                        "made": time.time(),
+                        "key": dict(key),
+                        "files": _survey(folder),
+                    }
+                    (folder / MANIFEST).write_bytes(_sealed(manifest))
+                    entry.path.parent.mkdir(parents=True, exist_ok=True)
+                    # Locked before another run that cleans up can see it, but known as held
+                    # only when it is in its place: another thread would take it at once.
+                    in_use = locks.shared(self._lock_path(entry, "use"))
+                    try:
+                        folder.rename(entry.path)
+                    except BaseException:
+                        os.close(in_use)
+                        raise
+                    self._hold(entry, in_use)
+                    if harm is not None:
+                        repaired = f"{kind} {label} was damaged ({harm}), and was made again"
+                        log.info("cache: %s", repaired)
+                        _repairs.append(repaired)
+        return entry
+
+    def stored(self) -> list[Stored]:
+        """All finished entries, oldest first."""
+        found = []
+        for path in self.root.glob(f"*/*/{MANIFEST}"):
+            if path.parent.parent.name == "tmp":
+                continue
+            try:
+                data, _ = _unsealed(path.read_bytes())
+                entry = Entry(data["kind"], data["label"], path.parent.name[-16:], path.parent)
+                found.append(Stored(entry, _allocated(path.parent), data["made"], data["key"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # being removed, or damaged: its next use will find out
+        return sorted(found, key=lambda stored: stored.made)
+
+    def damaged(self) -> list[Entry]:
+        """What stands where entries do, but whose manifest cannot be read.
+
+        Only its place and its name tell what it is; its key is not known.
+        """
+        whole = {stored.entry.path for stored in self.stored()}
+        found = []
+        for path in sorted(self.root.glob("*/*/")):
+            name = re.fullmatch(r"(.+)-([0-9a-f]{16})", path.name)
+            if name and path not in whole and path.parent.name not in _NO_KINDS:
+                found.append(Entry(path.parent.name, name[1], name[2], path))
+        return found
+
+    def remove(self, entry: Entry) -> bool:
+        """Remove an entry unless some run is using it; says whether it did."""
+        with locks.at_once(self._lock_path(entry, "use")) as free:
+            if free:
+                self._discard(entry.path)
+            return free
+
+    @contextmanager
+    def scratch(self, label: str) -> Iterator[Path]:
+        """A folder for one run's own files, removed at the end (or by a later run)."""
+        with _explain(self.root), self._scratch("run", label) as folder:
+            yield folder
+
+    @contextmanager
+    def kept(self, name: str, *, wait: float = WAIT_SECONDS) -> Iterator[Path]:
+        """A folder whose content changes and is kept, for one user at a time.
+
+        Another user is waited for; ``HostError`` after ``wait`` seconds.
+        """
+        folder = self.root / "kept" / name
+        lock = self.root / "locks" / f"kept-{name}"
+        with _explain(self.root), locks.alone(lock, Deadline(wait), f"the folder {name}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+
+    def forget(self) -> None:
+        """Remove what ``kept`` has, except what another run is using."""
+        for folder in (self.root / "kept").glob("*"):
+            with locks.at_once(self.root / "locks" / f"kept-{folder.name}") as free:
+                if free:
+                    _remove_tree(folder)
+                else:
+                    log.info("%s is in use by another run; left", folder.name)
+
+    def release(self, entry: Entry) -> None:
+        """Let go of one entry; its next use looks at it again."""
+        with self._taking:
+            os.close(self._held.pop(entry.path))
+
+    @property
+    def held(self) -> list[Path]:
+        """Where the entries are that were taken."""
+        return list(self._held)
+
+    def close(self) -> None:
+        """Let go of everything that was taken."""
+        with self._taking:
+            for lock in self._held.values():
+                os.close(lock)
+            self._held.clear()
+
+    # -- inside --------------------------------------------------------------------
+
+    def _usable(self, entry: Entry) -> bool:
+        """Whether the entry is there and whole, and then it is held."""
+        return entry.path in self._held or self._take(entry) is None
+
+    def _clear(self, entry: Entry) -> str | None:
+        """Make room for an entry that is to be made: None, or what was wrong with the old one.
+
+        For whoever has the lock for making it. Raises ``HostError`` if another run uses it.
+        """
+        harm = damage(entry.path)
+        if harm is None or not entry.path.exists():
+            return None
+        log.warning("cache: %s %s is damaged (%s)", entry.kind, entry.label, harm)
+        if not self.remove(entry):
+            users = locks.holders(self._lock_path(entry, "use"))
+            raise HostError(
+                f"{entry.kind} {entry.label} in the cache is damaged ({harm}), and it cannot be "
+                f"made again while it is used by {users}",
+                hint="wait until that has ended, then try again",
+            )
+        return harm
+
+    def _take(self, entry: Entry) -> str | None:
+        """Check an entry and then hold it: None, or what is wrong with it.
+
+        It is checked first, so that nobody is handed what was not checked, and so that those
+        who hold it are those who use it. Another run may replace it between the two; then the
+        manifest is another file, and it is checked once more.
+        """
+        while True:
+            checked = _identity(entry.path / MANIFEST)
+            harm = damage(entry.path)
+            if harm is not None:
+                return harm
+            lock = locks.shared(self._lock_path(entry, "use"))
+            if checked is not None and _identity(entry.path / MANIFEST) == checked:
+                self._hold(entry, lock)
+                return None
+            os.close(lock)
+
+    def _hold(self, entry: Entry, lock: int) -> None:
+        """Keep an entry for this process; ``lock`` is the descriptor that says it is in use."""
+        with self._taking:
+            if entry.path in self._held:  # by another thread, meanwhile
+                os.close(lock)
+            else:
+                self._held[entry.path] = lock
+
+    def _lock_path(self, entry: Entry, purpose: str) -> Path:
+        return self.root / "locks" / f"{entry.kind}-{entry.label}-{entry.digest}.{purpose}"
+
+    @contextmanager
+    def _scratch(self, kind: str, label: str) -> Iterator[Path]:
+        """A temporary folder whose lock says that its owner is alive."""
+        name = f"{kind}-{label}-{os.getpid()}-{secrets.token_hex(4)}"
+        folder = self.root / "tmp" / name
+        lock = self.root / "tmp" / f"{name}.lock"
+        with locks.alone(lock, Deadline(WAIT_SECONDS), str(lock)):
+            try:
+                folder.mkdir(mode=0o700)
+                yield folder
+            finally:
+                _remove_tree(folder)
+                lock.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what runs that were killed have left in tmp/."""
+        for lock in (self.root / "tmp").glob("*.lock"):
+            with locks.at_once(lock) as free:
+                if free:  # its owner is dead
+                    _remove_tree(lock.with_suffix(""))
+                    lock.unlink(missing_ok=True)
+
+    def _discard(self, path: Path) -> None:
+        """Take an entry out of sight at once, then delete it."""
+        grave = self.root / "tmp" / f"gone-{os.getpid()}-{secrets.token_hex(4)}"
+        lock = grave.with_name(f"{grave.name}.lock")
+        with locks.alone(lock, Deadline(WAIT_SECONDS), str(lock)):
+            with suppress(FileNotFoundError):
+                path.rename(grave)
+            _remove_tree(grave)
+            lock.unlink(missing_ok=True)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            yield Path(folder, name)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What is another for another file of the same name, or None where there is none."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return (info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _stamp(path: Path | str) -> Stamp:
+    info = os.lstat(path)
+    return (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _content(path: Path) -> str:
+    """A SHA-256 that stands for a file's bytes, or for what a symbolic link says."""
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        return hashlib.sha256(os.readlink(path).encode()).hexdigest()
+    if not stat.S_ISREG(info.st_mode):
+        return ""
+    with path.open("rb", buffering=0) as stream:
+        # Most of a large file, a machine's memory, is zeros: these are compared in a tenth of
+        # the time of hashing them. Whether they are holes makes no difference.
+        whole = hashlib.sha256(b"%d " % info.st_size)
+        number = 0
+        while block := stream.read(len(_ZEROS)):
+            if block != _ZEROS[: len(block)]:
+                whole.update(b"%d " % number)
+                whole.update(block)
+            number += 1
+        return whole.hexdigest()
+
+
+def _survey(root: Path) -> dict[str, list[object]]:
+    """For each file below ``root``: size, mtime, ctime, SHA-256."""
+    paths = list(_files(root))
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        digests = pool.map(_content, paths, chunksize=64)
+        return {
+            str(path.relative_to(root)): [*_stamp(path), digest]
+            for path, digest in zip(paths, digests, strict=True)
+        }
+
+
+def damage(root: Path) -> str | None:
+    """What is wrong with an entry, or None; refreshes times that moved without a change.
+
+    Nobody need hold the entry. If another run replaces it meanwhile, something is missing, or
+    what is refreshed is the manifest of the folder that it was when this began.
+    """
+    try:
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return "it is not there"
+    try:
+        return _damage(root, Path(f"/proc/self/fd/{folder}", MANIFEST))
+    finally:
+        os.close(folder)
+
+
+def _damage(root: Path, manifest: Path) -> str | None:
+    try:
+        data, sealed = _unsealed(manifest.read_bytes())
+        recorded = {name: (*stamp, digest) for name, (*stamp, digest) in data["files"].items()}
+        named = (data["kind"], f"{data['label']}-{digest_of(data['key'])}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"its manifest {MANIFEST} cannot be read"
+    if named != (root.parent.name, root.name):
+        return f"its manifest {MANIFEST} is that of another entry"
+    prefix = f"{root}{os.sep}"
+    moved = not sealed
+    for name, (size, *times, digest) in recorded.items():
+        try:
+            stamp = _stamp(prefix + name)
+            if sealed and stamp == (size, *times):
+                continue
+            if stamp[0] != size:
+                return f"{name} has {stamp[0]} bytes instead of {size}"
+            if _content(root / name) != digest:
+                return f"the content of {name} has changed"
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{name} is missing"
+        data["files"][name] = [*stamp, digest]
+        moved = True
+    if moved:
+        files.write(manifest, _sealed(data))
+    return None
+
+
+_SEAL = b'{"sha256": "'
+_SEAL_END = b'", '
+
+
+def _sealed(manifest: Mapping[str, object]) -> bytes:
+    """A manifest as it is written: JSON that begins with a SHA-256 of all that follows it."""
+    rest = json.dumps(manifest)[1:].encode()
+    return b"".join([_SEAL, hashlib.sha256(rest).hexdigest().encode(), _SEAL_END, rest])
+
+
+def _unsealed(text: bytes) -> tuple[dict[str, Any], bool]:
+    """A manifest, and whether its checksum says that it is as it was written.
+
+    One without a checksum is of a cache that is older than these. Its entry is as good as each
+    of its files is, and has to be read. Raises ``ValueError`` if there is one that is wrong.
+    """
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise TypeError("a manifest is a JSON object")
+    if set(data) == {"kind", "label", "made", "key", "files"}:
+        return data, False
+    begin = len(_SEAL) + 64 + len(_SEAL_END)
+    rest = text[begin:]
+    whole = b"".join([_SEAL, hashlib.sha256(rest).hexdigest().encode(), _SEAL_END, rest])
+    if text != whole:
+        raise ValueError("its checksum is another")
+    del data["sha256"]
+    return data, True
+
+
+def _allocated(root: Path) -> int:
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_blocks * 512
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
+
+
+def _remove_tree(path: Path) -> None:
+    """Delete a tree that is ours, also where packages left folders without write access."""
+
+    def retry(function: Callable[[str], object], name: str, _: object) -> None:
+        with suppress(OSError):
+            os.chmod(os.path.dirname(name), 0o700)
+            os.chmod(name, 0o700)
+            function(name)
+
+    if path.exists():
+        shutil.rmtree(path, onerror=retry)
+
+
+@contextmanager
+def _explain(root: Path) -> Iterator[None]:
+    """Turn the file system's refusals into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise SpaceError(
+                f"no space left for the cache in {root}",
+                hint="free some space (`invoke clean` empties the cache), "
+                "or point EUDYPTULA_CACHE to a folder on a larger disk",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise HostError(
+                f"the cache in {root} cannot be written: {error}",
+                hint="point EUDYPTULA_CACHE to a folder that you may write to",
+            ) from error
+        raise

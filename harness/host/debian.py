@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Debian trees that are unpacked, never installed: no root, nothing changed on the host.
+
+``mmdebstrap`` unpacks packages and their dependencies into a folder, ``bubblewrap`` runs
+programs in it. Neither needs more than a user namespace.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import (
+    DeadlineError,
+    GoneError,
+    HarnessError,
+    HostError,
+    InputError,
+    NetworkError,
+)
+from harness.host import proc
+from harness.host import sandbox as bounds
+from harness.host.cache import Cache, Entry
+from harness.host.proc import Deadline
+from harness.host.sandbox import Limits
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Set to 1, it lets a mirror's index be used that has expired.
+EXPIRED = "EUDYPTULA_EXPIRED_MIRROR"
+ASK_SECONDS = 30.0  # mmdebstrap answers in half a second
+UNPACK_SECONDS = 1200.0  # a slow line for 300 MB; not a sleep, only the end of patience
+
+# What nothing here reads; removing it saves a third of the space and of the checking.
+# (dpkg could leave it out by path-exclude, but then mmdebstrap takes twice as long.)
+_REMOVED = (
+    "usr/share/bash-completion",
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/locale",
+    "usr/share/man",
+    "usr/share/zoneinfo",
+    "usr/lib/x86_64-linux-gnu/gconv",
+)
+
+
+# apt takes nothing by itself from a suite that adds to another, but what a kernel depends on
+# is there too (apt_preferences(5)).
+_PREFERENCES = "Package: linux-*\nPin: release *\nPin-Priority: 500"
+
+
+@dataclass(frozen=True)
+class Sysroot:
+    """An unpacked Debian tree at ``root``; ``entry`` keeps it in the cache."""
+
+    root: Path
+    entry: Entry
+
+
+def prepare(
+    cache: Cache, *, label: str, suite: str, packages: Sequence[str], note: str = ""
+) -> Sysroot:
+    """The tree with ``packages`` (NAME or NAME=VERSION) of ``suite`` and all that they depend on.
+
+    Raises ``NetworkError`` when it is not in the cache and no mirror answers, ``GoneError``
+    when the suite has none of that name or version.
+    """
+    recipe = [4, *_REMOVED, *([_PREFERENCES] if _base(suite) else [])]
+    key = {"suite": suite, "packages": sorted(packages), "recipe": recipe}
+    entry = cache.get(
+        "sysroot", label, key, lambda folder: unpack(folder, suite, packages), note=note
+    )
+    return Sysroot(entry.path / "root", entry)
+
+
+def sandbox(
+    root: Path,
+    argv: Sequence[str],
+    *,
+    read_only: Mapping[str, Path] | None = None,
+    writable: Mapping[str, Path] | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+    limits: Limits = bounds.KERNEL,
+) -> list[str]:
+    """The bubblewrap command that runs ``argv`` in ``root``.
+
+    The tree is read-only, there is no network and no other process, and all ends with
+    the harness. ``read_only`` and ``writable`` map folders below /mnt to the host's. What it may
+    use of the host is bounded by ``limits``; of these, this command has those of each process.
+    """
+    command = [*limits.prefix(), "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    command += ["--clearenv", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
+    # /mnt is where to mount folders of the host: the tree itself has no room for them.
+    scratch = ["--size", str(limits.scratch), "--tmpfs"]
+    command += [*scratch, "/tmp", *scratch, "/dev/shm", "--tmpfs", "/mnt"]
+    for inside, outside in (read_only or {}).items():
+        command += ["--ro-bind", str(outside), inside]
+    for inside, outside in (writable or {}).items():
+        command += ["--bind", str(outside), inside]
+    # Else both were half of the host's memory to write to.
+    command += ["--remount-ro", "/dev", "--remount-ro", "/mnt"]
+    variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C"}
+    for name, value in (variables | dict(env or {})).items():
+        command += ["--setenv", name, value]
+    return [*command, "--chdir", cwd, "--", *argv]
+
+
+def run(
+    sysroot: Sysroot,
+    argv: Sequence[str],
+    *,
+    deadline: Deadline,
+    log: Path | None = None,
+    check: bool = True,
+    read_only: Mapping[str, Path] | None = None,
+    writable: Mapping[str, Path] | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+    limits: Limits = bounds.KERNEL,
+) -> proc.Completed:
+    """Run a program in a tree; see ``sandbox`` and ``proc.run``.
+
+    Raises ``SandboxError`` where all that runs there has used more than ``limits``.
+    """
+    command = sandbox(
+        sysroot.root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits
+    )
+    watch = bounds.Watch(limits, [*(writable or {}).values()], log)
+    try:
+        done = proc.run(command, deadline=deadline, log=log, check=False, watch=watch)
+    except DeadlineError as error:  # with what was run, rather than what it was run in
+        what = f"{argv[0]} did not end within {deadline.seconds:.0f} s"
+        raise DeadlineError(what, command=argv, tail=error.tail, log=log) from error
+    watch.at_the_end()
+    fault = namespace_fault(done.stdout + done.stderr)
+    if done.status != 0 and fault is not None:
+        raise fault
+    if check and done.status != 0:
+        raise proc.failure(replace(done, argv=tuple(argv)), log)
+    return done
+
+
+def namespace_fault(output: str) -> HostError | None:
+    """The error for a host that keeps ordinary users from user namespaces, if it is that."""
+    # It fails before it runs anything, so these are the first words. Later ones may be what runs
+    # in it, which is not to make its own failure the host's.
+    if not output.startswith("bwrap:"):
+        return None
+    signs = (
+        "setting up uid map",
+        "No permissions to create",
+        "Creating new namespace failed",
+        # AppArmor lets the namespace be made, and takes every capability in it.
+        "loopback: Failed RTM_NEWADDR: Operation not permitted",
+    )
+    if not any(sign in output for sign in signs):
+        return None
+    if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
+        hint = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    else:
+        hint = "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    return HostError(
+        "this host does not let ordinary users make user namespaces, which bubblewrap needs",
+        tail=output.strip(),
+        hint=f"{hint}   (or run as root)",
+    )
+
+
+# -- where packages come from ------------------------------------------------------
+
+
+def sources(suite: str, *, deadline: Deadline, alone: bool = False) -> list[str]:
+    """Lines for sources.list: the suite from the mirrors that the host's apt uses.
+
+    With what it builds on, unless ``alone`` is wanted. On a host that is not a Debian (or whose
+    apt knows no Debian mirror) they are from the mirror that mmdebstrap takes of its own. Only
+    if that is not known either, the list is empty.
+    """
+    return sources_from(suite, host_mirrors(deadline), alone=alone) or sources_from(
+        suite, default_mirrors(), alone=alone
+    )
+
+
+def host_mirrors(deadline: Deadline) -> str:
+    """What the host's apt gets packages from: lines of ORIGIN|LABEL|URI."""
+    done = proc.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+            "Created-By: Packages",
+        ],
+        deadline=deadline,
+        check=False,
+    )
+    return done.stdout
+
+
+@functools.cache
+def default_mirrors() -> str:
+    """The Debian mirrors that mmdebstrap takes of its own, in the form of ``host_mirrors``.
+
+    Asked by a run that ends before it does anything: a hook prints the sources.list of the
+    tree, and fails. Empty if it cannot be asked.
+    """
+    # Of all suites, stable surely has a security mirror.
+    with tempfile.TemporaryDirectory(prefix="eudyptula-") as scratch:
+        command = [
+            "mmdebstrap",
+            "--mode=chrootless",
+            "--skip=check/chrootless,check/signed-by",
+            "--variant=extract",
+            "--architectures=amd64",
+            '--setup-hook=cat "$1"/etc/apt/sources.list; exit 1',
+            "stable",
+            f"{scratch}/root",
+        ]
+        environment = {**os.environ, "TMPDIR": scratch, "LC_ALL": "C.UTF-8"}
+        try:
+            done = proc.run(command, deadline=Deadline(ASK_SECONDS), check=False, env=environment)
+        except HarnessError:
+            return ""
+    # What a hook prints is among what mmdebstrap itself says, on either stream.
+    return mirrors_from(f"{done.stdout}\n{done.stderr}")
+
+
+def mirrors_from(sources_list: str) -> str:
+    """``host_mirrors`` from the lines of a Debian's sources.list, whatever is between them."""
+    found = []
+    for line in sources_list.splitlines():
+        entry = re.fullmatch(r"deb(?: \[[^\]]*\])? (\S+://\S+) (\S+) main\b.*", line)
+        if entry:
+            uri, suite = entry.groups()
+            # Debian's security suites are SUITE-security, and were SUITE/updates.
+            security = suite.endswith(("-security", "/updates"))
+            found.append(f"Debian|{'Debian-Security' if security else 'Debian'}|{uri}\n")
+    return "".join(found)
+
+
+def sources_from(suite: str, indextargets: str, *, alone: bool = False) -> list[str]:
+    """``sources`` from what ``host_mirrors`` or ``default_mirrors`` said; empty if nothing."""
+    main = security = ""
+    for line in indextargets.splitlines():
+        origin, label, uri = [*line.split("|"), "", ""][:3]
+        if origin != "Debian" or uri.startswith(("cdrom:", "file:")):
+            continue
+        if label == "Debian" and not main:
+            main = uri
+        elif label == "Debian-Security" and not security:
+            security = uri
+    if not main:
+        return []
+    option = f"[signed-by={KEYRING}]"
+    lines = [f"deb {option} {main} {suite} main"]
+    base = _base(suite)
+    if base:
+        return lines if alone else [*sources_from(base, indextargets), *lines]
+    if suite not in _NO_SECURITY:
+        lines.append(f"deb {option} {main} {suite}-updates main")
+        if security:
+            lines.append(f"deb {option} {security} {suite}-security main")
+    return lines
+
+
+_NO_SECURITY = ("sid", "unstable")
+
+
+def _base(suite: str) -> str:
+    """The suite that this one is a part of, or an addition to; else nothing."""
+    if suite in ("experimental", "rc-buggy"):
+        return "sid"
+    return suite.removesuffix("-backports") if suite.endswith("-backports") else ""
+
+
+def expired_allowed() -> bool:
+    """Whether an index of packages is taken that says of itself that it is too old."""
+    return os.environ.get(EXPIRED, "") not in ("", "0")
+
+
+def fault(output: str, suite: str) -> HarnessError | None:
+    """The error for what apt said of a suite, where it is one that has a name."""
+    tail = "\n".join(output.splitlines()[-proc.TAIL_LINES :])
+    if "does not have a Release file" in output:
+        return InputError(
+            f"the mirror has no suite named {suite}", tail=tail, hint="see vm/kernels.toml"
+        )
+    dated = _dated(output, suite, tail)
+    if dated is not None:
+        return dated
+    failed = re.search(r"E: Failed to fetch \S*/(\S+)\s+(.*)", output)
+    if failed and not proc.unreachable(output):
+        return NetworkError(
+            f"the mirror did not send all of {failed[1]}, or something else: {failed[2].strip()}",
+            tail=tail,
+            hint="try again: nothing of it was kept",
+        )
+    found = re.search(
+        r"E: (?:Version \W*(?P<version>\S+?)\W* for \W*(?P<name>[\w.+-]+)\W* was not found"
+        r"|Unable to locate package (?P<unknown>\S+))",
+        output,
+    )
+    if found:
+        name, version = found["name"] or found["unknown"], found["version"]
+        of = f" {version}" if version else ""
+        return GoneError(f"Debian {suite} has no package {name}{of}", tail=tail)
+    unmet = re.search(r"unmet dependencies:\n\s+(.+)", output)
+    if unmet:
+        return HostError(  # it says nothing of the kernel
+            f"packages of Debian {suite} do not fit together: {unmet[1].strip()}",
+            tail=tail,
+            hint="the archive is in between two states; try again later",
+        )
+    return None
+
+
+def slow(error: DeadlineError, deadline: Deadline, doing: str) -> NetworkError:
+    """The error for a download that did not end in time; ``doing`` begins the sentence."""
+    return NetworkError(
+        f"{doing} did not end within {deadline.seconds:.0f} s",
+        tail=error.tail,
+        hint="the line to the mirror is slow, or this host's disk; try again, or at another time",
+    )
+
+
+def _dated(output: str, suite: str, tail: str) -> HostError | None:
+    """The error for an index of another time than this host's, if it is that."""
+    if "not valid yet" in output:  # which EXPIRED does not excuse
+        return HostError(
+            f"the mirror's index of {suite} is not valid yet: this host's clock is behind, "
+            "or the mirror's is ahead",
+            tail=tail,
+            hint="set this host's clock (`date` shows it); if that is right, try again later",
+        )
+    if "is expired" in output:
+        return HostError(
+            f"the mirror's index of {suite} has expired: a mirror that is not kept up to date, "
+            "or a clock of this host that is ahead",
+            tail=tail,
+            hint=f"{EXPIRED}=1 takes it as it is",
+        )
+    return None
+
+
+def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
+    """Unpack packages and all they depend on into ``folder/root``; see ``prepare``."""
+    deadline = Deadline(UNPACK_SECONDS)
+    if not KEYRING.exists():
+        raise HostError(
+            "the keys of the Debian archive are not installed",
+            hint="sudo apt-get install debian-archive-keyring",
+        )
+    root = folder / "root"
+    log = folder / "unpack.log"
+    command = [
+        "mmdebstrap",
+        # Nothing of the packages is run, so that no privileges are needed and the
+        # tree belongs to whoever asked for it.
+        "--mode=chrootless",
+        # From 1.5 on it refuses this mode to root, because maintainer scripts would run
+        # outside the tree. The extract variant runs none.
+        "--skip=check/chrootless",
+        "--variant=extract",
+        "--architectures=amd64",
+        f"--include={','.join(packages)}",
+        *(['--aptopt=Acquire::Check-Valid-Until "false"'] if expired_allowed() else []),
+        *(
+            [f"--setup-hook=echo '{_PREFERENCES}' >\"$1/etc/apt/preferences\""]
+            if _base(suite)
+            else []
+        ),
+        suite,
+        str(root),
+        *sources(suite, deadline=deadline),
+    ]
+    # In a process namespace of its own: when the harness dies, so do apt and dpkg.
+    boxed = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc"]
+    boxed += ["--die-with-parent", "--", *command]
+    environment = _environment(folder)
+    try:
+        done = proc.run(boxed, deadline=deadline, log=log, check=False, env=environment)
+    except DeadlineError as error:
+        raise slow(error, deadline, f"unpacking packages of Debian {suite}") from error
+    if done.status != 0:
+        raise (
+            namespace_fault(done.stdout)
+            or proc.no_space(folder, f"unpacking packages of Debian {suite} failed")
+            or fault(done.stdout, suite)
+            or proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
+        )
+    _finish(root)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """mmdebstrap's own temporary files go beside the tree, so that they leave with it."""
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    return {**os.environ, "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+
+
+def _finish(root: Path) -> None:
+    """Do what maintainer scripts would have done and what ``sandbox`` needs."""
+    for name in _REMOVED:
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name in ("dev", "mnt", "proc", "sys", "tmp"):
+        (root / name).mkdir(exist_ok=True)
+    # The alternatives system is not run, so nobody has named an awk.
+    awk = root / "usr/bin/awk"
+    for candidate in ("mawk", "gawk"):
+        if not awk.is_symlink() and (root / "usr/bin" / candidate).exists():
+            awk.symlink_to(candidate)
+    # A kernel's headers bring the one compiler that built it, but not its short name.
+    gcc = root / "usr/bin/gcc"
+    versions = [path for path in gcc.parent.glob("gcc-*") if path.name[4:].isdecimal()]
+    if not gcc.is_symlink() and len(versions) == 1:
+        gcc.symlink_to(versions[0].name)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a judgement raises: the problems that the kernel, not the test, is the witness of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.judge.verdict import Problem
+
+
+class KernelProblem(AssertionError):
+    """The kernel, not the test, says that something is wrong.
+
+    ``kept`` says where what the machine has left is, unless that is in the test's report already.
+    """
+
+    def __init__(self, problems: Sequence[Problem], kept: str = "") -> None:
+        self.problems = tuple(problems)
+        self.kept = kept
+        lines = []
+        for problem in problems:
+            lines.append(str(problem))
+            lines += [f"    {line}" for line in problem.detail.splitlines()]
+        super().__init__("\n".join(lines))

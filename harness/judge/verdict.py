@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a test amounts to, beyond what it asserts. Pure: from evidence to problems."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness import klog
+from harness.host import text
+
+
+class Verdict(enum.StrEnum):
+    """The outcome of one test; all but PASSED are red."""
+
+    PASSED = "passed"
+    FAILED = "failed"  # an assertion of the test's own
+    LEAK = "leak"  # memory that nothing points to any more
+    SPLAT = "splat"  # the kernel reported a bug and went on
+    PANIC = "panic"  # the kernel stopped
+    HUNG = "hung"  # the guest is well, but a command in it does not end
+    LOST = "lost"  # the guest does not answer any more
+    RESIDUE = "residue"  # the module is unloaded, and something of it is still there
+    LOG_GAP = "log gap"  # a part of the kernel's log is missing, and nobody knows what it said
+    HOST_FAULT = "host fault"  # nothing that the module or the kernel did
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a machine at the end of a test.
+
+    ``console`` is all that its kernel logged since it was cloned. ``taint_before`` is the
+    kernel's taint after the module was loaded (loading an out-of-tree module taints),
+    ``taint_after`` the one now, None where the guest did not answer. ``unread`` is how many
+    bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
+    the stacks of the tasks in a module's code, where a command did not end; ``leaks`` what
+    kmemleak says where all that was loaded is unloaded; ``remains`` what still points into modules
+    that are gone.
+    """
+
+    console: str
+    taint_before: int
+    taint_after: int | None
+    panicked: bool = False
+    running: bool = True
+    timed_out: str = ""  # the command that did not end, if one did not
+    moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
+    expected: tuple[Expectation, ...] = ()
+    left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
+    declared: int = 0  # taint flags that the test's modules may set (DECLARED_TAINTS)
+    unasked: tuple[str, ...] = ()  # lines on the agent's port that were no answers to an order
+    busy: tuple[str, ...] = ()  # modules that cannot be unloaded, so that this is not known
+    unread: int = 0
+    fault: str = ""  # how QEMU ended where that was nothing that a guest can do
+    full: bool = False  # the console's file has reached its limit
+    stacks: str = ""
+    leaks: str = ""
+    # When the host let QEMU stand still: before which of the console's characters, how long.
+    stalls: tuple[tuple[int, float], ...] = ()
+    remains: tuple[Remain, ...] = ()
+
+
+@dataclass(frozen=True)
+class Remain:
+    """Something in the kernel that still points into a module that is gone.
+
+    ``holder`` is what points there and ``address`` whereto; ``forgotten`` says what was not done,
+    "" where that cannot be told. ``what`` is the module's symbol there and ``location`` the
+    file:line where it is defined, where they are known.
+    """
+
+    holder: str
+    address: int
+    forgotten: str = ""
+    what: str = ""
+    location: str | None = None
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A report that a test provokes on purpose: of ``kind``, in ``function`` if one is named.
+
+    It must come between the console's characters ``start`` and ``end``. The function may be
+    the one where it happened, the one that its title names, or the one that a ``Problem`` shows.
+    Where none is named it is the first of that kind that was meant, as often as it comes, and no
+    other.
+    """
+
+    kind: klog.Kind
+    function: str | None
+    start: int
+    end: int
+
+    def covers(self, event: klog.Event, offset: int) -> bool:
+        """Whether this is what was expected, ``offset`` being where it stands."""
+        return (
+            self.start <= offset < self.end
+            and event.kind is self.kind
+            and self.function in (None, event.function, _guilty(event), _titled(event))
+        )
+
+
+_TITLE = 1000  # characters of a problem's title that are shown; a line of a log has about as many
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came.
+
+    ``function`` is the innermost function of a module on the report's stack, else the one
+    that the title names; ``location`` its file:line where that is known. What a guest has said
+    is made printable and cut here (``harness.host.text``), so that no output need think of it.
+    """
+
+    verdict: Verdict
+    title: str
+    detail: str = ""
+    times: int = 1
+    function: str | None = None
+    location: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("title", text.beginning(self.title, _TITLE)),
+            ("detail", text.beginning(self.detail)),
+        ):
+            object.__setattr__(self, name, value)  # the way to set a field of a frozen class
+
+    def __str__(self) -> str:
+        often = f" ({self.times} times)" if self.times > 1 else ""
+        where = ""
+        if self.function and not re.search(rf"\b{re.escape(self.function)}\b", self.title):
+            where = f", in {self.function}"
+        if self.location:
+            where += f" at {self.location}"
+        return f"{self.verdict}: {self.title}{where}{often}"
+
+
+# Documentation/admin-guide/tainted-kernels.rst. Loading a module sets O (12) and, where
+# modules are signed, E (13); only a test that loads one should move these.
+_LOAD_TAINTS = 1 << 12 | 1 << 13
+# What reports bring: a bad page or object (B), an oops (D), a warning (W), a soft lockup (L).
+_REPORT_TAINTS = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
+_TAINT_LETTERS = "PFSRMBUDAWCIOELKXTNJ"
+# What a module sets by what it is, rather than by what it does: its license, its place in the
+# tree, MODULE_INFO(test, "Y") as KUnit's tests have it, and so on; by the names of
+# Documentation/admin-guide/tainted-kernels.rst.
+DECLARED_TAINTS = {
+    "proprietary": 1 << 0,
+    "staging": 1 << 10,
+    "livepatch": 1 << 15,
+    "auxiliary": 1 << 16,
+    "test": 1 << 18,
+}
+
+
+def taint_letters(mask: int) -> str:
+    """The letters that an oops shows for a taint mask, bit 0 first; bits without one by number."""
+    return "".join(
+        _TAINT_LETTERS[bit] if bit < len(_TAINT_LETTERS) else f"({bit})"
+        for bit in range(mask.bit_length())
+        if mask >> bit & 1
+    )
+
+
+# Of a report: registers, the code's bytes, and frames that were only lying on the stack.
+# Whoever needs them has the console's file.
+_NOT_SHOWN = re.compile(
+    r" \? |(?:Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked"
+)
+_SHOWN_LINES = 40
+
+
+def condensed(excerpt: str) -> str:
+    """The lines of a report that say what happened and where."""
+    lines = [line for line in excerpt.splitlines() if not _NOT_SHOWN.match(klog.said(line))]
+    if len(lines) > _SHOWN_LINES:
+        left = len(lines) - _SHOWN_LINES
+        lines[_SHOWN_LINES:] = [f"... {left} more lines"]
+    return "\n".join(lines)
+
+
+def judge(evidence: Evidence) -> Sequence[Problem]:
+    """The problems that the evidence shows, the first cause first."""
+    problems, stopped = _reports(evidence)
+    problems = problems or _memory(evidence)
+    if problems and evidence.fault and not evidence.full:
+        problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
+    problems = problems or _end(evidence, stopped)
+    return problems or [
+        *_gap(evidence), *_taint(evidence), *_residue(evidence), *_remains(evidence),
+        *_leaks(evidence), *_unasked(evidence),
+    ]  # fmt: skip
+
+
+def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
+    """What has become of the machine and of the command, where the log does not say why.
+
+    ``stopped``: the kernel has stopped as it was expected to, so that it answers nobody.
+    """
+    stuck = f"the guest is well, but `{evidence.timed_out}` is stuck"
+    stacks = evidence.stacks
+    fault, _, said = evidence.fault.partition("\n")
+    ends = (
+        (evidence.full, Problem(
+            Verdict.LOG_GAP, "the guest has printed more than its console may hold")),
+        (evidence.fault, Problem(
+            Verdict.HOST_FAULT, fault, said)),
+        (evidence.panicked and not stopped, Problem(
+            Verdict.PANIC, "the kernel panicked")),
+        (not evidence.running and not stopped, Problem(
+            Verdict.PANIC, "the machine stopped or restarted by itself")),
+        (evidence.taint_after is None and not stopped, Problem(
+            Verdict.LOST, f"the guest does not answer any more{_manner(evidence)}")),
+        (evidence.timed_out and evidence.taint_after is not None, Problem(
+            Verdict.HUNG, stuck, stacks, function=_in_module(stacks))),
+    )  # fmt: skip
+    return [problem for holds, problem in ends if holds][:1]
+
+
+# mm/slub.c, object_err() and __slab_err(): since 6.16 each report of the allocator is followed
+# by a warning, for those who want a panic.
+_OF_SLAB_REPORT = re.compile(
+    r"\bWARNING: .{0,300}\bmm/slub\.c:\d+ (?:at )?(?:object_err|__slab_err)\+"
+)
+
+
+# kernel/panic.c, panic(). One that a report led to is not reported again.
+_STOPPED = re.compile(r"(?:^|\] ?)Kernel panic - not syncing", re.MULTILINE)
+
+
+MOST_PROBLEMS = 100
+"""How many different problems of one log are told; nobody reads more, and a flood must end."""
+
+
+def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
+    """What the kernel's log says, but for what was expected; equal reports are one problem.
+
+    And whether what was expected has stopped the kernel, if nothing else is wrong.
+    """
+    found: dict[str, Problem] = {}
+    read_to_end = True
+    covered = len(evidence.console)  # from where on something was expected
+    starts = _line_starts(evidence.console)
+    # By their places, as two may be equal. Those that fit less leave more for the others.
+    expected = sorted(
+        enumerate(evidence.expected),
+        key=lambda one: (one[1].function is None, one[1].end - one[1].start),
+    )
+    meant: dict[int, str] = {}  # the title of what an expectation without a function has met
+    slab: klog.Event | None = None  # of which the warning may be still to come
+    for event in klog.events(evidence.console):
+        title = event.title
+        if slab and _OF_SLAB_REPORT.search(event.excerpt):
+            # The first is the report, and this its stack. Where it was expected, so is this.
+            if slab.title in found:
+                known = found[slab.title]
+                detail = f"{known.detail}\n{condensed(event.excerpt)}"
+                found[slab.title] = replace(known, detail=detail)
+            slab = None
+            continue
+        if event.kind is klog.Kind.SLAB:
+            slab = event
+        offset = starts[event.line]
+        if any(
+            one.covers(event, offset) and (one.function or meant.setdefault(place, title) == title)
+            for place, one in expected
+        ):
+            covered = min(covered, offset)
+            continue
+        if _is_nothing(evidence, event):
+            continue
+        if title in found:
+            known = found[title]
+            found[title] = replace(known, times=known.times + 1)
+            continue
+        if len(found) == MOST_PROBLEMS:
+            read_to_end = False
+            break
+        found[title] = _problem(evidence, event, offset)
+    problems = list(found.values())
+    if not read_to_end:
+        title = f"the log has more than {MOST_PROBLEMS} different problems, the rest was not read"
+        problems.append(Problem(Verdict.LOG_GAP, title))
+    return problems, bool(_STOPPED.search(evidence.console, covered))
+
+
+def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
+    """Whether a report is no reason for a red test, or told by something else."""
+    if event.kind is klog.Kind.OOM:  # _memory() knows who was killed
+        return not _STOPPED.search(event.excerpt)
+    if event.kind is klog.Kind.KCSAN:
+        # Where both sides are the kernel's own code, it is a race that the kernel's people know
+        # and leave; no module can do anything about it.
+        return not _in_module(event.excerpt)
+    return event.bare and _is_well(evidence)
+
+
+def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
+    """A report as a reason for a red test; ``offset`` is where it stands in the log."""
+    detail = condensed(event.excerpt)
+    if still := _stood_still(evidence, event, offset):
+        about = f"the host did not run QEMU for {still:.0f} s, and the kernel then said: "
+        return Problem(Verdict.HOST_FAULT, about + event.title, detail)
+    gone = not evidence.running and not evidence.fault
+    dead = evidence.panicked or gone or event.kind is klog.Kind.PANIC
+    verdict = Verdict.PANIC if dead else Verdict.SPLAT
+    if event.kind is klog.Kind.LEAK:
+        verdict = Verdict.LEAK
+    return Problem(verdict, event.title, detail, function=_guilty(event))
+
+
+# What a kernel reports of a time in which nothing went on.
+_ABOUT_TIME = {
+    klog.Kind.RCU_STALL, klog.Kind.SOFT_LOCKUP, klog.Kind.HARD_LOCKUP, klog.Kind.HUNG_TASK,
+    klog.Kind.WORKQUEUE_LOCKUP,
+}  # fmt: skip
+# A device without an answer for 5 s and more: dev_watchdog() in net/sched/sch_generic.c.
+_NET_WATCHDOG = re.compile(r"NETDEV WATCHDOG|\bdev_watchdog\b")
+# Seconds. No watchdog of a kernel that runs on an emulated processor is set to less.
+_NOTICED = 5.0
+
+
+def _stood_still(evidence: Evidence, event: klog.Event, offset: int) -> float:
+    """For how long the host stood still before a report of lost time; 0 if that is not why."""
+    if event.kind not in _ABOUT_TIME and not _NET_WATCHDOG.search(event.excerpt):
+        return 0.0
+    still = sum(seconds for start, seconds in evidence.stalls if 0 <= start <= offset)
+    return still if still >= _NOTICED else 0.0
+
+
+# mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of
+# memory", and somebody's wish.
+_OUT_OF_MEMORY = re.compile(
+    r"\] ?Out of memory[^:\n]{0,80}: Killed process \d{1,10} \((.{0,80}?)\)[ ,]"
+)
+
+
+def _memory(evidence: Evidence) -> list[Problem]:
+    """Processes that the kernel killed because the guest had no memory left."""
+    killed = list(_OUT_OF_MEMORY.finditer(evidence.console))
+    if not killed or any(one.kind is klog.Kind.OOM for one in evidence.expected):
+        return []
+    names = ", ".join(dict.fromkeys(found[1] for found in killed))
+    last = evidence.console.rfind("\n", 0, killed[0].start()) + 1
+    said = evidence.console[last:].partition("\n")[0]
+    title = f"the guest ran out of memory, the kernel killed {names}"
+    return [Problem(Verdict.SPLAT, title, said, times=len(killed))]
+
+
+# kernel/printk/printk.c, console_prepend_dropped(): printed without a stamp, so that no
+# message of a module looks the same.
+_DROPPED = re.compile(r"^(?:[^\r\n]*\r)*\*\* (\d{1,20}) printk messages dropped \*\*", re.MULTILINE)
+
+
+def _gap(evidence: Evidence) -> list[Problem]:
+    """Where a part of the log is missing a report may have been in it."""
+    dropped = sum(int(found[1]) for found in _DROPPED.finditer(evidence.console))
+    problems = []
+    if dropped:
+        title = f"the kernel dropped {dropped} messages before they reached its console"
+        problems.append(Problem(Verdict.LOG_GAP, title))
+    if evidence.unread:
+        left_out = f"{evidence.unread >> 10} KiB of its console were not looked at"
+        problems.append(Problem(Verdict.LOG_GAP, f"the guest printed too much; {left_out}"))
+    return problems
+
+
+def _is_well(evidence: Evidence) -> bool:
+    """Whether the kernel has done nothing that comes with a report of a fault of its own.
+
+    A module, or a test that writes to /dev/kmsg, can print a sentence that begins like a report
+    ("BUG: ", "Kernel panic - not syncing: avoided"). Where there is nothing below it, where the
+    kernel did not taint itself and goes on answering, a sentence is all that it was.
+    """
+    return (
+        evidence.running
+        and not evidence.panicked
+        and not evidence.fault
+        and not evidence.unread
+        and evidence.taint_after is not None
+        and not evidence.taint_after & ~evidence.taint_before & _REPORT_TAINTS
+    )
+
+
+def _titled(event: klog.Event) -> str | None:
+    """The function that a report's title names, which is further down the stack at times."""
+    return event.title.rpartition(" in ")[2] or None
+
+
+def _guilty(event: klog.Event) -> str | None:
+    """The innermost function of a module on a report's stack, else the one in its title."""
+    # A report's words may name a helper before the stack does; and where it has no stack of
+    # its own it has others': who allocated, who freed.
+    inside = next((frame.function for frame in event.stack if frame.module), None)
+    return inside or _in_module(event.excerpt) or event.function
+
+
+# As kallsyms prints it (kernel/kallsyms.c, __sprint_symbol()): a name of 511 characters at most
+# (KSYM_NAME_LEN), and where the module has one the build id. The bounds, and that a name begins
+# where a word does, keep the search's work in proportion to the text, whatever it is.
+_CALL_IN_MODULE = re.compile(
+    r"(?<![\w.])(?<!\? )([A-Za-z_]\w{0,511})(?:\.[\w.]{0,100})?"
+    r"\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16} \[\w{1,64}[^\]\n]{0,100}\]"
+)
+
+
+def _in_module(text: str) -> str | None:
+    """The first function of a module that a text names."""
+    found = _CALL_IN_MODULE.search(text)
+    return found[1] if found else None
+
+
+def _line_starts(text: str) -> list[int]:
+    """Where each line of ``text`` starts; a line ends at a newline, as in klog."""
+    return [0, *(found.end() for found in re.finditer("\n", text))]
+
+
+def _manner(evidence: Evidence) -> str:
+    """What the virtual CPU does while the guest is silent."""
+    if evidence.moving is None:
+        return ""
+    return "; its CPU spins" if evidence.moving else "; its CPU sleeps, nothing wakes it"
+
+
+def _taint(evidence: Evidence) -> list[Problem]:
+    if evidence.taint_after is None:  # the kernel has stopped, as was expected
+        return []
+    lost = evidence.taint_before & ~evidence.taint_after
+    if lost:  # kernel/panic.c, add_taint(): the kernel itself only ever adds to them
+        title = f"somebody has cleared the kernel's taint flags ({taint_letters(lost)})"
+        return [Problem(Verdict.SPLAT, title)]
+    fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS & ~evidence.declared
+    if any(one.end > 0 for one in evidence.expected):  # else it came before what is judged
+        fresh &= ~_REPORT_TAINTS
+    if not fresh:
+        return []
+    letters = taint_letters(fresh)
+    return [Problem(Verdict.SPLAT, f"the kernel became tainted ({letters}) without saying why")]
+
+
+def _unasked(evidence: Evidence) -> list[Problem]:
+    """What nobody in the guest but vm/agent has any business to write."""
+    if not evidence.unasked:
+        return []
+    title = "something in the guest has written to the port of the harness's own agent"
+    return [Problem(Verdict.SPLAT, title, "\n".join(evidence.unasked))]
+
+
+def _residue(evidence: Evidence) -> list[Problem]:
+    """What is there after unloading and was not there before loading."""
+    if evidence.busy:
+        names = ", ".join(evidence.busy)
+        title = f"what the unloaded modules left behind is not known: {names} cannot be unloaded"
+        return [Problem(Verdict.RESIDUE, title)]
+    left = sorted(evidence.left or ())
+    if not left:
+        return []
+    names = ", ".join(name.replace(":", " ", 1) for name in left)
+    return [Problem(Verdict.RESIDUE, f"the module is unloaded, but left behind: {names}")]
+
+
+def _remains(evidence: Evidence) -> list[Problem]:
+    """What still points into a module that is gone; the kernel will follow it one day."""
+    found: dict[str, Problem] = {}
+    # What is registered somewhere known comes first: its neighbours there may point to it too.
+    for one in sorted(evidence.remains, key=lambda one: (not one.forgotten, not one.what)):
+        what = one.what or f"the module's memory at {one.address:#x}"
+        detail = f"{one.holder} points to {what} ({one.address:#x})"
+        known = found.get(what)
+        if known:
+            found[what] = replace(known, detail=f"{known.detail}\n{detail}")
+            continue
+        title = f"the module is unloaded, but {one.holder} still holds {what}"
+        found[what] = Problem(
+            Verdict.RESIDUE, f"{title}: {one.forgotten}" if one.forgotten else title, detail,
+            function=one.what or None, location=one.location,
+        )  # fmt: skip
+    return list(found.values())
+
+
+def _leaks(evidence: Evidence) -> list[Problem]:
+    """What kmemleak found; as with reports, equal ones are one problem."""
+    return _reports(Evidence(evidence.leaks, evidence.taint_before, evidence.taint_after))[0]

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A clone: a machine that goes on where a template was frozen.
+
+It is a new QEMU process that maps the template's memory privately (copy on write), in a tenth of
+the time of a boot.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from harness import qemu
+from harness.build.image import Keys
+from harness.errors import GuestError, HostError, MachineError
+from harness.examine.audit import Audit
+from harness.host.proc import Deadline
+from harness.machines.guest import Guest
+from harness.machines.template import BOOT_SECONDS, Template
+from harness.qemu import Machine
+
+CLONE_SECONDS = 30.0
+WAKE_SECONDS = 1.0  # by which a clone's clock may be late
+
+
+@contextmanager
+def clone(template: Template, folder: Path, deadline: Deadline | None = None) -> Iterator[Clone]:
+    """A machine that goes on where the template was frozen, with the right time."""
+    if not template.frozen:
+        with (
+            qemu.booted(template.spec, folder, deadline or Deadline(BOOT_SECONDS)) as machine,
+            Clone(machine, template.keys) as running,
+        ):
+            machine.pace = template.pace
+            for set_up in template.set_ups:
+                set_up(running)
+            running.since = len(machine.console_text())
+            yield running
+        return
+    with (
+        Machine(template.spec, folder) as machine,
+        thawed(machine, template, deadline, memory=template.memory) as running,
+        Audit(machine, template.entry.path) as running.audit,
+    ):
+        yield running
+
+
+@contextmanager
+def thawed(
+    machine: Machine, template: Template, deadline: Deadline | None, *, memory: Path,
+    share: bool = False,
+) -> Iterator[Clone]:  # fmt: skip
+    """``machine``, started where the template was frozen; SSH is on its way.
+
+    Without a deadline it may take ``CLONE_SECONDS`` from when QEMU answers.
+    """
+    machine.pace = template.pace
+    machine.start(
+        deadline or Deadline(qemu.START_SECONDS),
+        memory=memory, share=share, incoming=True, greeting=template.greeting,
+    )  # fmt: skip
+    deadline = deadline or machine.patience(CLONE_SECONDS)
+    machine.load(template.state, deadline)
+    machine.execute("cont", deadline)
+    # The client's part of the handshake is done while the guest wakes up.
+    with (
+        _Handshake(machine, template.keys) as client,
+        Clone(machine, template.keys, client) as it,
+    ):
+        # The clock stands where the template was frozen, and all clones would draw the
+        # same random numbers: vm/agent mends both.
+        for _ in range(3):
+            now, asked = time.time(), time.monotonic()
+            machine.order(f"wake {now:.6f} {secrets.token_hex(32)}", "awake", deadline)
+            if time.monotonic() - asked < WAKE_SECONDS:
+                break  # else the host stood still meanwhile, and the guest's clock is late
+        yield it
+
+
+class _Handshake:
+    """The client's part of the SSH session that a template's guest has offered.
+
+    It is done in a thread of its own. At the end of this context the thread is gone, and so is
+    the session if nobody has taken it.
+    """
+
+    def __init__(self, machine: Machine, keys: Keys) -> None:
+        self._stream = machine.ssh_stream()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-ssh")
+        self._guest = self._worker.submit(Guest.over, self._stream, keys, patience=machine.patience)
+
+    def result(self) -> Guest:
+        """The guest, once the handshake is done; raises what ended it."""
+        return self._guest.result()
+
+    def __enter__(self) -> _Handshake:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed and not self._guest.done():
+            # Nobody wants it any more. Else the stream must stay, for the next offer.
+            with suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
+        with suppress(GuestError):
+            self._guest.result().close()
+        self._worker.shutdown()
+
+
+class Clone:
+    """A running machine, and its guest once somebody asks for it."""
+
+    def __init__(self, machine: Machine, keys: Keys, client: _Handshake | None = None) -> None:
+        """``client``: the connection, where one is on its way; else the first use makes one.
+
+        ``running_since`` is when the machine began to run, on time.monotonic()'s clock, and
+        ``since`` where on its console begins what its user is answerable for.
+        """
+        self.machine = machine
+        self._keys = keys
+        self._client = client
+        self.running_since = time.monotonic()
+        self.since = 0
+        self.audit: Audit | None = None  # where it was cloned from a frozen template
+        self._guest: Guest | None = None
+
+    @property
+    def guest(self) -> Guest:
+        """The guest, connected at the first use."""
+        if self._guest is None:
+            if self._client is not None:
+                self._guest = self._client.result()
+            else:
+                port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
+                self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)
+            self.machine.monitor.on_panic = self._guest.close
+            if self.audit is not None:
+                self._guest.after = self._watch
+                self.audit.guest = self._guest
+        return self._guest
+
+    def _watch(self) -> None:
+        if self.audit is not None:
+            self.audit.watch(self.machine.patience(CLONE_SECONDS))
+
+    def __enter__(self) -> Clone:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if isinstance(error, (GuestError, MachineError)) and not isinstance(error, HostError):
+                # A guest that is gone may be so because its QEMU was killed.
+                self.machine.check_host(Deadline(CLONE_SECONDS), error)
+        finally:
+            if self._guest is not None:
+                self._guest.close()

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boot once and freeze: what templates are made by.
+
+A template is a machine that was booted until SSH was listening and then frozen: its memory is a
+file, the rest of its state a small one.
+
+The recipe is QEMU's own: a shared ``memory-backend-file`` and the migration capability
+``x-ignore-shared``, which leaves such memory out of the stream (QEMU, migration/ram.c).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness import qemu
+from harness.build.image import GuestImage, Keys
+from harness.build.kernel import Kernel
+from harness.errors import GuestError, HostError, MachineError, SpaceError
+from harness.examine import audit
+from harness.host import proc
+from harness.host.cache import Cache, Entry
+from harness.host.proc import Deadline
+from harness.machines.clone import Clone, clone, thawed
+from harness.machines.guest import first_words
+from harness.machines.template import BOOT_SECONDS, SetUp, Template
+from harness.qemu import Machine, MachineSpec
+
+log = logging.getLogger(__name__)
+
+# Raises what is wrong with a machine that has been set up and then frozen: it is given the
+# kernel's taint flags, or None where the machine did not live to see it.
+Look = Callable[[int | None], None]
+
+FACTS = "facts.json"
+
+
+def machine_spec(
+    kernel: Kernel, image: GuestImage, cache: Cache, *, memory_mib: int = 512, cpus: int = 1,
+    append: tuple[str, ...] = (),
+) -> MachineSpec:  # fmt: skip
+    """The shape of a machine for this kernel and guest, with the best accelerator there is."""
+    spec = MachineSpec(
+        kernel=kernel.boot, initrd=image.initrd, memory_mib=memory_mib, cpus=cpus, append=append
+    )
+    accelerator, why = qemu.choose_accelerator(spec, cache)
+    log.debug("accelerator: %s (%s)", accelerator, why)
+    return replace(spec, accelerator=accelerator)
+
+
+def prepare_template(
+    kernel: Kernel, image: GuestImage, cache: Cache, *, memory_mib: int = 512, cpus: int = 1,
+    append: tuple[str, ...] = (),
+) -> Template:  # fmt: skip
+    """The template of this kernel and guest, booted and frozen if it is not cached."""
+    spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
+    key = {"recipe": 7, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    entry = cache.get(
+        "template",
+        kernel.name,
+        key,
+        lambda folder: _boot_and_freeze(spec, image.keys, folder),
+        note=f"kernel {kernel.name}: booting {kernel.release} once ({spec.accelerator})",
+    )
+    template = Template(spec, image.keys, entry, _facts(entry.path))
+    _warn(template, kernel.name)
+    return template
+
+
+def _warn(template: Template, name: str) -> None:
+    """Say that clones of a template are slow, and why."""
+    if not template.frozen:
+        log.warning(
+            "kernel %s: this machine cannot be frozen, so each test boots it (%.0f s): %s",
+            name, template.boot_seconds, template.facts["unfrozen"],
+        )  # fmt: skip
+
+
+def derive(
+    base: Template,
+    label: str,
+    key: Mapping[str, object],
+    set_up: SetUp,
+    cache: Cache,
+    *,
+    look: Look | None = None,
+) -> Template:
+    """A template in which ``set_up`` has been done to a clone of ``base``, so that it is
+    paid for once.
+
+    ``key`` stands for all that ``set_up`` depends on. What it returns (JSON values) is added
+    to the template's facts, what it raises passes through. So does what ``look`` raises, which
+    is called when the machine has stopped: freezing one takes a second or more, in which it
+    runs on.
+    """
+    entry = cache.get(
+        "template",
+        f"{base.entry.label}-{label}",
+        {"recipe": 7, "base": base.entry.digest, "key": dict(key)},
+        lambda folder: _derive_and_freeze(base, folder, set_up, look),
+    )
+    template = replace(base, entry=entry, facts=_facts(entry.path))
+    if base.frozen:
+        _warn(template, entry.label)
+    return template if template.frozen else replace(template, set_ups=(*base.set_ups, set_up))
+
+
+def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
+    """Boot a machine whose memory is a file, stop it, and save the rest of its state."""
+    _check_space(spec, folder)
+    deadline = Deadline(BOOT_SECONDS)
+    started = time.monotonic()
+    with Machine(spec, folder) as machine:
+        machine.start(deadline, memory=folder / "memory", share=True)
+        machine.await_answer("ready", machine.patience(BOOT_SECONDS))
+        deadline = machine.patience(BOOT_SECONDS)
+        facts = {
+            "boot_seconds": time.monotonic() - started,
+            "boot_cpu_seconds": machine.cpus.seconds(),
+        }
+        # A first session, so that what the kernel does only once is not done by every clone.
+        with Clone(machine, keys) as running:
+            audit.note(running.guest, folder)
+        machine.take_inventory(deadline)
+        _freeze(machine, keys, folder, facts)
+
+
+def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp, look: Look | None) -> None:
+    """Put a copy of a template that writes to its own memory file through a set-up."""
+    _check_space(base.spec, folder)
+    if not base.frozen:
+        with clone(base, folder) as running:
+            facts = {**base.facts, **set_up(running)}
+        (folder / FACTS).write_text(json.dumps(facts))
+        return
+    deadline = Deadline(BOOT_SECONDS)
+    memory = folder / "memory"
+    copy = ["cp", "--reflink=auto", "--sparse=always", str(base.memory), str(memory)]
+    proc.run(copy, deadline=deadline)
+    with Machine(base.spec, folder) as machine:
+        with thawed(machine, base, deadline, memory=memory, share=True) as running:
+            facts = {**base.facts, **set_up(running)}
+        _freeze(machine, base.keys, folder, facts, look, base.entry.path)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return facts
+
+
+def _check_space(spec: MachineSpec, folder: Path) -> None:
+    """QEMU does not survive a full disk behind its memory, and cannot say why."""
+    if shutil.disk_usage(folder).free < spec.memory_mib << 20:
+        raise SpaceError(
+            f"no space left for a machine's memory ({spec.memory_mib} MiB) in {folder.parent}",
+            hint="free some space, or point EUDYPTULA_CACHE to a folder on a larger disk",
+        )
+
+
+def _freeze(
+    machine: Machine,
+    keys: Keys,
+    folder: Path,
+    facts: Mapping[str, object],
+    look: Look | None = None,
+    base: Path | None = None,
+) -> None:
+    """End the machine with its state in ``folder``, and see that a clone of that answers.
+
+    A machine that cannot be frozen (or that does not wake up) is no failure: ``facts`` then
+    say why, and clones boot. One that takes too long is, one that dies meanwhile, and whatever
+    the host does to either QEMU: a bad moment says nothing of the machine, and what ``facts``
+    say is kept for as long as the template is.
+    """
+    deadline = Deadline(BOOT_SECONDS)
+    taint = 0
+    try:
+        taint = machine.mark(deadline)
+        audit.note_sections(machine, folder, deadline)
+        _save(machine, folder, deadline)
+    except (MachineError, GuestError) as error:
+        if (fault := machine.host_fault) is not None:
+            raise fault from error
+        if deadline.expired or isinstance(error, HostError):
+            raise
+        if machine.panicked or not machine.running:
+            if look:
+                look(None)
+            raise
+        unfrozen = error.what
+    else:
+        facts = {**facts, "taint": taint}
+        if look:
+            look(taint)
+        audit.settle(folder, base)
+        (folder / FACTS).write_text(json.dumps(facts))
+        template = Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
+        unfrozen = _try_twice(template, folder, deadline)
+    if unfrozen:
+        (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": unfrozen}))
+        (folder / "memory").unlink(missing_ok=True)
+
+
+def _try_twice(template: Template, folder: Path, deadline: Deadline) -> str:
+    """Why no clone answers, or "".
+
+    The answer is cached with the template, and one bad moment would make every later clone boot:
+    so it takes two clones that do not answer although nothing has happened to their QEMUs.
+    """
+    why = ""
+    for _ in range(2):
+        try:
+            _try(template, folder, deadline)
+        except (MachineError, GuestError) as error:
+            if deadline.expired or isinstance(error, HostError):
+                raise
+            log.debug("the frozen machine did not wake up", exc_info=True)
+            why = error.what
+        else:
+            return ""
+    return why
+
+
+def _try(template: Template, folder: Path, deadline: Deadline) -> None:
+    """See that a clone answers; nothing of it stays in ``folder``."""
+    with (
+        TemporaryDirectory(dir=folder) as trial,
+        Machine(template.spec, Path(trial)) as again,
+        thawed(again, template, deadline, memory=template.memory) as running,
+    ):
+        running.guest.check("true")
+
+
+def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
+    """Stop the machine and write all of its state but the memory, which is a file already."""
+    machine.snapshot.set_capabilities(deadline)
+    # A client's session does not survive a freeze; one that waits for its client does.
+    machine.order("settle", "settled", deadline)
+    (folder / "greeting").write_bytes(machine.offer_ssh(deadline, first_words))
+    machine.order("rest", "rested", deadline)
+    machine.save(folder / "state", deadline)
+    machine.quit(deadline)

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest, over SSH: run a command, put and get a file, read the kernel's log.
+
+One SSH connection serves many commands. No key, agent or configuration of the user's is
+used, the guest's host key is pinned, and every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import select
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import paramiko
+
+from harness.build.image import Keys
+from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
+from harness.host.proc import Deadline
+
+# Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
+Patience = Callable[[float], Deadline]
+
+COMMAND_SECONDS = 30.0
+CONNECT_SECONDS = 20.0
+GET_BYTES = 256 << 20  # of a file that is fetched; a guest has 512 MiB of memory
+# After its exit status is known, how long a command's output may still be on its way; a
+# process that it left behind may hold the stream open for ever.
+_GRACE_SECONDS = 1.0
+_ROUND_SECONDS = 0.05
+# Of what a command printed, how much an error shows, in characters: it may have been anything.
+_TAIL = 8192
+
+
+@dataclass(frozen=True)
+class Result:
+    """A command that has ended in the guest.
+
+    ``status`` is its exit status as the shell has it in ``$?``: 128 + N if signal N ended
+    it; -1 if a signal ended the shell itself. ``seconds`` is how long it took as seen from
+    the host. ``cut``: it printed more than is kept of a stream (``Running.KEPT_BYTES``), of which
+    the beginning is here.
+    """
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+    cut: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= _TAIL else f"... {text[-_TAIL:]}"
+
+
+@contextlib.contextmanager
+def _limited(deadline: Deadline, end: Callable[[], object]) -> Iterator[None]:
+    """Call ``end`` if what is done here is not done in time.
+
+    paramiko has limits for some of what it waits for, but none that can be put off meanwhile.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(deadline.left):
+            if deadline.expired:
+                end()
+                return
+
+    threading.Thread(target=watch, name="harness-ssh-limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+@functools.cache
+def _client_key(path: Path) -> paramiko.PKey:
+    """A private key. Checking an RSA key takes longer than waking a guest, so it is done once."""
+    return paramiko.PKey.from_path(path)
+
+
+def first_words(said: bytes) -> bytes | None:
+    """The identification and the first packet of an SSH server, or None if more is to come.
+
+    What precedes the identification is dropped. The forms are those of RFC 4253, 4.2 (a line
+    that begins with SSH-2.0-) and 6 (a packet begins with its length in four bytes).
+    """
+    start = said.find(b"SSH-2.0-")
+    end = said.find(b"\r\n", start) + 2 if start >= 0 else 1
+    packet = said[end:]
+    if end < 2 or len(packet) < 4:
+        return None
+    whole = end + 4 + int.from_bytes(packet[:4], "big")
+    return said[start:whole] if len(said) >= whole else None
+
+
+class Guest:
+    """What runs in a machine, reached over SSH as root.
+
+    ``patience`` makes a deadline for what takes at most so many seconds elsewhere.
+    """
+
+    def __init__(self, transport: paramiko.Transport, patience: Patience) -> None:
+        self._transport = transport
+        self.patience = patience
+        self.after: Callable[[], None] | None = None  # is called when a command has ended
+        self.commands = 0  # how many were begun
+
+    @classmethod
+    def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
+        """Open the SSH connection on 127.0.0.1; raises ``GuestLost``."""
+        deadline = patience(CONNECT_SECONDS)
+        try:
+            stream = socket.create_connection(("127.0.0.1", port), timeout=deadline.left)
+        except OSError as error:
+            raise GuestLost(f"the guest does not answer over SSH: {error}") from error
+        return cls.over(stream, keys, patience=patience)
+
+    @classmethod
+    def over(cls, stream: socket.socket, keys: Keys, *, patience: Patience = Deadline) -> Guest:
+        """The SSH client's part on a stream to the guest's server; raises ``GuestLost``."""
+        deadline = patience(CONNECT_SECONDS)
+        transport = None
+        try:
+            transport = paramiko.Transport(stream, disabled_algorithms={})
+            # The deadline is looked at here, since it may be put off meanwhile.
+            transport.banner_timeout = transport.handshake_timeout = 10 * CONNECT_SECONDS
+            transport.auth_timeout = 10 * CONNECT_SECONDS
+            options = transport.get_security_options()
+            # The cheapest of today's algorithms for a guest without an accelerator.
+            options.kex = ("curve25519-sha256@libssh.org",)
+            options.key_types = ("ssh-ed25519",)
+            options.ciphers = ("aes128-ctr",)
+            options.digests = ("hmac-sha2-256",)
+            agreed = threading.Event()
+            transport.start_client(event=agreed)
+            while not agreed.wait(min(1.0, deadline.left)) and transport.is_alive():
+                if deadline.expired:
+                    raise GuestLost(
+                        "the guest does not answer over SSH: no handshake in "
+                        f"{deadline.seconds:.0f} s"
+                    )
+            if not transport.is_active():
+                raise transport.get_exception() or paramiko.SSHException("it hung up")
+            if transport.get_remote_server_key().get_base64() != keys.host:
+                raise GuestLost("the SSH server that answered is not the guest's")
+            with _limited(deadline, transport.close):
+                transport.auth_publickey("root", _client_key(keys.client))
+        except GuestLost:
+            if transport is not None:
+                transport.close()
+            raise
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if transport is not None:
+                transport.close()
+            raise GuestLost(f"the guest does not answer over SSH: {error}") from error
+        return cls(transport, patience)
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout: float = COMMAND_SECONDS,
+        stdin: bytes = b"",
+        user: str = "root",
+    ) -> Result:
+        """Run a shell command and say how it ended, whatever its exit status.
+
+        Raises ``CommandTimeout`` when it has not ended after ``timeout`` seconds (longer where
+        the guest is seen to be slow), and ``GuestLost`` when the connection breaks.
+        """
+        __tracebackhide__ = True
+        with self.spawn(command, user=user) as process:
+            result = process.wait(timeout, stdin)
+        if self.after is not None:
+            self.after()
+        return result
+
+    def check(
+        self,
+        command: str,
+        *,
+        timeout: float = COMMAND_SECONDS,
+        stdin: bytes = b"",
+        user: str = "root",
+    ) -> str:
+        """Run a shell command that must succeed; its standard output.
+
+        Raises ``CommandFailed`` with what it said on its standard error; also where it printed
+        more than is kept, since part of an answer is not the answer.
+        """
+        __tracebackhide__ = True
+        result = self.run(command, timeout=timeout, stdin=stdin, user=user)
+        if result.cut:
+            raise CommandFailed(
+                f"in the guest, `{command}` printed more than the {Running.KEPT_BYTES >> 20} MiB "
+                "that are kept",
+                hint="Guest.run returns what was kept",
+            )
+        if not result.ok:
+            raise CommandFailed(
+                f"in the guest, `{command}` ended with status {result.status}",
+                tail=_end_of(result.stdout + result.stderr).strip(),
+            )
+        return result.stdout
+
+    def spawn(self, command: str, *, user: str = "root") -> Running:
+        """Start a shell command and go on; see ``Running``."""
+        self.commands += 1
+        if user != "root":
+            quoted = shlex.quote(command)
+            group = f'"$(id -g {user})"'
+            command = f"setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
+        try:
+            with _limited(self.patience(CONNECT_SECONDS), self._transport.close):
+                channel = self._transport.open_session(timeout=10 * CONNECT_SECONDS)
+                # The last line keeps the shell from becoming its last command: it is to live and
+                # tell how that ended, since SSH's word for death by a signal has no number.
+                channel.exec_command(f"{command}\nexit $?")
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
+        return Running(command, channel, self.patience)
+
+    def put(self, source: Path | bytes, target: str, *, mode: int = 0o644) -> None:
+        """Write a file in the guest from a file of the host, or from bytes."""
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        path = shlex.quote(target)
+        self.check(f"cat >{path} && chmod {mode:o} {path}", stdin=data)
+
+    def get(self, source: str, *, limit: int = GET_BYTES) -> bytes:
+        """The content of a file in the guest.
+
+        Raises ``CommandFailed`` if it cannot be read, or has more than ``limit`` bytes.
+        """
+        with self.spawn(f"cat -- {shlex.quote(source)}") as process:
+            process.kept_bytes = limit
+            status, _, stderr = process.finish(COMMAND_SECONDS)
+            if status != 0:
+                raise CommandFailed(f"cannot get {source} from the guest", tail=stderr)
+            if process.cut:
+                raise CommandFailed(f"{source} in the guest has more than {limit} bytes")
+            return process.raw_output
+
+    def dmesg(self) -> str:
+        """The kernel's log, from the start of its buffer."""
+        return self.check("dmesg")
+
+    def taint(self) -> int:
+        """The kernel's taint flags, a bit mask (Documentation/admin-guide/tainted-kernels)."""
+        return int(self.check("cat /proc/sys/kernel/tainted"))
+
+    def shell(self, command: str, terminal: str, columns: int, rows: int) -> paramiko.Channel:
+        """A channel that runs ``command``, with a ``terminal`` of that name if there is one."""
+        try:
+            channel = self._transport.open_session(timeout=CONNECT_SECONDS)
+            if terminal:
+                channel.get_pty(terminal, columns, rows)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLost(f"the guest opens no shell: {error}") from error
+        return channel
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Running:
+    """A command that runs in the guest while the test goes on.
+
+    A context manager: at its end the channel is closed (the process may live on, and ends
+    with the guest).
+
+    Of each stream the first ``KEPT_BYTES`` are kept. What comes beyond that is read, so that the
+    command does not wait for a reader, and dropped; ``cut`` says so.
+    """
+
+    KEPT_BYTES: ClassVar[int] = 16 << 20
+
+    def __init__(self, command: str, channel: paramiko.Channel, patience: Patience) -> None:
+        self.command = command
+        self._channel = channel
+        self._patience = patience
+        self._output = bytearray()
+        self._errors = bytearray()
+        self.kept_bytes = self.KEPT_BYTES
+        self.cut = False
+
+    @property
+    def raw_output(self) -> bytes:
+        """What came on its standard output so far."""
+        return bytes(self._output)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return not self._channel.exit_status_ready()
+
+    def send(self, data: bytes) -> None:
+        """Write to its standard input; ``CommandTimeout`` if it does not read it."""
+        __tracebackhide__ = True
+        deadline = self._patience(COMMAND_SECONDS)
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._offer(left) :]
+            except OSError:  # it has ended: its status says why
+                return
+            if deadline.expired:
+                self._timeout(deadline)
+
+    def _offer(self, data: memoryview) -> int:
+        """Send as much as there is room for; 0 if there is none for a while."""
+        self._channel.settimeout(_ROUND_SECONDS)
+        try:
+            return self._channel.send(bytes(data[: 1 << 16]))
+        except TimeoutError:
+            return 0
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown_write()
+
+    def read_line(self, timeout: float = COMMAND_SECONDS) -> str:
+        """Its next line of standard output, without the newline; ``CommandTimeout``.
+
+        Raises ``GuestError`` for a line that is longer than what is kept of a stream.
+        """
+        __tracebackhide__ = True
+        deadline = self._patience(timeout)
+        while b"\n" not in self._output:
+            if self._ended():
+                raise GuestError(
+                    f"in the guest, `{self.command}` ended where a line was expected",
+                    tail=self._errors.decode(errors="replace"),
+                )
+            if len(self._output) >= self.kept_bytes:
+                raise GuestError(
+                    f"in the guest, `{self.command}` prints {self.kept_bytes} bytes without an "
+                    "end of line",
+                    tail=bytes(self._output[:_TAIL]).decode(errors="replace"),
+                )
+            self._pump(deadline)
+        line, _, rest = bytes(self._output).partition(b"\n")
+        self._output[:] = rest
+        return line.decode(errors="replace")
+
+    def wait(self, timeout: float = COMMAND_SECONDS, stdin: bytes | None = None) -> Result:
+        """Wait for its end; ``CommandTimeout``. For ``stdin`` see ``finish``."""
+        __tracebackhide__ = True
+        started = time.monotonic()
+        status, stdout, stderr = self.finish(timeout, stdin)
+        seconds = time.monotonic() - started
+        return Result(self.command, status, stdout, stderr, seconds, self.cut)
+
+    def finish(self, timeout: float, stdin: bytes | None = None) -> tuple[int, str, str]:
+        """Read both streams to their end: exit status, output, errors.
+
+        Meanwhile, where ``stdin`` is given, write that to its standard input and close it: a
+        command may want to be read before it reads on.
+        """
+        __tracebackhide__ = True
+        deadline = self._patience(timeout)
+        left = memoryview(stdin or b"")
+        if stdin is not None and not left:
+            self.end_input()
+        while not self._ended():
+            if left and not self._channel.recv_ready() and not self._channel.recv_stderr_ready():
+                try:
+                    left = left[self._offer(left) :]
+                except OSError:  # it has ended, or has closed its standard input
+                    left = left[:0]
+                if deadline.expired:
+                    self._timeout(deadline)
+                if not left:
+                    self.end_input()
+                continue
+            self._pump(deadline)
+        status = self._channel.recv_exit_status()
+        if status == -1 and not self._channel.eof_received:
+            raise GuestLost(
+                f"the connection to the guest broke during `{self.command}`",
+                tail=self._errors.decode(errors="replace"),
+            )
+        return (
+            status,
+            self._output.decode(errors="replace"),
+            self._errors.decode(errors="replace"),
+        )
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ended(self) -> bool:
+        """Whether both streams have been read to their end and the exit status is known."""
+        channel = self._channel
+        # In this order: another thread fills the streams, and nothing comes after their end.
+        ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
+        return bool(ended) and not (channel.recv_ready() or channel.recv_stderr_ready())
+
+    def _pump(self, deadline: Deadline) -> None:
+        """Take what has come on either stream, waiting for it if there is nothing."""
+        __tracebackhide__ = True
+        channel = self._channel
+        if deadline.expired:
+            self._timeout(deadline)
+        if channel.recv_ready():
+            self._keep(self._output, channel.recv(1 << 16))
+        elif channel.recv_stderr_ready():
+            self._keep(self._errors, channel.recv_stderr(1 << 16))
+        elif channel.eof_received:
+            # Nothing more can come but the exit status; its arrival sets this event.
+            channel.status_event.wait(deadline.left)
+        elif channel.exit_status_ready():
+            # Something that it left behind holds its streams open.
+            readable, _, _ = select.select([channel.fileno()], [], [], _GRACE_SECONDS)
+            if not readable:
+                channel.close()
+        else:
+            # paramiko's descriptor tells of data and of the end, but not of an exit status
+            # that comes while the streams stay open; hence the short rounds.
+            select.select([channel.fileno()], [], [], min(deadline.left, _ROUND_SECONDS))
+
+    def _keep(self, stream: bytearray, data: bytes) -> None:
+        room = self.kept_bytes - len(stream)
+        stream += data[:room]
+        self.cut = self.cut or len(data) > room
+
+    def _timeout(self, deadline: Deadline) -> None:
+        __tracebackhide__ = True
+        raise CommandTimeout(
+            f"in the guest, `{self.command}` did not end within {deadline.seconds:g} s",
+            command=(self.command,),
+            tail=_end_of((self._output + self._errors).decode(errors="replace")),
+        )

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine as a red test left it: saved to files, and opened again later.
+
+Where a template keeps a machine's memory in a file of its own, a scene has all in one stream,
+so that nothing need be prepared for it while tests are green.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.build.image import Keys
+from harness.errors import InputError, MachineError, SpaceError
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
+from harness.machines.clone import Clone
+from harness.qemu import Machine, MachineSpec, version_text
+
+SECONDS = 60.0
+CANCEL_SECONDS = 10.0
+STATE = "machine.state"
+ABOUT = "machine.json"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A saved machine. ``about`` is what whoever saved it wanted to be known of it."""
+
+    folder: Path
+    spec: MachineSpec
+    keys: Keys
+    qemu: str
+    about: Mapping[str, Any]
+
+
+def save(
+    machine: Machine, keys: Keys, folder: Path, deadline: Deadline, about: Mapping[str, Any]
+) -> None:
+    """Write the machine's whole state into ``folder``.
+
+    The machine may be stopped afterwards, also where this raises: ``Machine.resume`` lets it run.
+    The files take as much as the guest has used of its memory. Raises ``MachineError``, and
+    leaves nothing half written then; ``SpaceError`` where they may not fit.
+    """
+    if shutil.disk_usage(folder).free < machine.spec.memory_mib << 20:
+        raise SpaceError(f"it may take {machine.spec.memory_mib} MiB, and the disk has less")
+    try:
+        machine.save(folder / STATE, deadline, whole=True)
+    except BaseException:
+        with suppress(MachineError):
+            # Where time was up QEMU is still writing, and would not run on before it is done.
+            machine.execute("migrate_cancel", Deadline(CANCEL_SECONDS))
+        (folder / STATE).unlink(missing_ok=True)
+        raise
+    spec = asdict(machine.spec)
+    text = {
+        "spec": spec | {"kernel": str(machine.spec.kernel), "initrd": str(machine.spec.initrd)},
+        "keys": {"client": str(keys.client), "host": keys.host},
+        "qemu": version_text(),
+        "about": dict(about),
+    }
+    (folder / ABOUT).write_text(json.dumps(text, indent=1))
+
+
+def load(folder: Path) -> Scene:
+    """What was saved in ``folder``; raises ``InputError`` if that cannot be opened here."""
+    try:
+        text = json.loads((folder / ABOUT).read_text())
+        spec = text["spec"]
+        spec |= {
+            "kernel": Path(spec["kernel"]),
+            "initrd": Path(spec["initrd"]),
+            "append": tuple(spec["append"]),
+        }
+        keys = Keys(Path(text["keys"]["client"]), text["keys"]["host"])
+        scene = Scene(folder, MachineSpec(**spec), keys, text["qemu"], text["about"])
+    except OSError as error:
+        raise InputError(
+            f"there is no saved machine in {folder}",
+            hint="a red test says where it has left one: results/KERNEL/RUN/TEST",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
+    for path in (folder / STATE, scene.spec.kernel, scene.spec.initrd, keys.client):
+        if not path.exists():
+            raise InputError(
+                f"the machine in {folder} cannot be opened again: {path} is gone",
+                hint="run the test again; `invoke clean` takes what saved machines need",
+            )
+    if scene.qemu != version_text():
+        raise InputError(
+            f"the machine in {folder} was saved by another QEMU ({scene.qemu})",
+            hint="run the test again",
+        )
+    return scene
+
+
+@contextmanager
+def reopened(scene: Scene, folder: Path, *, stopped: bool = False) -> Iterator[Clone]:
+    """The machine, going on where it was saved; ``stopped``: it waits for a debugger.
+
+    ``folder`` is where the rest of its console goes.
+    """
+    deadline = Deadline(SECONDS)
+    with Machine(scene.spec, folder) as machine:
+        machine.start(deadline, incoming=True)
+        machine.load(scene.folder / STATE, deadline, whole=True)
+        if not stopped:
+            machine.execute("cont", deadline)
+        with Clone(machine, scene.keys) as running:
+            yield running
+
+
+def hold_command(folder: Path) -> list[str]:
+    """The command that has a saved machine run on (``hold``), in a process of its own."""
+    return [sys.executable, "-m", __name__, str(folder)]
+
+
+def hold(folder: Path) -> None:
+    """Have the machine run on until this process is ended; says how to get in."""
+    saved = load(folder)
+    with Cache().scratch("kept") as work, reopened(saved, work) as clone:
+        port = clone.machine.ssh_port(Deadline(10))
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)
+        clone.machine.process.wait()
+
+
+if __name__ == "__main__":
+    hold(Path(sys.argv[1]))

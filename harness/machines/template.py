@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A template: a machine that was booted once and frozen, to be cloned as often as wanted.
+
+harness/machines/freeze.py makes templates, harness/machines/clone.py makes machines of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.build.image import Keys
+from harness.host.cache import Entry
+from harness.qemu import MachineSpec
+
+# What is done to a clone of a template (a clone.Clone) to derive another one. It returns facts.
+SetUp = Callable[[Any], Mapping[str, object]]
+
+BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
+# What deadlines are made for: Debian's 6.12 cloud kernel without KVM, in processor seconds.
+USUAL_BOOT_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Template:
+    """A machine to start from, as often as wanted.
+
+    ``facts`` are what is known of it: ``boot_seconds``, how long this host took to boot it, and
+    ``boot_cpu_seconds``, how much of its processors, however busy they were;
+    ``taint``, its kernel's flags then;
+    ``unfrozen``, why it could not be frozen, if so; and what the set-ups of derived templates
+    have added. Where it could not be frozen, ``set_ups`` is what each clone is put through
+    after a boot.
+    """
+
+    spec: MachineSpec
+    keys: Keys
+    entry: Entry
+    facts: Mapping[str, Any]
+    set_ups: tuple[SetUp, ...] = ()
+
+    @property
+    def boot_seconds(self) -> float:
+        return float(self.facts["boot_seconds"])
+
+    @property
+    def pace(self) -> float:
+        """How many times longer than elsewhere things may take in this machine."""
+        return max(1.0, float(self.facts["boot_cpu_seconds"]) / USUAL_BOOT_SECONDS)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a clone goes on from a frozen state rather than boot."""
+        return "unfrozen" not in self.facts
+
+    @property
+    def memory(self) -> Path:
+        return self.entry.path / "memory"
+
+    @property
+    def state(self) -> Path:
+        return self.entry.path / "state"
+
+    @property
+    def greeting(self) -> bytes:
+        """What the SSH server of the offered session said before it was frozen."""
+        return (self.entry.path / "greeting").read_bytes()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pytest plugin: its options, what a run says of the tests that it put aside, and how it
+ends where only the host is to blame.
+
+The rest of it is harness/plugin/select.py, fixtures.py and hooks.py, which take a quarter of a
+second to import. A pytest that only hands out tests to the workers of pytest-xdist does without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import MODULE
+from harness.errors import Status
+from harness.runs import pytest_process, store
+
+# How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
+UNMET = pytest.StashKey[dict[str, int]]()
+# The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
+RUN = pytest.StashKey[str]()
+# What was damaged in the cache and was made again while the tests ran, a sentence each.
+REPAIRS = pytest.StashKey[list[str]]()
+# What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
+# all that a report has, and says itself which test a worker has died in.
+BY_HOST = "eudyptula_by_host"
+_TOLD_RUN = "eudyptula_run"
+_TELLS = "eudyptula_tells"
+_HOST_ONLY = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("eudyptula", "Linux kernel modules in QEMU")
+    group.addoption(
+        "--kernel", metavar="NAME", help="the kernel to test on (default: see vm/kernels.toml)"
+    )
+    group.addoption(
+        "--keep", action="store_true", help="leave the machine of the first red test running"
+    )
+    group.addoption(
+        "--profile", metavar="NAME", default="", help="what is added to a kernel tree's config"
+    )
+    group.addoption("--config", metavar="FILE", type=Path, help="a kernel tree's own config")
+    group.addoption(
+        "--module",
+        metavar="DIR",
+        default=str(MODULE),
+        help="the folder of the module under test (default: module/)",
+    )
+    group.addoption(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        help="where red tests leave what there is to see (default: a new results/KERNEL/RUN)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "machine(memory_mib=512, cpus=1, append=()): the shape of this test's machine; "
+        "append is a tuple of kernel command line options",
+    )
+    config.addinivalue_line(
+        "markers",
+        "needs(config=None, without=None): the kernel must have the one option and must not have "
+        "the other; elsewhere it is not run",
+    )
+    config.addinivalue_line(
+        "markers",
+        "taint(*names): taints of the kernel that the test's modules may set: proprietary, "
+        "staging, test, livepatch, auxiliary",
+    )
+    results = config.getoption("--results")
+    if results and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Tells(results), _TELLS)
+    told = getattr(config, "workerinput", {})
+    config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
+    hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if not hands_out:
+        for name in ("select", "fixtures", "hooks"):
+            config.pluginmanager.import_plugin(f"harness.plugin.{name}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All workers of a run leave what they leave in one folder."""
+    node.workerinput[_TOLD_RUN] = node.config.stash[RUN]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker of pytest-xdist has to tell at its end."""
+    told = getattr(node, "workeroutput", {})
+    # All workers collect the same tests, so that any one of them knows of all that is put aside.
+    node.config.stash[UNMET] = told.get("unmet", {})
+    node.config.stash.setdefault(REPAIRS, []).extend(told.get("repairs", []))
+
+
+@pytest.hookimpl(trylast=True)  # other plugins may find something red while the session ends
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give what pytest has no status for a status of its own, and say that this is the end."""
+    config = session.config
+    told = config.pluginmanager.get_plugin(_TELLS)
+    crashed = isinstance(told, Tells) and bool(told.crashed)
+    if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or crashed:
+        session.exitstatus = Status.OURS
+    elif session.exitstatus == pytest.ExitCode.TESTS_FAILED and _only_by_host(session):
+        session.exitstatus = Status.HOST
+        config.stash[_HOST_ONLY] = True
+    if isinstance(told, Tells):
+        told.end(int(session.exitstatus))
+
+
+def _only_by_host(session: pytest.Session) -> bool:
+    """What the host lacks, or its killing QEMU, makes no kernel red."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return False
+    red = [*reporter.stats.get("failed", ()), *reporter.stats.get("error", ())]
+    # Whatever else pytest counts as failed is for some other reason.
+    return len(red) == session.testsfailed and all(hasattr(one, BY_HOST) for one in red)
+
+
+# What pytest itself raises for test files that cannot be imported.
+_BY_PYTEST = pytest.Session.Interrupted
+
+
+class Tells:
+    """Tells the process that started this pytest which tests run, and how it ended.
+
+    Only one process of a run does: with pytest-xdist the one that hands out the tests, which
+    hears of the others' beginnings and ends. What cannot be written, as on a full disk, is
+    missing, and so is never taken for green (harness/runs/pytest_process.py).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.crashed: list[str] = []
+        self._folder = folder
+        self._running: dict[str, None] = {}  # a set that keeps the order
+        self._interrupted = False
+        self._given_up = False
+
+    def _write(self, status: int | None = None, code: int | None = None) -> None:
+        told = pytest_process.Progress(tuple(self._running), tuple(self.crashed), status, code)
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            told.write(self._folder)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running[nodeid] = None
+        self._write()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._running.pop(nodeid, None)
+        self._write()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str) -> None:
+        self.crashed.append(crashitem)
+        self._running.pop(crashitem, None)
+        self._write()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # It is also called for pytest.exit(), and after a test file that cannot be imported. No
+        # person has wanted that, and not all tests have run.
+        error = excinfo.value
+        person = isinstance(error, KeyboardInterrupt) and not isinstance(error, _BY_PYTEST)
+        self._interrupted = person
+        self._given_up = not self._interrupted
+
+    def end(self, code: int) -> None:
+        """``code`` is what pytest is going to end with."""
+        codes: dict[int, Status] = {
+            pytest.ExitCode.OK: Status.GREEN,
+            pytest.ExitCode.USAGE_ERROR: Status.INPUT,
+            pytest.ExitCode.NO_TESTS_COLLECTED: Status.INPUT,
+            Status.HOST: Status.HOST,
+            Status.OURS: Status.OURS,
+        }
+        status = codes.get(code, Status.RED)
+        if self._interrupted:
+            status = Status.INTERRUPTED
+        elif self._given_up:
+            status = Status.RED
+        self._write(status, code)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.stash.get(_HOST_ONLY, False):
+        terminalreporter.write_line("only the host is to blame; nothing is known of the kernel")
+    for repaired in config.stash.get(REPAIRS, []):
+        terminalreporter.write_line(f"cache: {repaired}")
+    for lack, count in sorted(config.stash.get(UNMET, {}).items()):
+        terminalreporter.write_line(f"not run: {count} test(s) for a kernel {lack}")

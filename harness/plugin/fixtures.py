@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The fixtures for tests in a guest.
+
+Every test that asks for ``guest`` or ``loaded`` gets a machine of its own, cloned from a
+template; when the test has run, the kernel's log and its taint are read (judging.py),
+and what they say counts as much as what the test asserted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness import config as matrix_config
+from harness import lab as labs
+from harness.build.module import Module
+from harness.errors import InputError
+from harness.examine.artifacts import Keeper
+from harness.host.cache import Cache
+from harness.lab import Lab
+from harness.machines.clone import Clone
+from harness.machines.guest import Guest
+from harness.machines.pool import Fresh
+from harness.plugin import RUN
+from harness.plugin.expect import EXPECTED, Expected, ExpectSplat, expecting
+from harness.plugin.judging import judge_machines, raise_problems
+from harness.plugin.select import kernel_spec
+from harness.plugin.supply import SOURCE, USED, MachineKind, MachineSource, UsedMachine, kind_of
+from harness.runs import store
+from harness.runs.store import Run
+
+_RUN = pytest.StashKey[Run]()
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The kernel under test and its guest image."""
+    matrix = matrix_config.load()
+    spec = kernel_spec(request.config, matrix)
+    cache = Cache()
+    try:
+        yield labs.prepare(spec, matrix, cache)
+    finally:
+        cache.close()
+
+
+@pytest.fixture(scope="session")
+def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
+    """Where the tests' machines come from."""
+    option = request.config.getoption
+    keeper = Keeper(partial(_run_folder, request.config, lab), hold_first=option("--keep"))
+    source = MachineSource(lab, Path(option("--module")), keeper)
+    request.config.stash[SOURCE] = source
+    try:
+        yield source
+    finally:
+        del request.config.stash[SOURCE]
+        source.pool.close()
+
+
+@pytest.fixture(scope="session")
+def module(supply: MachineSource) -> Module:
+    """The module under test, built for the kernel under test."""
+    return supply.module
+
+
+@pytest.fixture(autouse=True)
+def last_judgement(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Judges a test's machines once more when its fixtures have ended, and ends the machines.
+
+    It is set up before, and so ends after, every other fixture and finalizer of one test: what
+    the kernel reports while those end counts as well, up to the machine's last moments.
+    """
+    yield
+    used = request.node.stash.get(USED, [])
+    try:
+        raise_problems(judge_machines(request.node, "teardown", None, last=True))
+    finally:
+        while used:
+            used.pop().finish()
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, supply: MachineSource) -> Clone:
+    """The freshly booted machine of this test's own."""
+    fresh = supply.take(kind_of(request.node, request.fixturenames))
+    return _use(request.node, UsedMachine(fresh))
+
+
+def _use(item: pytest.Item, used: UsedMachine) -> Clone:
+    """Have a machine judged with the test, and ended after it (``last_judgement``)."""
+    item.stash.setdefault(USED, []).append(used)
+    return used.fresh.clone
+
+
+@pytest.fixture
+def guest(machine: Clone) -> Guest:
+    """A freshly booted guest of this test's own, over SSH; no module is loaded."""
+    return machine.guest
+
+
+@pytest.fixture
+def loaded(guest: Guest) -> Guest:
+    """The test's fresh guest, in which the module under test has just been loaded."""
+    return guest  # `machine` has seen this fixture's name and has cloned the right template
+
+
+@pytest.fixture(scope="module")
+def shared_machines() -> Iterator[dict[MachineKind, Fresh]]:
+    """The machines that the tests of one file share."""
+    kept: dict[MachineKind, Fresh] = {}
+    yield kept
+    for fresh in kept.values():
+        fresh.close()
+
+
+@pytest.fixture
+def shared(
+    request: pytest.FixtureRequest, supply: MachineSource, shared_machines: dict[MachineKind, Fresh]
+) -> Guest:
+    """A guest with the module loaded that the tests of one file share.
+
+    For tests that only look: what one does to it, the next one finds. Each is still judged by
+    what happened since the one before it was, and after a red one the next has a fresh guest.
+    """
+    kind = kind_of(request.node, ["loaded"])
+    used = shared_machines.pop(kind, None)
+    give_back = partial(shared_machines.__setitem__, kind)
+    clone = _use(request.node, UsedMachine(used or supply.take(kind), give_back))
+    if used:  # what came after the last judgement, such as a timer's work, is not this test's
+        raise_problems(judge_machines(request.node, "setup", None))
+    return clone.guest
+
+
+@pytest.fixture
+def expect_splat(request: pytest.FixtureRequest) -> ExpectSplat:
+    """``with expect_splat("warning", function="foo"):`` a report of the kernel is wanted.
+
+    In a test that has two machines, ``guest`` says which of them.
+    """
+    expected: Expected = []
+    request.node.stash[EXPECTED] = expected
+
+    def within(
+        kind: str, function: str | None = None, *, guest: Guest | None = None
+    ) -> AbstractContextManager[None]:
+        clones = [used.fresh.clone for used in request.node.stash.get(USED, [])]
+        machines = [each.machine for each in clones if guest in (None, each.guest)]
+        if not machines:
+            raise InputError("expect_splat needs a machine", hint="ask for `guest` or `loaded` too")
+        if len(machines) > 1:
+            raise InputError(
+                "this test has several machines, and expect_splat is not told which one it is of",
+                hint=f"expect_splat({kind!r}, guest=shared), or whichever it is",
+            )
+        return expecting(machines[0], expected, kind, function)
+
+    return within
+
+
+def _run_folder(config: pytest.Config, lab: Lab) -> Path:
+    """This run's folder, the same for all its processes; it is made when it is first needed.
+
+    It is held until the process ends, so that no other run removes it.
+    """
+    if _RUN not in config.stash:
+        given = config.getoption("--results")
+        if given:
+            run = Run(Path(given))
+        else:
+            run = store.begin(lab.kernel.name, whole=False, name=config.stash[RUN])
+        config.stash[_RUN] = run
+        config.add_cleanup(run.close)
+    return config.stash[_RUN].folder

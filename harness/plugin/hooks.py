@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the plugin does at each step of a test: it judges, and it reports what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from harness.errors import GuestLost, HarnessError, HostError, MachineError
+from harness.host.cache import repairs
+from harness.host.text import printable
+from harness.judge.problem import KernelProblem
+from harness.judge.verdict import Verdict
+from harness.plugin import BY_HOST, REPAIRS, UNMET
+from harness.plugin.judging import blame
+from harness.plugin.supply import SOURCE, USED
+
+_NEXT = pytest.StashKey["pytest.Item | None"]()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What is to be said at the end; a worker of pytest-xdist tells the run that started it."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["unmet"] = session.config.stash.get(UNMET, {})
+        told["repairs"] = repairs()
+    else:
+        session.config.stash[REPAIRS] = repairs()
+
+
+# How a test or a fixture may end of its own accord; for pytest, only the first is an Exception.
+_ENDINGS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.stash[_NEXT] = nextitem
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """After the test's own verdict, its machine's; meanwhile, the next test's machine."""
+    __tracebackhide__ = True
+    source = item.config.stash.get(SOURCE, None)
+    if source:
+        source.prepare(item.stash[_NEXT])
+    try:
+        result = yield
+    except _ENDINGS as error:
+        blame(item, "call", error)
+        raise
+    blame(item, "call", None)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """A fixture that fails in a guest is explained by its machine, as a test is."""
+    __tracebackhide__ = True
+    try:
+        return (yield)
+    except KernelProblem as error:  # which a fixture has found
+        for used in item.stash.get(USED, []):
+            used.red = True
+        if error.kept:
+            item.add_report_section("setup", "evidence", error.kept)
+        raise
+    except _ENDINGS as error:
+        blame(item, "setup", error)
+        raise
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the harness or the kernel can explain needs no Python traceback.
+
+    Runs around pytest's own handling of xfail (hence ``tryfirst``), to undo it where the error
+    is not the test's: a mark of the test excuses neither the kernel nor the host.
+    """
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, BaseExceptionGroup):  # several finalizers have failed
+        error = _kernel_problem_in(error) or error
+    if isinstance(error, (KernelProblem, HostError)):
+        report.outcome = "failed"
+        vars(report).pop("wasxfail", None)
+    if report.failed and error is not None and _by_host(error):
+        vars(report)[BY_HOST] = True
+    if isinstance(error, (HarnessError, KernelProblem)):
+        cause = error.__cause__
+        before = (
+            f"{type(cause).__name__}: {cause}\n\n"
+            if isinstance(error, KernelProblem) and cause
+            else ""
+        )
+        report.longrepr = printable(f"{error}\n\n{before}".rstrip())
+    return report
+
+
+def _kernel_problem_in(group: BaseExceptionGroup[BaseException]) -> KernelProblem | None:
+    """The first ``KernelProblem`` of a group; the rest of the group becomes its cause."""
+    found, rest = group.split(KernelProblem)
+    first: BaseException | None = found
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if not isinstance(first, KernelProblem):
+        return None
+    # Of a single other one its own words are shown, rather than those of a group.
+    other = rest.exceptions[0] if rest is not None and len(rest.exceptions) == 1 else rest
+    first.__cause__ = first.__cause__ or other
+    return first
+
+
+# What a test ends with whose guest is gone.
+_GONE = (HostError, MachineError, GuestLost, pytest.skip.Exception, type(None))
+
+
+def _by_host(error: BaseException) -> bool:
+    """Whether a test is red by the host's doing, and by nothing else."""
+    if isinstance(error, KernelProblem):
+        host = all(problem.verdict is Verdict.HOST_FAULT for problem in error.problems)
+        return host and isinstance(error.__cause__, _GONE)
+    return isinstance(error, HostError)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Judges the machines of a test of pytest: after its set-up, its call, and at its very end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import CommandTimeout
+from harness.examine import artifacts, evidence
+from harness.examine.artifacts import save_artifacts
+from harness.judge import verdict
+from harness.judge.problem import KernelProblem
+from harness.judge.verdict import Problem, Verdict
+from harness.plugin.expect import EXPECTED
+from harness.plugin.supply import SOURCE, USED, MachineSource, UsedMachine, declared_taints
+
+
+def blame(item: pytest.Item, when: str, ending: BaseException | None) -> None:
+    """Raise what is wrong with a test's machines. One that skips does not fail by that."""
+    __tracebackhide__ = True
+    failure = None if isinstance(ending, pytest.skip.Exception) else ending
+    raise_problems(judge_machines(item, when, failure), ending)
+
+
+def raise_problems(problems: Sequence[Problem], cause: BaseException | None = None) -> None:
+    __tracebackhide__ = True
+    if problems:
+        raise KernelProblem(problems) from cause
+
+
+def judge_machines(
+    item: pytest.Item, when: str, failure: BaseException | None, *, last: bool = False
+) -> list[Problem]:
+    """What is wrong with the machines of a test, ``failure`` being what it says itself.
+
+    What is judged next is what comes after this. ``last``: no judgement follows for the test.
+    """
+    source = item.config.stash.get(SOURCE, None)
+    timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
+    found: list[Problem] = []
+    built = source.built if source else None
+    machines = item.stash.get(USED, [])
+    for place, used in enumerate(machines):
+        if used.silent:
+            continue
+        fresh, machine = used.fresh, used.fresh.clone.machine
+        expected = tuple(one for of, one in item.stash.get(EXPECTED, []) if of is machine)
+        seen = evidence.gather(
+            machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected,
+            declared=declared_taints(item), last=last and not used.give_back,
+            audit=fresh.clone.audit,
+        )  # fmt: skip
+        named = evidence.with_names(seen, fresh.facts, built, fresh.clone.audit) if built else seen
+        problems = [
+            problem
+            for problem in verdict.judge(named)
+            # What the module has left behind it leaves behind at each judgement.
+            if problem.verdict is not Verdict.RESIDUE or problem.title not in used.told
+        ]
+        used.told.update(problem.title for problem in problems)
+        if failure or problems:
+            kept = _save(item, source, used, problems, place) if source else ""
+            item.add_report_section(when, "evidence", kept)
+            used.red = True
+        found += evidence.explain(problems, built)
+        if seen.taint_after is None:
+            used.silent = True
+        else:
+            now = fresh.since + len(seen.console)
+            used.fresh = replace(fresh, taint=seen.taint_after, since=now)
+    return found
+
+
+def _save(
+    item: pytest.Item,
+    source: MachineSource,
+    used: UsedMachine,
+    problems: Sequence[Problem],
+    place: int,
+) -> str:
+    """Copy what the machine leaves to where people find it, and say where that is.
+
+    ``place`` is that of the machine among the test's, from 0.
+    """
+    # Of several machines, each has a folder of its own, and so has each judgement.
+    number = f"-{place + 1}" if place else ""
+    again = f"-again-{used.saved}" if used.saved else ""
+    used.saved += 1
+    name = f"{artifacts.folder_name(item.nodeid)}{number}{again}"
+    about = {}
+    facts = used.fresh.facts
+    if "text" in facts:
+        about = {"module": str(source.module.ko), "text": facts["text"]}
+    machine = used.fresh.clone.machine
+    return save_artifacts(source.keeper, source.lab, machine, problems, name, about)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which tests are run on a kernel, and how long each may take."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from harness import config as matrix_config
+from harness.build import kernel as kernels
+from harness.config import KernelSpec, Matrix
+from harness.errors import InputError
+from harness.host.cache import Cache
+from harness.plugin import UNMET
+from harness.plugin.supply import declared_taints
+
+# A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
+TEST_SECONDS = 300.0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each machine test a limit, and put aside what this kernel cannot show."""
+    for item in items:
+        # Every fixture that has to do with machines needs `lab`, so this also covers a test that
+        # makes its machines itself.
+        if "lab" in getattr(item, "fixturenames", ()):
+            # The limit is for the test's function only. What fixtures wait for has limits of its
+            # own, and the first test of a run may wait until a kernel is compiled. The verdict
+            # comes after the function: a test that took too long needs one as well.
+            own = item.get_closest_marker("timeout")
+            limit = own or pytest.mark.timeout(TEST_SECONDS).mark
+            given = {"func_only": True, **limit.kwargs}
+            item.add_marker(pytest.mark.timeout(*limit.args, **given), append=False)
+        try:
+            declared_taints(item)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
+    if not any(item.get_closest_marker("needs") for item in items):
+        return
+    options = _kernel_options(config)
+    unmet: dict[pytest.Item, str] = {}
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            wanted, unwanted = marker.kwargs.get("config"), marker.kwargs.get("without")
+            if wanted and wanted not in options:
+                unmet[item] = f"with {wanted}"
+            elif unwanted in options:
+                unmet[item] = f"without {unwanted}"
+    items[:] = [item for item in items if item not in unmet]
+    config.hook.pytest_deselected(items=list(unmet))
+    config.stash[UNMET] = dict(Counter(unmet.values()))
+
+
+def _kernel_options(config: pytest.Config) -> frozenset[str]:
+    """The options that the kernel under test was built with (=y or =m)."""
+    cache = Cache()
+    try:
+        text = kernels.prepare(kernel_spec(config, matrix_config.load()), cache).config.read_text()
+    finally:
+        cache.close()
+    return frozenset(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))
+
+
+def kernel_spec(config: pytest.Config, matrix: Matrix) -> KernelSpec:
+    """The kernel that the options ask for."""
+    option = config.getoption
+    chosen = matrix.select(option("--kernel"), option("--profile"), option("--config"))
+    if len(chosen) != 1:
+        raise pytest.UsageError("pytest takes one kernel; `invoke test-vm` takes several")
+    return chosen[0]

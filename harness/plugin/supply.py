@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where the tests' machines come from, and what becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from harness.build.module import Module
+from harness.errors import InputError
+from harness.examine.artifacts import Keeper, save_artifacts
+from harness.examine.loading import loaded_template
+from harness.judge.problem import KernelProblem
+from harness.judge.verdict import DECLARED_TAINTS, Problem
+from harness.lab import Lab
+from harness.machines import pool
+from harness.machines.pool import Fresh, Pool
+from harness.machines.template import Template
+from harness.qemu import Machine
+
+USED = pytest.StashKey[list["UsedMachine"]]()
+SOURCE = pytest.StashKey["MachineSource"]()
+
+
+@dataclass(frozen=True)
+class MachineKind:
+    """What a test asks for: the arguments of its ``machine`` marker, and the module loaded.
+
+    ``taints``: the kernel's taint flags that loading it may set.
+    """
+
+    shape: tuple[tuple[str, object], ...] = ()
+    loaded: bool = False
+    taints: int = 0
+
+
+def kind_of(item: pytest.Item, fixtures: Collection[str]) -> MachineKind:
+    """The kind of machine that a test asks for by its marker and its fixtures."""
+    marker = item.get_closest_marker("machine")
+    shape = tuple(sorted(marker.kwargs.items())) if marker else ()
+    loaded = "loaded" in fixtures
+    return MachineKind(shape, loaded, declared_taints(item) if loaded else 0)
+
+
+def declared_taints(item: pytest.Item) -> int:
+    """The taint flags that a test's ``taint`` markers allow its modules to set."""
+    allowed = 0
+    for name in (name for marker in item.iter_markers("taint") for name in marker.args):
+        if name not in DECLARED_TAINTS:
+            raise InputError(
+                f"{item.nodeid}: there is no taint named {name!r} that a module may declare",
+                hint=f"known are {', '.join(DECLARED_TAINTS)}",
+            )
+        allowed |= DECLARED_TAINTS[name]
+    return allowed
+
+
+@dataclass
+class UsedMachine:
+    """A machine that a test uses, and what its judgements so far have come to.
+
+    ``fresh`` says from where on the next one counts.
+    """
+
+    fresh: Fresh
+    # Takes the machine of a green test for the next one; without, the machine ends.
+    give_back: Callable[[Fresh], None] | None = None
+    red: bool = False
+    silent: bool = False  # it will not say anything more, as after a panic
+    told: set[str] = field(default_factory=set)  # the problems that are in a report already
+    saved: int = 0  # how often evidence was saved
+
+    def finish(self) -> None:
+        """End the machine, or leave it to the next test."""
+        if self.give_back and not self.red and not self.silent:
+            self.give_back(self.fresh)
+        else:
+            self.fresh.close()
+
+
+class MachineSource:
+    """Where the tests' machines come from; ``keeper`` takes what those leave that are red."""
+
+    def __init__(self, lab: Lab, source: Path, keeper: Keeper) -> None:
+        self.lab = lab
+        self.keeper = keeper
+        self.pool = Pool()
+        self._source = source
+        self._upset: dict[tuple[str, int], KernelProblem] = {}  # by template and taints
+
+    @cached_property
+    def module(self) -> Module:
+        """The module under test."""
+        return self.lab.build(self._source)
+
+    @property
+    def built(self) -> Module | None:
+        """The module under test if it was built; what was not has not been loaded either."""
+        return vars(self).get("module")
+
+    def take(self, kind: MachineKind) -> Fresh:
+        """A machine of that kind that nobody has used."""
+        return self.pool.take(kind, lambda: self._make(kind))
+
+    def prepare(self, item: pytest.Item | None) -> None:
+        """Begin to make the machine of the test that comes next."""
+        fixtures = getattr(item, "fixturenames", ())
+        if item and "machine" in fixtures:
+            kind = kind_of(item, fixtures)
+            self.pool.prepare(kind, lambda: self._make(kind))
+
+    def _make(self, kind: MachineKind) -> Fresh:
+        template = self.lab.template(**dict(kind.shape))  # type: ignore[arg-type]  # a marker's
+        if kind.loaded:
+            template = self._loaded(template, kind.taints)
+        return pool.fresh(template, self.lab.cache)
+
+    def _loaded(self, base: Template, taints: int) -> Template:
+        """``base`` with the module loaded; what upset the kernel once is not tried again."""
+        known = self._upset.get((base.entry.digest, taints))
+        if known is not None:
+            raise KernelProblem(known.problems, known.kept) from known.__cause__
+        try:
+            return loaded_template(self.lab, base, self.module, self._save, taints)
+        except KernelProblem as error:
+            self._upset[base.entry.digest, taints] = error
+            raise
+
+    def _save(self, machine: Machine, problems: Sequence[Problem]) -> str:
+        name = f"loading-{self.module.name}"
+        return save_artifacts(self.keeper, self.lab, machine, problems, name, {})

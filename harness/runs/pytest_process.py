@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The one place that starts pytest: its arguments, its end, its interruption.
+
+pytest's own exit status does not say enough. It is 3 for a fault of pytest's and 2 both for
+Ctrl-C and for a test file that cannot be imported, and a test that calls ``os._exit(0)`` makes it
+0. So harness/plugin.py writes down what has happened: the file ``progress.json`` in the folder
+that ``--results`` names says which tests run at the moment, and, once the session has come to
+its end, how that was. A pytest that does not say so has not tested anything for certain, which
+is ``Status.OURS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from harness import config
+from harness.errors import InputError, Status
+from harness.host import files, proc
+
+PROGRESS = "progress.json"
+# How long an interrupted pytest may take to end its machines, in seconds.
+CLEANUP_SECONDS = 20.0
+# After so many seconds in which no test has begun or ended, pytest itself is stuck: each test has
+# a limit of its own (harness/plugin/select.py), of at most 20 minutes. A debug kernel boots in one.
+SILENT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the plugin wrote: ``pytest`` and ``status`` are None until the session has ended.
+
+    ``running``: the tests that run, by their full names; ``crashed``: those in which a worker of
+    pytest-xdist died; ``status``: a task's status; ``pytest``: pytest's own, which the process
+    is to end with.
+    """
+
+    running: tuple[str, ...] = ()
+    crashed: tuple[str, ...] = ()
+    status: int | None = None
+    pytest: int | None = None
+
+    def write(self, folder: Path) -> None:
+        """Replace the file in ``folder``; nobody ever reads half of it."""
+        files.write(folder / PROGRESS, json.dumps(vars(self)))
+
+
+def progress(folder: Path) -> Progress | None:
+    """What was written in ``folder``, if anything was."""
+    try:
+        text = json.loads((folder / PROGRESS).read_text())
+        return Progress(
+            tuple(text["running"]), tuple(text["crashed"]), text["status"], text["pytest"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of pytest ended.
+
+    ``status`` is a task's (``errors.Status``); ``empty``: there was no test to run; ``why``: one
+    sentence where pytest itself could not say what has happened.
+    """
+
+    status: int
+    empty: bool = False
+    why: str = ""
+
+
+_EMPTY = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
+_USAGE = 4  # pytest.ExitCode.USAGE_ERROR
+
+
+def judge(code: int, seen: Progress | None, *, silent: float | None = None) -> Ended:
+    """How a pytest ended whose process ended with ``code``, minus a signal's number.
+
+    ``silent``: it was ended after so many seconds without a sign of life.
+    """
+    seen = seen or Progress()
+    tests = ", ".join(seen.crashed or seen.running)
+    within = f" while it ran {tests}" if tests else ""
+    how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with status {code}"
+    if silent is not None:
+        return Ended(
+            Status.OURS, why=f"for {silent:.0f} s no test has begun or ended; pytest was "
+            f"ended{within}"
+        )  # fmt: skip
+    if seen.status is None:
+        if code == _USAGE and not within:  # it says itself what it does not understand
+            return Ended(Status.INPUT, why="pytest did not accept its arguments")
+        return Ended(Status.OURS, why=f"pytest {how}{within}, and has not told a result")
+    if code != seen.pytest:
+        return Ended(
+            Status.OURS, why=f"pytest {how} when its tests were over (with status {seen.pytest})"
+        )
+    if seen.crashed:
+        return Ended(Status.OURS, why=f"a process that runs tests died{within}")
+    return Ended(seen.status, empty=code == _EMPTY)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def check_filter(expression: str | None) -> None:
+    """Raise ``InputError`` unless it is what pytest's -k takes.
+
+    pytest-xdist's workers would each end with an internal error instead.
+    """
+    if not expression:
+        return
+    from _pytest.mark.expression import Expression  # noqa: PLC0415  # a fifth of a second
+
+    try:
+        Expression.compile(expression)
+    except Exception as error:  # SyntaxError since pytest 9, a class of its own before
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise InputError(
+            f"--filter {expression!r} is no expression: {reason}",
+            hint="names and parts of names, joined by and, or, not and brackets",
+        ) from error
+
+
+class PytestProcess:
+    """One run of pytest in a process of its own, which reports to the folder ``results``."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        results: Path,
+        *,
+        verbose: bool = False,
+        out: IO[bytes] | None = None,
+    ) -> None:
+        """Start it. ``out`` takes what it prints; else that goes where ours goes."""
+        self._results = results
+        (results / PROGRESS).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pytest", *arguments, f"--results={results}"]
+        command += ["-v"] if verbose else []
+        self._process = proc.popen(
+            command,
+            stdin=None if out is None else subprocess.DEVNULL,
+            stdout=out,
+            stderr=None if out is None else subprocess.STDOUT,
+            cwd=config.PROJECT,
+        )
+        self._began = time.time()
+
+    def wait(self) -> Ended:
+        """Wait for its end; when waiting is interrupted, so is pytest."""
+        silent = None
+        try:
+            while (left := self._moved() + SILENT_SECONDS - time.time()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(left)
+                    break
+            else:
+                silent = SILENT_SECONDS
+                self._end()
+        except KeyboardInterrupt as error:
+            self._end()
+            seen = progress(self._results)
+            if seen and seen.running:
+                error.add_note(f"this ran: {', '.join(seen.running)}")
+            raise
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            proc.kill(self._process)
+        return judge(self._process.returncode, progress(self._results), silent=silent)
+
+    def _moved(self) -> float:
+        """When a test began or ended last, in seconds since the epoch."""
+        try:
+            return max(self._began, (self._results / PROGRESS).stat().st_mtime)
+        except OSError:
+            return self._began
+
+    def interrupt(self) -> None:
+        """Ask it to end, as Ctrl-C does: it removes its machines itself."""
+        with contextlib.suppress(OSError):
+            self._process.send_signal(signal.SIGINT)
+
+    def join(self, seconds: float) -> None:
+        """Wait so long for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def _end(self) -> None:
+        self.interrupt()
+        self.join(CLEANUP_SECONDS)
+
+
+def run(
+    arguments: Sequence[str],
+    results: Path,
+    *,
+    verbose: bool = False,
+    out: IO[bytes] | None = None,
+) -> Ended:
+    """Run pytest to its end."""
+    return PytestProcess(arguments, results, verbose=verbose, out=out).wait()

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The one way from the name of a kernel to a frozen machine, and how far it was gone.
+
+Tasks that test, bisect or compare kernels all have to know at which stage it failed: a kernel
+that does not build says something else than a module that does not.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+from harness import lab
+from harness.build.module import Module
+from harness.config import KernelSpec, Matrix
+from harness.host.cache import Cache
+from harness.lab import Lab
+from harness.machines.template import Template
+
+
+class Stage(enum.Enum):
+    """What is being done."""
+
+    KERNEL = enum.auto()  # download, unpack or compile the kernel, and make its guest image
+    MODULE = enum.auto()  # compile the module for it
+    BOOT = enum.auto()  # boot it, and freeze the machine
+    DONE = enum.auto()  # ready; what comes next is to load the module
+
+    @property
+    def column(self) -> str:
+        """The column of the table (harness/report/result.py) that shows how it went."""
+        return {Stage.MODULE: "build", Stage.DONE: "load"}.get(self, "boot")
+
+
+class Way:
+    """The way of one kernel. ``stage`` is the one that is being gone, or that failed.
+
+    ``lab``, ``module`` and ``template`` are there once their stage is over; to ask for one
+    before that is a fault of the caller's (``AttributeError``).
+    """
+
+    lab: Lab
+    module: Module
+    template: Template
+
+    def __init__(self, spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> None:
+        self.stage = Stage.KERNEL
+        self._spec = spec
+        self._matrix = matrix
+        self._cache = cache
+        self._source = source
+
+    def have_kernel(self) -> Lab:
+        """Have the kernel and its guest image; raises what ``lab.prepare`` raises."""
+        self.lab = lab.prepare(self._spec, self._matrix, self._cache)
+        self.stage = Stage.MODULE
+        return self.lab
+
+    def build(self) -> Module:
+        """Build the module for the kernel; raises ``BuildError`` where it does not compile."""
+        self.module = self.lab.build(self._source)
+        self.stage = Stage.BOOT
+        return self.module
+
+    def boot(self) -> Template:
+        """Boot and freeze it; raises ``MachineError`` or ``GuestError`` where it does not."""
+        self.template = self.lab.template()
+        self.stage = Stage.DONE
+        return self.template

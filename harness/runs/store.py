@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where the results of runs are kept: one folder for each run of one kernel.
+
+::
+
+    results/KERNEL/
+        RUN/                  one run; nobody else ever writes into it
+            junit.xml         what pytest wrote
+            pytest.log        what pytest printed (where several kernels are tested)
+            report.json       the result: of all tests, or partial.json, of some of them
+            unfinished        a run of all tests has not come to its end, or is going on
+            TEST/             what one red test has left: its console, its machine
+        latest -> RUN         the run that began last
+        report.json junit.xml     the last result of all tests, whichever run it is of
+        partial.json partial.xml  the last result of some of the tests
+
+RUN is the time at which the run began, in UTC, and a random number, so that two runs at the
+same time have folders of their own and neither removes what the other has promised.
+
+A run that begins removes old ones: all but the last ``RUNS``, and never one that is still going
+on. Whoever works in a folder of a run holds a lock on it (flock(2)), which ends with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from harness import config
+from harness.errors import refused
+from harness.host import files
+from harness.report import result as report
+from harness.report.result import KernelResult
+
+# How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
+RUNS = 5
+LATEST = "latest"
+_UNFINISHED = "unfinished"
+_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
+
+
+class Run:
+    """One run's folder, which is not removed while this is open. A context manager."""
+
+    def __init__(self, folder: Path, *, whole: bool = False) -> None:
+        """Make the folder if it is not there, and hold it.
+
+        ``whole``: no test is left out, so that the result is the kernel's last one.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.whole = whole
+        self.junit = folder / "junit.xml"
+        self.log = folder / "pytest.log"
+        self._held: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._held, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """From now on a later run may remove the folder."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def new_name() -> str:
+    """A name for a run that no other run has; they sort by the time at which they began."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say what the system refuses as a fault of the host's, with the right thing to do."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(
+            error, "writing the results", "free some space on the disk that has results/"
+        ) from error
+
+
+def folder_of(kernel: str) -> Path:
+    """Where the results of a kernel are."""
+    folder = config.RESULTS / kernel
+    with _writing():
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def begin(kernel: str, *, whole: bool, name: str = "") -> Run:
+    """The folder of a run that begins now; old runs of the same kernel are removed.
+
+    Raises ``HostError`` (``SpaceError``, if the disk is full) where there can be no folder.
+    """
+    parent = folder_of(kernel)
+    with _writing():
+        return _begin(parent, Run(parent / (name or new_name()), whole=whole))
+
+
+def _begin(parent: Path, run: Run) -> Run:
+    try:
+        if run.whole:
+            (run.folder / _UNFINISHED).touch()
+        files.link(parent / LATEST, run.folder.name)
+        _prune(parent)
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _runs(parent: Path) -> list[Path]:
+    """The folders of a kernel's runs, the oldest first."""
+    return sorted(path for path in parent.iterdir() if _RUN.fullmatch(path.name))
+
+
+def _prune(parent: Path) -> None:
+    for old in _runs(parent)[:-RUNS]:
+        if not in_use(old):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process works in a run's folder at this moment."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False
+
+
+# -- results -----------------------------------------------------------------------
+
+
+def _names(whole: bool) -> tuple[str, str]:
+    return ("report.json", "junit.xml") if whole else ("partial.json", "partial.xml")
+
+
+def write(run: Run, result: KernelResult, *, says: bool) -> None:
+    """Write the result of a run, and make it its kernel's last one.
+
+    ``says``: it is about all tests and about the kernel; otherwise it becomes the last result
+    of a part. The result and the JUnit file that it was read from are exchanged together.
+    Raises ``HostError`` as ``begin`` does.
+    """
+    parent = folder_of(result.kernel)
+    with _writing():
+        _write(parent, run, result, says)
+
+
+def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
+    text = report.to_json(result)
+    as_report, as_junit = _names(says)
+    files.write(run.folder / as_report, text)
+    held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)  # two runs may end at the same time
+        if run.junit.exists():
+            files.write(parent / as_junit, run.junit.read_text())
+        else:  # a kernel that could not be tested; an older run's would explain nothing
+            (parent / as_junit).unlink(missing_ok=True)
+        files.write(parent / as_report, text)
+        (run.folder / _UNFINISHED).unlink(missing_ok=True)
+        if says:  # this is news of the kernel, whatever became of the runs before it
+            for old in _runs(parent):
+                if not in_use(old):
+                    (old / _UNFINISHED).unlink(missing_ok=True)
+    finally:
+        os.close(held)
+
+
+def last(kernel: str, *, whole: bool = True) -> KernelResult | None:
+    """A kernel's last whole result, or that of a part of the tests, if there is one."""
+    try:
+        return report.from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def cut_off(kernel: str) -> bool:
+    """Whether a later run than that of the last whole result was killed or interrupted.
+
+    Then ``last`` is right about an older run, and says nothing of what the later one would have
+    found.
+    """
+    try:
+        return any(
+            (run / _UNFINISHED).exists() and not in_use(run)
+            for run in _runs(config.RESULTS / kernel)
+        )
+    except OSError:
+        return False
+
+
+def junit_of(kernel: str, *, whole: bool = True) -> Path:
+    """The JUnit file that belongs to ``last``."""
+    return config.RESULTS / kernel / _names(whole)[1]

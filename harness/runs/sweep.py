@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One kernel's run with all its results, and several kernels' runs at once.
+
+With several kernels, one thread makes them ready one after the other (download, unpack,
+build, boot, freeze, load), while those that are ready are tested. As long as there are
+more kernels than jobs, each is tested by one pytest without helpers, which wastes nothing;
+the last ones get the jobs that nobody else needs. What goes wrong with one kernel is its
+row in the table and not the end of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import config
+from harness.build import archive
+from harness.build.module import Module
+from harness.config import KernelSpec, Matrix
+from harness.errors import (
+    BuildError,
+    CommandError,
+    GoneError,
+    HarnessError,
+    HostError,
+    InputError,
+    KernelBuildError,
+    Status,
+)
+from harness.examine import loading
+from harness.host import proc
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
+from harness.judge.problem import KernelProblem
+from harness.report import result as report
+from harness.report.result import Case, Cell, KernelResult
+from harness.runs import pytest_process, store
+from harness.runs.pytest_process import Ended, PytestProcess
+from harness.runs.ready import Stage, Way
+from harness.runs.store import Run
+
+log = logging.getLogger(__name__)
+
+_FULL = 1 << 20  # bytes; a disk with less is full for a JUnit file
+_COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES)."""
+
+    source: Path
+    suites: dict[str, str]
+    expression: str | None
+    verbose: bool = False
+    keep: bool = False  # leave the machine of the first red test running
+
+    @property
+    def whole(self) -> bool:
+        """Whether the result says something of the kernel: no test is left out, and the module
+        is this project's own. Somebody else's may be red for reasons of its own.
+        """
+        return self.expression is None and self.source.resolve() == config.MODULE.resolve()
+
+
+@dataclass
+class Ready:
+    """How far a kernel was made ready; ``status`` is not 0 if it cannot be tested.
+
+    ``left_out`` says why it is not tried at all, if so.
+    """
+
+    spec: KernelSpec
+    release: str = ""
+    cells: dict[str, Cell] = field(default_factory=dict)
+    seconds: float = 0.0
+    status: int = 0
+    left_out: str = ""
+
+
+def arguments(plan: Plan, spec: KernelSpec, jobs: int, run: Run) -> list[str]:
+    """What pytest is given to test one kernel; what it finds and leaves goes to ``run``."""
+    given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
+    given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
+    given += [f"--config={spec.config}"] if spec.config else []
+    given += ["--keep"] if plan.keep else []
+    if plan.expression:
+        given += ["-k", plan.expression]
+    if jobs > 1:
+        given += ["-n", str(jobs)]
+    return [*given, f"--junitxml={run.junit}"]
+
+
+# -- one kernel --------------------------------------------------------------------
+
+
+def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> Ready:
+    """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
+    ready = Ready(spec, spec.release)
+    started = time.monotonic()
+    way = Way(spec, matrix, cache, source)
+    try:
+        kernel = way.have_kernel().kernel
+        # Which is not the locked one where that is gone.
+        spec = ready.spec = kernel.spec
+        ready.release = kernel.release
+        module = way.build()
+        ready.cells["build"] = Cell(False, "ok")
+        ready.cells["warnings"] = _warnings(module)
+        template = way.boot()
+        ready.cells["boot"] = Cell(False, "ok")
+        loading.loaded_template(way.lab, template, module)
+        ready.cells["load"] = Cell(False, "ok")
+    except KernelProblem as error:
+        # The tests will say more: those that need no loaded module can run.
+        ready.cells[way.stage.column] = Cell(True, "red", report.first_line(str(error)))
+    except HarnessError as error:
+        if isinstance(error, GoneError):
+            ready.left_out = _none_now(spec, cache)
+        ready.cells[way.stage.column] = Cell(True, "red", reason(error))
+        # Without a loaded module most tests will say more; without a disk none will.
+        tell = way.stage is Stage.DONE and not isinstance(error, HostError)
+        ready.status = 0 if tell else error.exit_status
+    except OSError as error:
+        ready.cells[way.stage.column] = Cell(True, "red", f"{error}")
+        ready.status = Status.HOST
+    ready.seconds = time.monotonic() - started
+    return ready
+
+
+def _none_now(spec: KernelSpec, cache: Cache) -> str:
+    """That a locked kernel's suite has no such kernel at all now, if so; nobody is to blame.
+
+    Debian drops experimental's once unstable has the same.
+    """
+    if not spec.version or spec.tree:
+        return ""
+    try:
+        archive.newest(spec, cache, recent=archive.RECENT)
+    except GoneError as error:
+        return f"{error.what} now"
+    except HarnessError as error:
+        log.debug("what %s has now is not known: %s", spec.suite, error)
+    return ""
+
+
+def is_ready(way: Way, seconds: float) -> Ready:
+    """A kernel that was made ready elsewhere, up to its template."""
+    cells = {
+        "boot": Cell(False, "ok"),
+        "build": Cell(False, "ok"),
+        "warnings": _warnings(way.module),
+    }
+    return Ready(way.lab.kernel.spec, way.lab.kernel.release, cells, seconds)
+
+
+def reason(error: HarnessError) -> str:
+    """An error in one line: a compiler's first complaint, or what happened and what to do."""
+    if isinstance(error, (BuildError, KernelBuildError)):
+        found = _COMPILER.search(error.tail)
+        return f"{error.what}: {found[0]}" if found else error.what
+    if isinstance(error, CommandError):
+        lines = [line for line in error.tail.splitlines() if line.strip()]
+        said = next((line for line in lines if line.startswith("E: ")), "".join(lines[-1:]))
+        return f"{error.what}: {said}" if said else error.what
+    return f"{error.what}; {error.hint}" if error.hint else error.what
+
+
+def _warnings(module: Module) -> Cell:
+    return Cell(False, str(len(module.warnings)))
+
+
+def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: float) -> KernelResult:
+    """The row of a kernel whose tests have run, with what pytest wrote of them."""
+    cells = dict(ready.cells)
+    status = ended.status
+    first = next(iter(plan.suites))
+    tests: list[Case] = []
+    try:
+        tests = report.tests_in(junit.read_text())
+        cells |= report.suite_cells(tests, list(plan.suites))
+    except (OSError, ValueError) as error:
+        if shutil.disk_usage(junit.parent).free < _FULL:
+            # pytest can write neither its result nor how it has ended, which it ends badly of.
+            status = Status.HOST
+            why = "no space left for the results; free some on the disk that has results/"
+            cells[first] = Cell(True, "red", why)
+        elif status in (Status.GREEN, Status.RED):
+            status = Status.OURS
+            cells[first] = Cell(True, "red", f"pytest left no result: {error}")
+    if ended.why and status != Status.HOST:
+        cells[first] = Cell(True, "red", ended.why)
+    if ended.empty:
+        cells[first] = Cell(True, "none", "no test matches: nothing was tested")
+    if any(cell.red for cell in cells.values()):
+        status = status or Status.RED
+    spec = ready.spec
+    return KernelResult(
+        spec.name, ready.release, spec.version, status, time.time(), ready.seconds, seconds,
+        cells, tuple(tests),
+    )  # fmt: skip
+
+
+def not_tested(ready: Ready) -> KernelResult:
+    """The row of a kernel that could not be made ready."""
+    spec = ready.spec
+    return KernelResult(
+        spec.name, ready.release, spec.version, ready.status, time.time(), ready.seconds, 0.0,
+        ready.cells,
+    )  # fmt: skip
+
+
+def keep(run: Run, result: KernelResult) -> None:
+    """Write a kernel's result; it becomes its last one if no test was left out.
+
+    What the host lacks (status 3, such as a full disk) says nothing of a kernel.
+    """
+    store.write(run, result, says=run.whole and result.status != HostError.exit_status)
+
+
+# -- several -----------------------------------------------------------------------
+
+
+def share(jobs: int, left: int) -> int:
+    """How many jobs one of ``left`` kernels gets, all of which are still to be tested."""
+    return max(1, jobs // max(1, left))
+
+
+class Sweep:
+    """Several kernels; ``run`` gives their results in the order in which they were asked for."""
+
+    def __init__(self, plan: Plan, matrix: Matrix, jobs: int, minutes: float | None = None) -> None:
+        """With ``minutes``, a kernel whose tests have not begun by then is left out."""
+        self._plan = plan
+        self._matrix = matrix
+        self._jobs = jobs
+        self._minutes = minutes
+        self._deadline: Deadline | None = None
+        self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[PytestProcess] = set()
+        self.results: dict[str, KernelResult] = {}  # of the kernels that are done
+        self._left = 0
+
+    def run(self, specs: Sequence[KernelSpec]) -> list[KernelResult]:
+        self._left = len(specs)
+        cache = Cache()  # where that cannot be had, nobody is to wait for a kernel
+        if self._minutes is not None:
+            self._deadline = Deadline(self._minutes * 60)
+        preparer = threading.Thread(
+            target=self._prepare_all, args=(specs, cache), name="harness-prepare"
+        )
+        testers = ThreadPoolExecutor(max_workers=self._jobs, thread_name_prefix="harness-tester")
+        preparer.start()
+        try:
+            futures = []
+            for _ in specs:
+                ready = self._ready.get()
+                futures.append(testers.submit(self._finish, ready))
+            for future in futures:
+                future.result()
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            self._stopped.set()
+            while preparer.is_alive():
+                preparer.join(0.1)
+                if preparer.is_alive() and sys.exc_info()[0] is not None:
+                    proc.end_all()  # what it waits for, and what it started meanwhile
+            testers.shutdown()
+        return [self.results[spec.name] for spec in specs]
+
+    def _prepare_all(self, specs: Sequence[KernelSpec], cache: Cache) -> None:
+        try:
+            for spec in specs:
+                if self._stopped.is_set():
+                    return
+                try:
+                    if self._no_time:
+                        self._ready.put(Ready(spec, spec.release, left_out=self._late))
+                        continue
+                    ready = make_ready(spec, self._matrix, cache, self._plan.source)
+                except Exception as error:  # a fault of ours: this kernel's row, not the end
+                    log.exception("preparing %s failed, which must not happen", spec.name)
+                    cell = Cell(True, "red", f"{type(error).__name__}: {error}")
+                    ready = Ready(spec, spec.release, {"boot": cell}, status=Status.OURS)
+                if not self._stopped.is_set():
+                    self._ready.put(ready)
+        finally:
+            cache.close()
+
+    @property
+    def _late(self) -> str:
+        return f"no time left after {self._minutes:g} minutes"
+
+    @property
+    def _no_time(self) -> bool:
+        return self._deadline is not None and self._deadline.expired
+
+    def _finish(self, ready: Ready) -> KernelResult:
+        """Test a kernel that is ready; write and say what came of it."""
+        red = any(cell.red for cell in ready.cells.values())
+        why = ready.left_out or (self._late if self._no_time and not red else "")
+        if why:
+            with self._lock:
+                self._left -= 1
+            log.info("kernel %s: not run: %s", ready.spec.name, why)
+            row = report.left_out(ready.spec.name, ready.release, ready.spec.version, why)
+            self.results[row.kernel] = row
+            return row
+        with self._lock:
+            jobs = share(self._jobs, self._left)
+        try:
+            with store.begin(ready.spec.name, whole=self._plan.whole) as run:
+                result = not_tested(ready) if ready.status else self._test(run, ready, jobs)
+                keep(run, result)
+        except Exception as error:
+            ready.status = Status.HOST if isinstance(error, OSError) else Status.OURS
+            if isinstance(error, HarnessError):
+                ready.status = error.exit_status
+            elif not isinstance(error, OSError):  # which is for example a full disk
+                log.exception("testing %s failed, which must not happen", ready.spec.name)
+            ready.cells[next(iter(self._plan.suites))] = Cell(True, "red", f"not run: {error}")
+            result = not_tested(ready)
+        with self._lock:
+            self._left -= 1
+            self.results[result.kernel] = result
+        why = next((cell.why for cell in result.cells.values() if cell.red), "")
+        log.info("kernel %s: %s after %.1f + %.1f s%s", result.kernel,
+                 "green" if result.green else "red", result.ready_s, result.tests_s,
+                 f": {why}" if why else "")  # fmt: skip
+        return result
+
+    def _test(self, run: Run, ready: Ready, jobs: int) -> KernelResult:
+        log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
+                 ready.seconds)  # fmt: skip
+        given = arguments(self._plan, ready.spec, jobs, run)
+        started = time.monotonic()
+        with run.log.open("wb") as out:
+            with self._lock:
+                if self._stopped.is_set():
+                    raise InputError("interrupted")
+                process = PytestProcess(given, run.folder, verbose=self._plan.verbose, out=out)
+                self._running.add(process)
+            ended = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        return result_of(ready, self._plan, ended, run.junit, time.monotonic() - started)
+
+    def _end(self) -> None:
+        """End every pytest, which ends its machines itself if it gets the time for it."""
+        with self._lock:
+            self._stopped.set()
+            running = list(self._running)
+        for process in running:
+            process.interrupt()
+        deadline = Deadline(pytest_process.CLEANUP_SECONDS)
+        for process in running:
+            process.join(deadline.left)
+        proc.end_all()

@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/examine/pointers.py: what points into a module that is gone, and what only seems to.
+
+The memory is made up: a kernel's page tables, its slab caches, its tasks, as far as they are read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.examine import pointers
+from harness.examine.pointers import Layout, Scene, Symbols
+from harness.qemu.memory import PAGE, FrozenMemory, Pointer
+
+IMAGE = 0xFFFFFFFF80000000
+DIRECT = 0xFFFF888000000000
+VMEMMAP = 0xFFFFEA0000000000
+VMALLOC = 0xFFFFC90000000000
+MODULES = 0xFFFFFFFFC0000000
+SIZE = 16 << 20
+PERCPU = 0xC00000  # where CPU 0 has its variables
+SLAB_CACHE, LIST, NAME = 8, 104, 96  # bytes: in struct page, in struct kmem_cache, there too
+
+# Where the image has what; each is a page, and so a symbol's size.
+PLACES = {
+    "_text": 0x100000, "init_top_pgt": 0x101000, "filp_cachep": 0x110000,
+    "slab_caches": 0x111000, "__per_cpu_offset": 0x112000, "mod_tree": 0x113000,
+    "init_task": 0x114000, "init_stack": 0x118000, "reboot_notifier_list": 0x120000,
+    "fw_shutdown_nb": 0x121000, "formats": 0x122000, "script_format": 0x123000,
+    "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "_end": 0x130000,
+}  # fmt: skip
+
+
+class Kernel:
+    """Some memory of a kernel's, written word by word; ``scene`` is what is looked through."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.data = bytearray(SIZE)
+        self._free = 0x200000  # pages for tables and objects are taken from here on
+        self._page_of: dict[int, int] = {}
+        lines = [f"{IMAGE + at:016x} D {name}" for name, at in PLACES.items()]
+        # Per-CPU variables have small addresses (before 6.15).
+        lines += ["0000000000000000 A __per_cpu_start", "0000000000001000 A timer_bases",
+                  "0000000000002000 A __per_cpu_end"]  # fmt: skip
+        self.symbols = Symbols("\n".join(lines))
+        self.map(IMAGE + PLACES["init_top_pgt"], PLACES["init_top_pgt"])
+        for page in range(0, SIZE // PAGE * 64, PAGE):  # the array of struct page
+            self.map(VMEMMAP + page, 0x800000 + page)
+        self.word(PLACES["__per_cpu_offset"], DIRECT + PERCPU)
+        self.caches: dict[str, int] = {}
+        self.files: list[str] = []
+        self.wordlist(PLACES["slab_caches"], IMAGE + PLACES["slab_caches"])
+        self.cache("filp", 256, wiped=False)
+        self.cache("kmem_cache", 512)
+        self.page(self.caches["filp"] - DIRECT & -PAGE, "kmem_cache")
+        self.word(PLACES["filp_cachep"], self.caches["filp"])
+        self.cache("task_struct", PAGE)
+        self.text(PLACES["init_task"] + 128, "swapper/0")
+        self.word(PLACES["init_task"] + 32, IMAGE + PLACES["init_stack"])
+        self.wordlist(PLACES["init_task"] + 64, IMAGE + PLACES["init_task"] + 64)
+        self.map(MODULES, self.take())  # a module of the kernel's own
+
+    def take(self, pages: int = 1) -> int:
+        """Pages that nothing is in yet; their physical address."""
+        at, self._free = self._free, self._free + pages * PAGE
+        return at
+
+    def word(self, at: int, *values: int) -> None:
+        struct.pack_into(
+            f"<{len(values)}Q", self.data, at, *(value % (1 << 64) for value in values)
+        )
+
+    def read(self, at: int) -> int:
+        return int(struct.unpack_from("<Q", self.data, at)[0])
+
+    def text(self, at: int, text: str) -> None:
+        self.data[at : at + len(text) + 1] = text.encode() + b"\0"
+
+    def map(self, virtual: int, physical: int | None) -> None:
+        """Map a page, or unmap it; the tables on the way are there from then on."""
+        table = PLACES["init_top_pgt"]
+        for shift in (39, 30, 21):
+            slot = table + 8 * (virtual >> shift & 511)
+            if not self.read(slot):
+                self.word(slot, self.take() | 3)
+            table = self.read(slot) & ~0xFFF
+        self.word(table + 8 * (virtual >> 12 & 511), 0 if physical is None else physical | 3)
+
+    def wordlist(self, head: int, address: int) -> None:
+        """An empty list: it points to itself."""
+        self.word(head, address, address)
+
+    def append(self, head: int, address: int, node: int, place: int) -> None:
+        """Append a node (virtual address, physical one) to a list."""
+        last = self.read(head + 8)
+        where = last - IMAGE if last >= IMAGE else last - DIRECT
+        self.word(place, address, last)
+        self.word(where, node)
+        self.word(head + 8, node)
+
+    def cache(self, name: str, size: int, *, wiped: bool = True) -> None:
+        """A slab cache; its description is an object of the cache kmem_cache."""
+        at = self.take()
+        text = self.take()
+        self.text(text, name)
+        self.word(at + NAME, DIRECT + text)
+        head = PLACES["slab_caches"]
+        self.append(head, IMAGE + head, DIRECT + at + LIST, at + LIST)
+        self.caches[name] = DIRECT + at
+        self.files += [f"{name}/slab_size:{size}", f"{name}/destroy_by_rcu:{int(not wiped)}",
+                       f"{name}/ctor:"]  # fmt: skip
+
+    def page(self, at: int, cache: str = "", *, mapping: int = 0) -> None:
+        """Say in its struct page what a page is."""
+        words = (0, self.caches.get(cache, 0), 0, mapping)
+        self.word(0x800000 + at // PAGE * 64, *words)
+
+    def object(self, cache: str) -> int:
+        """A page of a slab cache: its first object's physical address."""
+        at = self.take()
+        self.page(at, cache)
+        return at
+
+    def task(self, name: str, stack: int, pointer: int) -> None:
+        """A task that sleeps with its stack in use from ``pointer`` on."""
+        at = self.object("task_struct")
+        self.word(at + 32, stack)
+        self.text(at + 128, name)
+        self.word(at + 1024, pointer)
+        head = PLACES["init_task"] + 64
+        self.append(head, IMAGE + head, DIRECT + at + 64, at + 64)
+
+    def stack(self) -> tuple[int, int]:
+        """A stack of four pages: its virtual address, and its last page's physical one."""
+        start = VMALLOC + 0x8000 + (self._free & 0xFFFF) * 0x100 & ~0x7FFF
+        pages = [self.take() for _ in range(4)]
+        for number, page in enumerate(pages):
+            self.map(start + number * PAGE, page)
+        return start, pages[-1]
+
+    def scene(self) -> Scene:
+        """All of it as it is now."""
+        self.file.write_bytes(self.data)
+        memory = FrozenMemory(self.file)
+        layout = pointers.learn(memory, self.symbols, "\n".join(self.files))
+        assert layout is not None
+
+        def everything() -> Iterator[tuple[int, bytes]]:
+            yield 0, bytes(self.data)
+
+        return Scene(memory, layout, everything)
+
+    def references(self, *places: int) -> list[int]:
+        """Which of the pointers at these places, all to a page that is gone, count."""
+        candidates = []
+        for at in places:
+            if not self.read(at):
+                self.word(at, GONE)
+            candidates.append(Pointer(at, self.read(at)))
+        return [one.at for one in pointers.references(self.scene(), candidates)]
+
+
+GONE = MODULES + 0x5040
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Kernel:
+    return Kernel(tmp_path / "memory")
+
+
+# -- the layout --------------------------------------------------------------------
+
+
+def test_the_layout_is_found_out_and_kept(kernel: Kernel) -> None:
+    """Where structures have what is told by what is known to be in them."""
+    kernel.task("kthreadd", VMALLOC + 0x10000, VMALLOC + 0x13F00)
+    layout = kernel.scene().layout
+    assert layout.slab_word == SLAB_CACHE // 8
+    assert {cache.name: cache.wiped for cache in layout.slabs.values()} == {
+        "filp": False, "kmem_cache": True, "task_struct": True,
+    }  # fmt: skip
+    assert (layout.stack, layout.comm, layout.tasks) == (32, 128, 64)
+    assert layout.percpu == (DIRECT + PERCPU,)
+    assert layout.mapped == {MODULES}
+    assert Layout.from_json(layout.to_json()) == layout
+
+
+def test_a_kernel_that_is_elsewhere_is_not_read(kernel: Kernel) -> None:
+    """As one that was not booted with nokaslr: its tables do not map themselves."""
+    kernel.map(IMAGE + PLACES["init_top_pgt"], 0x5000)
+    kernel.file.write_bytes(kernel.data)
+    with FrozenMemory(kernel.file) as memory:
+        assert pointers.learn(memory, kernel.symbols, "") is None
+        assert pointers.learn(memory, Symbols(""), "") is None
+
+
+def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
+    """That a module was there is seen even if it came and went unseen."""
+    kernel.map(MODULES + (2 << 20), kernel.take())
+    kernel.map(MODULES + (2 << 20), None)
+    scene = kernel.scene()
+    area = pointers.module_area(scene.memory, scene.layout)
+    assert area.mapped == {MODULES}
+    assert (area.start, area.end) == (MODULES, MODULES + (4 << 20))
+    assert len(area.tables) == 4  # of each GiB, and of each two MiB
+    left = [Pointer(8, MODULES + 16), Pointer(16, GONE)]
+    assert pointers.dangling(left, area.mapped) == [Pointer(16, GONE)]
+
+
+# -- what counts -------------------------------------------------------------------
+
+
+def test_a_pointer_in_static_data_or_in_an_object_counts(kernel: Kernel) -> None:
+    """Freed objects are cleared, so what holds a pointer is in use."""
+    kernel.cache("kmalloc-64", 64)
+    static, inside = PLACES["somewhere"] + 8, kernel.object("kmalloc-64") + 64 + 8
+    assert kernel.references(static, inside) == [static, inside]
+
+
+def test_what_the_module_loader_leaves_does_not(kernel: Kernel) -> None:
+    """The limits of all modules are never made smaller."""
+    assert kernel.references(PLACES["mod_tree"] + 0x20) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "at", "after", "counts"),
+    [
+        (VMALLOC + 0x3000, MODULES + 0x5000, 0, False),  # where an area ends
+        (DIRECT + 0x40, MODULES + 0x5000, MODULES + 0x9000, False),  # where one begins
+        (0, MODULES + 0x5000, (1 << 64) - 1, False),  # the last hole
+        (DIRECT + 0x1000, MODULES + 0x5000, 0, True),
+        (0, MODULES + 0x5000, MODULES + 0x9010, True),
+        (0, MODULES + 0x5010, MODULES + 0x9000, True),
+    ],
+)
+def test_an_area_that_ends_or_begins_there_does_not(
+    kernel: Kernel, before: int, at: int, after: int, counts: bool
+) -> None:
+    """Areas and holes between them have neighbours; a registered object is no whole page."""
+    kernel.cache("vmap_area", 64)
+    place = kernel.object("vmap_area") + 8
+    kernel.word(place - 8, before, at, after)
+    assert kernel.references(place) == ([place] if counts else [])
+
+
+@pytest.mark.parametrize(("active", "counts"), [(0x80000001, False), (0, True), (1, True)])
+def test_a_node_of_sysfs_that_was_removed_does_not(
+    kernel: Kernel, active: int, counts: bool
+) -> None:
+    """One that is still there does: its attribute's functions can be called."""
+    kernel.cache("kernfs_node_cache", 128)
+    node = kernel.object("kernfs_node_cache")
+    kernel.word(node, active << 32 | 2)
+    assert kernel.references(node + 96) == ([node + 96] if counts else [])
+
+
+@pytest.mark.parametrize(("name", "counts"), [("kworker/0:1", False), ("left_behind", True)])
+def test_what_a_worker_did_last_does_not(kernel: Kernel, name: str, counts: bool) -> None:
+    """The kernel only writes it down; what others keep beside a task's address counts."""
+    kernel.cache("kmalloc-192", 192)
+    kernel.task(name, VMALLOC + 0x10000, VMALLOC + 0x13F00)
+    worker = kernel.object("kmalloc-192")
+    kernel.word(worker + 72, kernel.read(PLACES["init_task"] + 64) - 64)
+    assert kernel.references(worker + 128) == ([worker + 128] if counts else [])
+
+
+def test_that_a_loaded_module_points_to_its_own_init_section_does_not(kernel: Kernel) -> None:
+    """In its own memory, and in the list of its sections beside those that are there."""
+    kernel.cache("kmalloc-192", 192)
+    kernel.map(MODULES + 0x9000, kernel.take())
+    scene = kernel.scene()
+    layout = replace(scene.layout, mapped=frozenset({MODULES}))
+    own, sections, other = kernel.take(), kernel.object("kmalloc-192"), PLACES["somewhere"]
+    kernel.map(MODULES + 0x9000, own)
+    kernel.word(sections + 64, MODULES + 0x9010)
+    kernel.file.write_bytes(kernel.data)
+    area = pointers.module_area(scene.memory, layout)
+    told = [
+        pointers.of_a_loaded_module(scene.memory, layout, area, Pointer(at, GONE))
+        for at in (own + 8, sections + 8, other)
+    ]
+    assert told == [True, True, False]
+
+
+@pytest.mark.parametrize("mapping", [DIRECT + 0x4001, DIRECT + 0x4000], ids=["process", "file"])
+def test_what_a_program_has_written_down_does_not(kernel: Kernel, mapping: int) -> None:
+    """As one that reads addresses in /proc/kallsyms."""
+    page = kernel.take()
+    kernel.page(page, mapping=mapping)
+    assert kernel.references(page + 8) == []
+
+
+def test_an_object_that_is_not_cleared_counts_while_something_points_to_it(kernel: Kernel) -> None:
+    """As a file that is open, beside one that was closed; the module may be gone in both."""
+    closed = kernel.object("filp")
+    opened = closed + 256
+    assert kernel.references(closed + 176, opened + 176) == []
+    kernel.cache("kmalloc-64", 64)
+    kernel.word(kernel.object("kmalloc-64"), DIRECT + opened)  # a table of descriptors
+    assert kernel.references(closed + 176, opened + 176) == [opened + 176]
+
+
+def test_objects_that_are_not_cleared_keep_one_another_alive(kernel: Kernel) -> None:
+    """As the nodes of a tree, whose root is elsewhere; without the root they are all dead."""
+    kernel.cache("radix_tree_node", 512, wiped=False)
+    root = kernel.object("radix_tree_node")
+    leaf = root + 512
+    kernel.word(root + 40, DIRECT + leaf | 2)  # entries are tagged in their lower bits
+    assert kernel.references(leaf + 40) == []
+    kernel.word(PLACES["somewhere"], DIRECT + root | 2)
+    assert kernel.references(leaf + 40) == [leaf + 40]
+
+
+def test_that_the_allocator_has_it_does_not_make_an_object_alive(kernel: Kernel) -> None:
+    """Lists of free objects begin in a struct page and in what each CPU has, or are a sheaf."""
+    closed = kernel.object("filp")
+    kernel.word(0x800000 + closed // PAGE * 64 + 32, DIRECT + closed)
+    kernel.word(kernel.caches["filp"] - DIRECT, 0x1800)  # cpu_slab, a per-CPU address
+    kernel.word(PERCPU + 0x1800, DIRECT + closed)
+    kernel.cache("kmalloc-256", 256)
+    sheaf = kernel.object("kmalloc-256")
+    kernel.word(sheaf + 16, kernel.caches["filp"], 1, DIRECT + closed)
+    assert kernel.references(closed + 176) == []
+
+
+def test_a_stack_counts_where_its_task_uses_it(kernel: Kernel) -> None:
+    """Below the stack pointer lies what was there before."""
+    start, last = kernel.stack()
+    kernel.task("left_behind", start, start + 3 * PAGE + 0x800)
+    assert kernel.references(last + 0x7F8, last + 0x800) == [last + 0x800]
+
+
+def test_the_stack_of_a_task_that_has_ended_does_not_count(kernel: Kernel) -> None:
+    """The kernel keeps a few for the next ones, as they are."""
+    start, last = kernel.stack()
+    kernel.task("another", start + (1 << 20), start + (1 << 20) + 8)
+    assert kernel.references(last + 0x800) == []
+
+
+# -- in words ----------------------------------------------------------------------
+
+
+def described(kernel: Kernel, at: int) -> tuple[str, str]:
+    kernel.word(at, GONE)
+    found = pointers.describe(kernel.scene(), kernel.symbols, Pointer(at, GONE))
+    return found.holder, found.forgotten
+
+
+def test_a_chain_is_named_by_its_head(kernel: Kernel) -> None:
+    """What points to the module is the element before it, which is nobody's fault."""
+    head, first = PLACES["reboot_notifier_list"], PLACES["fw_shutdown_nb"]
+    kernel.word(head + 0x18, IMAGE + first)
+    said = ("reboot_notifier_list", "unregister_reboot_notifier() was not called")
+    assert described(kernel, first + 8) == said
+    assert described(kernel, head + 0x18) == said
+
+
+def test_a_list_that_goes_round_ends(kernel: Kernel) -> None:
+    """What is not in it is named by itself."""
+    head, other = PLACES["formats"], PLACES["script_format"]
+    kernel.word(head, IMAGE + other, IMAGE + other)
+    kernel.word(other, IMAGE + head)
+    assert described(kernel, PLACES["somewhere"] + 8) == ("somewhere", "")
+
+
+def test_a_table_is_named_wherever_it_points_from(kernel: Kernel) -> None:
+    said = ("cpuhp_hp_states", "cpuhp_remove_state() was not called")
+    assert described(kernel, PLACES["cpuhp_hp_states"] + 0xFC0) == said
+
+
+def test_a_variable_of_a_cpu_is_named(kernel: Kernel) -> None:
+    said = ("timer_bases", "timer_delete_sync() or cancel_delayed_work_sync() was not called")
+    assert described(kernel, PERCPU + 0x1480) == said
+
+
+def test_an_object_is_named_by_its_cache(kernel: Kernel) -> None:
+    kernel.cache("proc_dir_entry", 256)
+    assert described(kernel, kernel.object("proc_dir_entry") + 0x40) == (
+        "an object of the slab cache proc_dir_entry",
+        "remove_proc_entry() or proc_remove() was not called",
+    )
+
+
+def test_a_stack_is_named_by_its_task(kernel: Kernel) -> None:
+    start, last = kernel.stack()
+    kernel.task("left_behind", start, start + 3 * PAGE)
+    holder, forgotten = described(kernel, last + 0x800)
+    assert (holder, forgotten) == ("the stack of left_behind", "kthread_stop() was not called")
+
+
+def test_what_is_below_the_image_has_no_symbol(kernel: Kernel) -> None:
+    """What is below it is memory like any other."""
+    assert described(kernel, 0x9008) == ("a page of the kernel's (at 0x9008)", "")

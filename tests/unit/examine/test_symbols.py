@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/examine/symbols.py: a report's addresses, what binutils prints, and the two together."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.examine import symbols
+from harness.examine.symbols import Place, Symbol
+from tests.unit.growth import grows_with_length
+
+REPORT = """\
+[    2.1] WARNING: CPU: 0 PID: 77 at /mnt/module/wee.c:42 wee_write+0x1c/0x90 [wee]
+[    2.2] RIP: 0010:wee_write+0x1c/0x90 [wee]
+[    2.3]  wee_write+0x1c/0x90 [wee]
+[    2.4]  wee_ioctl+0x20/0x40 [wee 0123456789abcdef]
+[    2.5]  vfs_write+0xf1/0x440
+"""
+HERE = Place("wee_write", 0x1C, 0x90, "wee", exact=True)
+CALLER = Place("wee_ioctl", 0x20, 0x40, "wee")
+
+
+def test_places_are_those_in_modules() -> None:
+    """Functions of the kernel itself are left out; what follows a module's name is its build."""
+    assert [place for _, place in symbols.places(REPORT)] == [HERE, HERE, HERE, CALLER]
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "a+0x1", "a+0x1/0x2 [b", "a+0x1/0x2 [b " * 9])
+def test_the_work_of_finding_places_grows_with_the_text(unit: str) -> None:
+    """A word of any length is looked at once."""
+    assert grows_with_length(symbols.places, lambda n: unit * n, 10_000)
+
+
+def test_a_return_address_is_one_after_the_call() -> None:
+    """The line of the call is wanted, not the next one; where the CPU was is exact."""
+    assert HERE.address == 0x1C
+    assert CALLER.address == 0x1F
+    assert Place("f", 0, 4, "wee").address == 0
+
+
+def test_lines_stand_behind_their_places() -> None:
+    """What is not known stays as it was."""
+    lines = {HERE: ["include/linux/list.h:9", "wee.c:42"]}
+    shown = symbols.annotated(REPORT, lines).splitlines()
+    assert shown[2].endswith("wee_write+0x1c/0x90 [wee] (include/linux/list.h:9 in wee.c:42)")
+    assert shown[3:] == REPORT.splitlines()[3:]
+
+
+NM = """\
+
+
+Symbols from wee.ko:
+
+Name                  Value           Class        Type         Size             Line  Section
+
+__this_module       |0000000000000000|   D  |            OBJECT|0000000000000500|     |.gnu.linkonce
+init_module         |0000000000000010|   T  |              FUNC|0000000000000055|     |.init.text
+wee_write           |0000000000000040|   t  |              FUNC|0000000000000086|     |.text
+wee_write           |0000000000000140|   t  |              FUNC|0000000000000016|     |.text
+"""
+
+
+def test_symbols_are_functions() -> None:
+    """nm's columns: name, value, class, type, size, line, section."""
+    found = symbols.symbols_in(NM)
+    assert found[0] == Symbol("init_module", ".init.text", 0x10, 0x55)
+    assert [one.value for one in found[1:]] == [0x40, 0x140]
+
+
+@pytest.mark.parametrize(("size", "value"), [(0x90, 0x40), (0x20, 0x140), (0x10, None)])
+def test_of_two_functions_with_one_name_the_size_decides(size: int, value: int | None) -> None:
+    """kallsyms counts the padding behind a function as a part of it."""
+    chosen = symbols.choose(symbols.symbols_in(NM), Place("wee_write", 4, size, "wee"))
+    assert (chosen.value if chosen else None) == value
+
+
+SECTIONS = {".text": "0xffffffffc0201000", ".init.text": "0xffffffffc0205000"}
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("0xffffffffc0201044", "wee_write+0x4/0x86 [wee]"),
+        ("0xffffffffc0205065", "init_module+0x55/0x55 [wee]"),  # the last call does not return
+        ("0xffffffffc0201040", None),  # nobody returns to a function's beginning
+        ("0xffffffff81000044", None),
+    ],
+)
+def test_addresses_in_an_unloaded_module_get_names(address: str, name: str | None) -> None:
+    """By where its sections were; an object's own address, and others, stay."""
+    head = "unreferenced object 0xffffffffc0201044 (size 64):\n  backtrace (crc 1):\n"
+    text = f"{head}    __kmalloc+0x1/0x2\n    {address}\n"
+    known = symbols.symbols_in(NM)
+    found = symbols.named(text, known, SECTIONS, "wee")
+    assert found == f"{head}    __kmalloc+0x1/0x2\n    {name or address}\n"
+
+
+DEFINED = """\
+late_cb             |0000000000000010|   t  |              FUNC|0000000000000010|     |.text\t/mnt/module/late.c:12
+__pfx_late_cb       |0000000000000000|   t  |              FUNC|0000000000000010|     |.text
+late_nb             |0000000000000880|   d  |            OBJECT|0000000000000018|     |.data\t/mnt/module/late.c:31
+.LC0                |0000000000000000|   r  |            NOTYPE|                |     |.rodata.str1.1
+late.c              |0000000000000000|   a  |              FILE|                |     |*ABS*
+"""  # noqa: E501  # what nm prints
+
+HEADERS = """\
+Idx Name          Size      VMA               LMA               File off  Algn
+  0 .text         0000077e  0000000000000000  0000000000000000  00000040  2**4
+                  CONTENTS, ALLOC, LOAD, RELOC, READONLY, CODE
+ 18 .data         00000760  0000000000000140  0000000000000140  00001c00  2**5
+                  CONTENTS, ALLOC, LOAD, RELOC, DATA
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "location"),
+    [
+        (0xFFFFFFFFC0246010, "late_cb", "late.c:12"),
+        (0xFFFFFFFFC0246008, "__pfx_late_cb", None),
+        (0xFFFFFFFFC024A880, "late_nb", "late.c:31"),
+        (0xFFFFFFFFC024A897, "late_nb", "late.c:31"),
+        (0xFFFFFFFFC024A898, None, None),
+        (0xFFFFFFFFC0250000, None, None),
+    ],
+)
+def test_an_address_in_an_unloaded_module_is_a_variable_or_a_function(
+    address: int, name: str | None, location: str | None
+) -> None:
+    """The object file gives .data an address of its own, which does not count when it is loaded."""
+    known = symbols.definitions_in(DEFINED, symbols.addresses_in(HEADERS))
+    assert [one.symbol.name for one in known if one.is_function] == ["late_cb", "__pfx_late_cb"]
+    sections = {".text": "0xffffffffc0246000", ".data": "0xffffffffc024a140"}
+    found = symbols.defined_at(address, known, sections)
+    assert (found and found.symbol.name, found and found.location) == (name, location)
+
+
+def test_lines_are_relative_and_innermost_first() -> None:
+    """Of each address: inlined code first; what has no line is left out."""
+    answer = """\
+0x000000000000005c
+/usr/src/linux-headers-6.12-common/include/linux/list.h:195 (discriminator 3)
+/mnt/module/sub/wee.c:42
+0x0000000000000060
+??:?
+"""
+    assert symbols.lines_in(answer) == {
+        0x5C: ["include/linux/list.h:195", "sub/wee.c:42"],
+        0x60: [],
+    }

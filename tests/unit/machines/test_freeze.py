@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/machines/freeze.py: what becomes of a machine that dies while it is frozen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.errors import GuestLost, HarnessError, MachineError, MachineFault, StateError
+from harness.examine import audit
+from harness.host.proc import Deadline
+from harness.machines import freeze
+
+TAINT = 1 << 12
+
+
+class Machine(SimpleNamespace):
+    """One that is to be frozen; ``dies`` names what becomes of it before it is."""
+
+    spec = None
+    running, panicked, host_fault = True, False, None
+    snapshot = SimpleNamespace(set_capabilities=lambda _: None)
+
+    def mark(self, _: Deadline) -> int:
+        return TAINT
+
+    def order(self, word: str, *_: object) -> str:
+        if word != "rest" or not self.dies:
+            return ""
+        self.panicked = self.dies == "panic"
+        self.running = self.dies in ("panic", "refuses")
+        self.host_fault = MachineFault("it was killed") if self.dies == "killed" else None
+        raise MachineError(f"it {self.dies}")
+
+    def offer_ssh(self, *_: object) -> bytes:
+        return b""
+
+    def save(self, *_: object) -> None:
+        pass
+
+    def quit(self, _: Deadline) -> None:
+        self.running = False
+
+
+def frozen(folder: Path, dies: str, look: freeze.Look | None = None) -> None:
+    machine: Any = Machine(dies=dies)
+    keys: Any = None
+    freeze._freeze(machine, keys, folder, {"boot_seconds": 1.0}, look)
+
+
+Try = Callable[..., list[HarnessError]]
+
+
+@pytest.fixture(autouse=True)
+def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
+    """How the trial clones of what is frozen end, one after the other; the rest answer."""
+    to_come: list[HarnessError] = []
+
+    def one(*_: object) -> None:
+        if to_come:
+            raise to_come.pop(0)
+
+    monkeypatch.setattr(freeze, "_try", one)
+    monkeypatch.setattr(audit, "settle", lambda *_: None)  # there is no memory
+
+    def will(*errors: HarnessError) -> list[HarnessError]:
+        to_come[:] = errors
+        return to_come
+
+    return will
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / freeze.FACTS).read_text()))
+
+
+def test_what_cannot_be_frozen_is_booted_from_then_on(tmp_path: Path) -> None:
+    """A machine that is well and refuses says something of QEMU, which is kept."""
+    frozen(tmp_path, "refuses")
+    assert facts(tmp_path)["unfrozen"] == "it refuses"
+
+
+@pytest.mark.parametrize("dies", ["killed", "panic", "restarts"])
+def test_a_machine_that_dies_is_not_one_that_cannot_be_frozen(tmp_path: Path, dies: str) -> None:
+    """Else every test would boot from then on, because of one moment."""
+    with pytest.raises(MachineError, match=dies):
+        frozen(tmp_path, dies)
+    assert not (tmp_path / freeze.FACTS).exists()
+
+
+@pytest.mark.parametrize("fault", [StateError("it does not fit"), GuestLost("silent")])
+def test_what_two_clones_do_not_wake_up_from_is_booted_from_then_on(
+    tmp_path: Path, trials: Try, fault: HarnessError
+) -> None:
+    """Their QEMUs were well: so it is the state."""
+    trials(fault, fault)
+    frozen(tmp_path, "")
+    assert facts(tmp_path)["unfrozen"] == fault.what
+    trials(fault)
+    frozen(tmp_path, "")
+    assert "unfrozen" not in facts(tmp_path)
+
+
+def test_a_host_that_refuses_a_clone_says_nothing_of_the_machine(
+    tmp_path: Path, trials: Try
+) -> None:
+    """Nothing is cached: neither that it can be frozen, nor, for good, that it cannot."""
+    refused = MachineFault("QEMU did not start: it ended with exit status 1")
+    left = trials(refused, refused)
+    with pytest.raises(MachineFault, match="did not start"):
+        frozen(tmp_path, "")
+    assert left == [refused]
+
+
+@pytest.mark.parametrize(("dies", "seen"), [("", [TAINT]), ("panic", [None]), ("restarts", [None])])
+def test_the_last_look_is_at_a_machine_that_has_stopped(
+    tmp_path: Path, dies: str, seen: list[int | None]
+) -> None:
+    """Whatever it may do while it is being frozen has been done by then; its end counts too."""
+    looks: list[int | None] = []
+    if dies:
+        with pytest.raises(MachineError):
+            frozen(tmp_path, dies, looks.append)
+    else:
+        frozen(tmp_path, dies, looks.append)
+    assert looks == seen
+
+
+def test_what_the_last_look_raises_passes_through(tmp_path: Path) -> None:
+    """Nothing is kept of a machine with which something is wrong."""
+
+    def look(_: int | None) -> None:
+        raise AssertionError("a warning")
+
+    with pytest.raises(AssertionError, match="a warning"):
+        frozen(tmp_path, "", look)
+    assert not (tmp_path / freeze.FACTS).exists()

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/runs/store.py: each run has a folder of its own, and what it promised stays there."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.errors import SpaceError
+from harness.examine import artifacts
+from harness.report import result as report
+from harness.report.result import Cell, KernelResult
+from harness.runs import store
+from harness.runs.store import Run
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results of this test's own."""
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def result(status: int = 0) -> KernelResult:
+    return KernelResult("wee", "r", "1-1", status, 5.0, 1.0, 1.0, {"boot": Cell(False, "ok")})
+
+
+def test_two_runs_at_once_have_folders_of_their_own(results: Path) -> None:
+    """What one writes is not where the other one reads."""
+    with store.begin("wee", whole=True) as first, store.begin("wee", whole=True) as second:
+        assert first.folder != second.folder
+        assert (results / "wee" / "latest").resolve() == second.folder.resolve()
+        first.junit.write_text("<first/>")
+        second.junit.write_text("<second/>")
+        store.write(second, result(1), says=True)
+        store.write(first, result(0), says=True)
+    assert store.last("wee") == result(0)
+    assert store.junit_of("wee").read_text() == "<first/>"
+    assert report.from_json((second.folder / "report.json").read_text()) == result(1)
+    assert second.junit.read_text() == "<second/>"
+
+
+def test_the_last_result_has_no_junit_file_of_another_run() -> None:
+    """A kernel that could not be tested is not explained by what an older run found."""
+    with store.begin("wee", whole=True) as run:
+        run.junit.write_text("<old/>")
+        store.write(run, result(), says=True)
+    with store.begin("wee", whole=True) as run:
+        store.write(run, result(1), says=True)
+    assert not store.junit_of("wee").exists()
+
+
+def test_a_part_does_not_replace_the_whole() -> None:
+    """Each is kept."""
+    for says in (True, False):
+        with store.begin("wee", whole=says) as run:
+            store.write(run, result(int(not says)), says=says)
+    assert store.last("wee") == result(0)
+    assert store.last("wee", whole=False) == result(1)
+
+
+def test_old_runs_go_and_running_ones_stay(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
+    """The last five are kept, and one that is still going on however old it is."""
+    names = (f"20250101-0000{number:02}-abcdef" for number in itertools.count())
+    monkeypatch.setattr(store, "new_name", lambda: next(names))
+    running = store.begin("wee", whole=True)
+    ended = []
+    for _ in range(store.RUNS + 1):
+        with store.begin("wee", whole=False) as run:
+            ended.append(run.folder)
+    assert running.folder.exists()
+    assert [folder for folder in ended if not folder.exists()] == ended[:1]
+    running.close()
+    store.begin("wee", whole=False).close()
+    assert not running.folder.exists()
+    assert (results / "wee" / "latest").exists()
+
+
+def test_only_runs_are_removed(results: Path) -> None:
+    """A kernel's results may have something of a person's beside them."""
+    (results / "wee" / "mine").mkdir(parents=True)
+    for _ in range(store.RUNS + 2):
+        store.begin("wee", whole=False).close()
+    assert (results / "wee" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "name"),
+    [
+        ("tests/vm/contract/test_contract.py::test_it", "contract-test_contract.py-test_it"),
+        ("tests/vm/module/test_a.py::test_it[1-2]", "module-test_a.py-test_it[1-2]"),
+    ],
+)
+def test_an_ordinary_test_has_a_plain_name(nodeid: str, name: str) -> None:
+    """It can be read, and typed."""
+    assert artifacts.folder_name(nodeid) == name
+
+
+def test_no_two_tests_have_the_same_name() -> None:
+    """Whatever is in their parameters, and however long these are."""
+    words = ["a/b", "a-b", "a b", "a::b", "a--b", "x" * 300, "x" * 301, "\u00e4", "\u00f6", "", "-"]
+    tests = [f"tests/vm/a/b.py::test_c[{word}]" for word in words]
+    tests += ["tests/vm/a-b.py::test_c[a-b]", "tests/vm/a/b.py::TestC::test[a-b]"]
+    tests += ["tests/vm/a/b-c.py::d", "tests/vm/a/b.py/c.py::d"]
+    names = [artifacts.folder_name(test) for test in tests]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert "/" not in name
+        assert len(name.encode()) < 200
+
+
+def test_what_is_there_is_never_taken_away(tmp_path: Path) -> None:
+    """Another process of the run may have promised it."""
+    made = [artifacts.make_folder(tmp_path / "run", "loading-wee") for _ in range(3)]
+    assert [folder.name for folder in made] == ["loading-wee", "loading-wee-2", "loading-wee-3"]
+    assert all(folder.is_dir() for folder in made)
+
+
+def test_a_run_has_so_many_places_for_machines(tmp_path: Path) -> None:
+    """Whoever asks."""
+    with Run(tmp_path / "run") as run:
+        assert [artifacts.claim(run.folder, 2) for _ in range(4)] == [0, 1, None, None]
+
+
+def test_a_run_that_was_cut_off_is_known(results: Path) -> None:
+    """The last result is then an older one's, until a run has come to its end."""
+    assert not store.cut_off("wee")
+    with store.begin("wee", whole=True) as run:
+        assert not store.cut_off("wee")  # it is going on
+        store.write(run, result(), says=True)
+    assert not store.cut_off("wee")
+    with store.begin("wee", whole=True):
+        pass  # as if killed
+    assert store.cut_off("wee")
+    assert store.last("wee") == result()
+    with store.begin("wee", whole=False) as run:
+        store.write(run, result(), says=False)
+    assert store.cut_off("wee")
+    with store.begin("wee", whole=True) as run:
+        store.write(run, result(1), says=True)
+    assert not store.cut_off("wee")
+
+
+def test_a_part_that_was_cut_off_says_nothing(results: Path) -> None:
+    """It would not have replaced the last result."""
+    store.begin("wee", whole=False).close()
+    assert not store.cut_off("wee")
+
+
+@pytest.mark.parametrize("full", ["mkdir", "touch", "write_bytes"])
+def test_a_full_disk_is_the_hosts_fault(monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    """The disk of results/ is another one than that of the cache."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, full, fails)
+
+    def write() -> None:
+        with store.begin("wee", whole=True) as run:
+            store.write(run, result(), says=True)
+
+    with pytest.raises(SpaceError, match="writing the results failed") as caught:
+        write()
+    assert "results/" in caught.value.hint
+    assert "EUDYPTULA_CACHE" not in str(caught.value)
