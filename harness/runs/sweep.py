@@ -10,6 +10,7 @@ row in the table and not the end of the run.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import re
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,8 @@ from harness.runs.store import Run
 
 log = logging.getLogger(__name__)
 
+# How long the main thread waits before it looks whether a signal has come, in seconds.
+ROUND_SECONDS = 0.5
 _FULL = 1 << 20  # bytes; a disk with less is full for a JUnit file
 _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
 
@@ -263,12 +266,11 @@ class Sweep:
         testers = ThreadPoolExecutor(max_workers=self._jobs, thread_name_prefix="harness-tester")
         preparer.start()
         try:
-            futures = []
-            for _ in specs:
-                ready = self._ready.get()
-                futures.append(testers.submit(self._finish, ready))
-            for future in futures:
-                future.result()
+            waiting = {testers.submit(self._finish, self._next_ready()) for _ in specs}
+            while waiting:
+                done, waiting = wait(waiting, ROUND_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
         except BaseException:
             self._end()
             raise
@@ -280,6 +282,16 @@ class Sweep:
                     proc.end_all()  # what it waits for, and what it started meanwhile
             testers.shutdown()
         return [self.results[spec.name] for spec in specs]
+
+    def _next_ready(self) -> Ready:
+        """The next kernel that is ready.
+
+        The main thread waits in rounds. A signal that arrives just before it begins to wait is
+        noticed at the next round; without rounds Ctrl-C could be lost.
+        """
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._ready.get(timeout=ROUND_SECONDS)
 
     def _prepare_all(self, specs: Sequence[KernelSpec], cache: Cache) -> None:
         try:
