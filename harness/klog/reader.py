@@ -601,7 +601,9 @@ class _Reader:
         )
         if len(self.open) >= _MAX_OPEN:
             self._close(next(iter(self.open.values())))
-        self.open[printer] = self.last = report
+        self.open[printer] = report
+        if not fmt.silent:
+            self.last = report
 
     def _boots(self, number: int, raw: str, printer: str, text: str) -> bool:
         """Whether the line is the first of a boot; an unexpected one makes a report.

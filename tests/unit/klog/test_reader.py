@@ -519,6 +519,12 @@ def test_a_panic_belongs_to_its_cause_in_whatever_task() -> None:
     assert only(text).kind is Kind.HUNG_TASK
 
 
+def test_a_stack_that_was_asked_for_leads_to_no_panic() -> None:
+    asked = (CASES / "healthy-fault-injection.log").read_text()
+    event = only(asked + log("Kernel panic - not syncing: Fatal exception", "T9", start=900))
+    assert event.kind is Kind.PANIC
+
+
 def test_init_may_die_of_its_own() -> None:
     death = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
     kinds = [event.kind for event in klog.read(log(WARNING + "\n" + death))]
