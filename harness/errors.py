@@ -164,6 +164,10 @@ class CommandTimeout(GuestError):
     """A command in the guest did not end in time."""
 
 
+class GuestBusy(GuestError):
+    """A guest whose time should have passed in its sleep does not sleep."""
+
+
 class GuestLost(GuestError):
     """The guest does not answer over SSH any more."""
 

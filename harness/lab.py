@@ -36,12 +36,13 @@ class Lab:
         return build.build(self.kernel, source, self.cache, strict=own)
 
     def template(
-        self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = ()
-    ) -> Template:
-        """The frozen machine of this shape."""
+        self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = (),
+        emulated: bool = False,
+    ) -> Template:  # fmt: skip
+        """The frozen machine of this shape; ``emulated``: also where there is KVM."""
         return freeze.prepare_template(
             self.kernel, self.image, self.cache,
-            memory_mib=memory_mib, cpus=cpus, append=append,
+            memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated,
         )  # fmt: skip
 
 

@@ -211,12 +211,9 @@ class Audit:
         self, layout: Layout, found: list[Pointer], deadline: Deadline
     ) -> tuple[Finding, ...]:
         symbols = Symbols(zlib.decompress((self._folder / SYMBOLS).read_bytes()).decode())
-        self._machine.execute("stop", deadline)
-        try:
+        with self._machine.clock.stopped(deadline):
             scene = self._scene(layout)
             return tuple(pointers.describe(scene, symbols, pointer) for pointer in found)
-        finally:
-            self._machine.execute("cont", deadline)
 
     def _scene(self, layout: Layout) -> Scene:
         assert self._open is not None
@@ -233,8 +230,7 @@ class Audit:
         """The references to what is gone, as they are now."""
         assert self._open is not None
         _, memory, _ = self._open
-        self._machine.execute("stop", deadline)
-        try:
+        with self._machine.clock.stopped(deadline):
             area = pointers.module_area(memory, layout)
             candidates = pointers.dangling(self._pointers(area), area.mapped)
             stale = set(_read(self._folder / STALE))
@@ -246,8 +242,6 @@ class Audit:
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
             return pointers.references(self._scene(layout), fresh)
-        finally:
-            self._machine.execute("cont", deadline)
 
     def _pointers(self, area: ModuleArea) -> list[Pointer]:
         """All pointers into the module area: in pages that changed, and in those that did not."""

@@ -29,7 +29,9 @@ WAKE_SECONDS = 1.0  # by which a clone's clock may be late
 
 
 @contextmanager
-def clone(template: Template, folder: Path, deadline: Deadline | None = None) -> Iterator[Clone]:
+def clone(
+    template: Template, folder: Path, deadline: Deadline | None = None, *, ahead: bool = False
+) -> Iterator[Clone]:
     """A machine that goes on where the template was frozen, with the right time."""
     if not template.frozen:
         with (
@@ -44,7 +46,7 @@ def clone(template: Template, folder: Path, deadline: Deadline | None = None) ->
         return
     with (
         Machine(template.spec, folder) as machine,
-        thawed(machine, template, deadline, memory=template.memory) as running,
+        thawed(machine, template, deadline, memory=template.memory, ahead=ahead) as running,
         Audit(machine, template.entry.path) as running.audit,
     ):
         yield running
@@ -53,7 +55,7 @@ def clone(template: Template, folder: Path, deadline: Deadline | None = None) ->
 @contextmanager
 def thawed(
     machine: Machine, template: Template, deadline: Deadline | None, *, memory: Path,
-    share: bool = False,
+    share: bool = False, ahead: bool = False,
 ) -> Iterator[Clone]:  # fmt: skip
     """``machine``, started where the template was frozen; SSH is on its way.
 
@@ -62,7 +64,7 @@ def thawed(
     machine.pace = template.pace
     machine.start(
         deadline or Deadline(qemu.START_SECONDS),
-        memory=memory, share=share, incoming=True, greeting=template.greeting,
+        memory=memory, share=share, incoming=True, ahead=ahead, greeting=template.greeting,
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)
     machine.load(template.state, deadline)
@@ -138,6 +140,10 @@ class Clone:
                 port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
                 self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)
             self.machine.monitor.on_panic = self._guest.close
+            if self.machine.ahead:
+                self._guest.ahead = True
+                self._guest.during = self.machine.clock.running
+                self.machine.clock.hold()
             if self.audit is not None:
                 self._guest.after = self._watch
                 self.audit.guest = self._guest

@@ -44,12 +44,17 @@ FACTS = "facts.json"
 
 def machine_spec(
     kernel: Kernel, image: GuestImage, cache: Cache, *, memory_mib: int = 512, cpus: int = 1,
-    append: tuple[str, ...] = (),
+    append: tuple[str, ...] = (), emulated: bool = False,
 ) -> MachineSpec:  # fmt: skip
-    """The shape of a machine for this kernel and guest, with the best accelerator there is."""
+    """The shape of a machine for this kernel and guest, with the best accelerator there is.
+
+    ``emulated``: without KVM also where there is one.
+    """
     spec = MachineSpec(
         kernel=kernel.boot, initrd=image.initrd, memory_mib=memory_mib, cpus=cpus, append=append
     )
+    if emulated:
+        return spec
     accelerator, why = qemu.choose_accelerator(spec, cache)
     log.debug("accelerator: %s (%s)", accelerator, why)
     return replace(spec, accelerator=accelerator)
@@ -57,10 +62,12 @@ def machine_spec(
 
 def prepare_template(
     kernel: Kernel, image: GuestImage, cache: Cache, *, memory_mib: int = 512, cpus: int = 1,
-    append: tuple[str, ...] = (),
+    append: tuple[str, ...] = (), emulated: bool = False,
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
-    spec = machine_spec(kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append)
+    spec = machine_spec(
+        kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
+    )
     key = {"recipe": 7, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",

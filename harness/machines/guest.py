@@ -14,7 +14,8 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +23,7 @@ from typing import ClassVar
 import paramiko
 
 from harness.build.image import Keys
-from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
+from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
 from harness.host.proc import Deadline
 
 # Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
@@ -30,6 +31,8 @@ Patience = Callable[[float], Deadline]
 
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
+# How long, on the host, the guest's own time may take to pass where its clock runs ahead.
+PASS_SECONDS = 20.0
 GET_BYTES = 256 << 20  # of a file that is fetched; a guest has 512 MiB of memory
 # After its exit status is known, how long a command's output may still be on its way; a
 # process that it left behind may hold the stream open for ever.
@@ -59,6 +62,22 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.status == 0
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Time that has passed in a guest: ``seconds`` of its own.
+
+    ``wakeups`` says of each task that woke up meanwhile, as NAME/PID, how often a second it did,
+    the busiest first. A task that polls is among the first.
+    """
+
+    seconds: float
+    wakeups: Mapping[str, float]
+
+
+def _start_of(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def _end_of(text: str) -> str:
@@ -118,6 +137,9 @@ class Guest:
         self.patience = patience
         self.after: Callable[[], None] | None = None  # is called when a command has ended
         self.commands = 0  # how many were begun
+        # The guest's own clock jumps over what it sleeps, and time passes within this only.
+        self.ahead = False
+        self.during: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     @classmethod
     def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
@@ -224,6 +246,8 @@ class Guest:
             quoted = shlex.quote(command)
             group = f'"$(id -g {user})"'
             command = f"setpriv --reuid {user} --regid {group} --init-groups sh -c {quoted}"
+        ends = contextlib.ExitStack()
+        ends.enter_context(self.during())
         try:
             with _limited(self.patience(CONNECT_SECONDS), self._transport.close):
                 channel = self._transport.open_session(timeout=10 * CONNECT_SECONDS)
@@ -231,8 +255,61 @@ class Guest:
                 # tell how that ended, since SSH's word for death by a signal has no number.
                 channel.exec_command(f"{command}\nexit $?")
         except (paramiko.SSHException, OSError, EOFError) as error:
+            ends.close()
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
-        return Running(command, channel, self.patience)
+        except BaseException:  # such as a test's time limit
+            ends.close()
+            raise
+        return Running(command, channel, self.patience, ends)
+
+    def pass_time(self, seconds: float) -> Passed:
+        """Let ``seconds`` of the guest's own time pass; what was going on meanwhile.
+
+        In a machine whose clock runs ahead that takes a moment, as long as the guest sleeps.
+        Raises ``GuestBusy`` where it has not passed after ``PASS_SECONDS`` of the host's.
+        """
+        __tracebackhide__ = True
+        before, started = self._wakeups()
+        late = False
+        with self.spawn(f"exec sleep {seconds}") as process:
+            try:
+                process.finish(PASS_SECONDS if self.ahead else seconds + PASS_SECONDS)
+            except CommandTimeout:
+                late = True
+        after, ended = self._wakeups()
+        passed = ended - started
+        often = {
+            who: (count - before.get(who, 0)) / passed
+            for who, count in after.items()
+            if count > before.get(who, 0)
+        }
+        wakeups = dict(sorted(often.items(), key=lambda one: one[1], reverse=True))
+        if late:
+            worst = ", ".join(f"{who} ({rate:.0f} times a second)" for who, rate in wakeups.items())
+            raise GuestBusy(
+                f"in the guest, {passed:.0f} of {seconds:g} s have passed in {PASS_SECONDS:.0f} s "
+                "of the host's, because it does not sleep",
+                tail=_start_of(f"what woke up: {worst}", 500),
+            )
+        return Passed(passed, wakeups)
+
+    def _wakeups(self) -> tuple[dict[str, int], float]:
+        """How often each task has gone to sleep by itself, by NAME/PID, and the time now.
+
+        The fields are those of proc_pid_status(5) and proc_uptime(5).
+        """
+        said = self.check(
+            "cat /proc/uptime; grep -s -e ^Name: -e ^Pid: -e ^voluntary /proc/[0-9]*/status; true"
+        )
+        first, _, rest = said.partition("\n")
+        found: dict[str, int] = {}
+        facts: dict[str, str] = {}
+        for line in rest.splitlines():
+            key, _, value = line.partition("status:")[2].partition(":")
+            facts[key] = value.strip()
+            if key == "voluntary_ctxt_switches":
+                found[f"{facts.get('Name')}/{facts.get('Pid')}"] = int(value)
+        return found, float(first.split()[0])
 
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o644) -> None:
         """Write a file in the guest from a file of the host, or from bytes."""
@@ -295,8 +372,13 @@ class Running:
 
     KEPT_BYTES: ClassVar[int] = 16 << 20
 
-    def __init__(self, command: str, channel: paramiko.Channel, patience: Patience) -> None:
+    def __init__(
+        self, command: str, channel: paramiko.Channel, patience: Patience,
+        ends: contextlib.ExitStack | None = None,
+    ) -> None:  # fmt: skip
+        """``ends`` is closed with the channel."""
         self.command = command
+        self._ends = ends or contextlib.ExitStack()
         self._channel = channel
         self._patience = patience
         self._output = bytearray()
@@ -409,6 +491,7 @@ class Running:
 
     def close(self) -> None:
         self._channel.close()
+        self._ends.close()
 
     def __enter__(self) -> Running:
         return self

@@ -33,11 +33,11 @@ class Fresh:
         self.ends.close()
 
 
-def fresh(template: Template, cache: Cache) -> Fresh:
-    """Clone a template and connect to it."""
+def fresh(template: Template, cache: Cache, *, ahead: bool = False) -> Fresh:
+    """Clone a template and connect to it; ``ahead``: its clock runs ahead (qemu/clock.py)."""
     with ExitStack() as ends:
         folder = ends.enter_context(cache.scratch("test"))
-        made = ends.enter_context(clone(template, folder))
+        made = ends.enter_context(clone(template, folder, ahead=ahead))
         machine = made.machine
         taint = template.facts["taint"]
         if not template.frozen:

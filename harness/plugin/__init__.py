@@ -61,8 +61,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "machine(memory_mib=512, cpus=1, append=()): the shape of this test's machine; "
-        "append is a tuple of kernel command line options",
+        "machine(memory_mib=512, cpus=1, append=(), clock='host'): the shape of this test's "
+        "machine; append is a tuple of kernel command line options; with clock='ahead' the guest's "
+        "time passes in its sleep (guest.pass_time)",
     )
     config.addinivalue_line(
         "markers",

@@ -114,10 +114,17 @@ class MachineSource:
             self.pool.prepare(kind, lambda: self._make(kind))
 
     def _make(self, kind: MachineKind) -> Fresh:
-        template = self.lab.template(**dict(kind.shape))  # type: ignore[arg-type]  # a marker's
+        shape = dict(kind.shape)
+        clock = shape.pop("clock", "host")
+        if clock not in ("host", "ahead"):
+            raise InputError(
+                f"there is no clock named {clock!r} for a machine", hint='say "host" or "ahead"'
+            )
+        ahead = clock == "ahead"
+        template = self.lab.template(**shape, emulated=ahead)  # type: ignore[arg-type]  # a marker's
         if kind.loaded:
             template = self._loaded(template, kind.taints)
-        return pool.fresh(template, self.lab.cache)
+        return pool.fresh(template, self.lab.cache, ahead=ahead)
 
     def _loaded(self, base: Template, taints: int) -> Template:
         """``base`` with the module loaded; what upset the kernel once is not tried again."""

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from harness.errors import BootError, MachineError, MachineFault
 from harness.host.proc import Deadline
+from harness.qemu.clock import Clock
 from harness.qemu.console import Console
 from harness.qemu.process import Process, no_space
 from harness.qemu.stalls import Pulse
@@ -48,13 +49,14 @@ class Agent:
     """
 
     def __init__(
-        self, kernel: str, process: Process, console: Console, pulse: Pulse,
+        self, kernel: str, process: Process, console: Console, pulse: Pulse, clock: Clock,
         panic: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:  # fmt: skip
         self._kernel = kernel
         self._process = process
         self._console = console
         self._pulse = pulse
+        self._clock = clock
         self._panic = panic
         # The words of the orders that were not answered in time: their answers may come still.
         self._late: set[str] = set()
@@ -79,6 +81,10 @@ class Agent:
         Each order has a word of its own, with which its answer begins. What begins with another
         was not asked for (``take_unasked``): anybody in the guest can write to the port.
         """
+        with self._clock.running():
+            return self._order(text, answer, deadline)
+
+    def _order(self, text: str, answer: str, deadline: Deadline) -> str:
         word = secrets.token_hex(4)
 
         async def send() -> None:
@@ -162,6 +168,10 @@ class Agent:
         The guest logs a word that was never used before: once that is on the console,
         so is everything before it.
         """
+        with self._clock.running():
+            return self._mark(deadline)
+
+    def _mark(self, deadline: Deadline) -> int:
         word = f"eudyptula-mark-{secrets.token_hex(4)}"
         taint = int(self.order(f"mark {word}", "marked", deadline))
         window = b""

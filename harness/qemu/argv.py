@@ -68,6 +68,8 @@ class Wiring:
 
     ``memory`` is the file behind the guest's memory (None: QEMU's own), which the machine
     either writes to (``share``) or maps privately; ``incoming`` waits for a state to load.
+    ``ahead``: the guest's clock jumps to its next timer whenever the guest is idle. That is no
+    part of the shape: a state that was frozen without it fits.
     """
 
     console: Path
@@ -77,6 +79,7 @@ class Wiring:
     memory: Path | None = None
     share: bool = False
     incoming: bool = False
+    ahead: bool = False
 
 
 def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
@@ -88,7 +91,9 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
             f"share={'on' if wiring.share else 'off'},mem-path={escaped(wiring.memory)}"
         )
     # 64 MiB hold all the code that a small guest runs; the default would grow to 1 GiB.
-    accelerator = "tcg,thread=multi,tb-size=64" if spec.accelerator == "tcg" else spec.accelerator
+    thread = "single" if wiring.ahead else "multi"  # QEMU counts instructions with one only
+    emulated = f"tcg,thread={thread},tb-size=64"
+    accelerator = emulated if spec.accelerator == "tcg" else spec.accelerator
     # Where there can only be one CPU, TCG leaves out the memory barriers of locked instructions
     # (CF_PARALLEL in accel/tcg/tcg-accel-ops-mttcg.c), which the guest's virtio driver needs
     # against QEMU's other thread: one clone in a thousand missed an interrupt of its network
@@ -131,6 +136,10 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
     ]  # fmt: skip
     if wiring.incoming:
         command += ["-incoming", "defer"]
+    if wiring.ahead:
+        # The guest's time is the number of its instructions, 8 ns each, and not the host's; with
+        # sleep=off it jumps to the next timer when all CPUs are idle (QEMU, docs/devel/tcg-icount).
+        command += ["-icount", "shift=3,sleep=off"]
     return command
 
 

@@ -19,6 +19,7 @@ from harness.errors import HarnessError, MachineError, MachineFault
 from harness.host.proc import Deadline
 from harness.qemu.agent import Agent, Leftovers
 from harness.qemu.argv import MachineSpec, Wiring, argv, check_version
+from harness.qemu.clock import Clock
 from harness.qemu.console import Console
 from harness.qemu.debug import Debugger
 from harness.qemu.loop import loop
@@ -54,7 +55,11 @@ class Machine:
             self.process.state,
         )
         self.monitor = Monitor(self.process, self.pulse)
-        self.agent = Agent(spec.kernel.name, self.process, self.log, self.pulse, self.monitor.panic)
+        self.clock = Clock(self._let_run)
+        self.ahead = False
+        self.agent = Agent(
+            spec.kernel.name, self.process, self.log, self.pulse, self.clock, self.monitor.panic
+        )
         self.snapshot = Snapshot(self.process, self.monitor)
         self.debugger = Debugger(self.process, self.monitor)
         self.stream = Stream()
@@ -68,21 +73,23 @@ class Machine:
         memory: Path | None = None,
         share: bool = False,
         incoming: bool = False,
+        ahead: bool = False,
         greeting: bytes = b"",
     ) -> None:
         """Start QEMU and connect to it; a start that fails leaves nothing running.
 
         ``greeting`` is what the guest's server said on the offered stream before the machine was
-        frozen (see ``offer_ssh``): it is heard again first.
+        frozen (see ``offer_ssh``): it is heard again first. ``ahead``: see ``Wiring``.
         """
         check_version()
+        self.ahead = ahead
         with contextlib.ExitStack() as ends:
             qmp, qmp_far = (ends.enter_context(end) for end in socket.socketpair())
             control, control_far = (ends.enter_context(end) for end in socket.socketpair())
             stream_far = ends.enter_context(self.stream.open(greeting))
             wiring = Wiring(
                 self.log.path, qmp_far.fileno(), control_far.fileno(), stream_far.fileno(),
-                memory, share, incoming,
+                memory, share, incoming, ahead,
             )  # fmt: skip
             descriptors = (wiring.qmp_fd, wiring.control_fd, wiring.ssh_fd)
             self.process.start(argv(self.spec, wiring), descriptors)
@@ -270,7 +277,12 @@ class Machine:
 
     def vcpu_is_busy(self) -> bool:
         """See ``VirtualCpus.busy``."""
-        return self.cpus.busy()
+        with self.clock.running():
+            return self.cpus.busy()
+
+    def _let_run(self, run: bool, deadline: Deadline) -> None:
+        if not self.panicked:  # QEMU has stopped it, and would let it go on
+            self.execute("cont" if run else "stop", deadline)
 
     # -- how a client comes in -----------------------------------------------------
 

@@ -1396,7 +1396,7 @@ def test_what_upset_the_kernel_once_is_not_loaded_again(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("harness.plugin.supply.loaded_template", upset)
     base = SimpleNamespace(entry=SimpleNamespace(digest="0"))
-    lab: Any = SimpleNamespace(template=lambda: base, build=lambda _: None)
+    lab: Any = SimpleNamespace(template=lambda **_: base, build=lambda _: None)
     keeper = Keeper(Path)
     source = MachineSource(lab, Path(), keeper)
     for _ in range(2):

@@ -27,7 +27,7 @@ from paramiko.common import (
 )
 
 from harness.build.image import Keys
-from harness.errors import CommandFailed, CommandTimeout, GuestError, GuestLost
+from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
 from harness.host.proc import Deadline
 from harness.machines import guest as guests
 from harness.machines.guest import Guest, Running, first_words
@@ -560,6 +560,54 @@ def test_files_that_cannot_be_had_are_errors(guest: Guest, tmp_path: Path) -> No
 def test_taint_is_a_number(guest: Guest) -> None:
     """As the kernel's file has it."""
     assert guest.taint() == int(Path("/proc/sys/kernel/tainted").read_text())
+
+
+# -- the guest's own time ----------------------------------------------------------
+
+
+def test_a_guest_runs_for_as_long_as_somebody_has_a_command_in_it(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From before it begins until its channel is closed, also where it is never taken."""
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def during() -> Iterator[None]:
+        seen.append("runs")
+        yield
+        seen.append("stands still")
+
+    def refuse(**_: object) -> None:
+        raise paramiko.SSHException("no channel")
+
+    monkeypatch.setattr(guest, "during", during)
+    with guest.spawn("cat"):
+        assert seen == ["runs"]
+    assert seen == ["runs", "stands still"]
+    monkeypatch.setattr(guest._transport, "open_session", refuse)
+    with pytest.raises(GuestLost):
+        guest.run("true")
+    assert seen == ["runs", "stands still"] * 2
+
+
+def test_time_that_passes_says_who_was_awake(guest: Guest) -> None:
+    """How often a second each task went to sleep of its own accord."""
+    with guest.spawn("while :; do sleep 0.01; done"):
+        passed = guest.pass_time(0.5)
+    assert passed.seconds >= 0.4
+    rates = list(passed.wakeups.values())
+    assert rates
+    assert rates == sorted(rates, reverse=True)
+    assert all(rate > 0 and "/" in who for who, rate in passed.wakeups.items())
+
+
+def test_time_that_does_not_pass_is_told(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who was awake is the finding; nobody waits for ever."""
+    monkeypatch.setattr(guests, "PASS_SECONDS", 0.3)
+    monkeypatch.setattr(guest, "ahead", True)
+    with pytest.raises(GuestBusy, match="of 1000 s have passed") as caught:
+        guest.pass_time(1000.0)
+    assert "what woke up: " in caught.value.tail
 
 
 # -- the server's first words -------------------------------------------------------

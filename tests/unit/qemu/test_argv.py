@@ -122,6 +122,16 @@ def test_everything_but_the_process_is_the_same_for_template_and_clone() -> None
     assert differ == {"-object", "-incoming"}
 
 
+def test_a_clock_that_runs_ahead_changes_nothing_of_the_machine() -> None:
+    """So a state that was frozen without it fits: only how its time is counted differs."""
+    ahead = options(wiring=replace(WIRING, ahead=True))
+    assert values("-icount", options()) == []
+    assert only("-icount", ahead) == "shift=3,sleep=off"
+    assert "thread=single" in only("-accel", ahead).split(",")
+    differ = {name for name, _ in set(ahead) ^ set(options())}
+    assert differ == {"-icount", "-accel"}
+
+
 def test_the_monitor_and_the_control_port_are_descriptors() -> None:
     """No socket in the file system, which another user might open."""
     wiring = replace(WIRING, qmp_fd=17, control_fd=23)

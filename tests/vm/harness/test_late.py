@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a module does long after it was asked: a clone's clock runs ahead to see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness.errors import GuestBusy, GuestLost
+from harness.examine import evidence, loading
+from harness.judge import verdict
+from harness.judge.verdict import Problem, Verdict
+from harness.lab import Lab
+from harness.machines import pool
+from harness.machines.guest import Guest
+from harness.machines.pool import Fresh
+
+PLANTED = Path(__file__).parent / "planted_late"
+CONTROL = "/sys/kernel/debug/planted_late"
+TEN_MINUTES = 600.0
+
+
+@pytest.fixture
+def late(lab: Lab) -> Iterator[Fresh]:
+    """A machine whose clock runs ahead, with the module loaded."""
+    template = loading.loaded_template(lab, lab.template(emulated=True), lab.build(PLANTED))
+    fresh = pool.fresh(template, lab.cache, ahead=True)
+    yield fresh
+    fresh.close()
+
+
+def problems(fresh: Fresh) -> list[tuple[Verdict, str]]:
+    """What is wrong with the machine now."""
+    seen = evidence.gather(fresh.clone.machine, fresh.taint, since=fresh.since)
+    found: list[Problem] = list(verdict.judge(seen))
+    return [(problem.verdict, problem.title) for problem in found]
+
+
+def uptime(fresh: Fresh) -> float:
+    return float(fresh.clone.guest.check("cat /proc/uptime").split()[0])
+
+
+def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(late: Fresh) -> None:
+    """And nothing is wrong with a healthy module, nor with its unloading afterwards."""
+    guest = late.clone.guest
+    guest.check(f"echo sleep >{CONTROL}")
+    started = time.monotonic()
+    passed = guest.pass_time(TEN_MINUTES)
+    assert time.monotonic() - started < TEN_MINUTES / 10
+    assert passed.seconds >= TEN_MINUTES
+    assert not [who for who in passed.wakeups if who.startswith("planted")]
+    guest.check("rmmod planted_late")
+    assert guest.pass_time(TEN_MINUTES).seconds >= TEN_MINUTES
+    assert problems(late) == []
+
+
+def test_time_stands_still_between_commands(late: Fresh) -> None:
+    """So that no timeout in the guest runs out because somebody on the host is thinking."""
+    before = uptime(late)
+    time.sleep(2.0)  # as long as a host may think: in the guest it would be minutes
+    assert uptime(late) - before < 1.0
+
+
+def test_a_warning_after_ninety_seconds_is_seen(late: Fresh) -> None:
+    """It belongs to whoever caused it."""
+    guest = late.clone.guest
+    guest.check(f"echo warn >{CONTROL}")
+    assert problems(late) == []
+    guest.pass_time(TEN_MINUTES)
+    assert problems(late) == [(Verdict.SPLAT, "WARNING in late_work_func")]
+
+
+def test_an_oops_after_two_seconds_is_seen(late: Fresh) -> None:
+    """In a thread of its own, so that no command fails by it."""
+    guest = late.clone.guest
+    guest.check(f"echo oops >{CONTROL}")
+    with suppress(GuestLost):  # where the kernel panics by it
+        guest.pass_time(TEN_MINUTES)
+    ((found, title),) = problems(late)
+    assert found in (Verdict.SPLAT, Verdict.PANIC)
+    assert "late_oops" in title
+
+
+@pytest.mark.parametrize("word", ["work", "wait"])
+def test_what_comes_late_and_is_right_is_not_red(late: Fresh, word: str) -> None:
+    """The same timers and threads without the fault."""
+    guest = late.clone.guest
+    guest.check(f"echo {word} >{CONTROL}")
+    guest.pass_time(TEN_MINUTES)
+    guest.check("rmmod planted_late")
+    assert problems(late) == []
+
+
+def test_a_thread_that_polls_is_named(late: Fresh) -> None:
+    """How often a second it wakes up is said; where it keeps time from passing, that is too."""
+    guest = late.clone.guest
+    guest.check(f"echo poll >{CONTROL}")
+    passed = guest.pass_time(5.0)
+    who, rate = next(iter(passed.wakeups.items()))
+    assert who.startswith("planted_poll/")
+    assert 20 < rate <= 110
+    with pytest.raises(GuestBusy, match=r"of 3600 s have passed") as caught:
+        guest.pass_time(3600.0)
+    assert "planted_poll/" in str(caught.value)
+
+
+@pytest.mark.machine(clock="ahead")
+def test_a_tests_own_machine_runs_ahead_where_it_asks_for_it(guest: Guest) -> None:
+    """By its marker; its verdict comes as for any other test."""
+    assert guest.pass_time(TEN_MINUTES).seconds >= TEN_MINUTES
