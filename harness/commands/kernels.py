@@ -20,7 +20,7 @@ from harness.config import KernelSpec, Locked
 from harness.errors import GoneError, HarnessError, InputError, NetworkError
 from harness.host import files
 from harness.host.cache import Cache, Stored
-from harness.report import result as report
+from harness.report import table
 from harness.report.result import KernelResult
 from harness.runs import store, sweep
 
@@ -354,7 +354,7 @@ def as_text(rows: Sequence[Row]) -> str:
         if not row.unknown and row.age > OLD:
             hours = row.age / 3600
             said[f"no mirror answers: what {row.spec.suite} has was asked {hours:.0f} h ago"] = None
-    return "\n".join([report.columns_of(lines), *(["", *said] if said else [])])
+    return "\n".join([table.columns_of(lines), *(["", *said] if said else [])])
 
 
 def _named(release: str, version: str) -> str:

@@ -27,8 +27,9 @@ from harness.config import Locked
 from harness.errors import HostError, InputError
 from harness.host import files
 from harness.host.cache import Cache
-from harness.report import result as report
-from harness.report.result import KernelResult
+from harness.report import table
+from harness.report.junit import failures
+from harness.report.result import KernelResult, left_out
 from harness.runs import store
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def _job(each: Entry, exact: Locked | None, update: bool) -> Job:
 
 def _suites(each: Entry) -> tuple[str, ...]:
     """The suites that a kernel is to pass, of module/ and, once, of the harness itself."""
-    return report.SUITES if each.default else ("contract", "module")
+    return tuple(config.SUITES) if each.default else ("contract", "module")
 
 
 def for_github(jobs: Sequence[Job]) -> str:
@@ -217,7 +218,7 @@ def for_people(jobs: Sequence[Job]) -> str:
     rows = [["kernel", "version", "stage", "suite", "also"]]
     rows += [[job.kernel, job.version or "-", job.stage, job.suite, job.filter or "-"]
              for job in jobs]  # fmt: skip
-    return report.columns_of(rows) if jobs else "nothing is to be tested"
+    return table.columns_of(rows) if jobs else "nothing is to be tested"
 
 
 # -- what came of it (pure) --------------------------------------------------------
@@ -241,7 +242,7 @@ def outcome(each: Entry, results: Iterable[KernelResult]) -> Outcome:
         return Outcome(each, red[0], "red")
     if of_it and of_it[0].tests and set(_suites(each)) <= set(of_it[0].cells):
         return Outcome(each, of_it[0], "green")
-    nothing = report.left_out(each.name, release, version, "no result of this kernel was found")
+    nothing = left_out(each.name, release, version, "no result of this kernel was found")
     return Outcome(each, nothing, "untested")
 
 
@@ -301,7 +302,7 @@ def _message(moved: Sequence[Outcome]) -> str:
     if len(subject) > 72:
         subject = f"vm: lock the newest of {len(moved)} kernels"
     lines = [
-        f"{_from_to(each)}\n    {report.tally([each.result])}, {_cells(each.result)}"
+        f"{_from_to(each)}\n    {table.tally([each.result])}, {_cells(each.result)}"
         for each in moved
     ]
     return "\n".join([subject, "", "The archive has moved, and these are green:", "", *lines])
@@ -323,11 +324,11 @@ def _issue(each: Outcome, rows: Sequence[KernelResult], logs: Mapping[str, str],
         f"By hand: `invoke kernels --update --kernel {each.entry.name}`, then "
         f"`invoke test-vm --kernel {each.entry.name} --suite contract,module`.",
         *([f"The run: {run}"] if run else []),
-        f"## All kernels that moved\n\n{report.markdown(rows)}",
+        f"## All kernels that moved\n\n{table.markdown(rows)}",
     ]
     for number, test in enumerate(red):
         said = _fenced(logs.get(test.name, test.why))
-        part = f"## {report.escaped(test.name)}\n\n{said}"
+        part = f"## {table.escaped(test.name)}\n\n{said}"
         if sum(map(len, parts)) + len(part) > ISSUE_CHARACTERS:
             parts.append(f"... and {len(red) - number} more red tests, see the run.")
             break
@@ -351,7 +352,7 @@ def summary(results: Sequence[KernelResult]) -> str:
     red = sum(not result.green for result in results)
     missing = sum(result.left_out for result in results)
     kernels = f"{len(results) - red - missing} green, {red} red, {missing} not run"
-    return f"## Kernels: {kernels}\n\n{report.markdown(results)}\n\n{report.tally(results)}"
+    return f"## Kernels: {kernels}\n\n{table.markdown(results)}\n\n{table.tally(results)}"
 
 
 def settled_summary(settlement: Settlement) -> str:
@@ -361,7 +362,7 @@ def settled_summary(settlement: Settlement) -> str:
         return "\n\n".join([said, *settlement.unknown, *settlement.absent])
     state = {"green": "locked", "red": "stays as it was; an issue says why",
              "untested": "stays as it was: no result of it was found"}  # fmt: skip
-    lines = [f"- {report.escaped(_from_to(each))}: {each.state}, {state[each.state]}"
+    lines = [f"- {table.escaped(_from_to(each))}: {each.state}, {state[each.state]}"
              for each in settlement.outcomes]  # fmt: skip
     page = summary([each.result for each in settlement.outcomes])
     return "\n\n".join(["\n".join(lines), *settlement.unknown, *settlement.absent, page])
@@ -400,11 +401,11 @@ def show_summary() -> int:
     """Print what the results say of each kernel of the matrix, in Markdown."""
     rows = []
     for spec in config.load().kernels.values():
-        none = report.left_out(spec.name, spec.release, spec.version, "")
+        none = left_out(spec.name, spec.release, spec.version, "")
         rows.append(store.last(spec.name) or none)
         if store.cut_off(spec.name):
             why = "a run of all tests was cut off, and a result above is an older one's"
-            rows.append(report.left_out(spec.name, spec.release, spec.version, why))
+            rows.append(left_out(spec.name, spec.release, spec.version, why))
         part = store.last(spec.name, whole=False)
         if part is not None and not part.green:
             rows.append(part)
@@ -460,7 +461,7 @@ def _logs(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for whole in (True, False):
         try:
-            found |= report.failures(store.junit_of(name, whole=whole).read_text())
+            found |= failures(store.junit_of(name, whole=whole).read_text())
         except (OSError, ValueError):
             log.debug("no JUnit file of %s", name)
     return found

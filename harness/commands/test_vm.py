@@ -16,7 +16,7 @@ from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
 from harness.host import files, proc
 from harness.host.cache import Cache
-from harness.report import result as report
+from harness.report import table
 from harness.report.result import Cell
 from harness.runs import pytest_process, store, sweep
 from harness.runs.pytest_process import Ended
@@ -103,13 +103,13 @@ def test_vm(
     except KeyboardInterrupt as error:
         done = [several.results[spec.name] for spec in specs if spec.name in several.results]
         if done:
-            print(f"\n{report.table(done)}", flush=True)
+            print(f"\n{table.text(done)}", flush=True)
         missing = [spec.name for spec in specs if spec.name not in several.results]
         error.add_note(f"not tested to the end: {', '.join(missing)}")
         raise
-    print(f"\n{report.table(results)}", flush=True)
+    print(f"\n{table.text(results)}", flush=True)
     log.info("results of each: results/KERNEL/latest/, with pytest.log, junit.xml and report.json")
-    print(report.tally(results), flush=True)
+    print(table.tally(results), flush=True)
     if all(result.left_out for result in results):
         log.error("nothing was tested")
         return 1

@@ -28,7 +28,7 @@ class Stage(enum.Enum):
 
     @property
     def column(self) -> str:
-        """The column of the table (harness/report/result.py) that shows how it went."""
+        """The column of the table (harness/report/table.py) that shows how it went."""
         return {Stage.MODULE: "build", Stage.DONE: "load"}.get(self, "boot")
 
 

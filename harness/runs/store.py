@@ -37,8 +37,7 @@ from types import TracebackType
 from harness import config
 from harness.errors import refused
 from harness.host import files
-from harness.report import result as report
-from harness.report.result import KernelResult
+from harness.report.result import KernelResult, from_json, to_json
 
 # How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
 RUNS = 5
@@ -173,7 +172,7 @@ def write(run: Run, result: KernelResult, *, says: bool) -> None:
 
 
 def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
-    text = report.to_json(result)
+    text = to_json(result)
     as_report, as_junit = _names(says)
     files.write(run.folder / as_report, text)
     held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -196,7 +195,7 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
 def last(kernel: str, *, whole: bool = True) -> KernelResult | None:
     """A kernel's last whole result, or that of a part of the tests, if there is one."""
     try:
-        return report.from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())
+        return from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())
     except (OSError, ValueError):
         return None
 

@@ -42,8 +42,9 @@ from harness.host import proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.judge.problem import KernelProblem
-from harness.report import result as report
-from harness.report.result import Case, Cell, KernelResult
+from harness.report import table
+from harness.report.junit import cases_in, first_line
+from harness.report.result import Case, Cell, KernelResult, left_out
 from harness.runs import pytest_process, store
 from harness.runs.pytest_process import Ended, PytestProcess
 from harness.runs.ready import Stage, Way
@@ -125,7 +126,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         ready.cells["load"] = Cell(False, "ok")
     except KernelProblem as error:
         # The tests will say more: those that need no loaded module can run.
-        ready.cells[way.stage.column] = Cell(True, "red", report.first_line(str(error)))
+        ready.cells[way.stage.column] = Cell(True, "red", first_line(str(error)))
     except HarnessError as error:
         if isinstance(error, GoneError):
             ready.left_out = _none_now(spec, cache)
@@ -189,8 +190,8 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
     first = next(iter(plan.suites))
     tests: list[Case] = []
     try:
-        tests = report.tests_in(junit.read_text())
-        cells |= report.suite_cells(tests, list(plan.suites))
+        tests = cases_in(junit.read_text())
+        cells |= table.suite_cells(tests, list(plan.suites))
     except (OSError, ValueError) as error:
         if shutil.disk_usage(junit.parent).free < _FULL:
             # pytest can write neither its result nor how it has ended, which it ends badly of.
@@ -328,7 +329,7 @@ class Sweep:
             with self._lock:
                 self._left -= 1
             log.info("kernel %s: not run: %s", ready.spec.name, why)
-            row = report.left_out(ready.spec.name, ready.release, ready.spec.version, why)
+            row = left_out(ready.spec.name, ready.release, ready.spec.version, why)
             self.results[row.kernel] = row
             return row
         with self._lock:

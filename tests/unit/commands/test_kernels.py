@@ -22,8 +22,7 @@ from harness.commands.kernels import Row
 from harness.config import GuestSpec, KernelSpec, Locked, Matrix
 from harness.errors import HarnessError, HostError, InputError, NetworkError
 from harness.host.cache import MANIFEST, Cache, Entry
-from harness.report import result as report
-from harness.report.result import KernelResult
+from harness.report.result import KernelResult, to_json
 from harness.runs import store
 
 CLOUD = "cloud-amd64"
@@ -161,7 +160,7 @@ def test_the_last_result_is_shown_with_the_kernel_it_is_of(
         KernelResult("sid", "7.2.12-cloud-amd64", "7.2.12-1", 1, 0.0, 1.0, 1.0, {}),
     ]
     for result in results:
-        store.folder_of(result.kernel).joinpath("report.json").write_text(report.to_json(result))
+        store.folder_of(result.kernel).joinpath("report.json").write_text(to_json(result))
     twelve, sid, debug = listing.look([TWELVE, SID, DEBUG], cache)
     assert twelve.verdict.startswith("green 19")
     assert "on" not in twelve.verdict

@@ -22,8 +22,7 @@ from harness.commands.kernels import Row
 from harness.commands.pipeline import Entry
 from harness.config import KernelSpec, Locked
 from harness.errors import CommandError, InputError
-from harness.report import result as report
-from harness.report.result import Case, Cell, KernelResult
+from harness.report.result import Case, Cell, KernelResult, to_json
 from harness.runs import store
 
 CLOUD = "cloud-amd64"
@@ -411,7 +410,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def keep(found: KernelResult, name: str = "report.json") -> None:
-    (store.folder_of(found.kernel) / name).write_text(report.to_json(found))
+    (store.folder_of(found.kernel) / name).write_text(to_json(found))
 
 
 JUNIT = """<testsuites><testsuite><testcase classname="tests.vm.module.test_x"

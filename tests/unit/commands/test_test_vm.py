@@ -28,7 +28,8 @@ from harness.errors import HarnessError, InputError, Status
 from harness.host import proc
 from harness.host.cache import MANIFEST, Cache
 from harness.lab import Lab
-from harness.report import result as report
+from harness.report.junit import failures
+from harness.report.result import Cell, KernelResult, left_out
 from harness.runs import pytest_process, store, sweep
 from harness.runs.pytest_process import Ended
 
@@ -401,7 +402,7 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
         runs.test_vm("one", config.MODULE, None, None, verbose=False)
     kept = store.last("one")
     assert kept is not None
-    red = report.Cell(True, "red", "it does not come up")
+    red = Cell(True, "red", "it does not come up")
     assert (kept.status, kept.cells) == (1, {stage: red})
 
 
@@ -439,14 +440,14 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
     # The one that ended last is the kernel's last.
     kept = store.last("one")
     assert kept is not None
-    assert (kept.status, report.failures(store.junit_of("one").read_text())) == (0, {})
+    assert (kept.status, failures(store.junit_of("one").read_text())) == (0, {})
 
 
 def test_minutes_make_a_sweep_of_one_kernel_too(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its last line is a test runner's; a run that had time for nothing is not green."""
-    rows = [report.KernelResult("one", "r", "v", 0, 0.0, 0.0, 0.0, {})]
+    rows = [KernelResult("one", "r", "v", 0, 0.0, 0.0, 0.0, {})]
     given: list[object] = []
 
     def fake(*arguments: object) -> object:
@@ -457,7 +458,7 @@ def test_minutes_make_a_sweep_of_one_kernel_too(
     assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 0
     assert given[-1] == 7
     assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 0 failed, 0 skipped"
-    rows[0] = report.left_out("one", "r", "v", "no time left")
+    rows[0] = left_out("one", "r", "v", "no time left")
     assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 1
 
 
@@ -480,10 +481,10 @@ def test_several_kernels_are_a_sweep_with_a_table(
         def __init__(self, plan: sweep.Plan, _: Matrix, jobs: int, *__: object) -> None:
             self.plan, self.jobs = plan, jobs
 
-        def run(self, specs: Sequence[KernelSpec]) -> list[report.KernelResult]:
+        def run(self, specs: Sequence[KernelSpec]) -> list[KernelResult]:
             asked.append(([spec.name for spec in specs], self.plan, self.jobs))
             return [
-                report.KernelResult(spec.name, "r", "v", status, 0.0, 0.0, 0.0, {})
+                KernelResult(spec.name, "r", "v", status, 0.0, 0.0, 0.0, {})
                 for spec, status in zip(specs, ended, strict=True)
             ]
 

@@ -12,8 +12,7 @@ import pytest
 from harness import config
 from harness.errors import SpaceError
 from harness.examine import artifacts
-from harness.report import result as report
-from harness.report.result import Cell, KernelResult
+from harness.report.result import Cell, KernelResult, from_json
 from harness.runs import store
 from harness.runs.store import Run
 
@@ -40,7 +39,7 @@ def test_two_runs_at_once_have_folders_of_their_own(results: Path) -> None:
         store.write(first, result(0), says=True)
     assert store.last("wee") == result(0)
     assert store.junit_of("wee").read_text() == "<first/>"
-    assert report.from_json((second.folder / "report.json").read_text()) == result(1)
+    assert from_json((second.folder / "report.json").read_text()) == result(1)
     assert second.junit.read_text() == "<second/>"
 
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/report/junit.py: the tests that pytest says it has run, and why they are red."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.report.junit import cases_in, failures
+from harness.report.result import Case
+
+# As pytest 9 writes it with --junitxml: passed, failed, failed by the kernel, an error in a
+# fixture, skipped, and one that failed and whose teardown failed too.
+JUNIT = """\
+<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests"><testsuite name="pytest"
+errors="1" failures="2" skipped="1" tests="6" time="18.4" hostname="here">
+<testcase classname="tests.vm.contract.test_contract" name="test_node" time="1.25" />
+<testcase classname="tests.vm.contract.test_contract" name="test_ps" time="0.5"><failure
+message="AssertionError: assert 0 == 1&#10;  +  where">guest = &lt;Guest&gt;
+
+    def test_ps(guest):
+&gt;       assert ps() == 1
+E       AssertionError: assert 0 == 1
+E         +  where 0 = ps()
+
+tests/vm/contract/test_contract.py:12: AssertionError</failure></testcase>
+<testcase classname="tests.vm.module.test_write" name="test_a[1-2]" time="0.5"><failure
+message="x">splat: WARNING in driver_write (5 times)
+    [   11.29] ------------[ cut here ]------------</failure></testcase>
+<testcase classname="tests.vm.module.test_trace" name="test_b" time="30"><error
+message="failed on setup">in the guest, `exec perl -` did not end within 30 s</error></testcase>
+<testcase classname="tests.vm.module.test_trace" name="test_c" time="0"><skipped
+type="pytest.skip" message="no kmemleak">where</skipped></testcase>
+<testcase classname="tests.vm.module.test_log" name="test_d" time="1"><failure
+message="y">E   first</failure></testcase>
+<testcase classname="tests.vm.module.test_log" name="test_d" time="1"><error
+message="z">E   second</error></testcase>
+</testsuite></testsuites>
+"""
+
+
+def test_each_test_has_its_suite_its_outcome_and_a_line() -> None:
+    """The line is the one that a person would look for."""
+    assert cases_in(JUNIT) == [
+        Case("test_contract::test_node", "contract", "passed", 1.25),
+        Case("test_contract::test_ps", "contract", "failed", 0.5, "AssertionError: assert 0 == 1"),
+        Case(
+            "test_write::test_a[1-2]", "module", "failed", 0.5,
+            "splat: WARNING in driver_write (5 times)",
+        ),
+        Case(
+            "test_trace::test_b", "module", "error", 30.0,
+            "in the guest, `exec perl -` did not end within 30 s",
+        ),
+        Case("test_trace::test_c", "module", "skipped", 0.0, "no kmemleak"),
+        Case("test_log::test_d", "module", "failed", 1.0, "first"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("between", ["", '</testcase><testcase classname="a.b" name="c">'])
+@pytest.mark.parametrize("red", ["failure", "error"])
+def test_what_is_red_counts_more_than_a_skip(red: str, between: str) -> None:
+    """A test that skips, and the kernel's report while its fixtures end."""
+    junit = f"""<testsuites><testsuite><testcase classname="a.b" name="c">
+<skipped message="no kmemleak">where</skipped>{between}
+<{red} message="x">splat: WARNING in driver_write</{red}></testcase></testsuite></testsuites>"""
+    (case,) = cases_in(junit)
+    assert case.outcome == {"failure": "failed"}.get(red, red)
+    assert case.why == "splat: WARNING in driver_write"
+
+
+@pytest.mark.parametrize("text", ["", "<testsuites>", "no XML"])
+def test_what_is_no_junit_file_is_refused(text: str) -> None:
+    """A pytest that was killed while it wrote leaves half a file."""
+    with pytest.raises(ValueError, match="not a JUnit file"):
+        cases_in(text)
+
+
+def test_what_a_red_test_said_is_there_in_full() -> None:
+    """By the names of ``cases_in``; of a failure and a failed teardown the first."""
+    said = failures(JUNIT)
+    red = [test for test in cases_in(JUNIT) if test.outcome in ("failed", "error")]
+    assert list(said) == [test.name for test in red]
+    assert said["test_contract::test_ps"].startswith("guest = <Guest>")
+    assert said["test_log::test_d"] == "E   first"
+    with pytest.raises(ValueError, match="not a JUnit file"):
+        failures("<testsuites>")
