@@ -35,13 +35,12 @@ from pathlib import Path
 
 from harness import config
 from harness import lab as labs
-from harness.errors import HarnessError
 from harness.examine import loading
 from harness.host import cache as caches
 from harness.host.cache import Cache
-from harness.lab import Lab
 from harness.machines.clone import clone
 from harness.machines.template import Template
+from harness.testing import HarnessError, Lab
 
 SUITE = "tests/vm/contract"
 CLOCK_SECONDS = 2.0  # how wrong a clone's clock may be

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -13,9 +13,6 @@ from harness.errors import MachineError
 from harness.examine import evidence
 from harness.judge.verdict import Expectation
 from harness.qemu import Machine
-
-# What the fixture expect_splat is: a context manager that takes a kind, a function, a guest.
-ExpectSplat = Callable[..., AbstractContextManager[None]]
 
 # What is expected, and of which machine.
 Expected = list[tuple[Machine, Expectation]]

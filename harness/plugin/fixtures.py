@@ -26,12 +26,13 @@ from harness.machines.clone import Clone
 from harness.machines.guest import Guest
 from harness.machines.pool import Fresh
 from harness.plugin import RUN
-from harness.plugin.expect import EXPECTED, Expected, ExpectSplat, expecting
+from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
 from harness.plugin.select import kernel_spec
 from harness.plugin.supply import SOURCE, USED, MachineKind, MachineSource, UsedMachine, kind_of
 from harness.runs import store
 from harness.runs.store import Run
+from harness.testing import ExpectSplat
 
 _RUN = pytest.StashKey[Run]()
 

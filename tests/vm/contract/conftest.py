@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.machines.guest import Guest
+from harness.testing import Guest
 
 NAME = "eudyptula"  # of the device and of the thread
 NODE = f"/dev/{NAME}"

@@ -13,8 +13,7 @@ from __future__ import annotations
 import re
 import time
 
-from harness.build.module import Module
-from harness.machines.guest import Guest
+from harness.testing import Guest, Module
 
 from .conftest import NAME, NODE, Threads
 

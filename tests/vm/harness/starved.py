@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from harness.machines.guest import Guest
+from harness.testing import Guest
 
 # A write to /dev/kmsg is one message, of less than 1 KiB.
 TALK = "line=$(printf %0900d 0); exec 3>/dev/kmsg; while {}; do echo $line >&3; done"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from harness.examine import evidence
 from harness.judge import verdict
-from harness.lab import Lab
 from harness.machines import pool
+from harness.testing import Lab
 
 
 def test_an_answer_that_was_not_asked_for_is_red(lab: Lab) -> None:

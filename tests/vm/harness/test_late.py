@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import GuestBusy, GuestLost
 from harness.examine import evidence, loading
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
-from harness.lab import Lab
 from harness.machines import pool
-from harness.machines.guest import Guest
 from harness.machines.pool import Fresh
+from harness.testing import Guest, GuestBusy, GuestLost, Lab
 
 PLANTED = Path(__file__).parent / "planted_late"
 CONTROL = "/sys/kernel/debug/planted_late"

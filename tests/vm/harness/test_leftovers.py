@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.build.module import Module
 from harness.examine import evidence
 from harness.judge import verdict
-from harness.lab import Lab
 from harness.machines import pool
-from harness.machines.guest import Guest
 from harness.machines.pool import Fresh
+from harness.testing import Guest, Lab, Module
 
 HERE = Path(__file__).parent
 # A module that sets the taint of those from outside the kernel's tree comes and goes.

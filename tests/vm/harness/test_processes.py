@@ -18,12 +18,10 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.errors import HostError
-from harness.lab import Lab
 from harness.machines import freeze, pool
 from harness.machines.clone import clone
-from harness.machines.guest import Guest
 from harness.qemu import Machine, argv
+from harness.testing import Guest, HostError, Lab
 
 SECONDS = 120.0
 # They start runs of pytest, which take longer than one test may.

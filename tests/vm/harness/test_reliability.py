@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.host.cache import Cache
-from harness.lab import Lab
 from harness.machines import freeze
-from harness.machines.clone import Clone, clone
-from harness.machines.guest import Guest
+from harness.machines.clone import clone
 from harness.machines.template import Template
+from harness.testing import Clone, Guest, Lab
 from tests import reliability
 
 

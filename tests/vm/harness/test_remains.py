@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.build.module import Module
-from harness.errors import CommandTimeout, GuestLost
 from harness.examine import evidence
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
-from harness.lab import Lab
 from harness.machines import pool
 from harness.machines.pool import Fresh
+from harness.testing import CommandTimeout, GuestLost, Lab, Module
 
 NAME = "planted_remains"
 FILE = f"/root/{NAME}.ko"

@@ -15,8 +15,8 @@ import pytest
 
 from harness import config
 from harness.host.proc import Deadline
-from harness.lab import Lab
 from harness.machines import saved as scene
+from harness.testing import Lab
 
 HERE = Path(__file__).parent
 CONTRACT = config.PROJECT / "tests/vm/contract/test_contract.py"

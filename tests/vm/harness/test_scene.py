@@ -19,15 +19,12 @@ import pytest
 
 from harness import config
 from harness.commands import shell
-from harness.errors import GuestLost, MachineError
 from harness.host.proc import Deadline
-from harness.lab import Lab
 from harness.machines import freeze, pool
 from harness.machines import saved as scene
-from harness.machines.clone import Clone
-from harness.machines.guest import Guest
 from harness.qemu import Machine
 from harness.qemu.snapshot import Snapshot
+from harness.testing import Clone, Guest, GuestLost, Lab, MachineError
 
 HERE = Path(__file__).parent
 SECONDS = 120.0

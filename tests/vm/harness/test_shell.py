@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.lab import Lab
+from harness.testing import Lab
 
 PLANTED = Path(__file__).parent / "planted"
 CONTROL = "/sys/kernel/debug/planted"

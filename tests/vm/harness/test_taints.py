@@ -10,8 +10,8 @@ import pytest
 from harness.examine import evidence, loading
 from harness.judge import verdict
 from harness.judge.problem import KernelProblem
-from harness.lab import Lab
 from harness.machines import pool
+from harness.testing import Lab
 
 PLANTED = Path(__file__).parent / "planted_init"
 STAGING = verdict.DECLARED_TAINTS["staging"]

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.build.module import Module
-from harness.errors import CommandTimeout, GuestLost
 from harness.examine import evidence, loading
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
-from harness.lab import Lab
 from harness.machines import pool
-from harness.machines.guest import Guest
 from harness.machines.pool import Fresh
 from harness.plugin import expect
 from harness.qemu import console
+from harness.testing import CommandTimeout, ExpectSplat, Guest, GuestLost, Lab, Module
 
 CONTROL = "/sys/kernel/debug/planted"
 
@@ -400,7 +397,7 @@ def test_a_task_in_the_code_of_a_module_that_is_gone_is_residue(victim: Fresh) -
 
 
 def test_an_expected_report_is_green(
-    guest: Guest, planted: Module, expect_splat: expect.ExpectSplat
+    guest: Guest, planted: Module, expect_splat: ExpectSplat
 ) -> None:
     """A report that the test provokes on purpose does not make it red."""
     loading.load(guest, planted)
@@ -409,7 +406,7 @@ def test_an_expected_report_is_green(
 
 
 def test_an_expected_panic_is_green(
-    guest: Guest, planted: Module, expect_splat: expect.ExpectSplat
+    guest: Guest, planted: Module, expect_splat: ExpectSplat
 ) -> None:
     """The guest is lost, as it was meant to be; that is no problem either."""
     loading.load(guest, planted)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.machines.guest import Guest
+from harness.testing import Guest
 
 CONTROL = "/sys/kernel/debug/planted"
 

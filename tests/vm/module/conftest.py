@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.build.module import Module
-from harness.machines.guest import Guest, Running
+from harness.testing import Guest, Module, Running
 
 NAME = "eudyptula"  # of the device and of the thread
 NODE = f"/dev/{NAME}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from errno import EACCES
 
-from harness.machines.guest import Guest
+from harness.testing import Guest
 
 from .conftest import (
     ATTRIBUTES,

@@ -6,8 +6,7 @@ from __future__ import annotations
 import re
 from errno import EACCES, EBADF, EINVAL, EMSGSIZE, ESPIPE
 
-from harness.build.module import Module
-from harness.machines.guest import Guest
+from harness.testing import Guest, Module
 
 from .conftest import NODE, POLL_READY, Counters, Writer, writer_in
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.build.module import Module
-from harness.lab import Lab
-from harness.machines.guest import Guest
+from harness.testing import Guest, Lab, Module
 
 from .conftest import (
     ATTRIBUTES,

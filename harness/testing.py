@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The names for people who write tests, in this repository or in another one.
+
+These names, and what docs/writing-tests.md says of them, stay as they are. Everything else in
+harness/ may change without notice. Nothing here imports pytest: the fixtures, the markers and the
+options come from the plugin, which pytest finds by itself where this package is installed.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from harness.build.module import Module
+from harness.errors import (
+    BuildError,
+    CommandFailed,
+    CommandTimeout,
+    GuestBusy,
+    GuestError,
+    GuestLost,
+    HarnessError,
+    HostError,
+    MachineError,
+)
+from harness.lab import Lab
+from harness.machines.clone import Clone
+from harness.machines.guest import Guest, Passed, Running
+from harness.machines.guest import Result as CommandResult
+
+__all__ = [
+    "BuildError",
+    "Clone",
+    "CommandFailed",
+    "CommandResult",
+    "CommandTimeout",
+    "ExpectSplat",
+    "Guest",
+    "GuestBusy",
+    "GuestError",
+    "GuestLost",
+    "HarnessError",
+    "HostError",
+    "Lab",
+    "MachineError",
+    "Module",
+    "Passed",
+    "Running",
+]
+
+
+class ExpectSplat(Protocol):
+    """What the fixture ``expect_splat`` is."""
+
+    def __call__(
+        self, kind: str, function: str | None = None, *, guest: Guest | None = None
+    ) -> AbstractContextManager[None]:
+        """Expect one report of the kernel while the block runs; without it the test fails.
+
+        ``kind`` is a word of docs/verdicts.md (``klog.Kind``). With ``function``, only a report
+        in this function of the kernel or of the module is meant. ``guest`` says which machine is
+        meant, in a test that has several; without it, such a test gets an ``InputError``.
+        """
