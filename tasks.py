@@ -172,9 +172,9 @@ def build(
     verbose: bool = False,
 ) -> None:
     """Build the module for a kernel, into build/KERNEL/."""
-    from harness.commands import test_vm as runs
+    from harness.commands import test_vm
 
-    runs.build(kernel, _folder(module), profile, _config(config))
+    test_vm.build(kernel, _folder(module), profile, _config(config))
 
 
 @task(
@@ -202,9 +202,9 @@ def test_vm(
     verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
-    from harness.commands import test_vm as runs
+    from harness.commands import test_vm
 
-    return runs.test_vm(
+    return test_vm.test_vm(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
         profile=profile, own_config=_config(config), keep=keep,
         minutes=_number("--minutes", minutes),
@@ -228,9 +228,9 @@ def test(
     verbose: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
-    from harness.commands import test_vm as runs
+    from harness.commands import test_vm
 
-    return runs.test(
+    return test_vm.test(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, only_unit=unit
     )
 
@@ -252,9 +252,9 @@ def kernels(
     verbose: bool = False,
 ) -> int:
     """List the kernels: locked, newest in the archive, cached, last result."""
-    from harness.commands import kernels as listing
+    from harness.commands import kernels
 
-    return listing.run(kernel, update=update, prune=prune, as_json=json)
+    return kernels.run(kernel, update=update, prune=prune, as_json=json)
 
 
 @task(
@@ -280,9 +280,9 @@ def bisect(
     verbose: bool = False,
 ) -> int:
     """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
-    from harness.commands import bisect as bisection
+    from harness.commands import bisect
 
-    return bisection.run(
+    return bisect.run(
         kernel, good, bad, _folder(module), filter, suite=suite,
         profile=profile, own_config=_config(config),
     )  # fmt: skip
@@ -307,23 +307,23 @@ def shell(
     verbose: bool = False,
 ) -> int:
     """Open a prompt in a booted guest, with the module loaded; or run what follows --."""
-    from harness.commands import shell as interactive
+    from harness.commands import shell
 
     command = context.remainder
     if resume is not None:
-        return interactive.resume(Path(resume), debugger=debugger, command=command)
+        return shell.resume(Path(resume), debugger=debugger, command=command)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
-    return interactive.run(kernel, _folder(module), profile, _config(config), command)
+    return shell.run(kernel, _folder(module), profile, _config(config), command)
 
 
 @task(help=_help("json"))
 @_explained
 def doctor(_: Context, json: bool = False) -> int:
     """Say what this host has and lacks, and the one command that mends it."""
-    from harness.commands import doctor as host
+    from harness.commands import doctor
 
-    return host.run(json)
+    return doctor.run(json)
 
 
 @task(help=_help("kernel", "module", "verbose"))
@@ -332,9 +332,9 @@ def check(
     _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
 ) -> int:
     """Check the sources: ruff, mypy, checkpatch, W=1, sparse, spelling."""
-    from harness.commands import check as checks
+    from harness.commands import check
 
-    return checks.run(kernel, _folder(module))
+    return check.run(kernel, _folder(module))
 
 
 @task(
@@ -355,13 +355,13 @@ def bench(
     verbose: bool = False,
 ) -> None:
     """Measure each stage on this host: medians and spread."""
-    from harness.commands import bench as benchmark
+    from harness.commands import bench
 
     if klog is not None:
-        benchmark.klog(Path(klog), json=json)
+        bench.klog(Path(klog), json=json)
     else:
         times = _number("--rounds", rounds) or 5
-        benchmark.run(kernel, json=json, rounds=times, scratch=scratch)
+        bench.run(kernel, json=json, rounds=times, scratch=scratch)
 
 
 @task(
@@ -388,18 +388,17 @@ def pipeline(
     verbose: bool = False,
 ) -> int:
     """The steps of a CI, on a push and at night: plan, summary, settle, publish."""
-    from harness.commands import pipeline as conveyor
-    from harness.commands import publish as publisher
+    from harness.commands import pipeline, publish
 
     source = Path(listing) if listing else None
     if step == "plan":
-        return conveyor.show_plan(source, on, form, stage)
+        return pipeline.show_plan(source, on, form, stage)
     if step == "summary":
-        return conveyor.show_summary()
+        return pipeline.show_summary()
     if step == "settle":
-        return conveyor.settle_night(source)
+        return pipeline.settle_night(source)
     if step == "publish":
-        return publisher.publish(tool)
+        return publish.publish(tool)
     raise InputError(f"there is no step {step!r}", hint="plan, summary, settle or publish")
 
 
@@ -407,10 +406,10 @@ def pipeline(
 @_explained
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
-    from harness.commands import test_vm as runs
+    from harness.commands import test_vm
     from harness.host.cache import Cache
 
-    runs.clean(Cache())
+    test_vm.clean(Cache())
 
 
 def _number(option: str, text: str | None) -> int | None:

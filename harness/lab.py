@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.build import image, kernel
-from harness.build import module as build
+from harness.build import image, kernel, module
 from harness.build.image import GuestImage
 from harness.build.kernel import Kernel
 from harness.build.module import Module
@@ -33,7 +32,7 @@ class Lab:
         Warnings are errors for this project's own module; another's are only shown.
         """
         own = source.resolve() == MODULE.resolve()
-        return build.build(self.kernel, source, self.cache, strict=own)
+        return module.build(self.kernel, source, self.cache, strict=own)
 
     def template(
         self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = (),
@@ -46,13 +45,13 @@ class Lab:
         )  # fmt: skip
 
 
-def prepare(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
+def prepare_lab(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
     """Everything that one kernel needs, taken from the cache or made now."""
     # Unpacking is work for one core each, so the two trees are unpacked at the same time.
     with ThreadPoolExecutor(max_workers=1) as other:
         guest_tree = other.submit(image.tree, matrix.guest, cache)
         try:
-            its_kernel = kernel.prepare(spec, cache)
+            its_kernel = kernel.prepare_kernel(spec, cache)
             tree = guest_tree.result()
         except Exception:
             # Every kernel wants the other tree, so it may come to its end; and another
@@ -63,4 +62,4 @@ def prepare(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
             if not guest_tree.cancel() and not guest_tree.done():
                 proc.end_all()  # and so its thread
             raise
-    return Lab(its_kernel, image.prepare(matrix.guest, tree, its_kernel, cache), cache)
+    return Lab(its_kernel, image.prepare_image(matrix.guest, tree, its_kernel, cache), cache)

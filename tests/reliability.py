@@ -34,10 +34,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
-from harness import lab as labs
 from harness.examine import loading
-from harness.host import cache as caches
+from harness.host import cache
 from harness.host.cache import Cache
+from harness.lab import prepare_lab
 from harness.machines.clone import clone
 from harness.machines.template import Template
 from harness.testing import HarnessError, Lab
@@ -218,7 +218,7 @@ def half_written(root: Path) -> list[str]:
     found = []
     for path in root.glob("*/*-" + "?" * 16):
         if path.parent.name not in ("tmp", "locks", "kept"):
-            damage = caches.damage(path)
+            damage = cache.damage(path)
             if damage:
                 found.append(f"{path.relative_to(root)}: {damage}")
     return found
@@ -367,7 +367,7 @@ def main() -> int:
     matrix = config.load()
     (spec,) = matrix.select(given.kernel)
     say(f"{given.what}: kernel {spec.name}, seed {seed}")
-    lab = labs.prepare(spec, matrix, Cache())
+    lab = prepare_lab(spec, matrix, Cache())
     loading.loaded_template(lab, lab.template(), lab.build(config.MODULE))
     return 1 if action(lab, given.count or usual, seed) else 0
 

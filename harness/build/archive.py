@@ -21,8 +21,7 @@ from debian.debian_support import Version
 from harness import config
 from harness.config import KernelSpec, begins
 from harness.errors import DeadlineError, GoneError, NetworkError
-from harness.host import debian as sysroot
-from harness.host import files, proc
+from harness.host import debian, files, proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 
@@ -127,7 +126,7 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
     Without a network, or with too slow a one, what was known last is taken; raises
     ``NetworkError`` if nothing was.
     """
-    with cache.kept(f"index-{suite}") as folder:
+    with cache.workdir(f"index-{suite}") as folder:
         known = folder / "packages.json"
         age = time.time() - known.stat().st_mtime if known.exists() else None
         if age is None or not 0 <= age < recent:
@@ -148,7 +147,7 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
 def _update(folder: Path, suite: str) -> list[Package]:
     """Have apt fetch a suite's index into ``folder``."""
     deadline = Deadline(UPDATE_SECONDS)
-    lines = sysroot.sources(suite, deadline=deadline, alone=True)
+    lines = debian.sources(suite, deadline=deadline, alone=True)
     if not lines:
         raise NetworkError(
             "neither this host's apt nor mmdebstrap names a Debian mirror, so what the archive "
@@ -158,7 +157,7 @@ def _update(folder: Path, suite: str) -> list[Package]:
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "sources.list").write_text("\n".join(lines) + "\n")
-    (folder / "apt.conf").write_text(_apt_conf(folder, expired=sysroot.expired_allowed()))
+    (folder / "apt.conf").write_text(_apt_conf(folder, expired=debian.expired_allowed()))
     # Read after the host's own configuration, and so with its proxies and without its hooks.
     command = ["apt-get", "-c", str(folder / "apt.conf"), "--error-on=any", "update"]
     asking = f"asking the mirror what Debian {suite} has"
@@ -167,9 +166,9 @@ def _update(folder: Path, suite: str) -> list[Package]:
             command, deadline=deadline, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
         )
     except DeadlineError as error:
-        raise sysroot.slow(error, deadline, asking) from error
+        raise debian.slow(error, deadline, asking) from error
     if done.status != 0:
-        raise sysroot.fault(done.stdout + done.stderr, suite) or proc.failure(
+        raise debian.fault(done.stdout + done.stderr, suite) or proc.failure(
             done, doing=f"{asking} failed"
         )
     found: list[Package] = []
@@ -282,7 +281,7 @@ def gone(spec: KernelSpec, error: GoneError, cache: Cache) -> GoneError:
 def take_newest(spec: KernelSpec, cache: Cache) -> KernelSpec:
     """The newest kernel in place of a locked one that is gone, from now on for a day."""
     found = newest(spec, cache, recent=RECENT)
-    with cache.kept(f"gone-{spec.name}") as folder:
+    with cache.workdir(f"gone-{spec.name}") as folder:
         rows = {spec.version: [found.release, found.version, time.time()]}
         (folder / "instead.json").write_text(json.dumps(rows))
     return replace(spec, release=found.release, version=found.version)
@@ -295,7 +294,7 @@ def instead_of(spec: KernelSpec, cache: Cache) -> KernelSpec | None:
     """
     if not spec.version:
         return None
-    with cache.kept(f"gone-{spec.name}") as folder:
+    with cache.workdir(f"gone-{spec.name}") as folder:
         try:
             rows = json.loads((folder / "instead.json").read_text())
             release, version, since = rows[spec.version]

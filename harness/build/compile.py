@@ -25,8 +25,7 @@ from tqdm import tqdm
 
 from harness.config import PROJECT, KernelSpec
 from harness.errors import DeadlineError, InputError, KernelBuildError, SandboxError
-from harness.host import debian as sysroot
-from harness.host import files, proc, sandbox
+from harness.host import debian, files, proc, sandbox
 from harness.host.cache import WAIT_SECONDS, Cache, Entry, digest_of
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
@@ -211,7 +210,7 @@ def from_suite(spec: KernelSpec, cache: Cache) -> Built:
     name = f"build-{spec.name}-{digest_of(key)}"
 
     def make(folder: Path) -> None:
-        with cache.kept(name, wait=_WAIT_SECONDS) as work:
+        with cache.workdir(name, wait=_WAIT_SECONDS) as work:
             if not (work / "linux").exists():
                 _unpack_source(work, spec.suite, spec.version, tools, cache)
             tree = _Tree(work / "linux", work / "build", tools, cache)
@@ -226,13 +225,13 @@ def from_suite(spec: KernelSpec, cache: Cache) -> Built:
         wait=_WAIT_SECONDS,
     )  # fmt: skip
     if (cache.root / "kept" / name).exists():
-        with cache.kept(name) as work:
+        with cache.workdir(name) as work:
             shutil.rmtree(work, ignore_errors=True)
     return Built((entry.path / "release").read_text(), entry, tools)
 
 
 def _tools(suite: str, cache: Cache) -> Sysroot:
-    return sysroot.prepare(
+    return debian.unpack_packages(
         cache,
         label=f"build-{suite}",
         suite=suite,
@@ -244,12 +243,12 @@ def _tools(suite: str, cache: Cache) -> Sysroot:
 def _unpack_source(work: Path, suite: str, version: str, tools: Sysroot, cache: Cache) -> None:
     """Put the suite's kernel sources into ``work/linux``, whole or not at all."""
     with cache.scratch("linux-source") as scratch:
-        sysroot.unpack(scratch, suite, [f"linux-source={version}"])
+        debian.unpack(scratch, suite, [f"linux-source={version}"])
         packed = next((scratch / "root/usr/src").glob("linux-source-*.tar.xz"))
         fresh = scratch / "fresh"
         fresh.mkdir()
         omitted = [f"--exclude=linux-source-*/{pattern}" for pattern in _LEFT_PACKED]
-        sysroot.run(
+        debian.run(
             tools,
             ["tar", "-C", "/mnt/out", "-xJf", f"/mnt/in/{packed.name}", "--strip-components=1",
              "--wildcards", *omitted],
@@ -277,7 +276,7 @@ def from_tree(spec: KernelSpec, cache: Cache) -> Built:
     tools = _tools(spec.suite, cache)
     wanted = {"tools": tools.entry.digest, "own": own, "config": merge(texts)}
     place = {"tree": str(spec.tree), "profile": spec.profile, "config": str(spec.config or "")}
-    with cache.kept(f"tree-{spec.name}-{digest_of(place)}", wait=_WAIT_SECONDS) as work:
+    with cache.workdir(f"tree-{spec.name}-{digest_of(place)}", wait=_WAIT_SECONDS) as work:
         # Whoever asks while nothing has changed gets the same kernel without a make.
         now = digest_of({"recipe": 1, **wanted, "tree": fingerprint(spec.tree)})
         stamp = work / "stamp"
@@ -486,7 +485,7 @@ class _Tree:
             ):
                 shutil.copyfileobj(stream, copy)
         (folder / "boot").mkdir()
-        sysroot.run(
+        debian.run(
             self.tools,
             ["strip", "--strip-debug", "-o", "/mnt/out/boot/vmlinux", f"{BUILD}/vmlinux"],
             deadline=Deadline(QUICK_SECONDS),
@@ -509,7 +508,7 @@ class _Tree:
         self.log.unlink(missing_ok=True)
         what = f"the kernel does not build ({arguments[-1]})"
         try:
-            done = sysroot.run(
+            done = debian.run(
                 self.tools,
                 ["make", f"O={BUILD}", "CC=ccache gcc", *arguments],
                 deadline=Deadline(seconds),

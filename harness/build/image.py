@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from harness.build.kernel import Kernel
 from harness.config import PROJECT, GuestSpec
-from harness.host import debian as sysroot
+from harness.host import debian
 from harness.host.cache import Cache
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
@@ -87,7 +87,7 @@ class GuestImage:
 
 def tree(spec: GuestSpec, cache: Cache) -> Sysroot:
     """The unpacked packages that the guest is made of."""
-    return sysroot.prepare(
+    return debian.unpack_packages(
         cache,
         label="guest",
         suite=spec.suite,
@@ -96,7 +96,7 @@ def tree(spec: GuestSpec, cache: Cache) -> Sysroot:
     )
 
 
-def prepare(spec: GuestSpec, tree: Sysroot, kernel: Kernel, cache: Cache) -> GuestImage:
+def prepare_image(spec: GuestSpec, tree: Sysroot, kernel: Kernel, cache: Cache) -> GuestImage:
     """The guest's image for ``kernel``, made of what is cached where that is possible."""
     keys = cache.get("keys", "ssh", {"recipe": 4}, lambda folder: _make_keys(folder, tree))
     base = cache.get(
@@ -139,7 +139,7 @@ def _make_keys(folder: Path, tree: Sysroot) -> None:
         path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
         public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         (folder / f"{name}.pub").write_bytes(public + b"\n")
-    sysroot.run(
+    debian.run(
         tree,
         ["dropbearconvert", "openssh", "dropbear", "/mnt/keys/host", "/mnt/keys/host.dropbear"],
         deadline=Deadline(30),
@@ -219,7 +219,7 @@ def _add_layer(
         f"depmod -b /mnt/added/usr {kernel.release}; "
         f"cd /mnt/added && find . | {_CPIO} >>/mnt/out/initrd.cpio"
     )
-    sysroot.run(
+    debian.run(
         tree,
         ["bash", "-euo", "pipefail", "-c", script],
         deadline=Deadline(120),
@@ -247,7 +247,7 @@ def _module_name(file: str) -> str:
 
 
 def _pack(folder: Path, tree: Sysroot, script: str, read_only: dict[str, Path]) -> None:
-    sysroot.run(
+    debian.run(
         tree,
         ["bash", "-euo", "pipefail", "-c", script],
         deadline=Deadline(120),

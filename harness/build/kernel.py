@@ -14,12 +14,11 @@ from typing import Any
 
 import zstandard
 
-from harness.build import archive
-from harness.build import compile as source
+from harness.build import archive, compile
 from harness.build.compile import Built
 from harness.config import KernelSpec
 from harness.errors import GoneError, HarnessError
-from harness.host import debian as sysroot
+from harness.host import debian
 from harness.host.cache import Cache, Entry
 from harness.host.debian import Sysroot
 
@@ -65,14 +64,14 @@ class Kernel:
         return (self.made or self.sysroot.entry).digest
 
 
-def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
+def prepare_kernel(spec: KernelSpec, cache: Cache) -> Kernel:
     """The kernel, downloaded and unpacked or compiled if it is not in the cache yet.
 
     Raises ``NetworkError``, ``SpaceError``, ``InputError`` (no such suite or package, no
     kernel tree), ``KernelBuildError``.
     """
     if spec.tree is not None:
-        return _compiled(spec, source.from_tree(spec, cache))
+        return _compiled(spec, compile.from_tree(spec, cache))
     exact = archive.resolve(archive.instead_of(spec, cache) or spec, cache)
     try:
         return _from_archive(exact, cache)
@@ -92,8 +91,8 @@ def prepare(spec: KernelSpec, cache: Cache) -> Kernel:
 def _from_archive(exact: KernelSpec, cache: Cache) -> Kernel:
     """The kernel of exactly these packages; raises ``GoneError``."""
     if exact.profile:
-        return _compiled(exact, source.from_suite(exact, cache))
-    tree = sysroot.prepare(
+        return _compiled(exact, compile.from_suite(exact, cache))
+    tree = debian.unpack_packages(
         cache,
         label=f"kernel-{exact.name}",
         suite=exact.suite,
@@ -116,7 +115,7 @@ def _from_archive(exact: KernelSpec, cache: Cache) -> Kernel:
 
 def _compiled(spec: KernelSpec, built: Built) -> Kernel:
     return Kernel(
-        spec, built.release, built.image, built.boot, built.config, built.modules, source.BUILD,
+        spec, built.release, built.image, built.boot, built.config, built.modules, compile.BUILD,
         built.tools, built.mounts, built.entry, built.vmlinux,
     )  # fmt: skip
 

@@ -19,15 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import config, lab, qemu
-from harness.build import module as build
+from harness.build import module
 from harness.errors import InputError, OwnFaultError, Status
 from harness.host import proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
-from harness.klog import bench as klogbench
+from harness.klog import bench
 from harness.lab import Lab
 from harness.machines import freeze, pool, template
-from harness.machines.clone import clone as cloned
+from harness.machines.clone import clone
 from harness.machines.guest import Guest
 from harness.machines.pool import Fresh, Pool
 from harness.runs import pytest_process
@@ -52,7 +52,7 @@ def run(
     cache = Cache()
     samples: Samples = {}
     for spec in matrix.select(kernel):
-        place = lab.prepare(spec, matrix, cache)
+        place = lab.prepare_lab(spec, matrix, cache)
         frozen = place.template()
         if not frozen.frozen:
             raise InputError(f"kernel {spec.name} cannot be frozen: there is nothing to compare")
@@ -75,10 +75,10 @@ def run(
 def klog(folder: Path, *, json: bool) -> None:
     """Score the log reader on a folder of labelled logs, and print that."""
     try:
-        score = klogbench.measure(folder)
-    except klogbench.KlogBenchError as error:
+        score = bench.measure(folder)
+    except bench.KlogBenchError as error:
         raise InputError(str(error)) from error
-    print(klogbench.as_json(score) if json else klogbench.render(score))
+    print(bench.as_json(score) if json else bench.render(score))
 
 
 def as_text(samples: Samples) -> str:
@@ -142,14 +142,14 @@ def _clone(place: Lab, samples: Samples) -> None:
     frozen = place.template()
     with place.cache.scratch("bench") as folder:
         started = time.monotonic()
-        with cloned(frozen, folder) as clone:
-            clone.guest.check("true")
-            samples.setdefault("restore_s", []).append(clone.running_since - started)
+        with clone(frozen, folder) as running:
+            running.guest.check("true")
+            samples.setdefault("restore_s", []).append(running.running_since - started)
             samples.setdefault("ready_s", []).append(time.monotonic() - started)
             with _timed(samples, "command_s"):
-                clone.guest.check("true")
-            clone.guest.check("sleep 1")
-            samples.setdefault("clone_rss_mib", []).append(_private_mib(clone.machine.pid))
+                running.guest.check("true")
+            running.guest.check("sleep 1")
+            samples.setdefault("clone_rss_mib", []).append(_private_mib(running.machine.pid))
 
 
 def _private_mib(pid: int) -> float:
@@ -169,13 +169,13 @@ def _pool(place: Lab, samples: Samples, count: int) -> None:
     supply = Pool()
     try:
         supply.take("bench", make).close()
-        supply.prepare("bench", make)
+        supply.start("bench", make)
         for number in range(count):
             with _timed(samples, "pool_wait_s"):
                 fresh = supply.take("bench", make)
             if number == 0:
                 samples["pool_wait_s"].clear()  # no test was running while it was made
-            supply.prepare("bench", make)
+            supply.start("bench", make)
             fresh.clone.guest.check("sleep 0.5")
             fresh.close()
     finally:
@@ -221,7 +221,7 @@ def _build(place: Lab, samples: Samples) -> None:
     with place.cache.scratch("bench") as folder:
         source = _touched(config.MODULE, folder)
         with _timed(samples, "build_s"):
-            build.build(place.kernel, source, place.cache)
+            module.build(place.kernel, source, place.cache)
 
 
 def _whole(kernel: str, samples: Samples) -> None:

@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from harness import config
-from harness.build import archive
-from harness.build import compile as source
-from harness.build import module as builds
+from harness.build import archive, compile, module
 from harness.build.archive import Release
-from harness.commands import test_vm as runs
+from harness.commands import test_vm
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
     BuildError,
@@ -101,8 +99,8 @@ def run(
 ) -> int:  # fmt: skip
     """Find the first bad commit or release, and say which it is; 0 if it was found."""
     pytest_process.check_filter(expression)
-    builds.check_source(source_)
-    wanted = runs.folders(suite, source_)
+    module.check_source(source_)
+    wanted = test_vm.folders(suite, source_)
     matrix = config.load()
     specs = matrix.select(kernel, profile, own_config)
     if len(specs) != 1:
@@ -138,7 +136,7 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
         cache.close()
     with store.begin(spec.name, whole=False) as run:
         ended = pytest_process.run(sweep.arguments(plan, spec, 1, run), run.folder)
-    runs.not_empty(ended)
+    test_vm.not_empty(ended)
     if ended.status == Status.HOST:
         raise HostError(
             "only the host is to blame for what the tests ended with, which says nothing of the "
@@ -291,14 +289,14 @@ def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
         if not (spec.tree / ".git").exists():
             raise InputError(f"{spec.tree} is not a git tree", hint="bisect needs its history")
         ends = {good: commit(spec.tree, "good", good), bad: commit(spec.tree, "bad", bad)}
-        with cache.kept(f"bisect-{digest_of({'tree': str(spec.tree)})}") as work:
+        with cache.workdir(f"bisect-{digest_of({'tree': str(spec.tree)})}") as work:
             clone = work / spec.tree.name
             _make_ready(clone, spec.tree)
             mine = replace(spec, tree=clone)
 
             def far(sha: str) -> Reached | None:
                 _git(clone, "checkout", "-q", "--force", "--detach", sha)
-                source.check_tree(clone)
+                compile.check_tree(clone)
                 return test(mine)
 
             worst = _check_ends(good, bad, lambda name: far(ends[name]))

@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from harness import config, lab
-from harness.build import module as build
+from harness.build import module
 from harness.errors import BuildError, HarnessError
-from harness.host import debian as sysroot
-from harness.host import proc
+from harness.host import debian, proc
 from harness.host.cache import Cache
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
@@ -37,7 +36,7 @@ WORKFLOWS = [
 
 def run(kernels: str | None, source: Path) -> int:
     """Run every check, also after one has failed; the exit status."""
-    build.check_source(source)
+    module.check_source(source)
     matrix = config.load()
     cache = Cache()
     bin_ = Path(sys.executable).parent
@@ -59,7 +58,7 @@ def run(kernels: str | None, source: Path) -> int:
         ]  # fmt: skip
     checks.append(("checkpatch", lambda: _checkpatch(cache, matrix.guest.suite, source)))
     for spec in matrix.select(kernels):
-        place = lab.prepare(spec, matrix, cache)
+        place = lab.prepare_lab(spec, matrix, cache)
         checks.append((f"W=1, sparse ({place.kernel.release})", partial(_compiler, place, source)))
     red = 0
     for name, check in checks:
@@ -77,7 +76,7 @@ def run(kernels: str | None, source: Path) -> int:
 
 
 def _compiler(place: Lab, source: Path) -> None:
-    build.build(place.kernel, source, place.cache, strict=True, sparse=True)
+    module.build(place.kernel, source, place.cache, strict=True, sparse=True)
 
 
 def _tool(argv: list[str]) -> None:
@@ -87,7 +86,7 @@ def _tool(argv: list[str]) -> None:
 
 
 def _tools(cache: Cache, suite: str) -> Sysroot:
-    return sysroot.prepare(
+    return debian.unpack_packages(
         cache,
         label="tools",
         suite=suite,
@@ -145,7 +144,7 @@ def _checkpatch(cache: Cache, suite: str, source: Path) -> None:
 def _inside(
     tree: Sysroot, argv: list[str], folder: Path, more: dict[str, Path] | None = None
 ) -> None:
-    done = sysroot.run(
+    done = debian.run(
         tree,
         argv,
         deadline=Deadline(CHECK_SECONDS),
@@ -160,12 +159,12 @@ def _inside(
 def _fetch_checkpatch(folder: Path, cache: Cache, suite: str) -> None:
     """Unpack the kernel's sources for a moment, and keep three files of them."""
     with cache.scratch("linux-source") as scratch:
-        sysroot.unpack(scratch, suite, ["linux-source"])
+        debian.unpack(scratch, suite, ["linux-source"])
         archive = next((scratch / "root/usr/src").glob("linux-source-*.tar.xz"))
         top = archive.name.removesuffix(".tar.xz")
         members = [f"{top}/scripts/{name}" for name in CHECKPATCH]
         # With the tools' own xz: a bare host may have none.
-        sysroot.run(
+        debian.run(
             _tools(cache, suite),
             ["tar", "-C", "/mnt/out", "-xJf", f"/mnt/in/{archive.name}", *members],
             deadline=Deadline(CHECK_SECONDS),

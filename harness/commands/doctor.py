@@ -13,9 +13,7 @@ from pathlib import Path
 
 from harness import config, qemu
 from harness.errors import HarnessError, HostError
-from harness.host import cache as caches
-from harness.host import debian as sysroot
-from harness.host import proc
+from harness.host import cache, debian, proc
 from harness.host.proc import Deadline
 
 HOST_PACKAGES = config.PROJECT / "vm" / "host-packages"
@@ -116,7 +114,7 @@ def _namespaces() -> list[Finding]:
         return [Finding("sandbox", "lacking", error.what)]
     if done.status == 0:
         return [Finding("sandbox", "ok", "bubblewrap can make its namespaces")]
-    fault = sysroot.namespace_fault(done.stderr)
+    fault = debian.namespace_fault(done.stderr)
     if fault is None:
         return [Finding("sandbox", "lacking", done.stderr.strip() or "bubblewrap does not work")]
     return [Finding("sandbox", "lacking", fault.what, fault.hint.partition("   ")[0])]
@@ -125,10 +123,10 @@ def _namespaces() -> list[Finding]:
 def _mirror() -> list[Finding]:
     if not shutil.which("apt-get"):
         return [Finding("mirror", "lacking", "there is no apt: a Debian or Ubuntu is needed")]
-    if sysroot.sources_from("stable", sysroot.host_mirrors(Deadline(30))):
+    if debian.sources_from("stable", debian.host_mirrors(Deadline(30))):
         return [Finding("mirror", "ok", "the Debian mirrors of the host's apt")]
     whose = "mmdebstrap's default (the host's apt names no Debian mirror)"
-    lines = sysroot.sources_from("stable", sysroot.default_mirrors())
+    lines = debian.sources_from("stable", debian.default_mirrors())
     if lines:
         uri = lines[0].partition("] ")[2].partition(" ")[0]
         return [Finding("mirror", "ok", f"{uri}, {whose}")]
@@ -142,14 +140,14 @@ def _kvm() -> list[Finding]:
         return [Finding("kvm", "note", "no /dev/kvm: emulation (TCG) is used, which is enough")]
     if not os.access(device, os.R_OK | os.W_OK):
         return [Finding("kvm", "note", "/dev/kvm is not yours to open: emulation (TCG) is used")]
-    answer = qemu.kvm_answer(caches.default_root())
+    answer = qemu.kvm_answer(cache.default_root())
     if answer is None:
         return [Finding("kvm", "note", "/dev/kvm opens; the first run will see if it can boot")]
     return [Finding("kvm", "ok" if answer[0] == "kvm" else "note", answer[1])]
 
 
 def _cache() -> list[Finding]:
-    root = caches.default_root()
+    root = cache.default_root()
     # os.path's: where one may not look, there is nothing.
     existing = next(path for path in (root, *root.parents) if os.path.exists(path))
     if not os.access(existing, os.W_OK):

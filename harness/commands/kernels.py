@@ -261,7 +261,7 @@ def _free_work(cache: Cache) -> int:
     for folder in sorted((cache.root / "kept").glob("*")):
         if not folder.name.startswith(_WORK) or time.time() - _touched(folder) <= UNUSED:
             continue
-        with cache.kept(folder.name) as work:
+        with cache.workdir(folder.name) as work:
             if time.time() - _touched(work) > UNUSED:  # not by whoever was waited for
                 freed += _allocated(work)
                 shutil.rmtree(work, ignore_errors=True)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness import config
-from harness.commands import kernels as listing
+from harness.commands import kernels
 from harness.commands.publish import Issue, said_folder
 from harness.config import Locked
 from harness.errors import HostError, InputError
@@ -446,10 +446,10 @@ def _kernels(source: Path | None) -> list[Entry]:
         matrix = config.load()
         cache = Cache()
         try:
-            rows = listing.look(matrix.select("all"), cache)
+            rows = kernels.look(matrix.select("all"), cache)
         finally:
             cache.close()
-        return entries(listing.as_json_text(rows, matrix.default))
+        return entries(kernels.as_json_text(rows, matrix.default))
     try:
         return entries(sys.stdin.read() if str(source) == "-" else source.read_text())
     except OSError as error:

@@ -28,9 +28,8 @@ from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.judge import verdict
 from harness.judge.verdict import Evidence, Problem
-from harness.machines import saved as scene
-from harness.machines.clone import Clone
-from harness.machines.clone import clone as cloned
+from harness.machines import saved
+from harness.machines.clone import Clone, clone
 from harness.machines.saved import Scene
 
 log = logging.getLogger(__name__)
@@ -59,29 +58,29 @@ def run(
     if len(specs) != 1:
         raise InputError("a shell is opened in one guest", hint="give --kernel one name")
     cache = Cache()
-    place = lab.prepare(specs[0], matrix, cache)
+    place = lab.prepare_lab(specs[0], matrix, cache)
     module = place.build(source)
     frozen = place.template()
-    with cache.scratch("shell") as folder, cloned(frozen, folder) as clone:
-        with _reports_told(clone, module, f"loading {module.name}"):
-            loading.load(clone.guest, module)
+    with cache.scratch("shell") as folder, clone(frozen, folder) as running:
+        with _reports_told(running, module, f"loading {module.name}"):
+            loading.load(running.guest, module)
         if not command:
             log.info("%s with %s loaded; exit ends the machine", place.kernel.release, module.name)
-        return _session(clone, command, module)
+        return _session(running, command, module)
 
 
 def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
     """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's socket."""
-    saved = scene.load(folder)
+    kept = saved.load(folder)
     with (
         Cache().scratch("resume") as work,
-        scene.reopened(saved, work, stopped=debugger) as clone,
+        saved.reopened(kept, work, stopped=debugger) as clone,
     ):
         if debugger:
             with gdb_socket() as path:
                 clone.machine.debugger.listen(path, Deadline(10))
                 print("stopped where the test left it; in another terminal:")
-                print(f"    {gdb_command(saved, path)}")
+                print(f"    {gdb_command(kept, path)}")
                 print("Enter ends the machine.", flush=True)
                 sys.stdin.readline()
             return 0

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from harness import config, lab, qemu
-from harness.build import module as builds
+from harness.build import module
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError
 from harness.host import files, proc
@@ -34,19 +34,19 @@ def build(
     kernels: str | None, source: Path, profile: str = "", own_config: Path | None = None
 ) -> None:
     """Build for each kernel; the modules land in build/KERNEL/."""
-    builds.check_source(source)
+    module.check_source(source)
     matrix = config.load()
     cache = Cache()
     for spec in matrix.select(kernels, profile, own_config):
-        place = lab.prepare(spec, matrix, cache)
-        module = place.build(source)
-        for warning in module.warnings:
+        place = lab.prepare_lab(spec, matrix, cache)
+        built = place.build(source)
+        for warning in built.warnings:
             log.warning("%s", warning)
         target = BUILD / spec.name
         target.mkdir(parents=True, exist_ok=True)
-        with files.replaced(target / module.ko.name) as fresh:
-            shutil.copyfile(module.ko, fresh)
-        shown = os.path.relpath(target / module.ko.name)
+        with files.replaced(target / built.ko.name) as fresh:
+            shutil.copyfile(built.ko, fresh)
+        shown = os.path.relpath(target / built.ko.name)
         log.info("built %s for %s", shown, place.kernel.release)
 
 
@@ -86,7 +86,7 @@ def test_vm(
     ``minutes`` no other kernel is begun; those left out are named, and are not red.
     """
     pytest_process.check_filter(expression)
-    builds.check_source(source)
+    module.check_source(source)
     wanted = folders(suite or "contract", source)
     qemu.check_version()
     matrix = config.load()

@@ -19,7 +19,7 @@ from harness.host.proc import Deadline
 from harness.host.text import printable
 from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
-from harness.machines import saved as scene
+from harness.machines import saved
 from harness.qemu import Machine
 
 DUMP_SECONDS = 60.0
@@ -81,7 +81,7 @@ def save_artifacts(
             said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
         about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
         try:
-            scene.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+            saved.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
         finally:
             # Fixtures that clean up in the guest need it to run, also where saving has failed.
             if alive:
@@ -90,7 +90,7 @@ def save_artifacts(
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
         if keeper.hold_first and place == 0:
             pid, line = proc.leave_running(
-                scene.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
+                saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
             )
             said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
     except (HarnessError, OSError) as error:

@@ -24,8 +24,15 @@ from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
 from harness.qemu import Machine
-from harness.qemu import memory as memories
-from harness.qemu.memory import FrozenMemory, Memory, Pointer, RunningMemory
+from harness.qemu.memory import (
+    PAGE,
+    FrozenMemory,
+    Memory,
+    Pointer,
+    RunningMemory,
+    dig_holes,
+    pointers_into,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +83,7 @@ def settle(folder: Path, base: Path | None = None) -> None:
     ``base`` is the folder of the template that it was cloned from. What points nowhere there is
     the kernel's own doing, as the addresses of its modules' init sections are.
     """
-    memories.dig_holes(folder / "memory")
+    dig_holes(folder / "memory")
     source = base or folder
     with FrozenMemory(folder / "memory") as memory:
         if base is not None:
@@ -95,7 +102,7 @@ def settle(folder: Path, base: Path | None = None) -> None:
                         "what a module leaves there")  # fmt: skip
             return
         area = pointers.module_area(memory, layout)
-        found = list(memories.pointers(memory.blocks(memory.used()), area.start, area.end))
+        found = list(pointers_into(memory.blocks(memory.used()), area.start, area.end))
     _write(folder / POINTERS, found)
     if base is None:
         _write(folder / STALE, pointers.dangling(found, area.mapped))
@@ -249,10 +256,10 @@ class Audit:
         _, memory, _ = self._open
         runs = list(memory.written())
         changed = {page for run in runs for page in run}
-        found = list(memories.pointers(memory.blocks(iter(runs)), area.start, area.end))
+        found = list(pointers_into(memory.blocks(iter(runs)), area.start, area.end))
         for one in _read(self._folder / POINTERS):
             offset = memory.offset(one.at)
-            if offset is not None and offset // memories.PAGE not in changed:
+            if offset is not None and offset // PAGE not in changed:
                 found.append(one)
         return found
 
@@ -272,7 +279,7 @@ class Audit:
 
 def _content(memory: Memory, area: ModuleArea) -> bytes:
     """What the page tables of the module area hold."""
-    return b"".join(memory.read(table, memories.PAGE) for table in area.tables)
+    return b"".join(memory.read(table, PAGE) for table in area.tables)
 
 
 def _joined(runs: Iterator[range]) -> list[range]:

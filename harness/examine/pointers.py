@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.qemu.memory import PAGE, Memory, Pointer, pointers
+from harness.qemu.memory import PAGE, Memory, Pointer, pointers_into
 
 # Documentation/arch/x86/x86_64/mm.rst. The kernel's image is mapped from _IMAGE on, so that a
 # symbol's physical address is its distance from there. Modules follow it: from _MODULES on, or
@@ -625,7 +625,7 @@ def _pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabO
     for address, data in scene.everything():
         for number, inside in regions.items():
             start = scene.layout.direct + (number << 16)
-            for pointer in pointers(iter([(address, data)]), start, start + (1 << 16)):
+            for pointer in pointers_into(iter([(address, data)]), start, start + (1 << 16)):
                 to = pointer.to - scene.layout.direct
                 for one in inside:
                     own = range(one.start, one.start + one.cache.size)

@@ -225,7 +225,7 @@ class Cache:
             yield folder
 
     @contextmanager
-    def kept(self, name: str, *, wait: float = WAIT_SECONDS) -> Iterator[Path]:
+    def workdir(self, name: str, *, wait: float = WAIT_SECONDS) -> Iterator[Path]:
         """A folder whose content changes and is kept, for one user at a time.
 
         Another user is waited for; ``HostError`` after ``wait`` seconds.
@@ -237,7 +237,7 @@ class Cache:
             yield folder
 
     def forget(self) -> None:
-        """Remove what ``kept`` has, except what another run is using."""
+        """Remove what ``workdir`` has kept, except what another run is using."""
         for folder in (self.root / "kept").glob("*"):
             with locks.at_once(self.root / "locks" / f"kept-{folder.name}") as free:
                 if free:

@@ -25,10 +25,9 @@ from harness.errors import (
     NetworkError,
 )
 from harness.host import proc
-from harness.host import sandbox as bounds
 from harness.host.cache import Cache, Entry
 from harness.host.proc import Deadline
-from harness.host.sandbox import Limits
+from harness.host.sandbox import KERNEL, Limits, Watch
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Set to 1, it lets a mirror's index be used that has expired.
@@ -63,7 +62,7 @@ class Sysroot:
     entry: Entry
 
 
-def prepare(
+def unpack_packages(
     cache: Cache, *, label: str, suite: str, packages: Sequence[str], note: str = ""
 ) -> Sysroot:
     """The tree with ``packages`` (NAME or NAME=VERSION) of ``suite`` and all that they depend on.
@@ -87,7 +86,7 @@ def sandbox(
     writable: Mapping[str, Path] | None = None,
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
-    limits: Limits = bounds.KERNEL,
+    limits: Limits = KERNEL,
 ) -> list[str]:
     """The bubblewrap command that runs ``argv`` in ``root``.
 
@@ -123,7 +122,7 @@ def run(
     writable: Mapping[str, Path] | None = None,
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
-    limits: Limits = bounds.KERNEL,
+    limits: Limits = KERNEL,
 ) -> proc.Completed:
     """Run a program in a tree; see ``sandbox`` and ``proc.run``.
 
@@ -132,7 +131,7 @@ def run(
     command = sandbox(
         sysroot.root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits
     )
-    watch = bounds.Watch(limits, [*(writable or {}).values()], log)
+    watch = Watch(limits, [*(writable or {}).values()], log)
     try:
         done = proc.run(command, deadline=deadline, log=log, check=False, watch=watch)
     except DeadlineError as error:  # with what was run, rather than what it was run in
@@ -350,7 +349,7 @@ def _dated(output: str, suite: str, tail: str) -> HostError | None:
 
 
 def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
-    """Unpack packages and all they depend on into ``folder/root``; see ``prepare``."""
+    """Unpack packages and all they depend on into ``folder/root``; see ``unpack_packages``."""
     deadline = Deadline(UNPACK_SECONDS)
     if not KEYRING.exists():
         raise HostError(

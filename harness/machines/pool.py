@@ -54,7 +54,7 @@ class Pool:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-pool")
         self._ahead: tuple[Hashable, Future[Fresh]] | None = None
 
-    def prepare(self, wanted: Hashable, make: Callable[[], Fresh]) -> None:
+    def start(self, wanted: Hashable, make: Callable[[], Fresh]) -> None:
         """Begin to make the next clone, unless one of its kind is on its way."""
         if self._ahead is not None and self._ahead[0] == wanted:
             return

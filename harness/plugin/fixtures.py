@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import config as matrix_config
-from harness import lab as labs
+from harness import config
 from harness.build.module import Module
 from harness.errors import InputError
 from harness.examine.artifacts import Keeper
 from harness.host.cache import Cache
-from harness.lab import Lab
+from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
 from harness.machines.guest import Guest
 from harness.machines.pool import Fresh
@@ -40,11 +39,11 @@ _RUN = pytest.StashKey[Run]()
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The kernel under test and its guest image."""
-    matrix = matrix_config.load()
+    matrix = config.load()
     spec = kernel_spec(request.config, matrix)
     cache = Cache()
     try:
-        yield labs.prepare(spec, matrix, cache)
+        yield prepare_lab(spec, matrix, cache)
     finally:
         cache.close()
 

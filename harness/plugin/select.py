@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from harness import config as matrix_config
-from harness.build import kernel as kernels
+from harness import config
+from harness.build import kernel
 from harness.config import KernelSpec, Matrix
 from harness.errors import InputError
 from harness.host.cache import Cache
@@ -53,11 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[UNMET] = dict(Counter(unmet.values()))
 
 
-def _kernel_options(config: pytest.Config) -> frozenset[str]:
+def _kernel_options(asked: pytest.Config) -> frozenset[str]:
     """The options that the kernel under test was built with (=y or =m)."""
     cache = Cache()
     try:
-        text = kernels.prepare(kernel_spec(config, matrix_config.load()), cache).config.read_text()
+        text = kernel.prepare_kernel(kernel_spec(asked, config.load()), cache).config.read_text()
     finally:
         cache.close()
     return frozenset(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))

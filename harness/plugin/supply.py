@@ -111,7 +111,7 @@ class MachineSource:
         fixtures = getattr(item, "fixturenames", ())
         if item and "machine" in fixtures:
             kind = kind_of(item, fixtures)
-            self.pool.prepare(kind, lambda: self._make(kind))
+            self.pool.start(kind, lambda: self._make(kind))
 
     def _make(self, kind: MachineKind) -> Fresh:
         shape = dict(kind.shape)

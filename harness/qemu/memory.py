@@ -183,7 +183,7 @@ class Pointer:
     to: int
 
 
-def pointers(blocks: Iterator[tuple[int, bytes]], start: int, end: int) -> Iterator[Pointer]:
+def pointers_into(blocks: Iterator[tuple[int, bytes]], start: int, end: int) -> Iterator[Pointer]:
     """What points to addresses from ``start`` to before ``end``, in blocks of memory.
 
     It is looked for by the upper bytes, which the addresses have in common; the fewer there are of

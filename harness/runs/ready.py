@@ -51,8 +51,8 @@ class Way:
         self._source = source
 
     def have_kernel(self) -> Lab:
-        """Have the kernel and its guest image; raises what ``lab.prepare`` raises."""
-        self.lab = lab.prepare(self._spec, self._matrix, self._cache)
+        """Have the kernel and its guest image; raises what ``lab.prepare_lab`` raises."""
+        self.lab = lab.prepare_lab(self._spec, self._matrix, self._cache)
         self.stage = Stage.MODULE
         return self.lab
 

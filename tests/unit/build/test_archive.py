@@ -18,8 +18,7 @@ from harness.build import archive
 from harness.build.archive import Index, Release
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import DeadlineError, GoneError, HostError, InputError, NetworkError
-from harness.host import debian as sysroot
-from harness.host import proc
+from harness.host import debian, proc
 from harness.host.cache import Cache
 from harness.host.proc import Completed
 
@@ -166,7 +165,7 @@ def apt(monkeypatch: pytest.MonkeyPatch) -> Apt:
     """The archive."""
     stand_in = Apt()
     monkeypatch.setattr(proc, "run", stand_in.run)
-    monkeypatch.delenv(sysroot.EXPIRED, raising=False)
+    monkeypatch.delenv(debian.EXPIRED, raising=False)
     return stand_in
 
 
@@ -223,7 +222,7 @@ def test_an_expired_or_missing_suite_is_not_hidden_by_an_old_index(apt: Apt, cac
     apt.said = "E: Release file for x is expired (invalid since 3d)."
     with pytest.raises(HostError, match="has expired") as caught:
         archive.index("bookworm", cache)
-    assert sysroot.EXPIRED in caught.value.hint
+    assert debian.EXPIRED in caught.value.hint
     apt.said = "E: The repository 'x' does not have a Release file."
     with pytest.raises(InputError, match="no suite named bookworm"):
         archive.index("bookworm", cache)
@@ -236,7 +235,7 @@ def test_apt_checks_dates_unless_told_otherwise(
     archive.index("bookworm", cache)
     assert 'Acquire::Check-Valid-Until "true";' in apt.conf
     assert 'Acquire::Check-Date "true";' in apt.conf
-    monkeypatch.setenv(sysroot.EXPIRED, "1")
+    monkeypatch.setenv(debian.EXPIRED, "1")
     archive.index("bookworm", cache)
     assert 'Acquire::Check-Valid-Until "false";' in apt.conf
 
@@ -246,7 +245,7 @@ def test_a_host_without_a_debian_mirror_is_told(
 ) -> None:
     """There is nobody to ask."""
     monkeypatch.setattr(proc, "run", lambda argv, **_: Completed(tuple(argv), 0, "", ""))
-    monkeypatch.setattr(sysroot, "default_mirrors", lambda: "")
+    monkeypatch.setattr(debian, "default_mirrors", lambda: "")
     with pytest.raises(NetworkError, match="nor mmdebstrap names a Debian mirror"):
         archive.index("bookworm", cache)
 
@@ -256,8 +255,8 @@ def test_a_host_that_is_no_debian_asks_the_mirror_of_mmdebstrap(
 ) -> None:
     """As on every GitHub runner: what has moved is known there too."""
     default = "Debian|Debian|http://default.example/debian\n"
-    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: "Ubuntu|Ubuntu|http://x.example/\n")
-    monkeypatch.setattr(sysroot, "default_mirrors", lambda: default)
+    monkeypatch.setattr(debian, "host_mirrors", lambda _: "Ubuntu|Ubuntu|http://x.example/\n")
+    monkeypatch.setattr(debian, "default_mirrors", lambda: default)
     assert archive.index("trixie-backports", cache).packages
     lines = (cache.root / "kept/index-trixie-backports/sources.list").read_text().splitlines()
     (line,) = lines

@@ -19,7 +19,7 @@ from harness.build import archive, kernel
 from harness.build.archive import Release
 from harness.config import KernelSpec
 from harness.errors import GoneError, HarnessError
-from harness.host import debian as sysroot
+from harness.host import debian
 from harness.host.cache import Cache, Entry
 from harness.host.debian import Sysroot
 
@@ -136,7 +136,7 @@ def prepared(
         asked.update(what)
         return tree
 
-    monkeypatch.setattr(sysroot, "prepare", fake)
+    monkeypatch.setattr(debian, "unpack_packages", fake)
     in_boot(tree)
     headers(tree)
     with contextlib.closing(Cache(tmp_path / "cache")) as cache:
@@ -148,7 +148,7 @@ def test_prepare_asks_for_image_headers_and_build_tools(
 ) -> None:
     """One tree has all that booting and building take: the exact kernel of that suite."""
     cache, asked = prepared
-    assert kernel.prepare(SPEC, cache).release == RELEASE
+    assert kernel.prepare_kernel(SPEC, cache).release == RELEASE
     assert asked["suite"] == "trixie"
     packages = asked["packages"]
     assert isinstance(packages, list)
@@ -159,7 +159,7 @@ def test_prepare_asks_for_image_headers_and_build_tools(
 @pytest.fixture
 def vanished(prepared: tuple[Cache, dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> Cache:
     """An archive that has 6.12.10 and no longer 6.12.9."""
-    real = sysroot.prepare
+    real = debian.unpack_packages
 
     def prepare(cache: Cache, **asked: Any) -> Sysroot:
         if any("=6.12.9-1" in package for package in asked["packages"]):
@@ -167,7 +167,7 @@ def vanished(prepared: tuple[Cache, dict[str, object]], monkeypatch: pytest.Monk
         return real(cache, **asked)
 
     newer = Release("trixie", RELEASE, "6.12.10-1")
-    monkeypatch.setattr(sysroot, "prepare", prepare)
+    monkeypatch.setattr(debian, "unpack_packages", prepare)
     monkeypatch.setattr(archive, "newest", lambda *_, **__: newer)
     return prepared[0]
 
@@ -176,13 +176,13 @@ def test_a_locked_kernel_that_vanished_gives_way_to_the_newest(
     vanished: Cache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock that is older than what the archive keeps is told, and nobody is stopped by it."""
-    found = kernel.prepare(SPEC, vanished)
+    found = kernel.prepare_kernel(SPEC, vanished)
     assert found.spec.version == "6.12.10-1"
     assert "6.12.9-1) is no longer in Debian trixie" in caplog.text
     assert "(6.12.10-1), which is taken; `invoke kernels --update --kernel wee`" in caplog.text
     # Other processes of the run do not ask for it again.
     caplog.clear()
-    assert kernel.prepare(SPEC, vanished).spec.version == "6.12.10-1"
+    assert kernel.prepare_kernel(SPEC, vanished).spec.version == "6.12.10-1"
     assert caplog.text == ""
 
 
@@ -192,7 +192,7 @@ def test_a_release_that_was_asked_for_has_no_stand_in(
     """Somebody who names a release means that one."""
     monkeypatch.setattr(archive, "resolve", lambda *_: SPEC)
     with pytest.raises(GoneError, match=r"the newest there is .* \(6\.12\.10-1\)"):
-        kernel.prepare(replace(SPEC, version=""), vanished)
+        kernel.prepare_kernel(replace(SPEC, version=""), vanished)
 
 
 @pytest.mark.parametrize("version", ["6.12.9-1", "6.12.10-1"])
@@ -213,13 +213,13 @@ def test_a_kernel_with_nothing_to_take_instead_is_tried_once(
 
     spec = replace(SPEC, version=version)
     newest = Release("trixie", RELEASE, version)
-    monkeypatch.setattr(sysroot, "prepare", prepare)
+    monkeypatch.setattr(debian, "unpack_packages", prepare)
     monkeypatch.setattr(archive, "newest", lambda *_, **__: newest)
     if instead:  # what was taken yesterday is what is out of step today
         spec = replace(SPEC, version="6.12.8-1")
         archive.take_newest(spec, cache)
     with pytest.raises(GoneError, match=r"^Debian trixie has no package linux-headers-x$"):
-        kernel.prepare(spec, cache)
+        kernel.prepare_kernel(spec, cache)
     assert tried == [f"linux-image-{RELEASE}={version}"]
 
 
@@ -280,7 +280,7 @@ def test_only_a_kernel_with_a_pvh_entry_is_started_directly(
     image = tree.root / f"boot/vmlinuz-{RELEASE}"
     image.write_bytes(bz_image(gzip.compress(ELF) + bytes(4)))
     (tree.root / f"boot/config-{RELEASE}").write_text(config)
-    found = kernel.prepare(SPEC, cache)
+    found = kernel.prepare_kernel(SPEC, cache)
     assert found.image == image
     if direct:
         assert found.boot.read_bytes() == ELF

@@ -12,13 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-from harness.build import module as build
+from harness.build import module
 from harness.build.kernel import Kernel
 from harness.build.module import INSIDE
 from harness.config import KernelSpec
 from harness.errors import BuildError, InputError
-from harness.host import debian as sysroot
-from harness.host import sandbox
+from harness.host import debian, sandbox
 from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed
@@ -50,14 +49,14 @@ def source(tmp_path: Path) -> Path:
 
 def test_a_folder_with_a_kbuild_file_is_right(source: Path) -> None:
     """Nothing but Kbuild is demanded."""
-    build.check_source(source)
+    module.check_source(source)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path, source: Path) -> None:
     """A folder that is not there, and a file in its place."""
     for path in (tmp_path / "nowhere", source / "wee-one.c"):
         with pytest.raises(InputError, match=str(path)) as caught:
-            build.check_source(path)
+            module.check_source(path)
         assert "Kbuild" not in str(caught.value)
 
 
@@ -68,7 +67,7 @@ def test_a_folder_without_kbuild_is_told_what_it_needs(source: Path, makefile: b
     if makefile:
         (source / "Makefile").write_text("all:\n\trm -rf /\n")
     with pytest.raises(InputError) as caught:
-        build.check_source(source)
+        module.check_source(source)
     assert str(source) in caught.value.what
     assert "obj-m" in caught.value.hint
     assert ("Makefile" in caught.value.hint) is makefile
@@ -79,7 +78,7 @@ def test_a_folder_that_is_somebodys_home_is_refused(source: Path) -> None:
     with (source / "video").open("wb") as stream:
         stream.truncate(1 << 30)
     with pytest.raises(InputError, match=str(source)):
-        build.check_source(source)
+        module.check_source(source)
 
 
 def test_what_a_link_leads_to_counts_for_the_limit(source: Path, tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_what_a_link_leads_to_counts_for_the_limit(source: Path, tmp_path: Path)
         stream.truncate(1 << 30)
     (source / "include").symlink_to(home)
     with pytest.raises(InputError, match="MiB"):
-        build.check_source(source)
+        module.check_source(source)
 
 
 def test_a_history_is_no_part_of_a_module(source: Path) -> None:
@@ -98,7 +97,7 @@ def test_a_history_is_no_part_of_a_module(source: Path) -> None:
     (source / ".git").mkdir()
     with (source / ".git" / "pack").open("wb") as stream:
         stream.truncate(1 << 30)
-    build.check_source(source)
+    module.check_source(source)
 
 
 @pytest.mark.parametrize("below", ["", "sub"])
@@ -108,14 +107,14 @@ def test_a_link_to_a_folder_that_it_is_in_is_refused(source: Path, below: str) -
     for name in ("one", "two"):
         (source / below / name).symlink_to(source)
     with pytest.raises(InputError, match="one leads back to"):
-        build.check_source(source)
+        module.check_source(source)
 
 
 def test_folders_that_are_linked_over_and_over_are_too_much(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No link leads back here, and there is not a byte in it, but there are 8^8 paths."""
-    monkeypatch.setattr(build, "_MAX_SOURCE", 1 << 20)
+    monkeypatch.setattr(module, "_MAX_SOURCE", 1 << 20)
     # Not deep: the kernel follows 40 links, and counts some twice where it has to look again.
     for number in range(8):
         (tmp_path / f"{number}").mkdir()
@@ -124,7 +123,7 @@ def test_folders_that_are_linked_over_and_over_are_too_much(
     (tmp_path / "8").mkdir()
     (source / "first").symlink_to(tmp_path / "0")
     with pytest.raises(InputError, match="MiB"):
-        build.check_source(source)
+        module.check_source(source)
 
 
 def test_what_cannot_be_read_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +131,7 @@ def test_what_cannot_be_read_is_named(source: Path, monkeypatch: pytest.MonkeyPa
     (source / "MOK.priv").write_text("secret")
     monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "MOK.priv")
     with pytest.raises(InputError, match=r"MOK\.priv.* cannot be read"):
-        build.check_source(source)
+        module.check_source(source)
 
 
 # -- the compiler's words ----------------------------------------------------------
@@ -159,7 +158,7 @@ Skipping BTF generation for {INSIDE}/wee.ko due to unavailability of vmlinux
 
 def test_the_warnings_of_every_tool_are_found() -> None:
     """gcc, clang, sparse, objtool and modpost; nothing else, and no paths of the sandbox."""
-    assert build.warnings_in(LOG) == [
+    assert module.warnings_in(LOG) == [
         "wee.c:12:13: warning: unused variable 'x' [-Wunused-variable]",
         "wee.c:20:5: warning: unused variable 'y' [-Wunused-variable]",
         "wee.c:30:9: warning: incorrect type in argument 1 (different address spaces)",
@@ -175,7 +174,7 @@ def test_a_quiet_build_has_no_warnings() -> None:
   CC [M]  {INSIDE}/warning.o
 warning: the compiler differs from the one used to build the kernel
 """
-    assert build.warnings_in(quiet) == []
+    assert module.warnings_in(quiet) == []
 
 
 # -- building, with somebody else in the compiler's place --------------------------
@@ -218,8 +217,8 @@ class Compiler:
 def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
     """Takes the sandbox's place."""
     made = Compiler()
-    monkeypatch.setattr(build, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(sysroot, "run", made.run)
+    monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(debian, "run", made.run)
     return made
 
 
@@ -244,12 +243,12 @@ def test_a_built_module_says_what_modinfo_says(
 ) -> None:
     """Name as lsmod has it, vermagic and dependencies; the file stays in the cache."""
     compiler.says = LOG
-    module = build.build(a_kernel(), source, cache)
-    assert module.name == "wee_one"
-    assert module.ko.read_bytes() == b"\x7fELF"
-    assert module.vermagic == "6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions"
-    assert module.depends == ("virtio", "virtio_ring")
-    assert list(module.warnings) == build.warnings_in(LOG)
+    built = module.build(a_kernel(), source, cache)
+    assert built.name == "wee_one"
+    assert built.ko.read_bytes() == b"\x7fELF"
+    assert built.vermagic == "6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions"
+    assert built.depends == ("virtio", "virtio_ring")
+    assert list(built.warnings) == module.warnings_in(LOG)
 
 
 def test_only_kbuild_is_run_on_a_copy(compiler: Compiler, cache: Cache, source: Path) -> None:
@@ -257,7 +256,7 @@ def test_only_kbuild_is_run_on_a_copy(compiler: Compiler, cache: Cache, source: 
     (source / "Makefile").write_text("modules:\n\trm -rf /\n")
     (source / "old.o").write_text("stale")
     (source / "wee-one.ko").write_text("stale")
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     (command,) = compiler.makes
     assert command[0] == "make"
     assert command[command.index("-C") + 1] == "/usr/src/linux-headers-6.12.9"
@@ -282,7 +281,7 @@ def test_strictness_is_asked_for(
     compiler: Compiler, cache: Cache, source: Path, asked: dict[str, bool], options: set[str]
 ) -> None:
     """Warnings are errors for our own module, and only shown for others."""
-    build.build(a_kernel(), source, cache, **asked)
+    module.build(a_kernel(), source, cache, **asked)
     assert set(compiler.makes[0]) & (STRICT | SPARSE) == options
 
 
@@ -290,15 +289,15 @@ def test_a_module_is_built_again_when_something_changed(
     compiler: Compiler, cache: Cache, source: Path
 ) -> None:
     """Kernel, source and options are the key; the same again is not built."""
-    build.build(a_kernel(), source, cache)
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     assert len(compiler.makes) == 1
-    build.build(a_kernel("1" * 16), source, cache)
+    module.build(a_kernel("1" * 16), source, cache)
     assert len(compiler.makes) == 2
-    build.build(a_kernel(), source, cache, strict=True)
+    module.build(a_kernel(), source, cache, strict=True)
     assert len(compiler.makes) == 3
     (source / "wee-one.c").write_text("/* something */\n")
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     assert len(compiler.makes) == 4
 
 
@@ -314,9 +313,9 @@ def test_a_change_behind_a_link_is_built_too(
         (source / "common.h").symlink_to(shared / "common.h")
     else:
         (source / "include").symlink_to(shared)
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     (shared / "common.h").write_text("#define WEE 2\n")
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     assert len(compiler.makes) == 2
 
 
@@ -329,7 +328,7 @@ def test_the_compiler_sees_what_relative_links_lead_to(
     (shared / "common.h").write_text("#define WEE 1\n")
     (source / "common.h").symlink_to("../shared/common.h")
     (source / "include").symlink_to("../shared")
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     for name in ("common.h", "include/common.h"):
         assert compiler.found[name] == "#define WEE 1\n"
 
@@ -339,7 +338,7 @@ def test_what_is_no_file_is_left_out(compiler: Compiler, cache: Cache, source: P
     (source / ".#wee-one.c").symlink_to("somebody@somewhere.1234")
     (source / "itself").symlink_to("itself")
     os.mkfifo(source / "pipe")
-    build.build(a_kernel(), source, cache)
+    module.build(a_kernel(), source, cache)
     assert set(compiler.found) == {"Kbuild", "wee-one.c"}
 
 
@@ -352,7 +351,7 @@ def test_what_is_not_copied_does_not_build_again(
         with (source / ".git" / "HEAD").open("a") as head, (source / "wee.o").open("a") as made:
             head.write("moved\n")
             made.write("other\n")
-        build.build(a_kernel(), source, cache)
+        module.build(a_kernel(), source, cache)
     assert len(compiler.makes) == 1
     assert set(compiler.found) == {"Kbuild", "wee-one.c"}
 
@@ -364,7 +363,7 @@ def test_a_module_that_does_not_compile_shows_the_compilers_words(
     words = [f"{INSIDE}/wee-one.c:{line}:1: error: expected ';'" for line in range(100)]
     compiler.says, compiler.fails = "\n".join(words), True
     with pytest.raises(BuildError) as caught:
-        build.build(a_kernel(), source, cache)
+        module.build(a_kernel(), source, cache)
     assert "wee" in caught.value.what
     assert "6.12.9" in caught.value.what
     for line in (0, 99):
@@ -379,7 +378,7 @@ def test_a_long_log_is_kept_and_not_shown(compiler: Compiler, cache: Cache, sour
     complaint = f"{INSIDE}/wee-one.c:7:1: error: no \x1b[31mcolours"
     compiler.says, compiler.fails = f"{noise}\n{complaint}\n{noise}\nmake: *** Error 2", True
     with pytest.raises(BuildError) as caught:
-        build.build(a_kernel(), source, cache)
+        module.build(a_kernel(), source, cache)
     shown = str(caught.value)
     assert len(shown) < 5000
     assert "\x1b" not in shown
@@ -394,7 +393,7 @@ def test_a_long_log_is_kept_and_not_shown(compiler: Compiler, cache: Cache, sour
 def test_a_warning_is_harmless(compiler: Compiler, cache: Cache, source: Path) -> None:
     """It is printed where people look, as it may be by a Kbuild's $(info ...)."""
     compiler.says = "wee.c:1:1: warning: \x1b]0;title\x07" + "x" * 100_000
-    (warning,) = build.build(a_kernel(), source, cache).warnings
+    (warning,) = module.build(a_kernel(), source, cache).warnings
     assert warning.startswith("wee.c:1:1: warning: \\x1b]0;title\\x07xxx")
     assert len(warning) < 2000
 
@@ -417,14 +416,14 @@ def test_what_is_no_module_is_not_taken(
     """A build can leave anything under the name of its module."""
     compiler.leaves = leaves
     with pytest.raises(BuildError, match=rf"wee/ leaves no module .*wee-one\.ko .*{named}"):
-        build.build(a_kernel(), source, cache)
+        module.build(a_kernel(), source, cache)
 
 
 def test_a_module_has_a_modules_name(compiler: Compiler, cache: Cache, source: Path) -> None:
     """It becomes a part of commands and messages."""
     compiler.modules = ("$(reboot)\x1b.ko",)
     with pytest.raises(InputError, match="no name for a module"):
-        build.build(a_kernel(), source, cache)
+        module.build(a_kernel(), source, cache)
 
 
 @pytest.mark.parametrize("modules", [(), ("wee-one.ko", "wee-two.ko")])
@@ -434,7 +433,7 @@ def test_one_module_is_expected(
     """A Kbuild that builds none, or several, is told what it built."""
     compiler.modules = modules
     with pytest.raises(InputError) as caught:
-        build.build(a_kernel(), source, cache)
+        module.build(a_kernel(), source, cache)
     for name in modules:
         assert name in caught.value.what
     assert "obj-m" in caught.value.hint
@@ -458,20 +457,20 @@ def test_a_folder_that_uses_the_host_up_is_told_so(
     script: str, named: str,
 ) -> None:  # fmt: skip
     """With the bound, and the end of the log, which is still there."""
-    run = sysroot.run
+    run = debian.run
 
     def make(tree: Sysroot, _: Sequence[str], **options: Any) -> Completed:
         """What a Kbuild's $(shell ...) does; not every host has a make."""
         return run(tree, ["sh", "-c", f"echo before; {script}"], **options)
 
-    monkeypatch.setattr(sysroot, "run", make)
-    monkeypatch.setattr(build, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(build, "BUILD_SECONDS", 2.0 if "within" in named else 60.0)
+    monkeypatch.setattr(debian, "run", make)
+    monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(module, "BUILD_SECONDS", 2.0 if "within" in named else 60.0)
     small = replace(sandbox.MODULE, processes=60, disk=16 << 20, scratch=1 << 20)
     monkeypatch.setattr(sandbox, "MODULE", small)
     tree = Sysroot(Path("/"), Entry("sysroot", "host", "0" * 16, tmp_path))
     with pytest.raises(BuildError, match=named) as caught:
-        build.build(replace(a_kernel(), sysroot=tree), source, cache)
+        module.build(replace(a_kernel(), sysroot=tree), source, cache)
     assert "wee/" in caught.value.what
     assert "for kernel wee (6.12.9)" in caught.value.what
     assert "before" in caught.value.tail
@@ -495,6 +494,6 @@ def test_a_module_is_known_by_what_was_compiled(
         (source / "wee-one.c").write_text("/* edited */\n")
         return digest
 
-    monkeypatch.setattr(build, "digest_of_files", and_then_somebody_saves)
-    build.build(a_kernel(), source, cache)
+    monkeypatch.setattr(module, "digest_of_files", and_then_somebody_saves)
+    module.build(a_kernel(), source, cache)
     assert compiler.found["wee-one.c"] == before

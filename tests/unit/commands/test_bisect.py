@@ -170,7 +170,7 @@ def far(
 
         return do
 
-    monkeypatch.setattr(lab, "prepare", step("kernel"))
+    monkeypatch.setattr(lab, "prepare_lab", step("kernel"))
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(cast(int, result)))
     spec = KernelSpec("wee", "trixie", "cloud-amd64")
     return bisect.reached(spec, config.load(), Plan(config.MODULE, {"contract": "x"}, None))

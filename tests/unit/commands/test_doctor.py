@@ -14,7 +14,7 @@ import pytest
 
 from harness.commands import doctor
 from harness.commands.doctor import Finding
-from harness.host import debian as sysroot
+from harness.host import debian
 
 OK = Finding("python", "ok", "3.11")
 NOTE = Finding("kvm", "note", "/dev/kvm is not yours", "sudo adduser wee kvm")
@@ -116,8 +116,8 @@ def test_the_mirror_that_is_used_is_named(
 ) -> None:
     """A person sees where packages come from, and why from there."""
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: host)
-    monkeypatch.setattr(sysroot, "default_mirrors", lambda: default)
+    monkeypatch.setattr(debian, "host_mirrors", lambda _: host)
+    monkeypatch.setattr(debian, "default_mirrors", lambda: default)
     (finding,) = doctor._mirror()
     assert finding.state == state
     assert said in finding.said

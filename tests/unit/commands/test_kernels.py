@@ -17,7 +17,7 @@ import pytest
 from harness import config
 from harness.build import archive
 from harness.build.archive import Index, Package, Release
-from harness.commands import kernels as listing
+from harness.commands import kernels
 from harness.commands.kernels import Row
 from harness.config import GuestSpec, KernelSpec, Locked, Matrix
 from harness.errors import HarnessError, HostError, InputError, NetworkError
@@ -103,7 +103,7 @@ def store_kernel(cache: Cache, name: str, exact: str) -> list[Entry]:
 
 def test_a_row_knows_what_moved(indexes: dict[str, Index | HarnessError], cache: Cache) -> None:
     """The lock and the archive are compared by release and version."""
-    twelve, sid, debug = listing.look([TWELVE, SID, DEBUG], cache)
+    twelve, sid, debug = kernels.look([TWELVE, SID, DEBUG], cache)
     assert (twelve.newest, twelve.moved) == (NEWER, True)
     assert (sid.moved, debug.moved) == (False, False)
 
@@ -113,9 +113,9 @@ def test_what_cannot_be_asked_is_said_and_the_rest_is_listed(
 ) -> None:
     """An expired mirror, or none: the listing goes on without that."""
     indexes["sid"] = HostError("the index of sid has expired", hint="X=1 takes it")
-    rows = listing.look([TWELVE, SID], cache)
+    rows = kernels.look([TWELVE, SID], cache)
     assert (rows[1].newest, rows[1].moved) == (None, None)
-    text = listing.as_text(rows)
+    text = kernels.as_text(rows)
     assert "newest of sid is not known: the index of sid has expired; X=1 takes it" in text
     assert NEWER.release in text
 
@@ -127,15 +127,15 @@ def test_what_the_archive_has_none_of_now_is_not_what_cannot_be_asked(
 ) -> None:
     """Debian drops experimental's kernel while sid has the same: nothing has moved."""
     indexes["sid"] = Index("sid", (Package("linux-source", "7.2-1", ""),), 0.0)
-    twelve, sid = listing.look([TWELVE, SID], cache)
+    twelve, sid = kernels.look([TWELVE, SID], cache)
     assert (sid.newest, sid.moved, sid.unknown) == (None, False, "")
     assert sid.absent == "Debian sid has no package linux-image-cloud-amd64"
     assert (twelve.moved, twelve.absent) == (True, "")
-    text = listing.as_text([twelve, sid])
+    text = kernels.as_text([twelve, sid])
     assert "sid: Debian sid has no package linux-image-cloud-amd64 now" in text
     assert "not known" not in text
     assert text.splitlines()[2].split()[3] == "none"
-    assert listing.run("sid", update=False, prune=False, as_json=True) == 0
+    assert kernels.run("sid", update=False, prune=False, as_json=True) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["moved"], row["newest"], row["unknown"]) == (False, None, "")
     assert row["absent"] == sid.absent
@@ -146,7 +146,7 @@ def test_an_old_answer_is_called_old(
 ) -> None:
     """Without a network, what was known is shown with its age."""
     indexes["sid"] = named("sid", SID.release, SID.version, age=7200.0)
-    text = listing.as_text(listing.look([TWELVE, SID], cache))
+    text = kernels.as_text(kernels.look([TWELVE, SID], cache))
     assert "no mirror answers: what sid has was asked 2 h ago" in text
     assert "what bookworm has" not in text
 
@@ -161,7 +161,7 @@ def test_the_last_result_is_shown_with_the_kernel_it_is_of(
     ]
     for result in results:
         store.folder_of(result.kernel).joinpath("report.json").write_text(to_json(result))
-    twelve, sid, debug = listing.look([TWELVE, SID, DEBUG], cache)
+    twelve, sid, debug = kernels.look([TWELVE, SID, DEBUG], cache)
     assert twelve.verdict.startswith("green 19")
     assert "on" not in twelve.verdict
     assert sid.verdict.startswith("red 19")
@@ -178,7 +178,7 @@ def test_a_result_that_is_older_than_a_run_says_so(
         store.write(run, found, says=True)
     for name in ("twelve", "sid"):
         store.begin(name, whole=True).close()
-    twelve, sid = listing.look([TWELVE, SID], cache)
+    twelve, sid = kernels.look([TWELVE, SID], cache)
     assert twelve.verdict.startswith("green 19")
     assert twelve.verdict.endswith("; a later run was cut off")
     assert sid.verdict == "a run was cut off"
@@ -190,7 +190,7 @@ def test_the_listing_for_programs_says_which_moved(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """CI makes its jobs of this."""
-    assert listing.run(None, update=False, prune=False, as_json=True) == 0
+    assert kernels.run(None, update=False, prune=False, as_json=True) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"]: row["moved"] for row in rows} == {
         "twelve": True, "sid": False, "debug": False,
@@ -206,13 +206,13 @@ def test_only_kernels_of_the_matrix_are_listed(
 ) -> None:
     """A release that the lock does not have is none of them."""
     with pytest.raises(InputError, match=r"6\.1\.1 is not one of vm/kernels\.toml"):
-        listing.run("6.1.1", update=False, prune=False, as_json=False)
+        kernels.run("6.1.1", update=False, prune=False, as_json=False)
 
 
 def test_a_kernel_that_was_never_locked_is_listed() -> None:
     """With dashes."""
     row = Row(KernelSpec("new", "sid", CLOUD), None, 0.0, "", 0, None)
-    assert listing.as_text([row]).splitlines()[1].split() == ["new", "-", "?", "-", "-"]
+    assert kernels.as_text([row]).splitlines()[1].split() == ["new", "-", "?", "-", "-"]
 
 
 # -- the cache ---------------------------------------------------------------------
@@ -230,13 +230,13 @@ def test_a_kernel_has_its_tree_and_all_that_was_made_of_it(
     store_kernel(cache, "twelve", "linux-image-6.1.0-54-cloud-amd64=6.1.180-1")
     put(cache, "sysroot", "guest", {"packages": ["bash"]})
     stored = cache.stored()
-    found = listing.of_kernel(TWELVE, stored)
+    found = kernels.of_kernel(TWELVE, stored)
     assert {each.entry.path for each in found} == {entry.path for entry in own}
-    assert listing.of_kernel(SID, stored) == []
+    assert kernels.of_kernel(SID, stored) == []
     debug = put(cache, "kernel", "debug", {"source": DEBUG.version})
-    (only,) = listing.of_kernel(DEBUG, cache.stored())
+    (only,) = kernels.of_kernel(DEBUG, cache.stored())
     assert only.entry.path == debug.path
-    assert listing.look([TWELVE], cache)[0].cached == sum(each.size for each in found) > 0
+    assert kernels.look([TWELVE], cache)[0].cached == sum(each.size for each in found) > 0
 
 
 def test_pruning_removes_other_kernels_and_nothing_else(
@@ -256,7 +256,7 @@ def test_pruning_removes_other_kernels_and_nothing_else(
     user = Cache(cache.root)
     used = put(user, "module", "twelve", {"kernel": old[0].digest})
     assert used.path == old[1].path
-    assert listing.run(None, update=False, prune=True, as_json=False) == 0
+    assert kernels.run(None, update=False, prune=True, as_json=False) == 0
     assert [entry.path.exists() for entry in kept] == [True] * len(kept)
     assert [entry.path.exists() for entry in older] == [False] * len(older)
     assert [entry.path.exists() for entry in old] == [False, True, False, False]
@@ -269,7 +269,7 @@ def test_what_is_damaged_is_freed(indexes: dict[str, Index | HarnessError], cach
     damaged, *whole = store_kernel(cache, "twelve", exact(TWELVE))
     cache.close()
     (damaged.path / MANIFEST).write_text("")
-    assert listing.run(None, update=False, prune=True, as_json=False) == 0
+    assert kernels.run(None, update=False, prune=True, as_json=False) == 0
     assert not damaged.path.exists()
     assert all(entry.path.exists() for entry in whole)
 
@@ -319,7 +319,7 @@ def test_pruning_removes_what_was_edited_since(
     kept.append(age(put(cache, "template", "mine", {"kernel": kept[-2].digest}), 40))
     cache.close()
     with caplog.at_level(logging.INFO):
-        assert listing.run(None, update=False, prune=True, as_json=False) == 0
+        assert kernels.run(None, update=False, prune=True, as_json=False) == 0
     assert [entry.path.exists() for entry in kept] == [True] * len(kept)
     assert [entry.path.exists() for entry in going] == [False] * len(going)
     assert "removed module twelve" in caplog.text
@@ -337,13 +337,13 @@ def test_pruning_removes_builds_that_nobody_went_on_with(
         ("tree-linux-0123456789abcdef", 15), ("bisect-0123456789abcdef", 15),
         ("index-sid", 15), ("gone-sid", 15),
     ):  # fmt: skip
-        with cache.kept(name) as work:
+        with cache.workdir(name) as work:
             (work / "build").mkdir()
             (work / "build" / "vmlinux").write_bytes(b"x" * (2 << 20))
         for path in (work / "build" / "vmlinux", work / "build", work):
             os.utime(path, (time.time(), time.time() - days * DAY))
     with caplog.at_level(logging.INFO):
-        assert listing.run(None, update=False, prune=True, as_json=False) == 0
+        assert kernels.run(None, update=False, prune=True, as_json=False) == 0
     left = {path.name for path in (cache.root / "kept").iterdir() if (path / "build").exists()}
     assert left == {"build-debug-fedcba9876543210", "index-sid", "gone-sid"}
     assert "removed build-debug-0123456789abcdef" in caplog.text
@@ -368,7 +368,7 @@ def test_the_lock_moves_to_the_newest_and_says_so(
     gone = Locked("buster amd64", "4.19", "4.19-1")
     path.write_text(config.lock_text({"twelve": lock_of(TWELVE), "sid": gone, "buster": gone}))
     with caplog.at_level(logging.INFO):
-        assert listing.move([TWELVE], set(MATRIX.kernels), cache, path) == 0
+        assert kernels.move([TWELVE], set(MATRIX.kernels), cache, path) == 0
     assert config.load_lock(path) == {
         "twelve": Locked("bookworm cloud-amd64", NEWER.release, NEWER.version),
         "sid": gone,
@@ -383,7 +383,7 @@ def test_a_lock_that_is_up_to_date_is_not_touched(
     path = tmp_path / "kernels.lock"
     path.write_text("# by hand\n" + config.lock_text({"sid": lock_of(SID)}))
     before = path.stat()
-    assert listing.move([SID], set(MATRIX.kernels), cache, path) == 0
+    assert kernels.move([SID], set(MATRIX.kernels), cache, path) == 0
     assert path.stat().st_ino == before.st_ino
     assert path.read_text().startswith("# by hand")
 
@@ -409,7 +409,7 @@ def test_what_cannot_be_asked_stays_locked_and_the_others_move(
     indexes["sid"] = answer
     path = tmp_path / "kernels.lock"
     path.write_text(config.lock_text({"twelve": lock_of(TWELVE), "sid": lock_of(SID)}))
-    assert listing.move([TWELVE, SID], set(MATRIX.kernels), cache, path) == status
+    assert kernels.move([TWELVE, SID], set(MATRIX.kernels), cache, path) == status
     after = config.load_lock(path)
     assert after["sid"] == lock_of(SID)
     assert after["twelve"].version == NEWER.version
@@ -425,5 +425,5 @@ def test_an_entry_that_never_had_a_kernel_is_a_mistake(
     indexes["sid"] = Index("sid", (), 0.0)
     path = tmp_path / "kernels.lock"
     path.write_text(config.lock_text({"twelve": lock_of(TWELVE)}))
-    assert listing.move([SID], set(MATRIX.kernels), cache, path) == 2
+    assert kernels.move([SID], set(MATRIX.kernels), cache, path) == 2
     assert "see [kernels.sid]" in caplog.text

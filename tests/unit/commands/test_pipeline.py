@@ -16,8 +16,7 @@ from invoke.collection import Collection
 import tasks
 from harness import config
 from harness.build.archive import Release
-from harness.commands import kernels as listing
-from harness.commands import pipeline, publish
+from harness.commands import kernels, pipeline, publish
 from harness.commands.kernels import Row
 from harness.commands.pipeline import Entry
 from harness.config import KernelSpec, Locked
@@ -57,7 +56,7 @@ KNOWN = [row for row in ROWS if row.newest is not None]
 
 def entries(rows: list[Row] | None = None) -> list[Entry]:
     """What `invoke kernels --json` would print, read again."""
-    return pipeline.entries(listing.as_json_text(rows or ROWS, "stable"))
+    return pipeline.entries(kernels.as_json_text(rows or ROWS, "stable"))
 
 
 def result(kernel: str, version: str, status: int = 0, **more: object) -> KernelResult:
@@ -309,7 +308,7 @@ def test_what_the_archive_has_none_of_now_is_not_tested(
     """A push and a night go without it, and say so; one that was never locked is a mistake."""
     rows = [row("stable", "1-2"), dropped("next"), dropped("new", locked="")]
     source = tmp_path / "kernels.json"
-    source.write_text(listing.as_json_text(rows, "stable"))
+    source.write_text(kernels.as_json_text(rows, "stable"))
     assert pipeline.show_plan(source, event, "names", None) == 0
     planned = {"push": "stable,new\n", "nightly": "stable\n"}
     assert capsys.readouterr().out == planned[event]
@@ -330,7 +329,7 @@ def test_a_night_without_a_kernel_that_was_dropped_is_green() -> None:
 
 def test_a_listing_of_before_that_was_known_is_read() -> None:
     """An artifact of an older commit has no word of it."""
-    rows = json.loads(listing.as_json_text(ROWS, "stable"))
+    rows = json.loads(kernels.as_json_text(ROWS, "stable"))
     for each in rows:
         del each["absent"]
     assert pipeline.entries(json.dumps(rows)) == entries()
@@ -397,7 +396,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     (tmp_path / "vm").mkdir()
     lock = tmp_path / "vm" / "kernels.lock"
     source = tmp_path / "kernels.json"
-    source.write_text(listing.as_json_text(ROWS, "stable"))
+    source.write_text(kernels.as_json_text(ROWS, "stable"))
     monkeypatch.setattr(config, "PROJECT", tmp_path)
     monkeypatch.setattr(config, "KERNELS_LOCK", lock)
     monkeypatch.setattr(config, "RESULTS", tmp_path / "results")

@@ -21,8 +21,7 @@ import pytest
 
 import tasks
 from harness import config, lab, qemu
-from harness.commands import shell
-from harness.commands import test_vm as runs
+from harness.commands import shell, test_vm
 from harness.config import GuestSpec, KernelSpec, Matrix
 from harness.errors import HarnessError, InputError, Status
 from harness.host import proc
@@ -181,9 +180,9 @@ def test_what_pytest_and_its_plugin_say_together(
 def test_a_filter_that_is_no_expression_is_bad_input(expression: str) -> None:
     """Before anything is prepared; pytest-xdist would make an internal error of it."""
     with pytest.raises(InputError, match="is no expression"):
-        runs.test_vm("one", config.MODULE, expression, None, verbose=False)
+        test_vm.test_vm("one", config.MODULE, expression, None, verbose=False)
     with pytest.raises(InputError, match="is no expression"):
-        runs.test(None, config.MODULE, expression, 1, False, only_unit=True)
+        test_vm.test(None, config.MODULE, expression, 1, False, only_unit=True)
     pytest_process.check_filter("a and not (b or c)")
 
 
@@ -191,13 +190,13 @@ def test_a_run_without_tests_is_not_green(python: Callable[[str], None]) -> None
     """A --filter that matches nothing is a mistake that is told, not a success."""
     python("ends 5 2")
     with pytest.raises(InputError, match="nothing was tested"):
-        runs.test(None, config.MODULE, None, 1, False, only_unit=True)
+        test_vm.test(None, config.MODULE, None, 1, False, only_unit=True)
 
 
 def test_a_pytest_that_was_killed_is_not_green(python: Callable[[str], None]) -> None:
     """Nor red: no test has failed."""
     python("kill -9 $$")
-    assert runs.test(None, config.MODULE, None, 1, False, only_unit=True) == Status.OURS
+    assert test_vm.test(None, config.MODULE, None, 1, False, only_unit=True) == Status.OURS
 
 
 @pytest.mark.parametrize(
@@ -210,28 +209,28 @@ def test_both_halves_decide(
 ) -> None:
     """Where a filter matches in one half only (None and 5 are no tests), that half alone."""
 
-    def test_vm(*_: object, **__: object) -> int:
+    def ended_as(*_: object, **__: object) -> int:
         if machine is None:
-            raise runs.NothingMatches("no test matches")
+            raise test_vm.NothingMatches("no test matches")
         return machine
 
     ended = Ended(Status.INPUT, empty=True) if unit == 5 else Ended(unit)
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: ended)
-    monkeypatch.setattr(runs, "test_vm", test_vm)
-    assert runs.test(None, config.MODULE, "wee", 1, False) == status
+    monkeypatch.setattr(test_vm, "test_vm", ended_as)
+    assert test_vm.test(None, config.MODULE, "wee", 1, False) == status
 
 
 def test_a_filter_that_matches_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither among the tests without a machine nor among the others."""
 
-    def test_vm(*_: object, **__: object) -> int:
-        raise runs.NothingMatches("no test matches")
+    def ended_as(*_: object, **__: object) -> int:
+        raise test_vm.NothingMatches("no test matches")
 
     empty = Ended(Status.INPUT, empty=True)
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: empty)
-    monkeypatch.setattr(runs, "test_vm", test_vm)
+    monkeypatch.setattr(test_vm, "test_vm", ended_as)
     with pytest.raises(InputError, match="no test matches"):
-        runs.test(None, config.MODULE, "wee", 1, False)
+        test_vm.test(None, config.MODULE, "wee", 1, False)
 
 
 def test_pytest_gets_its_arguments_in_the_projects_folder(
@@ -348,11 +347,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(config, "load", lambda: MATRIX)
-    monkeypatch.setattr(lab, "prepare", prepare)
+    monkeypatch.setattr(lab, "prepare_lab", prepare)
     monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
     monkeypatch.setattr(pytest_process, "run", run)
-    monkeypatch.setattr(runs, "default_jobs", lambda: 1)
-    monkeypatch.setattr(runs, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(test_vm, "default_jobs", lambda: 1)
+    monkeypatch.setattr(test_vm, "BUILD", tmp_path / "build")
     monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("harness.examine.loading.loaded_template", lambda *_: None)
     return made
@@ -371,7 +370,7 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
     """Its pytest decides what the task's status is, and its result is kept for `invoke kernels`."""
     for ended, status in ((0, 0), (1, 1), (70, 70)):
         calls.statuses = [ended]
-        assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == status
+        assert test_vm.test_vm("one", config.MODULE, None, None, verbose=False) == status
         kept = store.last("one")
         assert kept is not None
         assert (kept.status, kept.release) == (status, "6.12.9")
@@ -380,7 +379,7 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
 
 def test_a_run_with_a_filter_is_not_the_kernels_last_result(calls: Calls) -> None:
     """A part says nothing of the whole."""
-    runs.test_vm("one", config.MODULE, "some", None, verbose=False)
+    test_vm.test_vm("one", config.MODULE, "some", None, verbose=False)
     assert store.last("one") is None
     assert (config.RESULTS / "one" / "partial.json").exists()
 
@@ -390,16 +389,16 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """So that neither `invoke kernels` nor a pipeline takes an older result for its last."""
-    runs.test_vm("one", config.MODULE, None, None, verbose=False)
+    test_vm.test_vm("one", config.MODULE, None, None, verbose=False)
     error = HarnessError("it does not come up")
 
     def fail(*_: object) -> Lab:
         raise error
 
     broken = cast(Lab, SimpleNamespace(build=fail))
-    monkeypatch.setattr(lab, "prepare", fail if stage == "boot" else lambda *_: broken)
+    monkeypatch.setattr(lab, "prepare_lab", fail if stage == "boot" else lambda *_: broken)
     with pytest.raises(HarnessError, match="does not come up"):
-        runs.test_vm("one", config.MODULE, None, None, verbose=False)
+        test_vm.test_vm("one", config.MODULE, None, None, verbose=False)
     kept = store.last("one")
     assert kept is not None
     red = Cell(True, "red", "it does not come up")
@@ -409,7 +408,7 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
 def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
     """Each has a JUnit file of its own beside its result."""
     for expression in (None, "some"):
-        runs.test_vm("one", config.MODULE, expression, None, verbose=False)
+        test_vm.test_vm("one", config.MODULE, expression, None, verbose=False)
     folder = config.RESULTS / "one"
     assert {path.name for path in folder.iterdir() if not path.is_dir()} == {
         "junit.xml", "report.json", "partial.xml", "partial.json",
@@ -430,12 +429,12 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
         scene.mkdir()
         left.append(scene)
         monkeypatch.setattr(pytest_process, "run", ordinary)
-        assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 1
+        assert test_vm.test_vm("one", config.MODULE, None, None, verbose=False) == 1
         return ended
 
     monkeypatch.setattr(pytest_process, "run", another_begins)
     calls.statuses = [0, 1]
-    assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == 0
+    assert test_vm.test_vm("one", config.MODULE, None, None, verbose=False) == 0
     assert left[0].exists()
     # The one that ended last is the kernel's last.
     kept = store.last("one")
@@ -454,12 +453,12 @@ def test_minutes_make_a_sweep_of_one_kernel_too(
         given.extend(arguments)
         return SimpleNamespace(run=lambda _: rows)
 
-    monkeypatch.setattr(runs, "Sweep", fake)
-    assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 0
+    monkeypatch.setattr(test_vm, "Sweep", fake)
+    assert test_vm.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 0
     assert given[-1] == 7
     assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 0 failed, 0 skipped"
     rows[0] = left_out("one", "r", "v", "no time left")
-    assert runs.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 1
+    assert test_vm.test_vm("one", config.MODULE, None, 1, verbose=False, minutes=7) == 1
 
 
 def test_a_pytest_that_left_no_result_is_not_green(
@@ -467,7 +466,7 @@ def test_a_pytest_that_left_no_result_is_not_green(
 ) -> None:
     """Missing evidence is never green, whatever the exit status."""
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(Status.GREEN))
-    assert runs.test_vm("one", config.MODULE, None, None, verbose=False) == Status.OURS
+    assert test_vm.test_vm("one", config.MODULE, None, None, verbose=False) == Status.OURS
 
 
 def test_several_kernels_are_a_sweep_with_a_table(
@@ -488,34 +487,34 @@ def test_several_kernels_are_a_sweep_with_a_table(
                 for spec, status in zip(specs, ended, strict=True)
             ]
 
-    monkeypatch.setattr(runs, "Sweep", Fake)
-    assert runs.test_vm("one,two", config.MODULE, "x", 5, verbose=False) == 3
+    monkeypatch.setattr(test_vm, "Sweep", Fake)
+    assert test_vm.test_vm("one,two", config.MODULE, "x", 5, verbose=False) == 3
     ((names, plan, jobs),) = asked
     assert (names, jobs, plan.expression) == (["one", "two"], 5, "x")
     assert list(plan.suites) == ["contract", "module"]
     assert "two: pytest ended with status 3" in capsys.readouterr().out
-    runs.test_vm("all", config.MODULE, None, None, verbose=False, suite="contract")
+    test_vm.test_vm("all", config.MODULE, None, None, verbose=False, suite="contract")
     assert list(asked[1][1].suites) == ["contract"]
     assert asked[1][2] == 1
     ended[0] = 1  # which is a kernel's or the module's fault, and 3 is nobody's
-    assert runs.test_vm("one,two", config.MODULE, None, None, verbose=False) == 1
+    assert test_vm.test_vm("one,two", config.MODULE, None, None, verbose=False) == 1
 
 
 def test_options_reach_pytest(calls: Calls) -> None:
     """The filter and the number of jobs, where they are given."""
-    runs.test_vm("one", config.MODULE, "a and b", 3, verbose=False)
+    test_vm.test_vm("one", config.MODULE, "a and b", 3, verbose=False)
     (call,) = calls.pytest
     assert call[call.index("-k") + 1] == "a and b"
     assert call[call.index("-n") + 1] == "3"
     assert f"--module={config.MODULE}" in call
-    runs.test_vm("one", config.MODULE, None, 1, verbose=False)
+    test_vm.test_vm("one", config.MODULE, None, 1, verbose=False)
     assert not {"-k", "-n"} & set(calls.pytest[1])
 
 
 def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path) -> None:
     """Tests about our own module's device say nothing about somebody else's."""
     for module in (config.MODULE, other_module):
-        runs.test_vm("one", module, None, None, verbose=False, suite="contract,module")
+        test_vm.test_vm("one", module, None, None, verbose=False, suite="contract,module")
     assert calls.pytest[0][:2] == ["tests/vm/contract", "tests/vm/module"]
     assert calls.pytest[1][0] == "tests/vm/contract"
     assert "tests/vm/module" not in calls.pytest[1]
@@ -525,7 +524,7 @@ def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path)
 def test_an_unknown_suite_lists_the_known() -> None:
     """A typing error is told before anything is prepared."""
     with pytest.raises(InputError, match="no suite named 'contact'") as caught:
-        runs.test_vm("one", config.MODULE, None, None, verbose=False, suite="contact")
+        test_vm.test_vm("one", config.MODULE, None, None, verbose=False, suite="contact")
     assert "contract, module, harness, all" in caught.value.hint
 
 
@@ -537,14 +536,14 @@ def test_all_tests_run_even_if_the_first_are_red(
 ) -> None:
     """`invoke test` is the unit tests and then the machines, and red if either is."""
     calls.statuses = list(statuses)
-    assert runs.test("one", config.MODULE, None, None, verbose=False) == worst
+    assert test_vm.test("one", config.MODULE, None, None, verbose=False) == worst
     assert [call[0] for call in calls.pytest] == ["tests/unit", "tests/vm/contract"]
 
 
 def test_the_unit_tests_run_alone_where_they_are_asked_for(calls: Calls) -> None:
     """No machine is started; a filter that matches none of them is told."""
     calls.statuses = [1]
-    assert runs.test("one", config.MODULE, None, None, verbose=False, only_unit=True) == 1
+    assert test_vm.test("one", config.MODULE, None, None, verbose=False, only_unit=True) == 1
     assert [call[0] for call in calls.pytest] == ["tests/unit"]
 
 
@@ -555,7 +554,7 @@ def test_the_unit_tests_use_all_cores(
     """They do so unless --jobs says otherwise."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     calls.statuses = [0]
-    runs.test("one", config.MODULE, None, jobs, verbose=False, only_unit=True)
+    test_vm.test("one", config.MODULE, None, jobs, verbose=False, only_unit=True)
     assert option in calls.pytest[0]
 
 
@@ -564,8 +563,8 @@ def test_a_wrong_folder_is_refused_before_anything_is_downloaded(
 ) -> None:
     """The quickest check comes first."""
     for task in (
-        lambda: runs.build("one", tmp_path),
-        lambda: runs.test_vm("one", tmp_path, None, None, verbose=False),
+        lambda: test_vm.build("one", tmp_path),
+        lambda: test_vm.test_vm("one", tmp_path, None, None, verbose=False),
     ):
         with pytest.raises(InputError, match="Kbuild"):
             task()
@@ -578,7 +577,7 @@ def test_each_kernels_module_lands_in_a_folder_of_its_own(
     """build/KERNEL/ has the module and no leftovers; an older one is replaced."""
     (tmp_path / "build" / "one").mkdir(parents=True)
     (tmp_path / "build" / "one" / "wee.ko").write_text("old")
-    runs.build("one,two", other_module)
+    test_vm.build("one,two", other_module)
     for name in ("one", "two"):
         (built,) = (tmp_path / "build" / name).iterdir()
         assert (built.name, built.read_text()) == ("wee.ko", name)
@@ -587,7 +586,7 @@ def test_each_kernels_module_lands_in_a_folder_of_its_own(
 def test_what_is_for_a_tree_is_refused_without_one(calls: Calls, other_module: Path) -> None:
     """--profile and --config would otherwise be ignored in silence."""
     with pytest.raises(InputError, match="--profile is for a kernel tree"):
-        runs.build("one", other_module, profile="debug")
+        test_vm.build("one", other_module, profile="debug")
     with pytest.raises(InputError, match="--config is for a kernel tree"):
         shell.run("one", other_module, own_config=Path("config"))
     assert calls.built == []
@@ -602,7 +601,7 @@ def test_jobs_are_what_cores_and_memory_allow(
     """A machine for each core, if each can have its memory, and always one."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(proc, "available_memory_mib", lambda: memory_mib)
-    assert runs.default_jobs() == jobs
+    assert test_vm.default_jobs() == jobs
 
 
 # -- cleaning ----------------------------------------------------------------------
@@ -622,11 +621,11 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
     free = cache.get("kind", "free", {}, lambda folder: (folder / "file").touch())
     cache.close()
     (cache.root / "kvm-of-this-boot").write_text("tcg why")
-    with cache.kept("index-sid") as known:
+    with cache.workdir("index-sid") as known:
         (known / "kernels.json").write_text("[]")
     (tmp_path / "build").mkdir()
     (cache.root / "ccache").mkdir()
-    runs.clean(cache)
+    test_vm.clean(cache)
     assert (used.path / "file").exists()
     assert not free.path.exists()
     assert not (tmp_path / "build").exists()
@@ -634,7 +633,7 @@ def test_clean_removes_what_nobody_uses(cache: Cache, calls: Calls, tmp_path: Pa
     assert not known.exists()
     assert not (cache.root / "ccache").exists()
     user.close()
-    runs.clean(cache)
+    test_vm.clean(cache)
     assert not used.path.exists()
 
 
@@ -646,7 +645,7 @@ def test_clean_removes_what_is_damaged_unless_it_is_used(cache: Cache, calls: Ca
     cache.close()
     for entry in (used, free):
         (entry.path / MANIFEST).write_text("")
-    runs.clean(cache)
+    test_vm.clean(cache)
     assert used.path.exists()
     assert not free.path.exists()
     user.close()

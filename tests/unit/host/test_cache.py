@@ -575,9 +575,9 @@ def test_nobody_waits_for_ever(root: Path, other_run: Callable[[], OtherRun]) ->
         cache.get("kind", "label", key, Maker(), wait=0)
     with (
         contextlib.closing(Cache(root)) as cache,
-        cache.kept("x"),
+        cache.workdir("x"),
         pytest.raises(HostError, match=rf"folder x is locked by process {os.getpid()} .*after 0 s"),
-        cache.kept("x", wait=0),
+        cache.workdir("x", wait=0),
     ):
         pass
 
@@ -733,7 +733,7 @@ def test_what_cannot_be_read_is_listed_as_damaged(root: Path, text: str | None) 
     manifest = entry.path / MANIFEST
     manifest.unlink() if text is None else manifest.write_text(text)
     cache = Cache(root)
-    with cache.kept(f"bisect-{digest_of(KEY)}"), cache.scratch("x"):
+    with cache.workdir(f"bisect-{digest_of(KEY)}"), cache.scratch("x"):
         (root / "ccache" / "0").mkdir(parents=True)
         assert cache.damaged() == [entry]
 
@@ -845,9 +845,9 @@ def test_a_manifest_is_json(root: Path) -> None:
 def test_a_kept_folder_keeps_its_content_until_it_is_forgotten(tmp_path: Path) -> None:
     """It is no entry: it changes, and has no key."""
     cache = Cache(tmp_path / "cache")
-    with cache.kept("index-x") as folder:
+    with cache.workdir("index-x") as folder:
         (folder / "file").write_text("known")
-    with Cache(tmp_path / "cache").kept("index-x") as again:
+    with Cache(tmp_path / "cache").workdir("index-x") as again:
         assert (again / "file").read_text() == "known"
     assert cache.stored() == []
     cache.forget()
@@ -858,7 +858,7 @@ def test_a_kept_folder_is_one_users_at_a_time(tmp_path: Path) -> None:
     """It is locked for as long as somebody has it."""
     cache = Cache(tmp_path / "cache")
     lock = cache.root / "locks" / "kept-x"
-    with cache.kept("x") as folder, lock.open("rb") as other:
+    with cache.workdir("x") as folder, lock.open("rb") as other:
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         Cache(cache.root).forget()

@@ -23,8 +23,7 @@ from harness.errors import (
     NetworkError,
     SpaceError,
 )
-from harness.host import debian as sysroot
-from harness.host import proc
+from harness.host import debian, proc
 from harness.host.cache import Cache, Entry
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed, Deadline
@@ -51,7 +50,7 @@ def suites(lines: Sequence[str]) -> list[tuple[str, str]]:
         options, _, rest = rest.partition("] ")
         address, suite, component = rest.split()
         assert (kind, component) == ("deb", "main")
-        assert options == f"[signed-by={sysroot.KEYRING}"
+        assert options == f"[signed-by={debian.KEYRING}"
         found.append((address, suite))
     return found
 
@@ -61,7 +60,7 @@ def suites(lines: Sequence[str]) -> list[tuple[str, str]]:
 
 def test_a_debian_host_gives_its_own_mirrors() -> None:
     """Suite, updates and security come from where the host's apt gets them."""
-    assert suites(sysroot.sources_from("trixie", BOOKWORM)) == [
+    assert suites(debian.sources_from("trixie", BOOKWORM)) == [
         ("http://mirror.example/debian/", "trixie"),
         ("http://mirror.example/debian/", "trixie-updates"),
         ("http://security.example/debian-security/", "trixie-security"),
@@ -71,7 +70,7 @@ def test_a_debian_host_gives_its_own_mirrors() -> None:
 def test_a_host_without_a_security_mirror_does_without() -> None:
     """What the host does not have is not made up."""
     text = "Debian|Debian|http://mirror.example/debian/\n"
-    assert [suite for _, suite in suites(sysroot.sources_from("trixie", text))] == [
+    assert [suite for _, suite in suites(debian.sources_from("trixie", text))] == [
         "trixie",
         "trixie-updates",
     ]
@@ -80,7 +79,7 @@ def test_a_host_without_a_security_mirror_does_without() -> None:
 @pytest.mark.parametrize("suite", ["sid", "unstable"])
 def test_sid_has_neither_updates_nor_security(suite: str) -> None:
     """Suites that the archive does not have are not asked for."""
-    assert suites(sysroot.sources_from(suite, BOOKWORM)) == [
+    assert suites(debian.sources_from(suite, BOOKWORM)) == [
         ("http://mirror.example/debian/", suite)
     ]
 
@@ -88,13 +87,13 @@ def test_sid_has_neither_updates_nor_security(suite: str) -> None:
 def test_an_addition_to_a_suite_comes_with_what_it_builds_on() -> None:
     """Backports need the stable suite, experimental needs sid, each with all that has."""
     main, security = "http://mirror.example/debian/", "http://security.example/debian-security/"
-    assert suites(sysroot.sources_from("trixie-backports", BOOKWORM)) == [
+    assert suites(debian.sources_from("trixie-backports", BOOKWORM)) == [
         (main, "trixie"),
         (main, "trixie-updates"),
         (security, "trixie-security"),
         (main, "trixie-backports"),
     ]
-    assert suites(sysroot.sources_from("experimental", BOOKWORM)) == [
+    assert suites(debian.sources_from("experimental", BOOKWORM)) == [
         (main, "sid"),
         (main, "experimental"),
     ]
@@ -103,9 +102,9 @@ def test_an_addition_to_a_suite_comes_with_what_it_builds_on() -> None:
 def test_alone_an_addition_is_only_itself() -> None:
     """What of the kernels there is its own is then not mixed with the others'."""
     for suite in ("trixie-backports", "experimental"):
-        lines = sysroot.sources_from(suite, BOOKWORM, alone=True)
+        lines = debian.sources_from(suite, BOOKWORM, alone=True)
         assert [name for _, name in suites(lines)] == [suite]
-    assert len(sysroot.sources_from("trixie", BOOKWORM, alone=True)) == 3
+    assert len(debian.sources_from("trixie", BOOKWORM, alone=True)) == 3
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_alone_an_addition_is_only_itself() -> None:
 )
 def test_a_host_without_a_debian_mirror_gives_none(text: str) -> None:
     """Then mmdebstrap's own default is asked for."""
-    assert sysroot.sources_from("trixie", text) == []
+    assert debian.sources_from("trixie", text) == []
 
 
 # What mmdebstrap says with a hook that prints sources.list and fails, on a host that trusts
@@ -151,9 +150,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[list[str]]
         return Completed(tuple(argv), 25, "", DEFAULT.format(option=' [signed-by="/k.gpg"]'))
 
     monkeypatch.setattr(proc, "run", fake)
-    sysroot.default_mirrors.cache_clear()
+    debian.default_mirrors.cache_clear()
     yield started
-    sysroot.default_mirrors.cache_clear()
+    debian.default_mirrors.cache_clear()
 
 
 def test_a_host_that_is_no_debian_takes_the_mirror_of_mmdebstrap(
@@ -162,17 +161,17 @@ def test_a_host_that_is_no_debian_takes_the_mirror_of_mmdebstrap(
     """Each suite with all it builds on, as on a Debian; mmdebstrap is asked once."""
     deadline = Deadline(PATIENCE)
     main, security = "http://default.example/debian", "http://default.example/debian-security"
-    assert suites(sysroot.sources("trixie-backports", deadline=deadline)) == [
+    assert suites(debian.sources("trixie-backports", deadline=deadline)) == [
         (main, "trixie"),
         (main, "trixie-updates"),
         (security, "trixie-security"),
         (main, "trixie-backports"),
     ]
-    assert suites(sysroot.sources("experimental", deadline=deadline)) == [
+    assert suites(debian.sources("experimental", deadline=deadline)) == [
         (main, "sid"),
         (main, "experimental"),
     ]
-    alone = sysroot.sources("experimental", deadline=deadline, alone=True)
+    alone = debian.sources("experimental", deadline=deadline, alone=True)
     assert suites(alone) == [(main, "experimental")]
     assert len(asked["mmdebstrap"]) == 1
     assert len(asked["apt-get"]) == 3
@@ -182,8 +181,8 @@ def test_a_debian_host_asks_nobody_else(
     asked: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own mirror may be nearer, or the only one that it can reach."""
-    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: BOOKWORM)
-    lines = sysroot.sources("sid", deadline=Deadline(PATIENCE))
+    monkeypatch.setattr(debian, "host_mirrors", lambda _: BOOKWORM)
+    lines = debian.sources("sid", deadline=Deadline(PATIENCE))
     assert suites(lines) == [("http://mirror.example/debian/", "sid")]
     assert asked["mmdebstrap"] == []
 
@@ -191,7 +190,7 @@ def test_a_debian_host_asks_nobody_else(
 @pytest.mark.parametrize("option", ["", ' [signed-by="/usr/share/keyrings/k.gpg"]'])
 def test_a_default_is_read_from_between_what_else_is_said(option: str) -> None:
     """As mmdebstrap 1.3 and 1.5 print it, with the key named or not."""
-    assert sysroot.mirrors_from(DEFAULT.format(option=option)).splitlines() == [
+    assert debian.mirrors_from(DEFAULT.format(option=option)).splitlines() == [
         "Debian|Debian|http://default.example/debian",
         "Debian|Debian|http://default.example/debian",
         "Debian|Debian-Security|http://default.example/debian-security",
@@ -207,17 +206,17 @@ def test_a_default_that_cannot_be_asked_for_is_none(
     def fail(*_: object, **__: object) -> Completed:
         raise error
 
-    monkeypatch.setattr(sysroot, "host_mirrors", lambda _: UBUNTU)
+    monkeypatch.setattr(debian, "host_mirrors", lambda _: UBUNTU)
     monkeypatch.setattr(proc, "run", fail)
-    assert sysroot.sources("trixie", deadline=Deadline(PATIENCE)) == []
+    assert debian.sources("trixie", deadline=Deadline(PATIENCE)) == []
 
 
 def test_mmdebstrap_as_it_is_installed_tells_its_default() -> None:
     """The real one: no network, no root, and a fraction of a second."""
     if shutil.which("mmdebstrap") is None:
         pytest.skip("mmdebstrap is not installed")
-    sysroot.default_mirrors.cache_clear()
-    lines = sysroot.sources_from("trixie", sysroot.default_mirrors())
+    debian.default_mirrors.cache_clear()
+    lines = debian.sources_from("trixie", debian.default_mirrors())
     assert [suite for _, suite in suites(lines)] == ["trixie", "trixie-updates", "trixie-security"]
 
 
@@ -229,7 +228,7 @@ def test_the_first_mirror_is_taken() -> None:
         "Debian|Debian|http://mirror.example/debian/\n"
         "Debian|Debian|http://slow.example/debian/\n"
     )
-    assert {address for address, _ in suites(sysroot.sources_from("trixie", text))} == {
+    assert {address for address, _ in suites(debian.sources_from("trixie", text))} == {
         "http://mirror.example/debian/"
     }
 
@@ -248,7 +247,7 @@ def has(command: list[str], *words: str) -> bool:
 
 def test_the_sandbox_is_shut() -> None:
     """No namespace is shared (so no network), nothing outlives the harness, no variables."""
-    command = sysroot.sandbox(Path("/cache/root"), ["make", "--", "x"])
+    command = debian.sandbox(Path("/cache/root"), ["make", "--", "x"])
     assert command[0] == "prlimit"
     assert has(command, "--unshare-all")
     assert not any(word.startswith("--share") for word in command)
@@ -260,7 +259,7 @@ def test_the_sandbox_is_shut() -> None:
 
 def test_only_what_is_asked_for_is_writable() -> None:
     """The tree and ``read_only`` are bound read-only, ``writable`` alone is not."""
-    command = sysroot.sandbox(
+    command = debian.sandbox(
         Path("/cache/root"),
         ["true"],
         read_only={"/mnt/in": Path("/host/in")},
@@ -290,7 +289,7 @@ def tree(tmp_path: Path) -> Sysroot:
 
 
 def inside(tree: Sysroot, script: str, **folders: dict[str, Path]) -> Completed:
-    return sysroot.run(tree, ["sh", "-c", script], deadline=Deadline(PATIENCE), **folders)  # type: ignore[arg-type]
+    return debian.run(tree, ["sh", "-c", script], deadline=Deadline(PATIENCE), **folders)  # type: ignore[arg-type]
 
 
 def test_a_program_in_the_sandbox_is_alone(
@@ -347,7 +346,7 @@ def test_forbidden_namespaces_are_the_hosts_fault(
 ) -> None:
     """Each of bubblewrap's ways to say so gives the command that mends this host."""
     monkeypatch.setattr(Path, "exists", lambda self: apparmor and "apparmor" in self.name)
-    fault = sysroot.namespace_fault(said + "\n")
+    fault = debian.namespace_fault(said + "\n")
     assert isinstance(fault, HostError)
     assert said in str(fault)
     assert ("apparmor_restrict_unprivileged_userns=0" in fault.hint) is apparmor
@@ -366,7 +365,7 @@ def test_forbidden_namespaces_are_the_hosts_fault(
 )
 def test_other_failures_are_not_blamed_on_the_host(said: str) -> None:
     """Only bubblewrap's own words about namespaces count."""
-    assert sysroot.namespace_fault(said) is None
+    assert debian.namespace_fault(said) is None
 
 
 # -- unpacking ---------------------------------------------------------------------
@@ -379,7 +378,7 @@ def mmdebstrap(
     """Has every host command end with a status and some words; returns what was started."""
     keyring = tmp_path / "keyring.gpg"
     keyring.write_text("")
-    monkeypatch.setattr(sysroot, "KEYRING", keyring)
+    monkeypatch.setattr(debian, "KEYRING", keyring)
 
     def answer(status: int, words: str) -> list[list[str]]:
         started: list[list[str]] = []
@@ -457,7 +456,7 @@ def test_a_failed_unpacking_says_whose_fault_it_is(
     """Network, mirror, name of the suite and host are different errors, each with evidence."""
     mmdebstrap(25, words)
     with pytest.raises(HarnessError) as caught:
-        sysroot.unpack(tmp_path, "trixy", ["bash"])
+        debian.unpack(tmp_path, "trixy", ["bash"])
     assert type(caught.value) is kind
     assert sentence in caught.value.what
     assert words in str(caught.value)
@@ -479,7 +478,7 @@ def test_a_slow_line_is_the_networks_fault(
 
     monkeypatch.setattr(proc, "run", slow)
     with pytest.raises(NetworkError, match=r"trixie.*1200 s") as caught:
-        sysroot.unpack(tmp_path, "trixie", ["bash"])
+        debian.unpack(tmp_path, "trixie", ["bash"])
     assert caught.value.hint
     assert "Get:7" in str(caught.value)
     assert "unpack.log" not in str(caught.value)
@@ -488,11 +487,11 @@ def test_a_slow_line_is_the_networks_fault(
 def test_a_clock_that_is_behind_is_to_be_set() -> None:
     """The variable for expired indexes would not help, so it is not named."""
     said = "E: Release file for x is not valid yet (invalid for another 2h 3min 4s)."
-    error = sysroot.fault(said, "sid")
+    error = debian.fault(said, "sid")
     assert error is not None
     assert error.exit_status == 3
     assert "clock" in error.hint
-    assert sysroot.EXPIRED not in str(error)
+    assert debian.EXPIRED not in str(error)
 
 
 def test_an_expired_index_is_taken_only_when_that_is_asked_for(
@@ -501,18 +500,18 @@ def test_an_expired_index_is_taken_only_when_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The error names the variable that does it; without it, apt checks."""
-    monkeypatch.delenv(sysroot.EXPIRED, raising=False)
+    monkeypatch.delenv(debian.EXPIRED, raising=False)
     mmdebstrap(100, "E: Release file for x is expired (invalid since 3d).")
     with pytest.raises(HostError) as caught:
-        sysroot.unpack(tmp_path, "sid", ["bash"])
-    assert f"{sysroot.EXPIRED}=1" in caught.value.hint
+        debian.unpack(tmp_path, "sid", ["bash"])
+    assert f"{debian.EXPIRED}=1" in caught.value.hint
     option = '--aptopt=Acquire::Check-Valid-Until "false"'
     for value, taken in (("", False), ("0", False), ("1", True)):
         folder = tmp_path / f"x{value}"
         folder.mkdir()
-        monkeypatch.setenv(sysroot.EXPIRED, value)
+        monkeypatch.setenv(debian.EXPIRED, value)
         started = mmdebstrap(0, "")
-        sysroot.unpack(folder, "sid", ["bash"])
+        debian.unpack(folder, "sid", ["bash"])
         (command,) = [argv for argv in started if "mmdebstrap" in argv]
         assert (option in command) is taken
 
@@ -529,7 +528,7 @@ def test_a_full_disk_is_told_although_the_log_is_on_it(
     mmdebstrap(25, "Unpacking linux-image-6.1 (6.1.1")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(HarnessError) as caught:
-        sysroot.unpack(tmp_path, "bookworm", ["bash"])
+        debian.unpack(tmp_path, "bookworm", ["bash"])
     assert type(caught.value) is kind
 
 
@@ -541,7 +540,7 @@ def test_a_kernels_own_packages_may_come_from_an_addition(
         folder = tmp_path / suite
         folder.mkdir()
         started = mmdebstrap(0, "")
-        sysroot.unpack(folder, suite, ["bash"])
+        debian.unpack(folder, suite, ["bash"])
         (command,) = [argv for argv in started if "mmdebstrap" in argv]
         hooks = [word for word in command if word.startswith("--setup-hook=")]
         assert len(hooks) == pinned
@@ -553,9 +552,9 @@ def test_unpacking_needs_the_archives_keys(
 ) -> None:
     """Without them nothing is fetched, and the package that has them is named."""
     started = mmdebstrap(0, "")
-    sysroot.KEYRING.unlink()
+    debian.KEYRING.unlink()
     with pytest.raises(HostError, match="debian-archive-keyring"):
-        sysroot.unpack(tmp_path, "trixie", ["bash"])
+        debian.unpack(tmp_path, "trixie", ["bash"])
     assert started == []
 
 
@@ -564,14 +563,14 @@ def test_unpacking_runs_nothing_of_the_packages(
 ) -> None:
     """mmdebstrap unpacks without privileges, from the host's mirrors, and dies with us."""
     started = mmdebstrap(0, "")
-    sysroot.unpack(tmp_path, "trixie", ["bash", "kmod"])
+    debian.unpack(tmp_path, "trixie", ["bash", "kmod"])
     (command,) = [argv for argv in started if "mmdebstrap" in argv]
     assert command[0] == "bwrap"
     assert "--die-with-parent" in command
     assert "--variant=extract" in command
     assert "--mode=chrootless" in command
     assert "--include=bash,kmod" in command
-    assert command[command.index("trixie") + 2 :] == sysroot.sources_from("trixie", BOOKWORM)
+    assert command[command.index("trixie") + 2 :] == debian.sources_from("trixie", BOOKWORM)
     root = tmp_path / "root"
     assert os.readlink(root / "usr/bin/awk") == "mawk"
     assert not (root / "usr/share/doc").exists()
@@ -588,11 +587,11 @@ def test_a_tree_is_unpacked_once_whatever_the_order_of_its_packages(
         unpacked.append((suite, *packages))
         (folder / "root").mkdir()
 
-    monkeypatch.setattr(sysroot, "unpack", fake)
+    monkeypatch.setattr(debian, "unpack", fake)
     cache = Cache(tmp_path / "cache")
 
     def prepare(suite: str, *packages: str) -> Path:
-        return sysroot.prepare(cache, label="x", suite=suite, packages=packages).root
+        return debian.unpack_packages(cache, label="x", suite=suite, packages=packages).root
 
     first = prepare("trixie", "a", "b")
     assert first.is_dir()

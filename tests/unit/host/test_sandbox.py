@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DeadlineError, SandboxError
-from harness.host import debian as sysroot
-from harness.host import sandbox
+from harness.host import debian, sandbox
 from harness.host.cache import Entry
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed, Deadline
@@ -41,7 +40,7 @@ def left(tmp_path: Path) -> Path:
 def run(work: Path, script: str, seconds: float = PATIENCE) -> Completed:
     """Run a script in a sandbox; the host's own tree stands for an unpacked one."""
     tree = Sysroot(Path("/"), Entry("sysroot", "host", "0" * 16, work))
-    return sysroot.run(
+    return debian.run(
         tree, ["sh", "-c", script], deadline=Deadline(seconds), log=work.with_suffix(".log"),
         check=False, writable={"/mnt/work": work}, cwd="/mnt/work", limits=SMALL,
     )  # fmt: skip

@@ -785,8 +785,9 @@ import pytest
 
 from harness import config
 from harness.examine import artifacts
-from harness.machines import saved as scene
-from harness.plugin import fixtures, select as selection, supply as supplies
+from harness.machines import saved
+from harness.plugin import fixtures, select
+from harness.plugin.supply import SOURCE
 from harness.errors import GuestLost, MachineError
 from harness.machines.pool import Fresh
 from harness.host.proc import Deadline
@@ -873,7 +874,7 @@ def lab():
 
 @pytest.fixture(scope="session")
 def supply(request, lab):
-    supply = request.config.stash[supplies.SOURCE] = Supply()
+    supply = request.config.stash[SOURCE] = Supply()
     supply.keeper = artifacts.Keeper(
         partial(fixtures._run_folder, request.config, lab), limit=artifacts.MACHINES
     )
@@ -884,7 +885,7 @@ def supply(request, lab):
 def nothing_is_saved(request):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(config, "RESULTS", request.config.rootpath / "results")
-        monkeypatch.setattr(scene, "save", save)
+        monkeypatch.setattr(saved, "save", save)
         yield
 """
 
@@ -1104,7 +1105,7 @@ from pathlib import Path
 def full(monkeypatch, request):
     def fails(*_):
         raise OSError(ENOSPC, "No space left on device")
-    monkeypatch.setattr(Path if request.param == "write_text" else scene, request.param, fails)
+    monkeypatch.setattr(Path if request.param == "write_text" else saved, request.param, fails)
 
 def test_red(full, guest):
     guest.check(WARNING)
@@ -1140,7 +1141,7 @@ def unlucky(monkeypatch):
     def save(machine, *_):
         machine.stopped = True
         raise MachineError("QEMU could not save the machine's state")
-    monkeypatch.setattr(scene, "save", save)
+    monkeypatch.setattr(saved, "save", save)
 
 @pytest.fixture
 def tidy(guest):
@@ -1166,7 +1167,7 @@ def limits(request):
     return [(mark.args, mark.kwargs) for mark in request.node.iter_markers("timeout")]
 
 def test_usual(lab, limits):
-    assert limits == [((selection.TEST_SECONDS,), {"func_only": True})]
+    assert limits == [((select.TEST_SECONDS,), {"func_only": True})]
 
 @pytest.mark.timeout(7)
 def test_own(lab, limits):
@@ -1188,7 +1189,7 @@ def slow(monkeypatch):
     def save(*_):
         while signal.getitimer(signal.ITIMER_REAL)[0]:  # such is the limit, where there is one
             pass
-    monkeypatch.setattr(scene, "save", save)
+    monkeypatch.setattr(saved, "save", save)
 
 @pytest.mark.timeout(20)
 def test_red(guest, slow):

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from harness import klog
-from harness.klog import Event, Frame, Kind
-from harness.klog import bench as klogbench
+from harness.klog import Event, Frame, Kind, bench
 from harness.klog.paste import BEGINNINGS, Beginning
 from tests.unit.growth import grows_with_length
 
@@ -927,17 +926,17 @@ def test_rust_names(mangled: str, name: str) -> None:
 
 
 def test_bench_measures_a_folder() -> None:
-    score = klogbench.measure(DATA)
+    score = bench.measure(DATA)
     assert (score.logs, score.problems, score.found) == (4, 3, 3)
     assert (score.right_kind, score.right_function, score.false_alarms) == (2, 2, 0)
     assert [(miss.log, miss.got) for miss in score.misses] == [
         ("mislabelled.log", "WARNING in brook_flow")
     ]
-    assert json.loads(klogbench.as_json(score))["logs"] == 4
+    assert json.loads(bench.as_json(score))["logs"] == 4
 
 
 def test_bench_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert klogbench.main([str(DATA), "--misses"]) == 0
+    assert bench.main([str(DATA), "--misses"]) == 0
     shown = capsys.readouterr().out
     assert "problems found  3 of 3 (100.0 %)" in shown
     assert "false alarms    0 of 1" in shown
@@ -961,19 +960,19 @@ def test_bench_says_what_is_wrong_with_a_folder(
 ) -> None:
     if labels is not None:
         (tmp_path / "labels.json").write_text(labels)
-    with pytest.raises(klogbench.KlogBenchError, match=word.replace('"', '"')):
-        klogbench.measure(tmp_path)
-    assert klogbench.main([str(tmp_path)]) == 2
+    with pytest.raises(bench.KlogBenchError, match=word.replace('"', '"')):
+        bench.measure(tmp_path)
+    assert bench.main([str(tmp_path)]) == 2
 
 
 def test_bench_wants_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(klogbench.KlogBenchError, match="not a folder"):
-        klogbench.measure(tmp_path / "nowhere")
+    with pytest.raises(bench.KlogBenchError, match="not a folder"):
+        bench.measure(tmp_path / "nowhere")
 
 
 def test_bench_counts_false_alarms(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text('{"a.log": {"title": null}}')
     (tmp_path / "a.log").write_text(log(WARNING))
-    score = klogbench.measure(tmp_path)
+    score = bench.measure(tmp_path)
     assert (score.problems, score.false_alarms) == (0, 1)
-    assert "1 of 1" in klogbench.render(score)
+    assert "1 of 1" in bench.render(score)

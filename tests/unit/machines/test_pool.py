@@ -39,7 +39,7 @@ def test_what_was_prepared_is_taken_once() -> None:
     """By whoever wants that kind; another kind is made now."""
     pool = Pool()
     ahead = make()
-    pool.prepare("kind", lambda: ahead)
+    pool.start("kind", lambda: ahead)
     assert pool.take("kind", make) is ahead
     assert pool.take("kind", make) is not ahead
     pool.close()
@@ -56,9 +56,9 @@ def test_what_nobody_takes_is_ended() -> None:
         started.set()
         return first
 
-    pool.prepare("one", make_first)
+    pool.start("one", make_first)
     assert started.wait(PATIENCE)
-    pool.prepare("two", lambda: second)
+    pool.start("two", lambda: second)
     assert closed(first).wait(PATIENCE)
     pool.close()
 
@@ -72,7 +72,7 @@ def test_what_is_still_in_the_making_is_ended_when_it_is_there() -> None:
         assert go.wait(PATIENCE)
         return ahead
 
-    pool.prepare("kind", later)
+    pool.start("kind", later)
     pool.discard()
     go.set()
     assert closed(ahead).wait(PATIENCE)
@@ -91,7 +91,7 @@ def test_a_wait_that_is_interrupted_leaves_no_clone(monkeypatch: pytest.MonkeyPa
     def interrupted(_: Future[Fresh], timeout: float | None = None) -> Fresh:
         raise KeyboardInterrupt
 
-    pool.prepare("kind", later)
+    pool.start("kind", later)
     with monkeypatch.context() as patch:
         patch.setattr(Future, "result", interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -13,8 +13,6 @@ import pytest
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.qemu import Machine, argv
-from harness.qemu import machine as of_machine
-from harness.qemu import snapshot as of_snapshot
 from tests.unit.qemu.fake import FAKE_QEMU, PATIENCE, SPEC
 
 
@@ -25,8 +23,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
     program.write_text(f"#!{sys.executable} -SE\n{FAKE_QEMU}")
     program.chmod(0o755)
     monkeypatch.setattr(argv, "QEMU", str(program))
-    for of in (of_machine, of_snapshot):
-        monkeypatch.setattr(of, "check_version", lambda: (9, 0))
+    for of in ("machine", "snapshot"):
+        monkeypatch.setattr(f"harness.qemu.{of}.check_version", lambda: (9, 0))
     with contextlib.ExitStack() as stack:
 
         def start(act: str) -> Machine:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.qemu import console as console_file
+from harness import qemu
 from harness.qemu.console import Console
 
 
@@ -30,7 +30,7 @@ def test_of_a_long_console_both_ends_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left out is counted and said where it would be."""
-    monkeypatch.setattr(console_file, "CONSOLE_KEPT", 10)
+    monkeypatch.setattr(qemu.console, "CONSOLE_KEPT", 10)
     path = tmp_path / "console.log"
     path.write_bytes(b"0123456789" + b"x" * 70 + b"abcdefghij")
     console = Console(path)

@@ -146,7 +146,7 @@ def test_pointers_into_a_range_are_found() -> None:
     """Its first byte belongs to it, its end does not."""
     start, end = 0xFFFFFFFFC0246000, 0xFFFFFFFFC024B000
     words = (start - 1, start, 7, end - 1, end, (1 << 64) - 1)
-    assert list(memory.pointers(in_blocks(*words), start, end)) == [
+    assert list(memory.pointers_into(in_blocks(*words), start, end)) == [
         Pointer(0x1008, start), Pointer(0x1018, end - 1),
     ]  # fmt: skip
 
@@ -155,14 +155,14 @@ def test_what_is_on_no_boundary_of_eight_is_no_pointer() -> None:
     """The same bytes, three further."""
     value = struct.pack("<Q", 0xFFFFFFFFC0246000)
     block = (0x1000, bytes(3) + value + bytes(5))
-    assert list(memory.pointers(iter([block]), 0xFFFFFFFFC0000000, 0xFFFFFFFFC1000000)) == []
+    assert list(memory.pointers_into(iter([block]), 0xFFFFFFFFC0000000, 0xFFFFFFFFC1000000)) == []
 
 
 def test_a_range_whose_addresses_have_little_in_common_is_looked_for_as_well() -> None:
     """The fewer bytes are the same, the more are compared one by one."""
     start, end = 0xFFFFFFFFBFF00000, 0xFFFFFFFFC0100000
     words = (start, 0xFFFFFFFFC0000000, 0xFFFFFFFF81000000, end)
-    found = memory.pointers(in_blocks(*words), start, end)
+    found = memory.pointers_into(in_blocks(*words), start, end)
     assert [pointer.to for pointer in found] == [start, 0xFFFFFFFFC0000000]
 
 

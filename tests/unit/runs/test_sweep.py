@@ -148,7 +148,7 @@ class Stages:
 def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     """All that is below a sweep."""
     made = Stages()
-    monkeypatch.setattr(lab, "prepare", made.prepare)
+    monkeypatch.setattr(lab, "prepare_lab", made.prepare)
     monkeypatch.setattr(loading, "loaded_template", made.load)
     monkeypatch.setattr(archive, "newest", lambda *_, **__: None)
     return made

@@ -15,7 +15,7 @@ import pytest
 
 from harness import config
 from harness.host.proc import Deadline
-from harness.machines import saved as scene
+from harness.machines import saved
 from harness.testing import Lab
 
 HERE = Path(__file__).parent
@@ -185,7 +185,7 @@ def test_a_module_that_upsets_the_kernel_while_loading(
         return  # it was found when the machine was a template already; a busy host finds it before
     (folder,) = (config.PROJECT / name for name in shown)
     assert folder == console.parent
-    with scene.reopened(scene.load(folder), tmp_path, stopped=True) as again:
+    with saved.reopened(saved.load(folder), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS))
 
 

@@ -20,8 +20,7 @@ import pytest
 from harness import config
 from harness.commands import shell
 from harness.host.proc import Deadline
-from harness.machines import freeze, pool
-from harness.machines import saved as scene
+from harness.machines import freeze, pool, saved
 from harness.qemu import Machine
 from harness.qemu.snapshot import Snapshot
 from harness.testing import Clone, Guest, GuestLost, Lab, MachineError
@@ -46,17 +45,17 @@ def test_a_saved_machine_goes_on_where_it_was(lab: Lab, victim: Clone, tmp_path:
     """Its files and its processes are as they were."""
     victim.guest.check("echo here >/tmp/mark")
     victim.guest.check("sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >/tmp/pid")
-    scene.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
-    with scene.reopened(scene.load(tmp_path), tmp_path) as again:
+    saved.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
+    with saved.reopened(saved.load(tmp_path), tmp_path) as again:
         assert again.guest.check("cat /tmp/mark") == "here\n"
         assert again.guest.check("ps -o args= -p $(cat /tmp/pid)") == "sleep 1000\n"
 
 
 def test_a_machine_that_cannot_be_saved_runs_on(lab: Lab, victim: Clone, tmp_path: Path) -> None:
     """QEMU finds no place for the state after it has stopped the machine."""
-    (tmp_path / scene.STATE).symlink_to(tmp_path / "no such folder" / "state")
+    (tmp_path / saved.STATE).symlink_to(tmp_path / "no such folder" / "state")
     with pytest.raises(MachineError, match="could not save"):
-        scene.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
+        saved.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
     victim.machine.resume(Deadline(SECONDS))
     assert victim.guest.check("echo here") == "here\n"
     assert list(tmp_path.iterdir()) == []
@@ -71,8 +70,8 @@ def test_a_dead_machine_can_be_looked_at(lab: Lab, victim: Clone, tmp_path: Path
         lambda event: event["event"] == "GUEST_PANICKED", Deadline(SECONDS), "panicking"
     )
     died = machine.registers(Deadline(SECONDS))
-    scene.save(machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
-    with scene.reopened(scene.load(tmp_path), tmp_path, stopped=True) as again:
+    saved.save(machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
+    with saved.reopened(saved.load(tmp_path), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS)) == died
         with shell.gdb_socket() as path:
             again.machine.debugger.listen(path, Deadline(SECONDS))
