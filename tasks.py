@@ -172,9 +172,9 @@ def build(
     verbose: bool = False,
 ) -> None:
     """Build the module for a kernel, into build/KERNEL/."""
-    from harness.commands import test_vm
+    from harness.commands import build
 
-    test_vm.build(kernel, _folder(module), profile, _config(config))
+    build.run(kernel, _folder(module), profile, _config(config))
 
 
 @task(
@@ -204,7 +204,7 @@ def test_vm(
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     from harness.commands import test_vm
 
-    return test_vm.test_vm(
+    return test_vm.run(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
         profile=profile, own_config=_config(config), keep=keep,
         minutes=_number("--minutes", minutes),
@@ -228,9 +228,9 @@ def test(
     verbose: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
-    from harness.commands import test_vm
+    from harness.commands import test
 
-    return test_vm.test(
+    return test.run(
         kernel, _folder(module), filter, _number("--jobs", jobs), verbose, only_unit=unit
     )
 
@@ -406,10 +406,10 @@ def pipeline(
 @_explained
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
-    from harness.commands import test_vm
+    from harness.commands import clean
     from harness.host.cache import Cache
 
-    test_vm.clean(Cache())
+    clean.run(Cache())
 
 
 def _number(option: str, text: str | None) -> int | None:

@@ -22,6 +22,8 @@ KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
 KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"
 RESULTS = PROJECT / "results"  # harness/runs/store.py says what is in it
+# Modules that `invoke build` made, as build/KERNEL/NAME.ko, and the logs of builds that failed.
+BUILD = PROJECT / "build"
 # Folders of tests by the names that --suite takes. The contract is for any module with this
 # specification; the other two are about module/ and about the harness itself.
 SUITES = {

@@ -27,7 +27,7 @@ INSIDE = "/mnt/module"
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
 _MAX_KO = 256 << 20  # bytes; with debug information, the largest drivers have a tenth
 # Where the logs of failed builds are kept, as build/KERNEL/FOLDER-DIGEST.log.
-LOGS = config.PROJECT / "build"
+LOGS = config.BUILD
 _NAME = re.compile(r"\w[\w-]*\.ko", re.ASCII)
 _COMPLAINT = re.compile(r"error:|^ERROR: modpost|undefined reference|\*\*\* ")
 _TAIL_LINES = 25  # of a failed build's log, in its error

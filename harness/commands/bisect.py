@@ -24,7 +24,6 @@ from typing import Generic, TypeVar
 from harness import config
 from harness.build import archive, compile, module
 from harness.build.archive import Release
-from harness.commands import test_vm
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
     BuildError,
@@ -41,7 +40,7 @@ from harness.errors import (
 from harness.host import proc
 from harness.host.cache import Cache, digest_of
 from harness.host.proc import Deadline
-from harness.runs import pytest_process, store, sweep
+from harness.runs import pytest_process, store, suites, sweep
 from harness.runs.ready import Stage, Way
 from harness.runs.sweep import Plan
 
@@ -100,13 +99,12 @@ def run(
     """Find the first bad commit or release, and say which it is; 0 if it was found."""
     pytest_process.check_filter(expression)
     module.check_source(source_)
-    wanted = test_vm.folders(suite, source_)
+    wanted = suites.folders(suite, source_)
     matrix = config.load()
     specs = matrix.select(kernel, profile, own_config)
     if len(specs) != 1:
         raise InputError("bisect searches in one tree or one suite", hint="give --kernel one name")
-    suites = {name: folder for name, folder in config.SUITES.items() if folder in wanted}
-    plan = Plan(source_, suites, expression)
+    plan = Plan(source_, wanted, expression)
 
     def test(spec: KernelSpec) -> Reached | None:
         return reached(spec, matrix, plan)
@@ -136,7 +134,7 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
         cache.close()
     with store.begin(spec.name, whole=False) as run:
         ended = pytest_process.run(sweep.arguments(plan, spec, 1, run), run.folder)
-    test_vm.not_empty(ended)
+    pytest_process.not_empty(ended)
     if ended.status == Status.HOST:
         raise HostError(
             "only the host is to blame for what the tests ended with, which says nothing of the "

@@ -3,9 +3,9 @@
 
 pytest's own exit status does not say enough. It is 3 for a fault of pytest's and 2 both for
 Ctrl-C and for a test file that cannot be imported, and a test that calls ``os._exit(0)`` makes it
-0. So harness/plugin.py writes down what has happened: the file ``progress.json`` in the folder
-that ``--results`` names says which tests run at the moment, and, once the session has come to
-its end, how that was. A pytest that does not say so has not tested anything for certain, which
+0. So the plugin (harness/plugin) writes down what has happened: the file ``progress.json`` in the
+folder that ``--results`` names says which tests run at the moment, and, once the session has come
+to its end, how that was. A pytest that does not say so has not tested anything for certain, which
 is ``Status.OURS``.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -214,3 +215,23 @@ def run(
 ) -> Ended:
     """Run pytest to its end."""
     return PytestProcess(arguments, results, verbose=verbose, out=out).wait()
+
+
+class NothingMatches(InputError):
+    """No test is what was asked for."""
+
+
+def not_empty(ended: Ended) -> None:
+    """Raise ``NothingMatches`` if there was no test to run."""
+    if ended.empty:
+        raise NothingMatches("no test matches, so nothing was tested", hint="see --filter")
+
+
+def default_jobs() -> int:
+    """As many tests at a time as there are cores, if each can have a machine's memory."""
+    return max(1, min(cores(), proc.available_memory_mib() // 1024))
+
+
+def cores() -> int:
+    """The processors that this process may use (a container may have fewer than its host)."""
+    return len(os.sched_getaffinity(0))

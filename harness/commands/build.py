@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke build`: the module, built for each kernel that was asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from harness import config, lab
+from harness.build import module
+from harness.host import files
+from harness.host.cache import Cache
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    kernels: str | None, source: Path, profile: str = "", own_config: Path | None = None
+) -> None:
+    """Build for each kernel; the modules land in build/KERNEL/."""
+    module.check_source(source)
+    matrix = config.load()
+    cache = Cache()
+    for spec in matrix.select(kernels, profile, own_config):
+        place = lab.prepare_lab(spec, matrix, cache)
+        built = place.build(source)
+        for warning in built.warnings:
+            log.warning("%s", warning)
+        target = config.BUILD / spec.name
+        target.mkdir(parents=True, exist_ok=True)
+        with files.replaced(target / built.ko.name) as fresh:
+            shutil.copyfile(built.ko, fresh)
+        shown = os.path.relpath(target / built.ko.name)
+        log.info("built %s for %s", shown, place.kernel.release)

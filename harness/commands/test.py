@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke test`: the tests that need no machine, and then those in one."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from harness.commands import test_vm
+from harness.runs import pytest_process
+
+log = logging.getLogger(__name__)
+
+UNIT = "tests/unit"
+
+
+def run(
+    kernels: str | None,
+    source: Path,
+    expression: str | None,
+    jobs: int | None,
+    verbose: bool,
+    *,
+    only_unit: bool = False,
+) -> int:
+    """The unit tests, then all machine tests; these run even if the first are red.
+
+    Both use ``jobs`` processes at a time. A unit test needs no machine's memory, so that by
+    default there is one for each core.
+    """
+    pytest_process.check_filter(expression)
+    chosen = ["-k", expression] if expression else []
+    with tempfile.TemporaryDirectory(prefix="harness-unit-") as folder:
+        ended = pytest_process.run(
+            [UNIT, f"-n{jobs or pytest_process.cores()}", *chosen], Path(folder), verbose=verbose
+        )
+    if ended.why:
+        log.error("%s", ended.why)
+    if only_unit or not expression:
+        pytest_process.not_empty(ended)
+    unit = 0 if ended.empty else ended.status
+    if only_unit:
+        return unit
+    try:
+        machine = test_vm.run(kernels, source, expression, jobs, verbose, suite="all")
+        return 1 if 1 in (unit, machine) else max(unit, machine)
+    except pytest_process.NothingMatches:
+        if ended.empty:
+            raise
+        return unit  # what was asked for is among the tests that need no machine

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/runs/pytest_process.py: how pytest is started, and what its end means."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import config
+from harness.errors import Status
+from harness.host import proc
+from harness.runs import pytest_process
+from harness.runs.pytest_process import Ended
+
+
+@pytest.mark.parametrize(
+    ("script", "ended"),
+    [
+        ("ends 0", Ended(Status.GREEN)),
+        ("ends 1", Ended(Status.RED)),
+        ("ends 5 2", Ended(Status.INPUT, empty=True)),
+        ("ends 2 130", Ended(Status.INTERRUPTED)),
+        ("ends 3", Ended(Status.HOST)),
+        ("exit 4", Ended(Status.INPUT, why="pytest did not accept its arguments")),
+        # What pytest says for a fault of its own, and what a test can make of it.
+        ("exit 3", Ended(Status.OURS, why="pytest ended with status 3, and has not told a result")),
+        (
+            "says '\"a.py::test_b\"' null null; exit 0",
+            Ended(
+                Status.OURS,
+                why="pytest ended with status 0 while it ran a.py::test_b, and has not told a "
+                "result",
+            ),
+        ),
+        (
+            "says '\"a.py::test_b\"' null null; kill -9 $$",
+            Ended(
+                Status.OURS,
+                why="pytest was ended by SIGKILL while it ran a.py::test_b, and has not told a "
+                "result",
+            ),
+        ),
+        (
+            "says '' 0 0; kill -11 $$",
+            Ended(
+                Status.OURS,
+                why="pytest was ended by SIGSEGV when its tests were over (with status 0)",
+            ),
+        ),
+    ],
+)
+def test_how_pytest_ended_is_a_tasks_status(
+    python: Callable[[str], None], tmp_path: Path, script: str, ended: Ended
+) -> None:
+    """Whatever is not said to have come to its end is a fault of ours, and never green."""
+    python(script)
+    assert pytest_process.run(["tests"], tmp_path) == ended
+
+
+def test_a_pytest_in_which_nothing_happens_is_ended(
+    python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was at is named."""
+    monkeypatch.setattr(pytest_process, "SILENT_SECONDS", 0.5)
+    python("says '\"a.py::test_b\"' null null; trap 'kill $!; exit 2' INT; sleep 1000 & wait")
+    ended = pytest_process.run(["tests"], tmp_path)
+    assert ended.status == Status.OURS
+    assert "no test has begun or ended; pytest was ended while it ran a.py::test_b" in ended.why
+
+
+TRIALS = """\
+import os, signal
+import pytest
+
+def test_fine():
+    pass
+
+def test_exit():
+    os._exit(0)
+
+def test_red():
+    assert False
+
+def test_gives_up():
+    pytest.exit("enough", returncode=0)
+
+def test_is_interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "status", "why"),
+    [
+        ("fine", ["-n0"], Status.GREEN, ""),
+        ("red", ["-n0"], Status.RED, ""),
+        ("gives_up", ["-n0"], Status.RED, ""),
+        ("is_interrupted", ["-n0"], Status.INTERRUPTED, ""),
+        ("exit", ["-n0"], Status.OURS, "while it ran test_trials.py::test_exit"),
+        ("exit", ["-n1"], Status.OURS, "while it ran test_trials.py::test_exit"),
+        ("nothing", ["-n0"], Status.INPUT, ""),
+        ("fine", ["-n0", "--no-such-option"], Status.INPUT, "did not accept its arguments"),
+        ("fine", ["-n0", "broken.py"], Status.RED, ""),
+        ("fine", ["-n0", "-p", "faulty"], Status.OURS, ""),
+    ],
+)
+def test_what_pytest_and_its_plugin_say_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: str, options: list[str],
+    status: Status, why: str,
+) -> None:  # fmt: skip
+    """The real pytest: what one status of it means for several things is told apart."""
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
+    (tmp_path / "test_trials.py").write_text(TRIALS)
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    (tmp_path / "faulty.py").write_text("def pytest_collection_finish():\n    raise ValueError\n")
+    with (tmp_path / "out").open("wb") as out:
+        ended = pytest_process.run(
+            ["test_trials.py", "-k", test, *options], tmp_path / "results", out=out
+        )
+    said = (tmp_path / "out").read_text()
+    assert ended.status == status, said
+    assert why in ended.why
+
+
+def test_pytest_gets_its_arguments_in_the_projects_folder(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Wherever the task was called, pytest finds its configuration."""
+    python(f'printf "%s\\n" "$PWD" "$@" >{tmp_path}/seen')
+    pytest_process.run(["tests/vm", "-k", "a b"], tmp_path, verbose=True)
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert seen[0] == str(config.PROJECT)
+    assert seen[1:3] == ["-m", "pytest"]
+    assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 7]
+
+
+def test_what_pytest_has_left_running_ends_with_it(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """And its number is forgotten: later it may be another process's."""
+    python(f"sleep 1000 >/dev/null 2>&1 & echo $! >{tmp_path}/pid; ends 0")
+    before = set(proc._alive)
+    assert pytest_process.run(["tests"], tmp_path).status == 0
+    assert proc._alive == before
+    left = int((tmp_path / "pid").read_text())
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(left)
+        gone = bool(select.select([pidfd], [], [], 20.0)[0])
+        os.close(pidfd)
+        assert gone
+
+
+def test_an_interrupted_run_lets_pytest_clean_up(
+    python: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Ctrl-C is passed on and waited for: pytest ends its machines itself."""
+    # A run in the background may have been started with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    python(
+        f"trap 'echo cleaned >{tmp_path}/said; kill $!; exit 130' INT\n"
+        f"sleep 1000 &\nuntil [ -e {tmp_path}/started ]; do :; done\nkill -INT $PPID\nwait"
+    )
+    popen = proc.popen
+
+    def started(*args: Any, **kwargs: Any) -> Any:
+        process = popen(*args, **kwargs)
+        (tmp_path / "started").touch()
+        return process
+
+    monkeypatch.setattr(proc, "popen", started)
+    with pytest.raises(KeyboardInterrupt):
+        pytest_process.run(["tests"], tmp_path)
+    assert (tmp_path / "said").read_text() == "cleaned\n"
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_mib", "jobs"), [(2, 8192, 2), (16, 8192, 8), (8, 500, 1), (1, 64000, 1)]
+)
+def test_jobs_are_what_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch, cores: int, memory_mib: int, jobs: int
+) -> None:
+    """A machine for each core, if each can have its memory, and always one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(proc, "available_memory_mib", lambda: memory_mib)
+    assert pytest_process.default_jobs() == jobs

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/runs/suites.py: from the option --suite to folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.errors import InputError
+from harness.runs import suites
+
+
+@pytest.mark.parametrize(
+    ("suite", "names"),
+    [
+        ("contract", ["contract"]),
+        ("module, contract", ["contract", "module"]),
+        ("all", ["contract", "module", "harness"]),
+    ],
+)
+def test_suites_are_folders_in_an_order_of_their_own(suite: str, names: list[str]) -> None:
+    """However they were written; the table of several kernels has the same order."""
+    found = suites.folders(suite, config.MODULE)
+    assert found == {name: config.SUITES[name] for name in names}
+    assert list(found) == names
+
+
+def test_another_module_is_held_against_the_contract(tmp_path: Path) -> None:
+    """The other suites are about this repository's own."""
+    assert list(suites.folders("all", tmp_path)) == ["contract"]
+
+
+def test_an_unknown_suite_is_refused(tmp_path: Path) -> None:
+    """With those that there are."""
+    with pytest.raises(InputError, match="no suite named 'contact'") as caught:
+        suites.folders("contract,contact", tmp_path)
+    assert "contract, module, harness, all" in caught.value.hint

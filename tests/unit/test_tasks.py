@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""tasks.py: how options are read, and how a task ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tasks
+from harness import config
+from harness.errors import InputError, Status
+
+PATIENCE = 60.0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5"])
+def test_jobs_that_are_no_number_are_refused(text: str) -> None:
+    """invoke hands the option over as text; what is no number gets a sentence."""
+    with pytest.raises(InputError, match="--jobs takes a number from 1 on"):
+        tasks._number("--jobs", text)
+
+
+def test_jobs_are_a_number() -> None:
+    """Two is two, and nothing is nothing: the default is chosen elsewhere."""
+    assert (tasks._number("--jobs", "2"), tasks._number("--jobs", None)) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, "SpaceError"), (errno.EACCES, "HostError")]
+)
+def test_what_the_host_refuses_is_a_sentence_and_not_red(
+    capsys: pytest.CaptureFixture[str], number: int, kind: str
+) -> None:
+    """Status 3, not the traceback and 1 that Python ends with."""
+
+    def doing() -> None:
+        raise OSError(number, os.strerror(number), "build/x")
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == 3
+    said = capsys.readouterr().err
+    assert f"{kind}: doing failed: " in said
+    assert "build/x" in said
+    assert ("free some space" in said) is (number == errno.ENOSPC)
+
+
+def invoke(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `invoke` as a person does."""
+    command = [str(Path(sys.executable).parent / "invoke"), *arguments]
+    return subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["test-wm"], ["test-vm", "--kernl", "x"], ["test-vm", "--kernel"], ["--list", "--no"],
+     ["test-vm", "--filter", "a b ("]],
+    ids=["task", "option", "no value", "of invoke", "filter"],
+)  # fmt: skip
+def test_what_is_misspelt_is_bad_input(arguments: list[str]) -> None:
+    """Status 2: 1 is for a red test, and invoke itself would end with that."""
+    done = invoke(*arguments)
+    assert done.returncode == Status.INPUT
+    assert "What to do:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_invoke_is_asked_for_and_does_is_green() -> None:
+    """Listing is the end of it, and no error."""
+    assert invoke("--list").returncode == Status.GREEN
+    assert invoke("build", "--help").returncode == Status.GREEN
+
+
+def python_as_invoke(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code that takes itself for `invoke`."""
+    command = [sys.executable, "-c", f"import sys; sys.argv[0] = 'invoke'; import tasks; {code}"]
+    return subprocess.run(
+        command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+def test_listing_the_tasks_imports_next_to_nothing() -> None:
+    """All of harness/ takes longer than invoke itself, and completion asks for each key."""
+    done = python_as_invoke("print(*(name for name in sys.modules if name.startswith('harness')))")
+    assert set(done.stdout.split()) == {
+        "harness", "harness.errors", "harness.host", "harness.host.text",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_before_the_task_is_said(name: str) -> None:
+    """As in its first half second; invoke would say nothing and end with 1, which is red."""
+    # A test run in the background may have been started with Ctrl-C ignored.
+    code = "import os, signal; signal.signal(signal.SIGINT, tasks._before_the_task); "
+    done = python_as_invoke(f"{code}os.kill(os.getpid(), signal.{name}); signal.pause()")
+    assert done.returncode == Status.INTERRUPTED
+    assert done.stderr == "\ninterrupted before the task began; nothing was left running\n"
+
+
+def test_a_fault_of_ours_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python itself would end with 1, which is what a red test ends with."""
+
+    def doing() -> None:
+        raise ZeroDivisionError("planted")
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == Status.OURS
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "doing: a fault of the harness (ZeroDivisionError)" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_what_was_interrupted_is_said(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, number: int, how: str
+) -> None:
+    """By Ctrl-C and by SIGTERM, in the same words and with the same status."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
+    def doing() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except KeyboardInterrupt as error:
+            error.add_note("kernel one was being made ready (boot)")
+            raise
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == Status.INTERRUPTED
+    said = capsys.readouterr().err
+    assert f"interrupted by {how}: doing\n    kernel one was being made ready (boot)\n" in said
+
+
+@pytest.mark.parametrize("lines", [1, 100000])
+def test_a_reader_that_has_gone_is_no_fault(lines: int) -> None:
+    """As with head(1): no word of it, and the status of who dies of SIGPIPE."""
+    code = f"import tasks; tasks._explained(lambda: print('x\\n' * {lines}))()"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=config.PROJECT,
+        check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_another_pipe_that_breaks_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody does read what is printed here."""
+
+    def doing() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)()
+    assert caught.value.code == 3
+    assert "Broken pipe" in capsys.readouterr().err
