@@ -416,10 +416,12 @@ class Running:
             return self._channel.send(bytes(data[: 1 << 16]))
         except TimeoutError:
             return 0
+        except EOFError as error:  # paramiko's word for a connection that broke while it sent
+            raise ConnectionResetError("the connection to the guest broke") from error
 
     def end_input(self) -> None:
         """Close its standard input."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EOFError):
             self._channel.shutdown_write()
 
     def read_line(self, timeout: float = COMMAND_SECONDS) -> str:
@@ -490,7 +492,9 @@ class Running:
         )
 
     def close(self) -> None:
-        self._channel.close()
+        """Close the channel; that the guest is gone already is no error."""
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.close()
         self._ends.close()
 
     def __enter__(self) -> Running:

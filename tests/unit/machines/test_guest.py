@@ -438,6 +438,23 @@ def test_a_server_that_is_kept_waiting_is_waited_for(
         assert guest.check("echo here") == "here\n"
 
 
+def test_a_connection_that_breaks_while_it_sends_is_a_lost_guest(
+    server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the guest restarts: paramiko raises EOFError out of whatever was about to send."""
+
+    def breaks(_: bytes) -> None:
+        raise EOFError
+
+    with Guest.connect(server.port, keys) as guest, guest.spawn("cat") as process:
+        monkeypatch.setattr(guest._transport.packetizer, "write_all", breaks)
+        process.send(b"nobody reads this")
+        process.end_input()
+        process.close()
+        with pytest.raises(GuestLost):
+            guest.run("true")
+
+
 def test_a_command_that_hangs_is_given_up(guest: Guest) -> None:
     """The error has what it said so far, and the connection still works."""
     with pytest.raises(CommandTimeout) as caught:
