@@ -18,10 +18,15 @@ from harness.host.proc import Deadline
 from harness.judge.verdict import Evidence, Expectation, Problem, Remain
 from harness.machines import pool
 from harness.qemu import Machine
+from harness.qemu.agent import Leftovers
 
 log = logging.getLogger(__name__)
 
 _DIED = 1 << 7  # the taint of an oops
+
+
+# Seconds. vm/agent gives each of its probes, a dozen and one for each CPU, some seconds (STUCK).
+PROBES_SECONDS = 120.0
 
 
 def patience(machine: Machine) -> Deadline:
@@ -49,12 +54,19 @@ def gather(
     busy: tuple[str, ...] = ()
     stacks = leaks = fault = ""
     remains: tuple[Finding, ...] = ()
+    probes: tuple[str, ...] = ()
     if machine.running and not machine.panicked:
         try:
             taint = machine.mark(patience(machine))
             if timed_out:
                 stacks = machine.stacks(patience(machine))
-            found = machine.leftovers(patience(machine))
+            # What a task held that an oops has ended, nobody gives back.
+            if not taint & _DIED:
+                probes = machine.probes(machine.patience(PROBES_SECONDS))
+            if probes and not timed_out:
+                stacks = machine.stacks(patience(machine))
+            # Looking for what is left needs the same locks, so that it might not end either.
+            found = Leftovers(loaded=True) if probes else machine.leftovers(patience(machine))
             if found.mixed and last:
                 found = machine.leftovers(patience(machine), end=True)
                 taint = machine.mark(patience(machine))  # what unloading has brought up
@@ -62,9 +74,8 @@ def gather(
             if not found.loaded:
                 left = found.names
                 leaks = machine.leaks(patience(machine))
-            # Where a command does not end, memory is in motion; and what a task held that an oops
-            # has ended, nobody gives back.
-            if audit and not timed_out and not taint & _DIED:
+            # Where a command does not end, memory is in motion.
+            if audit and not timed_out and not probes and not taint & _DIED:
                 remains = audit.remains(patience(machine))
         except MachineError as error:
             taint = None
@@ -91,6 +102,7 @@ def gather(
         fault=fault or machine.fault,
         full=machine.console_full,
         stacks=stacks,
+        probes=probes,
         leaks=leaks,
         stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
         remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in remains),

@@ -20,7 +20,7 @@ class Verdict(enum.StrEnum):
     LEAK = "leak"  # memory that nothing points to any more
     SPLAT = "splat"  # the kernel reported a bug and went on
     PANIC = "panic"  # the kernel stopped
-    HUNG = "hung"  # the guest is well, but a command in it does not end
+    HUNG = "hung"  # the guest is well, but a command or a part of the kernel does not go on
     LOST = "lost"  # the guest does not answer any more
     RESIDUE = "residue"  # the module is unloaded, and something of it is still there
     LOG_GAP = "log gap"  # a part of the kernel's log is missing, and nobody knows what it said
@@ -35,7 +35,7 @@ class Evidence:
     kernel's taint after the module was loaded (loading an out-of-tree module taints),
     ``taint_after`` the one now, None where the guest did not answer. ``unread`` is how many
     bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
-    the stacks of the tasks in a module's code, where a command did not end; ``leaks`` what
+    the stacks of the tasks in a module's code, where something does not end; ``leaks`` what
     kmemleak says where all that was loaded is unloaded; ``remains`` what still points into modules
     that are gone.
     """
@@ -60,6 +60,7 @@ class Evidence:
     # When the host let QEMU stand still: before which of the console's characters, how long.
     stalls: tuple[tuple[int, float], ...] = ()
     remains: tuple[Remain, ...] = ()
+    probes: tuple[str, ...] = ()  # what does not go on, as vm/agent names it: KIND:NAME
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def judge(evidence: Evidence) -> Sequence[Problem]:
     problems = problems or _memory(evidence)
     if problems and evidence.fault and not evidence.full:
         problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
-    problems = problems or _end(evidence, stopped)
+    problems = problems or [*_end(evidence, stopped), *_probes(evidence)]
     return problems or [
         *_gap(evidence), *_taint(evidence), *_residue(evidence), *_remains(evidence),
         *_leaks(evidence), *_unasked(evidence),
@@ -447,6 +448,27 @@ def _unasked(evidence: Evidence) -> list[Problem]:
         return []
     title = "something in the guest has written to the port of the harness's own agent"
     return [Problem(Verdict.SPLAT, title, "\n".join(evidence.unasked))]
+
+
+def _probes(evidence: Evidence) -> list[Problem]:
+    """What does not go on although nobody waits for it yet."""
+    problems = []
+    for probe in evidence.probes:
+        kind, _, name = probe.partition(":")
+        detail, function = evidence.stacks, _in_module(evidence.stacks)
+        if kind == "cpu":
+            title = f"CPU {name} runs no process any more: something on it does not let go of it"
+        elif kind == "lock":
+            title = f"{name} is held: what needs this lock of the kernel's waits for ever"
+        elif kind == "rcu":
+            title = "no grace period of RCU ends: somebody has not left a read-side section"
+        else:
+            task, _, frames = name.partition(":")
+            detail = "\n".join(f" {one.replace('_[', ' [')}" for one in frames.split(","))
+            function = _in_module(detail)
+            title = f"{task} uses a CPU without a pause"
+        problems.append(Problem(Verdict.HUNG, title, detail, function=function))
+    return problems
 
 
 def _residue(evidence: Evidence) -> list[Problem]:

@@ -213,6 +213,14 @@ class Agent:
         """What kmemleak has found since it was last remembered, in kmemleak's own words."""
         return unquote(self.order("leaks", "leaks", deadline))
 
+    def probes(self, deadline: Deadline) -> tuple[str, ...]:
+        """What of the kernel does not go on, as KIND:NAME; vm/agent lists the kinds.
+
+        Each that is named takes the guest some seconds. Where no module came since the inventory
+        nothing is tried.
+        """
+        return tuple(self.order("probes", "probes", deadline).split())
+
     def stacks(self, deadline: Deadline) -> str:
         """The stacks of the tasks that are in a module's code, in the form of a kernel log."""
         lines = []

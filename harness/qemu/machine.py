@@ -251,6 +251,10 @@ class Machine:
         """See ``Agent.leaks``."""
         return self.agent.leaks(deadline)
 
+    def probes(self, deadline: Deadline) -> tuple[str, ...]:
+        """See ``Agent.probes``."""
+        return self.agent.probes(deadline)
+
     def stacks(self, deadline: Deadline) -> str:
         """See ``Agent.stacks``."""
         return self.agent.stacks(deadline)

@@ -561,6 +561,28 @@ def test_a_stuck_command_names_where_it_is() -> None:
     assert problem.detail == stacks
 
 
+@pytest.mark.parametrize(
+    ("probe", "title", "function"),
+    [
+        ("cpu:1", "CPU 1 runs no process any more", "wee_read"),
+        ("lock:rtnl_mutex", "rtnl_mutex is held", "wee_read"),
+        ("rcu:grace_period", "no grace period of RCU ends", "wee_read"),
+        (
+            "busy:a_task(7):__cond_resched+0x1/0x2,wee_loop+0x3/0x40_[wee]",
+            "a_task(7) uses a CPU without a pause",
+            "wee_loop",
+        ),
+    ],
+)
+def test_what_does_not_go_on_is_red(probe: str, title: str, function: str) -> None:
+    """Although no command waits for it; a report of the kernel's says more."""
+    stacks = "task a(5,D):\n wee_read+0x1/0x20 [wee]"
+    (problem,) = judge(replace(CLEAN, probes=(probe,), stacks=stacks))
+    assert problem.verdict is Verdict.HUNG
+    assert problem.title.startswith(title)
+    assert problem.function == function
+
+
 def test_what_is_left_behind_is_residue() -> None:
     """Each thing by its kind and its name; where a module is loaded nobody has looked."""
     left = frozenset({"thread:wee", "class:misc/wee"})
@@ -823,6 +845,9 @@ class Machine:
 
     def leaks(self, deadline):
         return ""
+
+    def probes(self, deadline):
+        return ()
 
     agent = SimpleNamespace(take_unasked=lambda: ())
 
@@ -1304,6 +1329,9 @@ class Loading:
 
     def leftovers(self, _: Deadline) -> qemu.Leftovers:
         return qemu.Leftovers(loaded=True)
+
+    def probes(self, _: Deadline) -> tuple[str, ...]:
+        return ()
 
     def stacks(self, _: Deadline) -> str:
         return "task insmod(77,D):\n wee_init+0x1/0x2 [wee]"

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A module that keeps a part of the kernel from going on, in the way that "act"
+ * names when it is loaded; insmod itself ends well. Those that begin with
+ * "healthy" do the same but for the fault.
+ */
+#include <linux/delay.h>
+#include <linux/err.h>
+#include <linux/init.h>
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/rcupdate.h>
+#include <linux/rtnetlink.h>
+#include <linux/sched.h>
+#include <linux/string.h>
+
+static char *act = "";
+module_param(act, charp, 0);
+
+static struct task_struct *thread;
+static DEFINE_MUTEX(mutex);
+
+/* On a kernel without preemption nothing else runs on this CPU any more. */
+static noinline int planted_spin(void *data)
+{
+	while (!kthread_should_stop())
+		cpu_relax();
+	return 0;
+}
+
+/* It lets others run, and does nothing that anybody has asked for. */
+static noinline int planted_busy(void *data)
+{
+	while (!kthread_should_stop()) {
+		cpu_relax();
+		cond_resched();
+	}
+	return 0;
+}
+
+/* As long as that is no mistake yet, and most of the time. */
+static noinline int planted_works(void *data)
+{
+	while (!kthread_should_stop()) {
+		unsigned long end = jiffies + HZ / 10;
+
+		while (time_before(jiffies, end))
+			cond_resched();
+		msleep(5);
+	}
+	return 0;
+}
+
+static noinline int planted_reads(void *data)
+{
+	/* It does not sleep in there: the kernel would say something. */
+	rcu_read_lock();
+	while (!kthread_should_stop())
+		cpu_relax();
+	rcu_read_unlock();
+	return 0;
+}
+
+/* A lock that its own task has already: on a debug kernel lockdep says so first. */
+static noinline int planted_deadlock(void *data)
+{
+	mutex_lock(&mutex);
+	mutex_lock(&mutex);
+	mutex_unlock(&mutex);
+	return 0;
+}
+
+/* Not interruptible either, and for a time. */
+static noinline int planted_sleeps(void *data)
+{
+	while (!kthread_should_stop())
+		msleep(20);
+	return 0;
+}
+
+static int run(int (*what)(void *), int cpu)
+{
+	thread = kthread_create(what, NULL, "planted_stuck");
+	if (IS_ERR(thread))
+		return PTR_ERR(thread);
+	if (cpu >= 0)
+		kthread_bind(thread, cpu);
+	wake_up_process(thread);
+	return 0;
+}
+
+static int __init planted_stuck_init(void)
+{
+	if (!strcmp(act, "rtnl"))
+		rtnl_lock();
+	if (!strcmp(act, "healthy_rtnl")) {
+		rtnl_lock();
+		rtnl_unlock();
+	}
+	if (!strcmp(act, "spin"))
+		return run(planted_spin, 1);
+	if (!strcmp(act, "busy"))
+		return run(planted_busy, -1);
+	if (!strcmp(act, "busy_1"))
+		return run(planted_busy, 1);
+	if (!strcmp(act, "healthy_busy"))
+		return run(planted_works, -1);
+	if (!strcmp(act, "rcu"))
+		return run(planted_reads, -1);
+	if (!strcmp(act, "deadlock"))
+		return run(planted_deadlock, -1);
+	if (!strcmp(act, "healthy_sleep"))
+		return run(planted_sleeps, -1);
+	return 0;
+}
+
+static void __exit planted_stuck_exit(void)
+{
+	if (!IS_ERR_OR_NULL(thread))
+		kthread_stop(thread);
+}
+
+module_init(planted_stuck_init);
+module_exit(planted_stuck_exit);
+
+MODULE_DESCRIPTION("Keeps a part of the kernel from going on");
+MODULE_LICENSE("GPL");
