@@ -68,7 +68,14 @@ def thawed(
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)
     machine.load(template.state, deadline)
-    machine.execute("cont", deadline)
+    if ahead:
+        # A guest that waits for the client's part of the handshake is idle: its clock would jump,
+        # and the SSH server's limit run out. The guest finds this order before anything else.
+        word = machine.agent.send("stay-awake", deadline)
+        machine.execute("cont", deadline)
+        machine.agent.receive(word, "staying-awake", deadline)
+    else:
+        machine.execute("cont", deadline)
     # The client's part of the handshake is done while the guest wakes up.
     with (
         _Handshake(machine, template.keys) as client,
@@ -141,13 +148,25 @@ class Clone:
                 self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)
             self.machine.monitor.on_panic = self._guest.close
             if self.machine.ahead:
-                self._guest.ahead = True
                 self._guest.during = self.machine.clock.running
+                self._guest.leap = self._leap
                 self.machine.clock.hold()
             if self.audit is not None:
                 self._guest.after = self._watch
                 self.audit.guest = self._guest
         return self._guest
+
+    @contextmanager
+    def _leap(self) -> Iterator[None]:
+        """Within, the guest's clock jumps over what the guest sleeps."""
+        self.machine.order("doze", "dozing", self.machine.patience(CLONE_SECONDS))
+        try:
+            yield
+        finally:
+            with suppress(MachineError):  # it may be the guest's end, of which others tell
+                self.machine.order(
+                    "stay-awake", "staying-awake", self.machine.patience(CLONE_SECONDS)
+                )
 
     def _watch(self) -> None:
         if self.audit is not None:

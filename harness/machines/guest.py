@@ -137,9 +137,10 @@ class Guest:
         self.patience = patience
         self.after: Callable[[], None] | None = None  # is called when a command has ended
         self.commands = 0  # how many were begun
-        # The guest's own clock jumps over what it sleeps, and time passes within this only.
-        self.ahead = False
+        # Where the guest's clock can run ahead: its time passes within ``during`` only, and within
+        # ``leap`` the clock jumps over what the guest sleeps.
         self.during: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        self.leap: Callable[[], AbstractContextManager[None]] | None = None
 
     @classmethod
     def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
@@ -271,9 +272,11 @@ class Guest:
         __tracebackhide__ = True
         before, started = self._wakeups()
         late = False
-        with self.spawn(f"exec sleep {seconds}") as process:
+        leap = self.leap or contextlib.nullcontext
+        limit = PASS_SECONDS if self.leap else seconds + PASS_SECONDS
+        with self.spawn(f"exec sleep {seconds}") as process, leap():
             try:
-                process.finish(PASS_SECONDS if self.ahead else seconds + PASS_SECONDS)
+                process.finish(limit)
             except CommandTimeout:
                 late = True
         after, ended = self._wakeups()

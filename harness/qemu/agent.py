@@ -82,9 +82,13 @@ class Agent:
         was not asked for (``take_unasked``): anybody in the guest can write to the port.
         """
         with self._clock.running():
-            return self._order(text, answer, deadline)
+            return self.receive(self.send(text, deadline), answer, deadline)
 
-    def _order(self, text: str, answer: str, deadline: Deadline) -> str:
+    def send(self, text: str, deadline: Deadline) -> str:
+        """The first half of ``order``; returns the order's word, for ``receive``.
+
+        A machine that stands still finds the order when it goes on.
+        """
         word = secrets.token_hex(4)
 
         async def send() -> None:
@@ -93,10 +97,14 @@ class Agent:
             await self._writer.drain()
 
         try:
-            self._pulse.call(send(), deadline, f"ordering {answer!r}")
+            self._pulse.call(send(), deadline, f"ordering {text.partition(' ')[0]!r}")
         except OSError as error:
-            raise self._process.died(f"QEMU is gone (at {answer!r})") from error
+            raise self._process.died(f"QEMU is gone (at {text.partition(' ')[0]!r})") from error
         self._late.add(word)
+        return word
+
+    def receive(self, word: str, answer: str, deadline: Deadline) -> str:
+        """The second half of ``order``: wait for the answer; the rest of its line."""
         rest = self._await(answer, deadline, word)
         self._late.discard(word)
         return rest

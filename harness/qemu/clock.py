@@ -4,7 +4,8 @@
 The clock of a machine that runs ahead (``Wiring.ahead``) jumps to the guest's next timer whenever
 the guest is idle. Ten minutes take seconds then. But the moment in which a test on the host thinks
 may take minutes in the guest, and a timeout there would run out by itself. So such a machine is
-stopped but for when somebody wants something of its guest.
+stopped but for when somebody wants something of its guest, and its guest is not idle then unless
+time is to pass (vm/agent, stay-awake).
 """
 
 from __future__ import annotations
