@@ -63,6 +63,7 @@ class Layout:
     CPU. ``slabs`` has each slab cache by its virtual address, and ``slab_word`` which word of a
     struct page points to it (None: it could not be found out). ``loader`` are ranges of
     physical addresses: variables of the kernel's in which its module loader leaves addresses.
+    ``variables`` are such ranges too: those with all of the kernel's static variables.
     ``mapped`` are the pages of modules that the template has loaded. ``stack``, ``comm`` and
     ``tasks`` are where a task_struct has the address of its stack, its name and the list of all
     processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
@@ -77,6 +78,7 @@ class Layout:
     slabs: Mapping[int, SlabCache]
     slab_word: int | None
     loader: tuple[tuple[int, int], ...]
+    variables: tuple[tuple[int, int], ...] = ()
     mapped: frozenset[int] = frozenset()
     stack: int = 0
     comm: int = 0
@@ -93,7 +95,8 @@ class Layout:
         facts: dict[str, Any] = json.loads(text)
         facts["slabs"] = {int(at, 16): SlabCache(**slab) for at, slab in facts["slabs"].items()}
         facts["percpu"] = tuple(facts["percpu"])
-        facts["loader"] = tuple((start, end) for start, end in facts["loader"])
+        for name in ("loader", "variables"):
+            facts[name] = tuple((start, end) for start, end in facts[name])
         return cls(**facts | {"mapped": frozenset(facts["mapped"])})
 
 
@@ -258,12 +261,39 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         slabs={},
         slab_word=None,
         loader=tuple(ranges),
+        variables=_variables(symbols),
     )
     if _walk(memory, layout, root) != layout.tables:
         return None
     facts = asdict(layout) | {"mapped": module_area(memory, layout).mapped}
     facts |= _learn_slabs(memory, layout, symbols, slab_files)
     return Layout(**facts | _learn_tasks(memory, layout, symbols, facts["slabs"]))
+
+
+def _variables(symbols: Symbols) -> tuple[tuple[int, int], ...]:
+    """Where the kernel's image has its static variables (arch/x86/kernel/vmlinux.lds.S).
+
+    They are from ``_sdata`` to ``__bss_stop``, and among what is only read once the kernel is up
+    (``__ro_after_init``). The kernel frees the init section in their midst and what is between the
+    parts of its image, so that those hold anything. The first task's stack is there as well.
+    """
+
+    def first(*names: str) -> int:
+        return next((at for at in map(symbols.address, names) if at), _IMAGE) - _IMAGE
+
+    start, end = first("_sdata", "_text"), first("__bss_stop", "_end")
+    ranges = [(first("__start_rodata"), first("__end_rodata")), (start, end)]
+    stack = first("init_stack", "init_thread_union")
+    # There may be a symbol for where the stack is first used from, just below its end.
+    size = symbols.size("init_stack") or symbols.size("init_thread_union")
+    size = -(-size // PAGE) * PAGE
+    for without in ((first("__init_begin"), first("__init_end")), (stack, stack + size)):
+        ranges = [
+            part
+            for low, high in ranges
+            for part in ((low, min(high, without[0])), (max(low, without[1]), high))
+        ]
+    return tuple((low, high) for low, high in sorted(set(ranges)) if low < high)
 
 
 def _learn_slabs(
@@ -557,10 +587,8 @@ def _referenced(scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
     """Those of the objects that something alive points to.
 
     An object that is freed but not wiped looks as it did, and only so can be told from one in
-    use. What lies on a stack does not count; what another such object says does, if that one is
-    alive.
+    use. What another such object says counts if that one is alive.
     """
-    areas = StackAreas(scene)
     alive: set[SlabObject] = set()
     holders: dict[SlabObject, set[SlabObject]] = {}
     asked: set[SlabObject] = set()
@@ -570,12 +598,12 @@ def _referenced(scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
             break
         asked |= wanted
         for one, pointer in _pointing_to(scene, wanted):
-            if one in alive or areas.of(pointer.at) or _of_the_allocator(scene, one, pointer):
+            if one in alive or not _holds(scene, one, pointer):
                 continue
             holder = slab_object(scene.memory, scene.layout, pointer.at)
             if holder and not holder.cache.wiped:
                 holders.setdefault(holder, set()).add(one)
-            elif holder or not of_a_process(scene.memory, scene.layout, pointer.at):
+            else:
                 alive.add(one)
     fresh = [*alive]
     while fresh:
@@ -585,31 +613,27 @@ def _referenced(scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
     return alive & objects
 
 
-def _of_the_allocator(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
-    """Whether it is the allocator that points to an object, since it is free.
+def _holds(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
+    """Whether a pointer to an object is of a kind that is there only while the object is in use.
 
-    The first of a list of free objects is in a struct page, or in what a cache has for each CPU
-    (``cpu_slab``, which a struct kmem_cache begins with, and ``freelist`` in that; mm/slub.c). From
-    6.18 on it is also in a struct slab_sheaf, which says of which cache it is.
+    A static variable's is, and one in an object of another slab cache. Elsewhere addresses stay
+    that nobody follows any more: on stacks, in the allocator's lists of free objects, and in the
+    arrays that a CPU keeps objects in for the next one who wants some, where those above a count
+    are old (``skb_cache`` in net/core/skbuff.c). By now another object may be at such an address.
+    What is not known to hold objects is therefore taken to hold none.
     """
     memory, layout = scene.memory, scene.layout
-    for place in range(0, memory.size // PAGE * _PAGE_STRUCT, 1 << 21):
-        start = _walk(memory, layout, layout.vmemmap + place)
-        if start is not None and start <= pointer.at < start + (1 << 21):
-            return True
-    for address, cache in layout.slabs.items():
-        if cache.name != one.cache.name:
-            continue
-        first = _at(memory, layout, address)
-        for offset in layout.percpu:
-            where = physical(memory, layout, (first + offset) % (1 << 64))
-            if where is not None and where <= pointer.at < where + 32:
-                return True
-        holder = slab_object(memory, layout, pointer.at)
-        head = memory.read(holder.start, 64) if holder else b""
-        if address in _words(head):
-            return True
-    return False
+    # Whoever has a file has the address of its beginning, with flags in it at most (as in struct
+    # io_fixed_file in io_uring/filetable.h).
+    if one.cache.name == "filp" and not 0 <= pointer.to - layout.direct - one.start < 8:
+        return False
+    holder = slab_object(memory, layout, pointer.at)
+    if holder is None:
+        return any(start <= pointer.at < end for start, end in layout.variables)
+    # From 6.18 on the allocator has lists of free objects in objects of its own: a struct
+    # slab_sheaf (mm/slub.c), in whose first words is the slab cache that it is for.
+    head = memory.read(holder.start, min(64, holder.cache.size))
+    return not any(word in layout.slabs for word in _words(head))
 
 
 def _pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabObject, Pointer]]:

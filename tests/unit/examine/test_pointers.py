@@ -32,7 +32,8 @@ PLACES = {
     "slab_caches": 0x111000, "__per_cpu_offset": 0x112000, "mod_tree": 0x113000,
     "init_task": 0x114000, "init_stack": 0x118000, "reboot_notifier_list": 0x120000,
     "fw_shutdown_nb": 0x121000, "formats": 0x122000, "script_format": 0x123000,
-    "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "_end": 0x130000,
+    "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "__init_begin": 0x128000,
+    "__init_end": 0x12A000, "_end": 0x130000,
 }  # fmt: skip
 
 
@@ -326,6 +327,38 @@ def test_that_the_allocator_has_it_does_not_make_an_object_alive(kernel: Kernel)
     kernel.cache("kmalloc-256", 256)
     sheaf = kernel.object("kmalloc-256")
     kernel.word(sheaf + 16, kernel.caches["filp"], 1, DIRECT + closed)
+    assert kernel.references(closed + 176) == []
+
+
+def test_old_addresses_that_a_cpu_has_do_not_make_an_object_alive(kernel: Kernel) -> None:
+    """A CPU keeps freed objects for the next use, and their addresses stay when they are gone.
+
+    Another slab cache has their memory by then: there is now a closed file (or a part of it).
+    """
+    closed = kernel.object("filp")
+    kernel.word(PERCPU + 0x1F18, DIRECT + closed, DIRECT + closed + 256 + 64)
+    assert kernel.references(closed + 176, closed + 256 + 176) == []
+
+
+def test_an_address_within_a_file_does_not_make_it_alive(kernel: Kernel) -> None:
+    """Who holds a file has the address of its beginning, maybe with flags in its lower bits."""
+    closed = kernel.object("filp")
+    opened = closed + 256
+    kernel.cache("kmalloc-64", 64)
+    kernel.word(kernel.object("kmalloc-64"), DIRECT + closed + 64, DIRECT + opened | 1)
+    assert kernel.references(closed + 176, opened + 176) == [opened + 176]
+
+
+@pytest.mark.parametrize("place", ["a page", "the init section", "the first task's stack"])
+def test_unknown_holders_do_not_make_an_object_alive(kernel: Kernel, place: str) -> None:
+    """Memory that is nobody's or anybody's holds old addresses."""
+    at = {
+        "a page": kernel.take(),
+        "the init section": PLACES["__init_begin"],
+        "the first task's stack": PLACES["init_stack"],
+    }[place]
+    closed = kernel.object("filp")
+    kernel.word(at + 0x200, DIRECT + closed)
     assert kernel.references(closed + 176) == []
 
 
