@@ -27,9 +27,9 @@ from harness.host.proc import Deadline
 from harness.klog import bench
 from harness.lab import Lab
 from harness.machines import freeze, pool, template
-from harness.machines.clone import clone
+from harness.machines.clone import Clone, clone
 from harness.machines.guest import Guest
-from harness.machines.pool import Fresh, Pool
+from harness.machines.pool import Pool
 from harness.runs import pytest_process
 
 Samples = dict[str, list[float]]
@@ -163,8 +163,8 @@ def _pool(place: Lab, samples: Samples, count: int) -> None:
     """pool_wait_s: what a test waits for its machine when the one before takes half a second."""
     frozen = place.template()
 
-    def make() -> Fresh:
-        return pool.fresh(frozen, place.cache)
+    def make() -> Clone:
+        return pool.open_clone(frozen, place.cache)
 
     supply = Pool()
     try:
@@ -172,12 +172,12 @@ def _pool(place: Lab, samples: Samples, count: int) -> None:
         supply.start("bench", make)
         for number in range(count):
             with _timed(samples, "pool_wait_s"):
-                fresh = supply.take("bench", make)
+                taken = supply.take("bench", make)
             if number == 0:
                 samples["pool_wait_s"].clear()  # no test was running while it was made
             supply.start("bench", make)
-            fresh.clone.guest.check("sleep 0.5")
-            fresh.close()
+            taken.guest.check("sleep 0.5")
+            taken.close()
     finally:
         supply.close()
 

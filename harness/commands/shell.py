@@ -156,7 +156,7 @@ def _reports(clone: Clone, module: Module | None, *, gone: bool) -> Sequence[Pro
         except MachineError:
             gone = True
     seen = Evidence(
-        console=machine.console_text()[clone.since :],
+        console=machine.console_text()[clone.baseline.console_offset :],
         # Nobody asks what taints it; the reports are what matters here.
         taint_before=0,
         taint_after=None if gone else 0,

@@ -16,7 +16,7 @@ from harness.examine.audit import Audit
 from harness.examine.pointers import Finding
 from harness.host.proc import Deadline
 from harness.judge.verdict import Evidence, Expectation, Problem, Remain
-from harness.machines import pool
+from harness.machines.clone import MARK_SECONDS, Baseline
 from harness.qemu import Machine
 from harness.qemu.agent import Leftovers
 
@@ -31,25 +31,25 @@ PROBES_SECONDS = 120.0
 
 def patience(machine: Machine) -> Deadline:
     """How long a healthy guest may take to answer."""
-    return machine.patience(pool.MARK_SECONDS)
+    return machine.patience(MARK_SECONDS)
 
 
 def gather(
     machine: Machine,
-    taint_before: int,
+    baseline: Baseline,
     *,
-    since: int = 0,
     timed_out: str = "",
     expected: tuple[Expectation, ...] = (),
     declared: int = 0,
     last: bool = False,
     audit: Audit | None = None,
 ) -> Evidence:
-    """Ask a machine how it is, whatever its state; its console counts from ``since`` on.
+    """Ask a machine how it is, whatever its state; it is judged from ``baseline`` on.
 
     ``declared``: the taint flags that its modules may set. ``last``: nobody uses the machine
     after this, so its processes may be ended. ``audit`` looks through its memory.
     """
+    since = baseline.console_offset
     taint = moving = left = None
     busy: tuple[str, ...] = ()
     stacks = leaks = fault = ""
@@ -85,7 +85,7 @@ def gather(
                 moving = machine.vcpu_is_busy()
     return Evidence(
         console=machine.console_text()[since:],
-        taint_before=taint_before,
+        taint_before=baseline.taint,
         taint_after=taint,
         panicked=machine.panicked,
         running=machine.running,

@@ -13,7 +13,7 @@ from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Evidence, Problem
 from harness.lab import Lab
 from harness.machines import freeze
-from harness.machines.clone import Clone
+from harness.machines.clone import Baseline, Clone
 from harness.machines.guest import Guest
 from harness.machines.template import Template
 from harness.qemu import Machine
@@ -69,14 +69,14 @@ class _Loading:
         self._module = module
         self._declared = declared
         self._leave = leave
-        self._loaded: tuple[Machine, int, int]  # which; its taint before, and since when it counts
+        self._loaded: tuple[Machine, Baseline]  # which, and from where it is judged
 
     def set_up(self, clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
         taint = machine.mark(evidence.patience(machine))
         machine.take_inventory(evidence.patience(machine))
         # Where the machine could not be frozen it has just booted: that is not the module's.
-        since = len(machine.console_text())
+        baseline = Baseline(len(machine.console_text()), taint)
         failed: GuestError | None = None
         sections: dict[str, str] = {}
         try:
@@ -87,21 +87,22 @@ class _Loading:
         stuck = failed.command[0] if isinstance(failed, CommandTimeout) else ""
         self._judge(
             machine,
-            evidence.gather(machine, taint, since=since, timed_out=stuck, declared=self._declared),
+            evidence.gather(machine, baseline, timed_out=stuck, declared=self._declared),
             failed,
         )
         if failed:
             raise failed
-        self._loaded = machine, taint, since
+        self._loaded = machine, baseline
         facts: dict[str, object] = {"sections": sections}
         return facts | ({"text": sections[".text"]} if ".text" in sections else {})
 
     def look(self, taint: int | None) -> None:
         """What a module has only begun, such as a thread, goes on when loading is done."""
-        machine, before, since = self._loaded
+        machine, baseline = self._loaded
+        since = baseline.console_offset
         seen = Evidence(
             console=machine.console_text()[since:],
-            taint_before=before,
+            taint_before=baseline.taint,
             taint_after=taint,
             panicked=machine.panicked,
             running=taint is not None,

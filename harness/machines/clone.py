@@ -10,10 +10,12 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import qemu
 from harness.build.image import Keys
@@ -25,6 +27,7 @@ from harness.machines.template import BOOT_SECONDS, Template
 from harness.qemu import Machine
 
 CLONE_SECONDS = 30.0
+MARK_SECONDS = 20.0  # for a healthy guest to answer on the control port
 WAKE_SECONDS = 1.0  # by which a clone's clock may be late
 
 
@@ -38,10 +41,15 @@ def clone(
             qemu.booted(template.spec, folder, deadline or Deadline(BOOT_SECONDS)) as machine,
             Clone(machine, template.keys) as running,
         ):
+            running.facts = template.facts
             machine.pace = template.pace
             for set_up in template.set_ups:
                 set_up(running)
-            running.since = len(machine.console_text())
+            # The taint that the template records holds for its clones. A machine that booted
+            # again has to be asked.
+            running.baseline = Baseline(
+                len(machine.console_text()), machine.mark(machine.patience(MARK_SECONDS))
+            )
             yield running
         return
     with (
@@ -49,6 +57,8 @@ def clone(
         thawed(machine, template, deadline, memory=template.memory, ahead=ahead) as running,
         Audit(machine, template.entry.path) as running.audit,
     ):
+        running.facts = template.facts
+        running.baseline = Baseline(taint=template.facts["taint"])
         yield running
 
 
@@ -120,20 +130,35 @@ class _Handshake:
         self._worker.shutdown()
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """The state of a machine from which the current test is judged.
+
+    ``console_offset`` is in characters of ``Machine.console_text``. ``taint`` is the value of
+    /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst).
+    """
+
+    console_offset: int = 0
+    taint: int = 0
+
+
 class Clone:
     """A running machine, and its guest once somebody asks for it."""
 
     def __init__(self, machine: Machine, keys: Keys, client: _Handshake | None = None) -> None:
         """``client``: the connection, where one is on its way; else the first use makes one.
 
-        ``running_since`` is when the machine began to run, on time.monotonic()'s clock, and
-        ``since`` where on its console begins what its user is answerable for.
+        ``running_since`` is when the machine began to run, on time.monotonic()'s clock.
+        ``baseline`` is replaced after each judgement. ``facts`` are those of the template that
+        it was cloned from.
         """
         self.machine = machine
         self._keys = keys
         self._client = client
         self.running_since = time.monotonic()
-        self.since = 0
+        self.baseline = Baseline()
+        self.facts: Mapping[str, Any] = {}
+        self.ends = ExitStack()  # what was opened for the clone, and ends with it
         self.audit: Audit | None = None  # where it was cloned from a frozen template
         self._guest: Guest | None = None
 
@@ -171,6 +196,10 @@ class Clone:
     def _watch(self) -> None:
         if self.audit is not None:
             self.audit.watch(self.machine.patience(CLONE_SECONDS))
+
+    def close(self) -> None:
+        """End the machine, for whoever has it from ``pool.open_clone``."""
+        self.ends.close()
 
     def __enter__(self) -> Clone:
         return self

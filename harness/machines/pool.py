@@ -3,48 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 from harness.host.cache import Cache
 from harness.machines.clone import Clone, clone
 from harness.machines.template import Template
 
-MARK_SECONDS = 20.0
 
+def open_clone(template: Template, cache: Cache, *, ahead: bool = False) -> Clone:
+    """A clone of a template, connected over SSH; whoever takes it closes it.
 
-@dataclass(frozen=True)
-class Fresh:
-    """A clone, connected over SSH; whoever takes it closes it.
-
-    ``taint`` is its kernel's now.
+    ``ahead``: its clock runs ahead (qemu/clock.py).
     """
-
-    clone: Clone
-    taint: int
-    facts: Mapping[str, Any]  # its template's
-    ends: ExitStack
-    since: int = 0  # where on its console begins what its present user is answerable for
-
-    def close(self) -> None:
-        self.ends.close()
-
-
-def fresh(template: Template, cache: Cache, *, ahead: bool = False) -> Fresh:
-    """Clone a template and connect to it; ``ahead``: its clock runs ahead (qemu/clock.py)."""
     with ExitStack() as ends:
         folder = ends.enter_context(cache.scratch("test"))
         made = ends.enter_context(clone(template, folder, ahead=ahead))
-        machine = made.machine
-        taint = template.facts["taint"]
-        if not template.frozen:
-            # What was found out once is as true of a clone, but not of another boot.
-            taint = machine.mark(machine.patience(MARK_SECONDS))
         made.guest  # noqa: B018  # connects
-        return Fresh(made, taint, template.facts, ends.pop_all(), made.since)
+        made.ends = ends.pop_all()
+        return made
 
 
 class Pool:
@@ -52,16 +30,16 @@ class Pool:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-pool")
-        self._ahead: tuple[Hashable, Future[Fresh]] | None = None
+        self._ahead: tuple[Hashable, Future[Clone]] | None = None
 
-    def start(self, wanted: Hashable, make: Callable[[], Fresh]) -> None:
+    def start(self, wanted: Hashable, make: Callable[[], Clone]) -> None:
         """Begin to make the next clone, unless one of its kind is on its way."""
         if self._ahead is not None and self._ahead[0] == wanted:
             return
         self.discard()
         self._ahead = (wanted, self._worker.submit(make))
 
-    def take(self, wanted: Hashable, make: Callable[[], Fresh]) -> Fresh:
+    def take(self, wanted: Hashable, make: Callable[[], Clone]) -> Clone:
         """The prepared clone if it is of the kind wanted, else one made now."""
         if self._ahead is None or self._ahead[0] != wanted:
             return make()
@@ -88,6 +66,6 @@ class Pool:
         self._worker.shutdown()
 
 
-def _close(future: Future[Fresh]) -> None:
+def _close(future: Future[Clone]) -> None:
     if not future.cancelled() and future.exception() is None:
         future.result().close()

@@ -23,7 +23,6 @@ from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
 from harness.machines.guest import Guest
-from harness.machines.pool import Fresh
 from harness.plugin import RUN
 from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
@@ -87,14 +86,14 @@ def last_judgement(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, supply: MachineSource) -> Clone:
     """The freshly booted machine of this test's own."""
-    fresh = supply.take(kind_of(request.node, request.fixturenames))
-    return _use(request.node, UsedMachine(fresh))
+    clone = supply.take(kind_of(request.node, request.fixturenames))
+    return _use(request.node, UsedMachine(clone))
 
 
 def _use(item: pytest.Item, used: UsedMachine) -> Clone:
     """Have a machine judged with the test, and ended after it (``last_judgement``)."""
     item.stash.setdefault(USED, []).append(used)
-    return used.fresh.clone
+    return used.clone
 
 
 @pytest.fixture
@@ -110,17 +109,17 @@ def loaded(guest: Guest) -> Guest:
 
 
 @pytest.fixture(scope="module")
-def shared_machines() -> Iterator[dict[MachineKind, Fresh]]:
+def shared_machines() -> Iterator[dict[MachineKind, Clone]]:
     """The machines that the tests of one file share."""
-    kept: dict[MachineKind, Fresh] = {}
+    kept: dict[MachineKind, Clone] = {}
     yield kept
-    for fresh in kept.values():
-        fresh.close()
+    for clone in kept.values():
+        clone.close()
 
 
 @pytest.fixture
 def shared(
-    request: pytest.FixtureRequest, supply: MachineSource, shared_machines: dict[MachineKind, Fresh]
+    request: pytest.FixtureRequest, supply: MachineSource, shared_machines: dict[MachineKind, Clone]
 ) -> Guest:
     """A guest with the module loaded that the tests of one file share.
 
@@ -148,7 +147,7 @@ def expect_splat(request: pytest.FixtureRequest) -> ExpectSplat:
     def within(
         kind: str, function: str | None = None, *, guest: Guest | None = None
     ) -> AbstractContextManager[None]:
-        clones = [used.fresh.clone for used in request.node.stash.get(USED, [])]
+        clones = [used.clone for used in request.node.stash.get(USED, [])]
         machines = [each.machine for each in clones if guest in (None, each.guest)]
         if not machines:
             raise InputError("expect_splat needs a machine", hint="ask for `guest` or `loaded` too")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -14,6 +13,7 @@ from harness.examine.artifacts import save_artifacts
 from harness.judge import verdict
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Problem, Verdict
+from harness.machines.clone import Baseline
 from harness.plugin.expect import EXPECTED
 from harness.plugin.supply import SOURCE, USED, MachineSource, UsedMachine, declared_taints
 
@@ -46,14 +46,14 @@ def judge_machines(
     for place, used in enumerate(machines):
         if used.silent:
             continue
-        fresh, machine = used.fresh, used.fresh.clone.machine
+        clone, machine = used.clone, used.clone.machine
         expected = tuple(one for of, one in item.stash.get(EXPECTED, []) if of is machine)
         seen = evidence.gather(
-            machine, fresh.taint, since=fresh.since, timed_out=timed_out, expected=expected,
+            machine, clone.baseline, timed_out=timed_out, expected=expected,
             declared=declared_taints(item), last=last and not used.give_back,
-            audit=fresh.clone.audit,
+            audit=clone.audit,
         )  # fmt: skip
-        named = evidence.with_names(seen, fresh.facts, built, fresh.clone.audit) if built else seen
+        named = evidence.with_names(seen, clone.facts, built, clone.audit) if built else seen
         problems = [
             problem
             for problem in verdict.judge(named)
@@ -69,8 +69,8 @@ def judge_machines(
         if seen.taint_after is None:
             used.silent = True
         else:
-            now = fresh.since + len(seen.console)
-            used.fresh = replace(fresh, taint=seen.taint_after, since=now)
+            now = clone.baseline.console_offset + len(seen.console)
+            clone.baseline = Baseline(now, seen.taint_after)
     return found
 
 
@@ -91,8 +91,8 @@ def _save(
     used.saved += 1
     name = f"{artifacts.folder_name(item.nodeid)}{number}{again}"
     about = {}
-    facts = used.fresh.facts
+    facts = used.clone.facts
     if "text" in facts:
         about = {"module": str(source.module.ko), "text": facts["text"]}
-    machine = used.fresh.clone.machine
+    machine = used.clone.machine
     return save_artifacts(source.keeper, source.lab, machine, problems, name, about)

@@ -18,7 +18,8 @@ from harness.judge.problem import KernelProblem
 from harness.judge.verdict import DECLARED_TAINTS, Problem
 from harness.lab import Lab
 from harness.machines import pool
-from harness.machines.pool import Fresh, Pool
+from harness.machines.clone import Clone
+from harness.machines.pool import Pool
 from harness.machines.template import Template
 from harness.qemu import Machine
 
@@ -63,12 +64,12 @@ def declared_taints(item: pytest.Item) -> int:
 class UsedMachine:
     """A machine that a test uses, and what its judgements so far have come to.
 
-    ``fresh`` says from where on the next one counts.
+    The clone's baseline says from where on the next one counts.
     """
 
-    fresh: Fresh
+    clone: Clone
     # Takes the machine of a green test for the next one; without, the machine ends.
-    give_back: Callable[[Fresh], None] | None = None
+    give_back: Callable[[Clone], None] | None = None
     red: bool = False
     silent: bool = False  # it will not say anything more, as after a panic
     told: set[str] = field(default_factory=set)  # the problems that are in a report already
@@ -77,9 +78,9 @@ class UsedMachine:
     def finish(self) -> None:
         """End the machine, or leave it to the next test."""
         if self.give_back and not self.red and not self.silent:
-            self.give_back(self.fresh)
+            self.give_back(self.clone)
         else:
-            self.fresh.close()
+            self.clone.close()
 
 
 class MachineSource:
@@ -102,7 +103,7 @@ class MachineSource:
         """The module under test if it was built; what was not has not been loaded either."""
         return vars(self).get("module")
 
-    def take(self, kind: MachineKind) -> Fresh:
+    def take(self, kind: MachineKind) -> Clone:
         """A machine of that kind that nobody has used."""
         return self.pool.take(kind, lambda: self._make(kind))
 
@@ -113,7 +114,7 @@ class MachineSource:
             kind = kind_of(item, fixtures)
             self.pool.start(kind, lambda: self._make(kind))
 
-    def _make(self, kind: MachineKind) -> Fresh:
+    def _make(self, kind: MachineKind) -> Clone:
         shape = dict(kind.shape)
         clock = shape.pop("clock", "host")
         if clock not in ("host", "ahead"):
@@ -124,7 +125,7 @@ class MachineSource:
         template = self.lab.template(**shape, emulated=ahead)  # type: ignore[arg-type]  # a marker's
         if kind.loaded:
             template = self._loaded(template, kind.taints)
-        return pool.fresh(template, self.lab.cache, ahead=ahead)
+        return pool.open_clone(template, self.lab.cache, ahead=ahead)
 
     def _loaded(self, base: Template, taints: int) -> Template:
         """``base`` with the module loaded; what upset the kernel once is not tried again."""

@@ -33,6 +33,7 @@ from harness.judge.verdict import (
     taint_letters,
 )
 from harness.machines import freeze
+from harness.machines.clone import Baseline
 from harness.plugin.supply import MachineKind, MachineSource
 from tests.unit.growth import grows_with_length
 
@@ -811,7 +812,7 @@ from harness.machines import saved
 from harness.plugin import fixtures, select
 from harness.plugin.supply import SOURCE
 from harness.errors import GuestLost, MachineError
-from harness.machines.pool import Fresh
+from harness.machines.clone import Baseline
 from harness.host.proc import Deadline
 from harness.qemu import Leftovers
 
@@ -888,8 +889,10 @@ class Supply:
         machine = Machine(next(self.numbers))
         ends = ExitStack()
         ends.callback(self.closed.append, machine.number)
-        clone = SimpleNamespace(machine=machine, guest=machine, audit=None)
-        return Fresh(clone, {taint}, {{}}, ends)
+        return SimpleNamespace(
+            machine=machine, guest=machine, audit=None, facts={{}}, close=ends.close,
+            baseline=Baseline(taint={taint}),
+        )
 
 
 @pytest.fixture(scope="session")
@@ -1282,7 +1285,7 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
         panicked=False, fault="", stalls=(), console_unread=0, console_full=False,
         agent=SimpleNamespace(take_unasked=tuple),
     )  # fmt: skip
-    (problem,) = judge(evidence.gather(machine, OE))
+    (problem,) = judge(evidence.gather(machine, Baseline(taint=OE)))
     assert problem.verdict is Verdict.LOST
 
 

@@ -10,7 +10,8 @@ from typing import cast
 
 import pytest
 
-from harness.machines.pool import Fresh, Pool
+from harness.machines.clone import Clone
+from harness.machines.pool import Pool
 
 PATIENCE = 20.0
 
@@ -27,12 +28,12 @@ class Made(SimpleNamespace):
         self.closed.set()
 
 
-def make() -> Fresh:
-    return cast(Fresh, Made())
+def make() -> Clone:
+    return cast(Clone, Made())
 
 
-def closed(fresh: Fresh) -> threading.Event:
-    return cast(Made, fresh).closed
+def closed(clone: Clone) -> threading.Event:
+    return cast(Made, clone).closed
 
 
 def test_what_was_prepared_is_taken_once() -> None:
@@ -52,7 +53,7 @@ def test_what_nobody_takes_is_ended() -> None:
     first, second = make(), make()
     started = threading.Event()
 
-    def make_first() -> Fresh:
+    def make_first() -> Clone:
         started.set()
         return first
 
@@ -68,7 +69,7 @@ def test_what_is_still_in_the_making_is_ended_when_it_is_there() -> None:
     pool = Pool()
     ahead, go = make(), threading.Event()
 
-    def later() -> Fresh:
+    def later() -> Clone:
         assert go.wait(PATIENCE)
         return ahead
 
@@ -84,11 +85,11 @@ def test_a_wait_that_is_interrupted_leaves_no_clone(monkeypatch: pytest.MonkeyPa
     pool = Pool()
     ahead, go = make(), threading.Event()
 
-    def later() -> Fresh:
+    def later() -> Clone:
         assert go.wait(PATIENCE)
         return ahead
 
-    def interrupted(_: Future[Fresh], timeout: float | None = None) -> Fresh:
+    def interrupted(_: Future[Clone], timeout: float | None = None) -> Clone:
         raise KeyboardInterrupt
 
     pool.start("kind", later)

@@ -11,14 +11,14 @@ from harness.testing import Lab
 
 def test_an_answer_that_was_not_asked_for_is_red(lab: Lab) -> None:
     """It is not taken for the agent's, and it is a finding."""
-    fresh = pool.fresh(lab.template(), lab.cache)
+    clone = pool.open_clone(lab.template(), lab.cache)
     try:
-        fresh.clone.guest.check("echo 'marked 4096' >/dev/ttyS1")
-        seen = evidence.gather(fresh.clone.machine, fresh.taint)
-        assert seen.taint_after == fresh.taint
+        clone.guest.check("echo 'marked 4096' >/dev/ttyS1")
+        seen = evidence.gather(clone.machine, clone.baseline)
+        assert seen.taint_after == clone.baseline.taint
         (problem,) = verdict.judge(seen)
         assert problem.title.startswith("something in the guest has written to the port")
         assert problem.detail == "marked 4096"
-        assert verdict.judge(evidence.gather(fresh.clone.machine, fresh.taint)) == []
+        assert verdict.judge(evidence.gather(clone.machine, clone.baseline)) == []
     finally:
-        fresh.close()
+        clone.close()

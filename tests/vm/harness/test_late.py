@@ -14,8 +14,7 @@ from harness.examine import evidence, loading
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
-from harness.machines.pool import Fresh
-from harness.testing import Guest, GuestBusy, GuestLost, Lab
+from harness.testing import Clone, Guest, GuestBusy, GuestLost, Lab
 
 PLANTED = Path(__file__).parent / "planted_late"
 CONTROL = "/sys/kernel/debug/planted_late"
@@ -23,28 +22,28 @@ TEN_MINUTES = 600.0
 
 
 @pytest.fixture
-def late(lab: Lab) -> Iterator[Fresh]:
+def late(lab: Lab) -> Iterator[Clone]:
     """A machine whose clock runs ahead, with the module loaded."""
     template = loading.loaded_template(lab, lab.template(emulated=True), lab.build(PLANTED))
-    fresh = pool.fresh(template, lab.cache, ahead=True)
-    yield fresh
-    fresh.close()
+    clone = pool.open_clone(template, lab.cache, ahead=True)
+    yield clone
+    clone.close()
 
 
-def problems(fresh: Fresh) -> list[tuple[Verdict, str]]:
+def problems(clone: Clone) -> list[tuple[Verdict, str]]:
     """What is wrong with the machine now."""
-    seen = evidence.gather(fresh.clone.machine, fresh.taint, since=fresh.since)
+    seen = evidence.gather(clone.machine, clone.baseline)
     found: list[Problem] = list(verdict.judge(seen))
     return [(problem.verdict, problem.title) for problem in found]
 
 
-def uptime(fresh: Fresh) -> float:
-    return float(fresh.clone.guest.check("cat /proc/uptime").split()[0])
+def uptime(clone: Clone) -> float:
+    return float(clone.guest.check("cat /proc/uptime").split()[0])
 
 
-def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(late: Fresh) -> None:
+def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(late: Clone) -> None:
     """And nothing is wrong with a healthy module, nor with its unloading afterwards."""
-    guest = late.clone.guest
+    guest = late.guest
     guest.check(f"echo sleep >{CONTROL}")
     started = time.monotonic()
     passed = guest.pass_time(TEN_MINUTES)
@@ -56,25 +55,25 @@ def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(late: Fresh) -> None:
     assert problems(late) == []
 
 
-def test_time_stands_still_between_commands(late: Fresh) -> None:
+def test_time_stands_still_between_commands(late: Clone) -> None:
     """So that no timeout in the guest runs out because somebody on the host is thinking."""
     before = uptime(late)
     time.sleep(2.0)  # as long as a host may think: in the guest it would be minutes
     assert uptime(late) - before < 1.0
 
 
-def test_a_warning_after_ninety_seconds_is_seen(late: Fresh) -> None:
+def test_a_warning_after_ninety_seconds_is_seen(late: Clone) -> None:
     """It belongs to whoever caused it."""
-    guest = late.clone.guest
+    guest = late.guest
     guest.check(f"echo warn >{CONTROL}")
     assert problems(late) == []
     guest.pass_time(TEN_MINUTES)
     assert problems(late) == [(Verdict.SPLAT, "WARNING in late_work_func")]
 
 
-def test_an_oops_after_two_seconds_is_seen(late: Fresh) -> None:
+def test_an_oops_after_two_seconds_is_seen(late: Clone) -> None:
     """In a thread of its own, so that no command fails by it."""
-    guest = late.clone.guest
+    guest = late.guest
     guest.check(f"echo oops >{CONTROL}")
     with suppress(GuestLost):  # where the kernel panics by it
         guest.pass_time(TEN_MINUTES)
@@ -84,18 +83,18 @@ def test_an_oops_after_two_seconds_is_seen(late: Fresh) -> None:
 
 
 @pytest.mark.parametrize("word", ["work", "wait"])
-def test_what_comes_late_and_is_right_is_not_red(late: Fresh, word: str) -> None:
+def test_what_comes_late_and_is_right_is_not_red(late: Clone, word: str) -> None:
     """The same timers and threads without the fault."""
-    guest = late.clone.guest
+    guest = late.guest
     guest.check(f"echo {word} >{CONTROL}")
     guest.pass_time(TEN_MINUTES)
     guest.check("rmmod planted_late")
     assert problems(late) == []
 
 
-def test_a_thread_that_polls_is_named(late: Fresh) -> None:
+def test_a_thread_that_polls_is_named(late: Clone) -> None:
     """How often a second it wakes up is said; where it keeps time from passing, that is too."""
-    guest = late.clone.guest
+    guest = late.guest
     guest.check(f"echo poll >{CONTROL}")
     passed = guest.pass_time(5.0)
     who, rate = next(iter(passed.wakeups.items()))

@@ -11,8 +11,7 @@ import pytest
 from harness.examine import evidence
 from harness.judge import verdict
 from harness.machines import pool
-from harness.machines.pool import Fresh
-from harness.testing import Guest, Lab, Module
+from harness.testing import Clone, Guest, Lab, Module
 
 HERE = Path(__file__).parent
 # A module that sets the taint of those from outside the kernel's tree comes and goes.
@@ -32,20 +31,20 @@ def other(lab: Lab) -> Module:
 
 
 @pytest.fixture
-def victim(lab: Lab, quiet: Module, other: Module) -> Iterator[Fresh]:
+def victim(lab: Lab, quiet: Module, other: Module) -> Iterator[Clone]:
     """A machine, not this test's own, with the files of both modules in /root."""
-    fresh = pool.fresh(lab.template(), lab.cache)
+    clone = pool.open_clone(lab.template(), lab.cache)
     try:
         for module in (quiet, other):
-            fresh.clone.guest.put(module.loadable, f"/root/{module.ko.name}")
-        yield fresh
+            clone.guest.put(module.loadable, f"/root/{module.ko.name}")
+        yield clone
     finally:
-        fresh.close()
+        clone.close()
 
 
-def verdicts(victim: Fresh, *, last: bool = True) -> list[str]:
+def verdicts(victim: Clone, *, last: bool = True) -> list[str]:
     """What the machine's verdict is at the end of a test."""
-    seen = evidence.gather(victim.clone.machine, victim.taint, last=last)
+    seen = evidence.gather(victim.machine, victim.baseline, last=last)
     return [str(problem) for problem in verdict.judge(seen)]
 
 
@@ -60,25 +59,25 @@ def cycle(guest: Guest, leave: str = "", *, between: str = "true") -> None:
 
 @pytest.mark.parametrize(("leave", "name"), [("proc", "proc planted_quiet"),
                                              ("cache", "slab planted_quiet")])  # fmt: skip
-def test_a_module_that_sets_no_taint_is_looked_at(victim: Fresh, leave: str, name: str) -> None:
+def test_a_module_that_sets_no_taint_is_looked_at(victim: Clone, leave: str, name: str) -> None:
     """It claims to be the kernel's own; what it leaves is as bad."""
-    cycle(victim.clone.guest, leave)
-    assert not victim.clone.guest.taint() & 1 << 12  # TAINT_OOT_MODULE
+    cycle(victim.guest, leave)
+    assert not victim.guest.taint() & 1 << 12  # TAINT_OOT_MODULE
     assert verdicts(victim) == residue(name)
 
 
-def test_the_link_of_a_merged_cache_is_the_kernels(victim: Fresh) -> None:
+def test_the_link_of_a_merged_cache_is_the_kernels(victim: Clone) -> None:
     """The cache is destroyed; its name stays in /sys/kernel/slab, whatever the module does."""
-    cycle(victim.clone.guest, between=TAINTS)
-    assert victim.clone.guest.run("test -L /sys/kernel/slab/planted_quiet").ok
+    cycle(victim.guest, between=TAINTS)
+    assert victim.guest.run("test -L /sys/kernel/slab/planted_quiet").ok
     assert verdicts(victim) == []
 
 
 @pytest.mark.parametrize("order", ["before", "between", "after"])
-def test_another_module_hides_nothing(victim: Fresh, order: str) -> None:
+def test_another_module_hides_nothing(victim: Clone, order: str) -> None:
     """One that the test has loaded and left loaded: it is unloaded before anybody looks."""
     load = "insmod planted_init.ko"
-    guest = victim.clone.guest
+    guest = victim.guest
     if order == "before":
         guest.check(load)
     cycle(guest, "proc", between=load if order == "between" else "true")
@@ -88,9 +87,9 @@ def test_another_module_hides_nothing(victim: Fresh, order: str) -> None:
     assert verdicts(victim) == residue("proc planted_quiet")
 
 
-def test_another_module_that_is_loaded_is_no_leftover(victim: Fresh) -> None:
+def test_another_module_that_is_loaded_is_no_leftover(victim: Clone) -> None:
     """What it has belongs to it: the healthy case of the one above, each way round."""
-    guest = victim.clone.guest
+    guest = victim.guest
     guest.check("insmod planted_init.ko; insmod planted_quiet.ko; rmmod planted_init")
     # Somebody has a file of the module open, so that it could not be unloaded.
     guest.spawn("sleep 1000 </proc/planted_quiet")
@@ -98,17 +97,17 @@ def test_another_module_that_is_loaded_is_no_leftover(victim: Fresh) -> None:
     assert verdicts(victim) == []
 
 
-def test_a_module_that_stays_loaded_leaves_nothing(victim: Fresh) -> None:
+def test_a_module_that_stays_loaded_leaves_nothing(victim: Clone) -> None:
     """It is not unloaded for being looked at."""
-    guest = victim.clone.guest
+    guest = victim.guest
     guest.check("insmod planted_quiet.ko leave=proc")
     assert verdicts(victim) == []
     assert guest.run("test -e /sys/module/planted_quiet").ok
 
 
-def test_where_another_module_cannot_be_unloaded_that_is_said(victim: Fresh) -> None:
+def test_where_another_module_cannot_be_unloaded_that_is_said(victim: Clone) -> None:
     """Nobody can tell then whose is what, and what is not known is not green."""
-    guest = victim.clone.guest
+    guest = victim.guest
     guest.check("insmod planted_init.ko; insmod planted_quiet.ko held=1; rmmod planted_init")
     assert verdicts(victim) == [
         "residue: what the unloaded modules left behind is not known: planted_quiet cannot be "
@@ -131,15 +130,15 @@ MADE_BY_A_TEST = {
 
 
 @pytest.mark.parametrize("what", MADE_BY_A_TEST)
-def test_what_the_test_has_made_is_not_the_modules(victim: Fresh, what: str) -> None:
+def test_what_the_test_has_made_is_not_the_modules(victim: Clone, what: str) -> None:
     """Files in /dev, trace events, namespaces and mounts of its own."""
-    cycle(victim.clone.guest, between=f"{TAINTS}; {MADE_BY_A_TEST[what]}")
+    cycle(victim.guest, between=f"{TAINTS}; {MADE_BY_A_TEST[what]}")
     assert verdicts(victim) == []
 
 
-def test_what_a_test_mounts_hides_nothing(victim: Fresh) -> None:
+def test_what_a_test_mounts_hides_nothing(victim: Clone) -> None:
     """What the module leaves is still found below it."""
     over = "mkdir /tmp/empty; mount --bind /tmp/empty /proc"
-    cycle(victim.clone.guest, "proc", between="true")
-    victim.clone.guest.check(over)
+    cycle(victim.guest, "proc", between="true")
+    victim.guest.check(over)
     assert verdicts(victim) == residue("proc planted_quiet")

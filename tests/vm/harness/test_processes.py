@@ -19,7 +19,7 @@ import pytest
 
 from harness import config
 from harness.machines import freeze, pool
-from harness.machines.clone import clone
+from harness.machines.clone import MARK_SECONDS, clone
 from harness.qemu import Machine, argv
 from harness.testing import Guest, HostError, Lab
 
@@ -124,7 +124,7 @@ def test_the_next_run_removes_what_a_killed_one_left(lab: Lab) -> None:
 
 def first_command(lab: Lab) -> str:
     """What the first command says in a machine that is made for this."""
-    with closing(pool.fresh(lab.template(), lab.cache)) as fresh, fresh.clone as clone:
+    with closing(pool.open_clone(lab.template(), lab.cache)) as clone, clone:
         return clone.guest.check("echo well")
 
 
@@ -182,8 +182,8 @@ def test_a_host_that_refuses_a_second_machine_says_nothing_of_the_first(
 
 def test_a_command_gets_its_time_although_qemu_stood_still(lab: Lab) -> None:
     """As when a laptop was suspended or a container frozen: not the guest was late."""
-    with closing(pool.fresh(lab.template(), lab.cache)) as fresh:
-        machine, guest = fresh.clone.machine, fresh.clone.guest
+    with closing(pool.open_clone(lab.template(), lab.cache)) as clone:
+        machine, guest = clone.machine, clone.guest
         timeout = 1.5
         limit = guest.patience(timeout).seconds
         with guest.spawn("cat") as process:
@@ -195,7 +195,7 @@ def test_a_command_gets_its_time_although_qemu_stood_still(lab: Lab) -> None:
                 assert process.read_line(timeout) == "well"
             finally:
                 held.join()
-        machine.mark(machine.patience(pool.MARK_SECONDS))
+        machine.mark(machine.patience(MARK_SECONDS))
         assert [seconds > limit for _, seconds in machine.stalls] == [True]
 
 

@@ -15,8 +15,7 @@ from harness.examine import evidence
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
-from harness.machines.pool import Fresh
-from harness.testing import CommandTimeout, GuestLost, Lab, Module
+from harness.testing import Clone, CommandTimeout, GuestLost, Lab, Module
 
 NAME = "planted_remains"
 FILE = f"/root/{NAME}.ko"
@@ -29,28 +28,28 @@ def remains(lab: Lab) -> Module:
 
 
 @pytest.fixture
-def victim(lab: Lab, remains: Module) -> Iterator[Fresh]:
+def victim(lab: Lab, remains: Module) -> Iterator[Clone]:
     """A machine that has the module's file, and is not this test's own."""
-    fresh = pool.fresh(lab.template(), lab.cache)
+    clone = pool.open_clone(lab.template(), lab.cache)
     try:
-        fresh.clone.guest.put(remains.loadable, FILE)
-        yield fresh
+        clone.guest.put(remains.loadable, FILE)
+        yield clone
     finally:
-        fresh.close()
+        clone.close()
 
 
-def after(victim: Fresh, remains: Module, *commands: str) -> Sequence[Problem]:
+def after(victim: Clone, remains: Module, *commands: str) -> Sequence[Problem]:
     """The machine's verdict after these commands."""
     timed_out = ""
     try:
         for command in commands:
-            victim.clone.guest.run(command)
+            victim.guest.run(command)
     except CommandTimeout as error:
         timed_out = error.command[0]
     except GuestLost:
         pass  # as after a panic; the verdict says so
-    audit = victim.clone.audit
-    seen = evidence.gather(victim.clone.machine, victim.taint, timed_out=timed_out, audit=audit)
+    audit = victim.audit
+    seen = evidence.gather(victim.machine, victim.baseline, timed_out=timed_out, audit=audit)
     return verdict.judge(evidence.with_names(seen, victim.facts, remains, audit))
 
 
@@ -75,7 +74,7 @@ def after(victim: Fresh, remains: Module, *commands: str) -> Sequence[Problem]:
     ],
 )
 def test_what_is_left_registered_is_named(
-    victim: Fresh, remains: Module, kind: str, said: str
+    victim: Clone, remains: Module, kind: str, said: str
 ) -> None:
     """What holds it, what of the module's it is, and what was forgotten."""
     load = f"insmod {FILE} what={kind} take=0"
@@ -89,7 +88,7 @@ def test_what_is_left_registered_is_named(
 
 @pytest.mark.parametrize("kind", ["hrtimer", "kprobe", "kthread"])
 def test_what_the_kernel_uses_at_once_is_red_in_any_case(
-    victim: Fresh, remains: Module, kind: str
+    victim: Clone, remains: Module, kind: str
 ) -> None:
     """It may crash before anybody can look."""
     assert after(victim, remains, f"insmod {FILE} what={kind} take=0; rmmod {NAME}")
@@ -101,12 +100,12 @@ def test_what_the_kernel_uses_at_once_is_red_in_any_case(
      "work", "kprobe", "proc", "debugfs", "cdev", "genl", "binfmt", "input", "kthread", "object",
      "callback", "done"],
 )  # fmt: skip
-def test_what_is_taken_away_in_time_is_green(victim: Fresh, remains: Module, kind: str) -> None:
+def test_what_is_taken_away_in_time_is_green(victim: Clone, remains: Module, kind: str) -> None:
     """The same, and what is freed after a grace period, and work that was done."""
     assert list(after(victim, remains, f"insmod {FILE} what={kind}", f"rmmod {NAME}")) == []
 
 
-def test_thirty_lives_leave_nothing(victim: Fresh, remains: Module) -> None:
+def test_thirty_lives_leave_nothing(victim: Clone, remains: Module) -> None:
     """Neither does the loader, however often; the last life is followed by another module's."""
     lives = f"for life in $(seq 30); do insmod {FILE} what=done && rmmod {NAME} || exit 1; done"
     again = f"insmod {FILE} what=proc"

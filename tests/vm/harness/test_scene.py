@@ -34,11 +34,11 @@ pytestmark = pytest.mark.timeout(1000)
 @pytest.fixture
 def victim(lab: Lab) -> Iterator[Clone]:
     """A machine that is not this test's own: nobody asks for its verdict."""
-    fresh = pool.fresh(lab.template(), lab.cache)
+    clone = pool.open_clone(lab.template(), lab.cache)
     try:
-        yield fresh.clone
+        yield clone
     finally:
-        fresh.close()
+        clone.close()
 
 
 def test_a_saved_machine_goes_on_where_it_was(lab: Lab, victim: Clone, tmp_path: Path) -> None:
@@ -136,11 +136,11 @@ def test_a_machine_that_cannot_be_frozen_is_booted(
     assert "cannot be frozen" in caplog.text
     assert "lacks x-ignore-shared" in caplog.text
     derived = freeze.derive(base, "marked", {"by": "a test"}, _mark, lab.cache)
-    fresh = pool.fresh(derived, lab.cache)
+    clone = pool.open_clone(derived, lab.cache)
     try:
-        assert fresh.clone.guest.check("cat /tmp/mark") == "set up\n"
+        assert clone.guest.check("cat /tmp/mark") == "set up\n"
     finally:
-        fresh.close()
+        clone.close()
 
 
 def test_a_freeze_that_takes_too_long_is_tried_again(

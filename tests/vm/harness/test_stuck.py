@@ -14,7 +14,7 @@ from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
 from harness.machines import pool
-from harness.machines.pool import Fresh
+from harness.testing import Clone
 
 NAME = "planted_stuck"
 two_cpus = pytest.mark.machine(cpus=2)
@@ -30,21 +30,21 @@ def stuck(lab: Lab) -> Module:
 
 
 @pytest.fixture
-def victim(request: pytest.FixtureRequest, lab: Lab, stuck: Module) -> Iterator[Fresh]:
+def victim(request: pytest.FixtureRequest, lab: Lab, stuck: Module) -> Iterator[Clone]:
     """A machine with the module's file, not this test's own; ``machine`` gives its shape."""
     marker = request.node.get_closest_marker("machine")
-    fresh = pool.fresh(lab.template(**(marker.kwargs if marker else {})), lab.cache)
+    clone = pool.open_clone(lab.template(**(marker.kwargs if marker else {})), lab.cache)
     try:
-        fresh.clone.guest.put(stuck.loadable, f"/root/{NAME}.ko")
-        yield fresh
+        clone.guest.put(stuck.loadable, f"/root/{NAME}.ko")
+        yield clone
     finally:
-        fresh.close()
+        clone.close()
 
 
-def after(victim: Fresh, act: str) -> Sequence[Problem]:
+def after(victim: Clone, act: str) -> Sequence[Problem]:
     """The machine's verdict after the module was loaded and did ``act``."""
-    victim.clone.guest.check(f"insmod {NAME}.ko act={act}")
-    return verdict.judge(evidence.gather(victim.clone.machine, victim.taint))
+    victim.guest.check(f"insmod {NAME}.ko act={act}")
+    return verdict.judge(evidence.gather(victim.machine, victim.baseline))
 
 
 def outcome(problems: Sequence[Problem]) -> list[tuple[Verdict, str]]:
@@ -52,7 +52,7 @@ def outcome(problems: Sequence[Problem]) -> list[tuple[Verdict, str]]:
 
 
 @pytest.mark.needs(without="CONFIG_PROVE_LOCKING")  # lockdep says that insmod ends with a lock
-def test_a_lock_of_the_kernels_that_is_kept_is_named(victim: Fresh) -> None:
+def test_a_lock_of_the_kernels_that_is_kept_is_named(victim: Clone) -> None:
     """Nobody waits for rtnl_mutex yet; the next network command would."""
     assert outcome(after(victim, "rtnl")) == [
         (Verdict.HUNG, "rtnl_mutex is held: what needs this lock of the kernel's waits for ever")
@@ -61,7 +61,7 @@ def test_a_lock_of_the_kernels_that_is_kept_is_named(victim: Fresh) -> None:
 
 @two_cpus
 @never_preempts
-def test_a_cpu_that_runs_nothing_else_is_named(victim: Fresh) -> None:
+def test_a_cpu_that_runs_nothing_else_is_named(victim: Clone) -> None:
     """The guest answers on its other CPU, and every command ends."""
     (problem,) = after(victim, "spin")
     assert problem.verdict is Verdict.HUNG
@@ -70,7 +70,7 @@ def test_a_cpu_that_runs_nothing_else_is_named(victim: Fresh) -> None:
 
 @two_cpus
 @pytest.mark.parametrize("act", ["busy", "busy_1", pytest.param("spin", marks=preempts)])
-def test_a_task_that_never_pauses_is_named(victim: Fresh, act: str) -> None:
+def test_a_task_that_never_pauses_is_named(victim: Clone, act: str) -> None:
     """Others run beside it, on either CPU."""
     (problem,) = after(victim, act)
     assert problem.verdict is Verdict.HUNG
@@ -82,8 +82,8 @@ def test_a_task_that_never_pauses_is_named(victim: Fresh, act: str) -> None:
 @pytest.mark.parametrize("act", ["none", "healthy_rtnl", "healthy_busy", "healthy_sleep"])
 @pytest.mark.parametrize("cpus", [pytest.param(1, id="1 CPU"),
                                   pytest.param(2, id="2 CPUs", marks=two_cpus)])  # fmt: skip
-def test_what_goes_on_is_green(victim: Fresh, act: str, cpus: int) -> None:
+def test_what_goes_on_is_green(victim: Clone, act: str, cpus: int) -> None:
     """A lock that was given back, a thread that works a tenth of a second at a time."""
     assert outcome(after(victim, act)) == []
-    victim.clone.guest.check(f"rmmod {NAME}")
-    assert outcome(verdict.judge(evidence.gather(victim.clone.machine, victim.taint))) == []
+    victim.guest.check(f"rmmod {NAME}")
+    assert outcome(verdict.judge(evidence.gather(victim.machine, victim.baseline))) == []

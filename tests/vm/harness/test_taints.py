@@ -29,9 +29,9 @@ def test_a_module_of_the_staging_tree(lab: Lab, tmp_path: Path) -> None:
         loading.loaded_template(lab, lab.template(), module)
     template = loading.loaded_template(lab, lab.template(), module, declared=STAGING)
     assert template.facts["taint"] & STAGING
-    fresh = pool.fresh(template, lab.cache)
+    clone = pool.open_clone(template, lab.cache)
     try:
-        seen = evidence.gather(fresh.clone.machine, fresh.taint)
+        seen = evidence.gather(clone.machine, clone.baseline)
         assert verdict.judge(seen) == []
     finally:
-        fresh.close()
+        clone.close()

@@ -15,10 +15,9 @@ from harness.examine import evidence, loading
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
-from harness.machines.pool import Fresh
 from harness.plugin import expect
 from harness.qemu import console
-from harness.testing import CommandTimeout, ExpectSplat, Guest, GuestLost, Lab, Module
+from harness.testing import Clone, CommandTimeout, ExpectSplat, Guest, GuestLost, Lab, Module
 
 CONTROL = "/sys/kernel/debug/planted"
 
@@ -30,7 +29,7 @@ def planted(lab: Lab) -> Module:
 
 
 @pytest.fixture
-def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterator[Fresh]:
+def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterator[Clone]:
     """A machine with that module, which is not this test's own: its verdict is asked for.
 
     The marker ``machine`` gives its shape.
@@ -38,31 +37,31 @@ def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterato
     marker = request.node.get_closest_marker("machine")
     base = lab.template(**(marker.kwargs if marker else {}))
     template = loading.loaded_template(lab, base, planted)
-    fresh = pool.fresh(template, lab.cache)
+    clone = pool.open_clone(template, lab.cache)
     try:
-        yield fresh
+        yield clone
     finally:
-        fresh.close()
+        clone.close()
 
 
-def provoke(victim: Fresh, words: str, *, timeout: float = 10.0) -> Sequence[Problem]:
+def provoke(victim: Clone, words: str, *, timeout: float = 10.0) -> Sequence[Problem]:
     """Have the module do what ``words`` name, one after the other: the machine's verdict."""
     command = " && ".join(f"echo {word} >{CONTROL}" for word in words.split())
     return after(victim, command, timeout=timeout)
 
 
 def after(
-    victim: Fresh, command: str, *, timeout: float = 10.0, module: Module | None = None
+    victim: Clone, command: str, *, timeout: float = 10.0, module: Module | None = None
 ) -> Sequence[Problem]:
     """The machine's verdict after a command, whatever became of that."""
     timed_out = ""
     try:
-        victim.clone.guest.run(command, timeout=timeout)
+        victim.guest.run(command, timeout=timeout)
     except CommandTimeout as error:
         timed_out = error.command[0]
     except GuestLost:
         pass  # as after a panic; the verdict says what it was
-    seen = evidence.gather(victim.clone.machine, victim.taint, timed_out=timed_out)
+    seen = evidence.gather(victim.machine, victim.baseline, timed_out=timed_out)
     return verdict.judge(evidence.with_names(seen, victim.facts, module) if module else seen)
 
 
@@ -74,10 +73,10 @@ def outcome(problems: Sequence[Problem]) -> list[tuple[Verdict, str]]:
     return [(problem.verdict, problem.title) for problem in problems]
 
 
-def test_a_module_that_does_nothing_wrong_is_green(victim: Fresh) -> None:
+def test_a_module_that_does_nothing_wrong_is_green(victim: Clone) -> None:
     """No false alarm: not while it is loaded, and not when it has been unloaded."""
     assert outcome(after(victim, "true")) == []
-    victim.clone.guest.check("rmmod planted && test ! -e /sys/module/planted")
+    victim.guest.check("rmmod planted && test ! -e /sys/module/planted")
     assert outcome(after(victim, "true")) == []
 
 
@@ -86,51 +85,51 @@ def test_a_module_without_a_text_section_is_loaded(lab: Lab) -> None:
     module = lab.build(Path(__file__).parent / "planted_init")
     template = loading.loaded_template(lab, lab.template(), module)
     assert "text" not in template.facts
-    fresh = pool.fresh(template, lab.cache)
+    clone = pool.open_clone(template, lab.cache)
     try:
-        assert outcome(after(fresh, "rmmod planted_init", module=module)) == []
+        assert outcome(after(clone, "rmmod planted_init", module=module)) == []
     finally:
-        fresh.close()
+        clone.close()
 
 
 def test_a_module_whose_sections_are_hidden_is_loaded(lab: Lab, planted: Module) -> None:
     """As on a kernel without CONFIG_KALLSYMS, which has no such folder."""
-    fresh = pool.fresh(lab.template(), lab.cache)
+    clone = pool.open_clone(lab.template(), lab.cache)
     try:
-        loading.load(fresh.clone.guest, planted)
-        fresh.clone.guest.check("mount -t tmpfs none /sys/module/planted/sections")
-        assert loading.text_sections(fresh.clone.guest, planted) == {}
+        loading.load(clone.guest, planted)
+        clone.guest.check("mount -t tmpfs none /sys/module/planted/sections")
+        assert loading.text_sections(clone.guest, planted) == {}
     finally:
-        fresh.close()
+        clone.close()
 
 
-def test_a_warning_is_a_splat(victim: Fresh) -> None:
+def test_a_warning_is_a_splat(victim: Clone) -> None:
     """A command that succeeds does not hide what the kernel said."""
     assert outcome(provoke(victim, "warn")) == [(Verdict.SPLAT, "WARNING in planted_warn")]
 
 
-def test_an_oops_is_a_splat_with_its_function(victim: Fresh) -> None:
+def test_an_oops_is_a_splat_with_its_function(victim: Clone) -> None:
     """The guilty function is named, and the source's line shown."""
     first, *_ = problems = provoke(victim, "oops")  # KASAN reports it as well, and before
     assert kinds(problems) == {Verdict.SPLAT}
     assert first.title.endswith("in planted_oops")
 
 
-def test_a_panic_is_a_panic(victim: Fresh) -> None:
+def test_a_panic_is_a_panic(victim: Clone) -> None:
     """The last words of the kernel count, although nobody can ask it any more."""
     (problem,) = provoke(victim, "panic")
     assert (problem.verdict, problem.title) == (Verdict.PANIC, "kernel panic: planted")
     assert problem.function == "planted_fatal"
 
 
-def test_a_panic_while_loading_is_a_panic(victim: Fresh) -> None:
+def test_a_panic_while_loading_is_a_panic(victim: Clone) -> None:
     """insmod never returns; the stack shows that it was the module's init."""
     (problem,) = after(victim, "rmmod planted && insmod /root/planted.ko at_init=panic")
     assert (problem.verdict, problem.function) == (Verdict.PANIC, "planted_fatal")
     assert "planted_init+" in problem.detail
 
 
-def test_a_reboot_is_never_green(victim: Fresh) -> None:
+def test_a_reboot_is_never_green(victim: Clone) -> None:
     """A machine that restarts by itself has nothing more to say, and that is red."""
     assert outcome(provoke(victim, "reboot")) == [
         (Verdict.PANIC, "the machine stopped or restarted by itself")
@@ -150,7 +149,7 @@ without_lockdep = pytest.mark.needs(without="CONFIG_PROVE_LOCKING")
 
 @slub_debug
 @without_kasan
-def test_use_after_free_is_a_splat(victim: Fresh) -> None:
+def test_use_after_free_is_a_splat(victim: Clone) -> None:
     """The poison of a freed object was written over, and the report shows who had it."""
     first, *_ = problems = provoke(victim, "use_after_free")
     assert kinds(problems) == {Verdict.SPLAT}
@@ -160,7 +159,7 @@ def test_use_after_free_is_a_splat(victim: Fresh) -> None:
 
 @slub_debug
 @without_kasan
-def test_double_free_is_a_splat(victim: Fresh) -> None:
+def test_double_free_is_a_splat(victim: Clone) -> None:
     """The allocator says that it has the object already."""
     first, *_ = problems = provoke(victim, "double_free")
     assert kinds(problems) == {Verdict.SPLAT}
@@ -169,21 +168,21 @@ def test_double_free_is_a_splat(victim: Fresh) -> None:
 
 
 @without_kasan
-def test_double_free_at_once_is_a_splat_without_debugging(victim: Fresh) -> None:
+def test_double_free_at_once_is_a_splat_without_debugging(victim: Clone) -> None:
     """CONFIG_SLAB_FREELIST_HARDENED sees an object that is freed twice in a row."""
     assert outcome(provoke(victim, "double_free")) == [
         (Verdict.SPLAT, "kernel BUG in planted_double_free")
     ]
 
 
-def test_an_object_left_in_its_cache_is_a_splat(victim: Fresh) -> None:
+def test_an_object_left_in_its_cache_is_a_splat(victim: Clone) -> None:
     """A module that destroys its slab cache while an object is in use is told so."""
     first, *_ = problems = after(victim, f"echo leak_cached >{CONTROL} && rmmod planted")
     assert kinds(problems) == {Verdict.SPLAT}
     assert first.title == "BUG: Objects remaining"
 
 
-def test_list_corruption_is_a_splat(victim: Fresh) -> None:
+def test_list_corruption_is_a_splat(victim: Clone) -> None:
     """The kernel's list functions check the neighbours' pointers (CONFIG_LIST_HARDENED)."""
     (problem,) = provoke(victim, "list")
     assert problem.verdict is Verdict.SPLAT
@@ -191,7 +190,7 @@ def test_list_corruption_is_a_splat(victim: Fresh) -> None:
     assert problem.title in ("BUG: corrupted list in planted_list", "WARNING in planted_list")
 
 
-def test_a_guest_that_runs_out_of_memory_says_so(victim: Fresh) -> None:
+def test_a_guest_that_runs_out_of_memory_says_so(victim: Clone) -> None:
     """A process that the kernel kills to get memory is not simply one that ended badly."""
     always = "echo 1 >/proc/sys/vm/overcommit_memory"  # or the kernel would refuse at once
     assert outcome(after(victim, f"{always}; perl -e '$x = 1 x (1 << 30)'", timeout=60)) == [
@@ -212,7 +211,7 @@ def test_a_guest_that_runs_out_of_memory_says_so(victim: Fresh) -> None:
     ],
 )
 def test_a_stuck_command_is_told_from_a_dead_kernel(
-    victim: Fresh, command: str, function: str
+    victim: Clone, command: str, function: str
 ) -> None:
     """The guest answers, the command does not end: hung, and where in the module."""
     (problem,) = after(victim, command, timeout=3)
@@ -223,7 +222,7 @@ def test_a_stuck_command_is_told_from_a_dead_kernel(
 
 
 @without_lockdep
-def test_a_deadlock_is_a_splat_where_the_kernel_looks_for_hung_tasks(victim: Fresh) -> None:
+def test_a_deadlock_is_a_splat_where_the_kernel_looks_for_hung_tasks(victim: Clone) -> None:
     """The kernel's own watchdog (CONFIG_DETECT_HUNG_TASK) says it with a stack."""
     # Every second it looks for tasks that have not run for a second.
     limit = "echo 1 >/proc/sys/kernel/hung_task_timeout_secs"
@@ -234,7 +233,7 @@ def test_a_deadlock_is_a_splat_where_the_kernel_looks_for_hung_tasks(victim: Fre
     assert problem.title.startswith("INFO: task hung in ")
 
 
-def test_sleeping_in_atomic_context_is_a_splat(victim: Fresh) -> None:
+def test_sleeping_in_atomic_context_is_a_splat(victim: Clone) -> None:
     """Whoever sleeps under a spinlock is found by any kernel that counts preemption."""
     problems = provoke(victim, "sleep_in_atomic")
     assert kinds(problems) == {Verdict.SPLAT}
@@ -242,7 +241,7 @@ def test_sleeping_in_atomic_context_is_a_splat(victim: Fresh) -> None:
     assert problems[0].function == "planted_sleep_in_atomic"
 
 
-def test_a_thread_that_returns_early_is_a_splat(victim: Fresh) -> None:
+def test_a_thread_that_returns_early_is_a_splat(victim: Clone) -> None:
     """kthread_stop() of a thread that is gone touches what was freed."""
     problems = after(victim, f"echo early_thread >{CONTROL} && rmmod planted")
     assert kinds(problems) == {Verdict.SPLAT}
@@ -250,7 +249,7 @@ def test_a_thread_that_returns_early_is_a_splat(victim: Fresh) -> None:
     assert "kthread_stop+" in problems[0].detail
 
 
-def test_a_soft_lockup_is_a_splat(victim: Fresh) -> None:
+def test_a_soft_lockup_is_a_splat(victim: Clone) -> None:
     """A CPU that does not schedule is reported after twice the watchdog's threshold."""
     limit = "echo 1 >/proc/sys/kernel/watchdog_thresh"
     (problem,) = after(victim, f"{limit}; echo soft_lockup >{CONTROL}", timeout=60)
@@ -259,7 +258,7 @@ def test_a_soft_lockup_is_a_splat(victim: Fresh) -> None:
 
 
 @pytest.mark.machine(cpus=2)  # the other CPU has the thread that asks for a grace period
-def test_an_rcu_stall_is_a_splat(victim: Fresh) -> None:
+def test_an_rcu_stall_is_a_splat(victim: Clone) -> None:
     """A reader that does not leave its critical section holds up everybody who frees."""
     # 3 s is the least that the kernel takes (kernel/rcu/tree_stall.h).
     limit = "echo 3 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout"
@@ -269,7 +268,7 @@ def test_an_rcu_stall_is_a_splat(victim: Fresh) -> None:
     assert problems[0].title.startswith("INFO: rcu detected stall in ")
 
 
-def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_spins_is_lost(victim: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     """With interrupts off nothing answers; the virtual CPU is seen to run all the time."""
     monkeypatch.setattr(pool, "MARK_SECONDS", 3.0)
     problems = provoke(victim, "spin", timeout=3)
@@ -283,7 +282,7 @@ def test_a_kernel_that_spins_is_lost(victim: Fresh, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.needs(config="CONFIG_KASAN")
 @pytest.mark.parametrize("word", ["use_after_free", "double_free"])
-def test_what_is_done_to_freed_memory_is_seen_by_kasan(victim: Fresh, word: str) -> None:
+def test_what_is_done_to_freed_memory_is_seen_by_kasan(victim: Clone, word: str) -> None:
     """At the very access, and not only when the allocator looks at the object again."""
     first, *_ = provoke(victim, word)
     assert first.verdict is Verdict.SPLAT
@@ -292,7 +291,7 @@ def test_what_is_done_to_freed_memory_is_seen_by_kasan(victim: Fresh, word: str)
 
 
 @pytest.mark.needs(config="CONFIG_PROVE_LOCKING")
-def test_a_deadlock_is_foreseen_by_lockdep(victim: Fresh) -> None:
+def test_a_deadlock_is_foreseen_by_lockdep(victim: Clone) -> None:
     """The second time that a task takes a mutex it has, before it hangs."""
     first, *_ = after(victim, f"echo deadlock >{CONTROL}", timeout=3)
     assert first.verdict is Verdict.SPLAT
@@ -300,7 +299,7 @@ def test_a_deadlock_is_foreseen_by_lockdep(victim: Fresh) -> None:
 
 
 @pytest.mark.needs(config="CONFIG_PROVE_LOCKING")
-def test_an_order_of_locks_that_may_deadlock_is_a_splat(victim: Fresh) -> None:
+def test_an_order_of_locks_that_may_deadlock_is_a_splat(victim: Clone) -> None:
     """Nothing hangs; the lock validator has seen both orders."""
     (problem,) = provoke(victim, "lock_order")
     assert problem.verdict is Verdict.SPLAT
@@ -309,7 +308,7 @@ def test_an_order_of_locks_that_may_deadlock_is_a_splat(victim: Fresh) -> None:
 
 
 @pytest.mark.needs(config="CONFIG_DEBUG_KMEMLEAK")
-def test_memory_that_nobody_remembers_is_a_leak(victim: Fresh, planted: Module) -> None:
+def test_memory_that_nobody_remembers_is_a_leak(victim: Clone, planted: Module) -> None:
     """The function is named, although the kernel has unloaded it."""
     (problem,) = after(victim, f"echo leak >{CONTROL} && rmmod planted", module=planted)
     assert (problem.verdict, problem.function) == (Verdict.LEAK, "planted_leak")
@@ -317,7 +316,7 @@ def test_memory_that_nobody_remembers_is_a_leak(victim: Fresh, planted: Module) 
 
 
 @pytest.mark.needs(config="CONFIG_DEBUG_KMEMLEAK")
-def test_memory_that_is_lost_while_loading_is_a_leak(victim: Fresh, planted: Module) -> None:
+def test_memory_that_is_lost_while_loading_is_a_leak(victim: Clone, planted: Module) -> None:
     """What init has lost, too: its code is gone as soon as it has run."""
     command = "rmmod planted && insmod /root/planted.ko at_init=leak && rmmod planted"
     (problem,) = after(victim, command, module=planted)
@@ -327,13 +326,13 @@ def test_memory_that_is_lost_while_loading_is_a_leak(victim: Fresh, planted: Mod
 # -- the log -----------------------------------------------------------------------
 
 
-def test_a_flood_of_messages_hides_nothing(victim: Fresh) -> None:
+def test_a_flood_of_messages_hides_nothing(victim: Clone) -> None:
     """A report before 20,000 lines of other things is still found."""
     problems = provoke(victim, "warn flood", timeout=60)
     assert outcome(problems) == [(Verdict.SPLAT, "WARNING in planted_warn")]
 
 
-def test_a_log_with_a_gap_is_red(victim: Fresh) -> None:
+def test_a_log_with_a_gap_is_red(victim: Clone) -> None:
     """The kernel's buffer overflowed before it was printed: what was lost, nobody knows."""
     (problem,) = provoke(victim, "gap", timeout=60)
     assert problem.verdict is Verdict.LOG_GAP
@@ -342,7 +341,7 @@ def test_a_log_with_a_gap_is_red(victim: Fresh) -> None:
     )
 
 
-def test_a_report_explains_a_gap(victim: Fresh) -> None:
+def test_a_report_explains_a_gap(victim: Clone) -> None:
     """What is known to be wrong is more than that something is not known."""
     assert outcome(provoke(victim, "warn gap", timeout=60)) == [
         (Verdict.SPLAT, "WARNING in planted_warn")
@@ -353,13 +352,13 @@ def test_a_console_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPa
     """Of 100 MB that a guest prints, neither the file nor the memory takes more than allowed."""
     monkeypatch.setattr(console, "CONSOLE_MAX", 1 << 18)
     monkeypatch.setattr(console, "CONSOLE_KEPT", 1 << 15)
-    fresh = pool.fresh(lab.template(), lab.cache)
+    clone = pool.open_clone(lab.template(), lab.cache)
     try:
-        problems = after(fresh, "head -c 100M /dev/zero | tr '\\0' x >/dev/ttyS0", timeout=10)
-        assert fresh.clone.machine.console.stat().st_size == 1 << 18
-        assert len(fresh.clone.machine.console_text()) < 1 << 17
+        problems = after(clone, "head -c 100M /dev/zero | tr '\\0' x >/dev/ttyS0", timeout=10)
+        assert clone.machine.console.stat().st_size == 1 << 18
+        assert len(clone.machine.console_text()) < 1 << 17
     finally:
-        fresh.close()
+        clone.close()
     assert outcome(problems) == [
         (Verdict.LOG_GAP, "the guest has printed more than its console may hold")
     ]
@@ -377,7 +376,7 @@ def test_a_console_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPa
         ("leave_workqueue", ["thread ", "plant"]),  # kworker/R-plant since 6.9
     ],
 )
-def test_what_is_left_behind_is_residue(victim: Fresh, word: str, left: list[str]) -> None:
+def test_what_is_left_behind_is_residue(victim: Clone, word: str, left: list[str]) -> None:
     """What outlives its module is found and named."""
     (problem,) = after(victim, f"echo {word} >{CONTROL} && rmmod planted")
     assert problem.verdict is Verdict.RESIDUE
@@ -385,7 +384,7 @@ def test_what_is_left_behind_is_residue(victim: Fresh, word: str, left: list[str
         assert name in problem.title
 
 
-def test_a_task_in_the_code_of_a_module_that_is_gone_is_residue(victim: Fresh) -> None:
+def test_a_task_in_the_code_of_a_module_that_is_gone_is_residue(victim: Clone) -> None:
     """Somebody waits there, in memory that is not the module's any more."""
     waits = "until grep -q planted_sleep /proc/$!/stack; do sleep 0.05; done"
     (problem,) = after(victim, f"echo leave_waiter >{CONTROL} & {waits}; rmmod planted")
@@ -419,20 +418,20 @@ def test_an_expected_panic_is_green(
     [("forget", "reported nothing"), ("warn", "reported WARNING in planted_warn")],
 )
 def test_an_expectation_that_does_not_come_true_is_red(
-    victim: Fresh, words: str, said: str
+    victim: Clone, words: str, said: str
 ) -> None:
     """Nothing at all, or a report of another function, is not what was expected."""
     with (
         pytest.raises(pytest.fail.Exception, match=said),
-        expect.expecting(victim.clone.machine, [], "warning", "another_function"),
+        expect.expecting(victim.machine, [], "warning", "another_function"),
     ):
-        victim.clone.guest.check(f"echo {words} >{CONTROL}")
+        victim.guest.check(f"echo {words} >{CONTROL}")
 
 
-def test_a_qemu_that_is_killed_is_a_host_fault(victim: Fresh) -> None:
+def test_a_qemu_that_is_killed_is_a_host_fault(victim: Clone) -> None:
     """As by the host's OOM killer: no module is blamed."""
-    os.kill(victim.clone.machine.pid, signal.SIGKILL)
-    victim.clone.machine.process.wait()
-    problems = verdict.judge(evidence.gather(victim.clone.machine, victim.taint))
+    os.kill(victim.machine.pid, signal.SIGKILL)
+    victim.machine.process.wait()
+    problems = verdict.judge(evidence.gather(victim.machine, victim.baseline))
     assert [problem.verdict for problem in problems] == [Verdict.HOST_FAULT]
     assert problems[0].title == "QEMU was killed by SIGKILL"
