@@ -25,8 +25,7 @@ from harness.errors import (
 )
 from harness.lab import Lab
 from harness.machines.clone import Clone
-from harness.machines.guest import Guest, Passed, Running
-from harness.machines.guest import Result as CommandResult
+from harness.machines.guest import CommandResult, Guest, Passed, Running
 
 __all__ = [
     "BuildError",

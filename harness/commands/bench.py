@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import config, lab, qemu
+from harness import config, qemu
 from harness.build import module
 from harness.errors import InputError, OwnFaultError, Status
 from harness.host import proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.klog import bench
-from harness.lab import Lab
+from harness.lab import Lab, prepare_lab
 from harness.machines import freeze, pool, template
 from harness.machines.clone import Clone, clone
 from harness.machines.guest import Guest
@@ -52,15 +52,15 @@ def run(
     cache = Cache()
     samples: Samples = {}
     for spec in matrix.select(kernel):
-        place = lab.prepare_lab(spec, matrix, cache)
-        frozen = place.template()
+        lab = prepare_lab(spec, matrix, cache)
+        frozen = lab.template()
         if not frozen.frozen:
             raise InputError(f"kernel {spec.name} cannot be frozen: there is nothing to compare")
         for _ in range(rounds):
-            _boot(place, samples)
-            _clone(place, samples)
-            _build(place, samples)
-        _pool(place, samples, 3 * rounds)
+            _boot(lab, samples)
+            _clone(lab, samples)
+            _build(lab, samples)
+        _pool(lab, samples, 3 * rounds)
         boot, ready = (statistics.median(samples[name]) for name in ("boot_s", "ready_s"))
         samples.setdefault("boot_s / ready_s", []).append(boot / ready)
         for _ in range(min(rounds, 3)):
@@ -115,32 +115,32 @@ def _timed(samples: Samples, name: str) -> Iterator[None]:
     samples.setdefault(name, []).append(time.monotonic() - started)
 
 
-def _answered(machine: qemu.Machine, place: Lab) -> None:
+def _answered(machine: qemu.Machine, lab: Lab) -> None:
     port = machine.ssh_port(Deadline(30))
-    with Guest.connect(port, place.image.keys) as guest:
+    with Guest.connect(port, lab.image.keys) as guest:
         guest.check("true")
 
 
-def _boot(place: Lab, samples: Samples) -> None:
+def _boot(lab: Lab, samples: Samples) -> None:
     """boot_s: starting QEMU to the first SSH command's answer, without a template."""
-    spec = freeze.machine_spec(place.kernel, place.image, place.cache)
+    spec = freeze.machine_spec(lab.kernel, lab.image, lab.cache)
     with (
-        place.cache.scratch("bench") as folder,
+        lab.cache.scratch("bench") as folder,
         _timed(samples, "boot_s"),
         qemu.booted(spec, folder, Deadline(template.BOOT_SECONDS)) as machine,
     ):
-        _answered(machine, place)
+        _answered(machine, lab)
 
 
-def _clone(place: Lab, samples: Samples) -> None:
+def _clone(lab: Lab, samples: Samples) -> None:
     """restore_s, ready_s, command_s and clone_rss_mib of one clone.
 
     restore_s: starting QEMU to the machine running again; ready_s: to the first SSH command's
     answer; command_s: one more command; clone_rss_mib: memory that this clone has for itself,
     in MiB, once it rests.
     """
-    frozen = place.template()
-    with place.cache.scratch("bench") as folder:
+    frozen = lab.template()
+    with lab.cache.scratch("bench") as folder:
         started = time.monotonic()
         with clone(frozen, folder) as running:
             running.guest.check("true")
@@ -159,12 +159,12 @@ def _private_mib(pid: int) -> float:
     return sum(sizes) / 1024
 
 
-def _pool(place: Lab, samples: Samples, count: int) -> None:
+def _pool(lab: Lab, samples: Samples, count: int) -> None:
     """pool_wait_s: what a test waits for its machine when the one before takes half a second."""
-    frozen = place.template()
+    frozen = lab.template()
 
     def make() -> Clone:
-        return pool.open_clone(frozen, place.cache)
+        return pool.open_clone(frozen, lab.cache)
 
     supply = Pool()
     try:
@@ -216,12 +216,12 @@ def _touched(source: Path, folder: Path) -> Path:
     return copy
 
 
-def _build(place: Lab, samples: Samples) -> None:
+def _build(lab: Lab, samples: Samples) -> None:
     """build_s: the module, its source touched."""
-    with place.cache.scratch("bench") as folder:
+    with lab.cache.scratch("bench") as folder:
         source = _touched(config.MODULE, folder)
         with _timed(samples, "build_s"):
-            module.build(place.kernel, source, place.cache)
+            module.build(lab.kernel, source, lab.cache)
 
 
 def _whole(kernel: str, samples: Samples) -> None:

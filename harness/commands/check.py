@@ -12,14 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness import config, lab
+from harness import config
 from harness.build import module
 from harness.errors import BuildError, HarnessError
 from harness.host import debian, proc
 from harness.host.cache import Cache
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
-from harness.lab import Lab
+from harness.lab import Lab, prepare_lab
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def run(kernels: str | None, source: Path) -> int:
         ]  # fmt: skip
     checks.append(("checkpatch", lambda: _checkpatch(cache, matrix.guest.suite, source)))
     for spec in matrix.select(kernels):
-        place = lab.prepare_lab(spec, matrix, cache)
-        checks.append((f"W=1, sparse ({place.kernel.release})", partial(_compiler, place, source)))
+        lab = prepare_lab(spec, matrix, cache)
+        checks.append((f"W=1, sparse ({lab.kernel.release})", partial(_compiler, lab, source)))
     red = 0
     for name, check in checks:
         try:
@@ -75,8 +75,8 @@ def run(kernels: str | None, source: Path) -> int:
     return 1 if red else 0
 
 
-def _compiler(place: Lab, source: Path) -> None:
-    module.build(place.kernel, source, place.cache, strict=True, sparse=True)
+def _compiler(lab: Lab, source: Path) -> None:
+    module.build(lab.kernel, source, lab.cache, strict=True, sparse=True)
 
 
 def _tool(argv: list[str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import paramiko
 
-from harness import config, lab
+from harness import config
 from harness.build.module import Module
 from harness.errors import GuestError, GuestLost, HostError, InputError, MachineError
 from harness.examine import loading, symbols
@@ -28,9 +28,10 @@ from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.judge import verdict
 from harness.judge.verdict import Evidence, Problem
+from harness.lab import prepare_lab
 from harness.machines import saved
 from harness.machines.clone import Clone, clone
-from harness.machines.saved import Scene
+from harness.machines.saved import SavedMachine
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +59,14 @@ def run(
     if len(specs) != 1:
         raise InputError("a shell is opened in one guest", hint="give --kernel one name")
     cache = Cache()
-    place = lab.prepare_lab(specs[0], matrix, cache)
-    module = place.build(source)
-    frozen = place.template()
+    lab = prepare_lab(specs[0], matrix, cache)
+    module = lab.build(source)
+    frozen = lab.template()
     with cache.scratch("shell") as folder, clone(frozen, folder) as running:
         with _reports_told(running, module, f"loading {module.name}"):
             loading.load(running.guest, module)
         if not command:
-            log.info("%s with %s loaded; exit ends the machine", place.kernel.release, module.name)
+            log.info("%s with %s loaded; exit ends the machine", lab.kernel.release, module.name)
         return _session(running, command, module)
 
 
@@ -186,7 +187,7 @@ def gdb_socket() -> Iterator[Path]:
         yield Path(folder, "gdb")
 
 
-def gdb_command(saved: Scene, path: Path) -> str:
+def gdb_command(saved: SavedMachine, path: Path) -> str:
     """The command that attaches gdb, with what symbols there are.
 
     The module's; and the kernel's if it was compiled here, since Debian's image has none.

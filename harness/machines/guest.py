@@ -27,7 +27,7 @@ from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError,
 from harness.host.proc import Deadline
 
 # Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
-Patience = Callable[[float], Deadline]
+DeadlineFactory = Callable[[float], Deadline]
 
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
@@ -43,7 +43,7 @@ _TAIL = 8192
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """A command that has ended in the guest.
 
     ``status`` is its exit status as the shell has it in ``$?``: 128 + N if signal N ended
@@ -132,7 +132,7 @@ class Guest:
     ``patience`` makes a deadline for what takes at most so many seconds elsewhere.
     """
 
-    def __init__(self, transport: paramiko.Transport, patience: Patience) -> None:
+    def __init__(self, transport: paramiko.Transport, patience: DeadlineFactory) -> None:
         self._transport = transport
         self.patience = patience
         self.after: Callable[[], None] | None = None  # is called when a command has ended
@@ -143,7 +143,7 @@ class Guest:
         self.leap: Callable[[], AbstractContextManager[None]] | None = None
 
     @classmethod
-    def connect(cls, port: int, keys: Keys, *, patience: Patience = Deadline) -> Guest:
+    def connect(cls, port: int, keys: Keys, *, patience: DeadlineFactory = Deadline) -> Guest:
         """Open the SSH connection on 127.0.0.1; raises ``GuestLost``."""
         deadline = patience(CONNECT_SECONDS)
         try:
@@ -153,7 +153,9 @@ class Guest:
         return cls.over(stream, keys, patience=patience)
 
     @classmethod
-    def over(cls, stream: socket.socket, keys: Keys, *, patience: Patience = Deadline) -> Guest:
+    def over(
+        cls, stream: socket.socket, keys: Keys, *, patience: DeadlineFactory = Deadline
+    ) -> Guest:
         """The SSH client's part on a stream to the guest's server; raises ``GuestLost``."""
         deadline = patience(CONNECT_SECONDS)
         transport = None
@@ -199,7 +201,7 @@ class Guest:
         timeout: float = COMMAND_SECONDS,
         stdin: bytes = b"",
         user: str = "root",
-    ) -> Result:
+    ) -> CommandResult:
         """Run a shell command and say how it ended, whatever its exit status.
 
         Raises ``CommandTimeout`` when it has not ended after ``timeout`` seconds (longer where
@@ -376,7 +378,7 @@ class Running:
     KEPT_BYTES: ClassVar[int] = 16 << 20
 
     def __init__(
-        self, command: str, channel: paramiko.Channel, patience: Patience,
+        self, command: str, channel: paramiko.Channel, patience: DeadlineFactory,
         ends: contextlib.ExitStack | None = None,
     ) -> None:  # fmt: skip
         """``ends`` is closed with the channel."""
@@ -451,13 +453,13 @@ class Running:
         self._output[:] = rest
         return line.decode(errors="replace")
 
-    def wait(self, timeout: float = COMMAND_SECONDS, stdin: bytes | None = None) -> Result:
+    def wait(self, timeout: float = COMMAND_SECONDS, stdin: bytes | None = None) -> CommandResult:
         """Wait for its end; ``CommandTimeout``. For ``stdin`` see ``finish``."""
         __tracebackhide__ = True
         started = time.monotonic()
         status, stdout, stderr = self.finish(timeout, stdin)
         seconds = time.monotonic() - started
-        return Result(self.command, status, stdout, stderr, seconds, self.cut)
+        return CommandResult(self.command, status, stdout, stderr, seconds, self.cut)
 
     def finish(self, timeout: float, stdin: bytes | None = None) -> tuple[int, str, str]:
         """Read both streams to their end: exit status, output, errors.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A machine as a red test left it: saved to files, and opened again later.
 
-Where a template keeps a machine's memory in a file of its own, a scene has all in one stream,
-so that nothing need be prepared for it while tests are green.
+Where a template keeps a machine's memory in a file of its own, a saved machine has
+all in one stream, so that nothing need be prepared for it while tests are green.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ABOUT = "machine.json"
 
 
 @dataclass(frozen=True)
-class Scene:
+class SavedMachine:
     """A saved machine. ``about`` is what whoever saved it wanted to be known of it."""
 
     folder: Path
@@ -69,7 +69,7 @@ def save(
     (folder / ABOUT).write_text(json.dumps(text, indent=1))
 
 
-def load(folder: Path) -> Scene:
+def load(folder: Path) -> SavedMachine:
     """What was saved in ``folder``; raises ``InputError`` if that cannot be opened here."""
     try:
         text = json.loads((folder / ABOUT).read_text())
@@ -80,7 +80,7 @@ def load(folder: Path) -> Scene:
             "append": tuple(spec["append"]),
         }
         keys = Keys(Path(text["keys"]["client"]), text["keys"]["host"])
-        scene = Scene(folder, MachineSpec(**spec), keys, text["qemu"], text["about"])
+        saved = SavedMachine(folder, MachineSpec(**spec), keys, text["qemu"], text["about"])
     except OSError as error:
         raise InputError(
             f"there is no saved machine in {folder}",
@@ -88,33 +88,33 @@ def load(folder: Path) -> Scene:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
-    for path in (folder / STATE, scene.spec.kernel, scene.spec.initrd, keys.client):
+    for path in (folder / STATE, saved.spec.kernel, saved.spec.initrd, keys.client):
         if not path.exists():
             raise InputError(
                 f"the machine in {folder} cannot be opened again: {path} is gone",
                 hint="run the test again; `invoke clean` takes what saved machines need",
             )
-    if scene.qemu != version_text():
+    if saved.qemu != version_text():
         raise InputError(
-            f"the machine in {folder} was saved by another QEMU ({scene.qemu})",
+            f"the machine in {folder} was saved by another QEMU ({saved.qemu})",
             hint="run the test again",
         )
-    return scene
+    return saved
 
 
 @contextmanager
-def reopened(scene: Scene, folder: Path, *, stopped: bool = False) -> Iterator[Clone]:
+def reopened(saved: SavedMachine, folder: Path, *, stopped: bool = False) -> Iterator[Clone]:
     """The machine, going on where it was saved; ``stopped``: it waits for a debugger.
 
     ``folder`` is where the rest of its console goes.
     """
     deadline = Deadline(SECONDS)
-    with Machine(scene.spec, folder) as machine:
+    with Machine(saved.spec, folder) as machine:
         machine.start(deadline, incoming=True)
-        machine.load(scene.folder / STATE, deadline, whole=True)
+        machine.load(saved.folder / STATE, deadline, whole=True)
         if not stopped:
             machine.execute("cont", deadline)
-        with Clone(machine, scene.keys) as running:
+        with Clone(machine, saved.keys) as running:
             yield running
 
 

@@ -21,7 +21,7 @@ from harness.build.image import Keys
 from harness.commands import shell
 from harness.errors import GuestLost
 from harness.machines.guest import Guest
-from harness.machines.saved import Scene
+from harness.machines.saved import SavedMachine
 from harness.qemu import MachineSpec
 from tests.unit.machines.test_guest import DIES, Server, make_key
 
@@ -43,7 +43,7 @@ def test_gdb_is_told_where_the_machine_is(tmp_path: Path) -> None:
     """The command attaches to the socket, with the symbols that there are."""
     spec = MachineSpec(Path("/k/vmlinuz"), Path("/k/initrd"))
     about = {"module": "/m/wee.ko", "text": "0xffffffffa0000000", "vmlinux": ""}
-    saved = Scene(tmp_path, spec, Keys(tmp_path, ""), "QEMU", about)
+    saved = SavedMachine(tmp_path, spec, Keys(tmp_path, ""), "QEMU", about)
     assert shell.gdb_command(saved, Path("/run/x/gdb")) == (
         "gdb -ex 'target remote /run/x/gdb' -ex 'add-symbol-file /m/wee.ko 0xffffffffa0000000' "
         "/k/vmlinuz"

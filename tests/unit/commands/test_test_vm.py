@@ -92,9 +92,9 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
 
     def another_begins(arguments: Sequence[str], results: Path, *, verbose: bool) -> Ended:
         ended = ordinary(arguments, results)
-        scene = results / "contract-test_contract.py-test_it"
-        scene.mkdir()
-        left.append(scene)
+        folder = results / "contract-test_contract.py-test_it"
+        folder.mkdir()
+        left.append(folder)
         monkeypatch.setattr(pytest_process, "run", ordinary)
         assert test_vm.run("one", config.MODULE, None, None, verbose=False) == 1
         return ended
