@@ -409,7 +409,8 @@ def clean(_: Context, verbose: bool = False) -> None:
     from harness.commands import clean
     from harness.host.cache import Cache
 
-    clean.run(Cache())
+    with Cache() as cache:
+        clean.run(cache)
 
 
 def _number(option: str, text: str | None) -> int | None:

@@ -49,27 +49,29 @@ def run(
 ) -> None:
     """Measure, and print a table or JSON."""
     matrix = config.load()
-    cache = Cache()
-    samples: Samples = {}
-    for spec in matrix.select(kernel):
-        lab = prepare_lab(spec, matrix, cache)
-        frozen = lab.template()
-        if not frozen.frozen:
-            raise InputError(f"kernel {spec.name} cannot be frozen: there is nothing to compare")
-        for _ in range(rounds):
-            _boot(lab, samples)
-            _clone(lab, samples)
-            _build(lab, samples)
-        _pool(lab, samples, 3 * rounds)
-        boot, ready = (statistics.median(samples[name]) for name in ("boot_s", "ready_s"))
-        samples.setdefault("boot_s / ready_s", []).append(boot / ready)
-        for _ in range(min(rounds, 3)):
-            _whole(spec.asked, samples)
-        for _ in range(min(rounds, 3) if suites else 0):
-            _trivial(spec.asked, samples)
-    if scratch:
-        _from_nothing(samples)
-    print(as_json(samples) if json else as_text(samples))
+    with Cache() as cache:
+        samples: Samples = {}
+        for spec in matrix.select(kernel):
+            lab = prepare_lab(spec, matrix, cache)
+            frozen = lab.template()
+            if not frozen.frozen:
+                raise InputError(
+                    f"kernel {spec.name} cannot be frozen: there is nothing to compare"
+                )
+            for _ in range(rounds):
+                _boot(lab, samples)
+                _clone(lab, samples)
+                _build(lab, samples)
+            _pool(lab, samples, 3 * rounds)
+            boot, ready = (statistics.median(samples[name]) for name in ("boot_s", "ready_s"))
+            samples.setdefault("boot_s / ready_s", []).append(boot / ready)
+            for _ in range(min(rounds, 3)):
+                _whole(spec.asked, samples)
+            for _ in range(min(rounds, 3) if suites else 0):
+                _trivial(spec.asked, samples)
+        if scratch:
+            _from_nothing(samples)
+        print(as_json(samples) if json else as_text(samples))
 
 
 def klog(folder: Path, *, json: bool) -> None:

@@ -116,22 +116,20 @@ def run(
 
 def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
     """How far it goes with a kernel; faults of the host are raised and decide nothing."""
-    cache = Cache()
-    way = Way(spec, matrix, cache, plan.source)
-    try:
-        way.have_kernel()
-        way.build()
-        way.boot()
-    except GoneError as error:
-        log.warning("%s", sweep.reason(error))
-        return None
-    except HostError:  # a QEMU that was killed, which is a MachineError as well
-        raise
-    except (KernelBuildError, BuildError, MachineError, GuestError) as error:
-        log.warning("%s", sweep.reason(error))
-        return _FAILED_AT[way.stage]
-    finally:
-        cache.close()
+    with Cache() as cache:
+        way = Way(spec, matrix, cache, plan.source)
+        try:
+            way.have_kernel()
+            way.build()
+            way.boot()
+        except GoneError as error:
+            log.warning("%s", sweep.reason(error))
+            return None
+        except HostError:  # a QEMU that was killed, which is a MachineError as well
+            raise
+        except (KernelBuildError, BuildError, MachineError, GuestError) as error:
+            log.warning("%s", sweep.reason(error))
+            return _FAILED_AT[way.stage]
     with store.begin(spec.name, whole=False) as run:
         ended = pytest_process.run(sweep.arguments(plan, spec, 1, run), run.folder)
     pytest_process.not_empty(ended)
@@ -224,11 +222,8 @@ def _releases(spec: KernelSpec, matrix: Matrix, good: str, bad: str, test: Test)
             f"kernel {spec.name} is compiled, and a suite's releases are not",
             hint="--kernel takes an entry with a flavour, or a tree",
         )
-    cache = Cache()
-    try:
+    with Cache() as cache:
         known = archive.index(spec.suite, cache).releases(spec.flavour)
-    finally:
-        cache.close()
     wanted = between(known, good, bad)
     log.info("%d releases from %s to %s", len(wanted), wanted[0], wanted[-1])
 
@@ -282,8 +277,7 @@ def _said(item: str, far: Reached | None, worst: Reached) -> Outcome:
 
 def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
     assert spec.tree is not None
-    cache = Cache()
-    try:
+    with Cache() as cache:
         if not (spec.tree / ".git").exists():
             raise InputError(f"{spec.tree} is not a git tree", hint="bisect needs its history")
         ends = {good: commit(spec.tree, "good", good), bad: commit(spec.tree, "bad", bad)}
@@ -308,8 +302,6 @@ def _commits(spec: KernelSpec, good: str, bad: str, test: Test) -> int:
                 print(_git(clone, "show", "--no-patch", sha))
             print(_git(clone, "bisect", "log"))
             return 0 if "first bad commit" in end and "any of" not in end else 1
-    finally:
-        cache.close()
 
 
 def _make_ready(clone: Path, tree: Path) -> None:

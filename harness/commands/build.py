@@ -8,10 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
-from harness import config, lab
+from harness import config
 from harness.build import module
 from harness.host import files
 from harness.host.cache import Cache
+from harness.lab import prepare_lab
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +23,15 @@ def run(
     """Build for each kernel; the modules land in build/KERNEL/."""
     module.check_source(source)
     matrix = config.load()
-    cache = Cache()
-    for spec in matrix.select(kernels, profile, own_config):
-        place = lab.prepare_lab(spec, matrix, cache)
-        built = place.build(source)
-        for warning in built.warnings:
-            log.warning("%s", warning)
-        target = config.BUILD / spec.name
-        target.mkdir(parents=True, exist_ok=True)
-        with files.replaced(target / built.ko.name) as fresh:
-            shutil.copyfile(built.ko, fresh)
-        shown = os.path.relpath(target / built.ko.name)
-        log.info("built %s for %s", shown, place.kernel.release)
+    with Cache() as cache:
+        for spec in matrix.select(kernels, profile, own_config):
+            lab = prepare_lab(spec, matrix, cache)
+            built = lab.build(source)
+            for warning in built.warnings:
+                log.warning("%s", warning)
+            target = config.BUILD / spec.name
+            target.mkdir(parents=True, exist_ok=True)
+            with files.replaced(target / built.ko.name) as fresh:
+                shutil.copyfile(built.ko, fresh)
+            shown = os.path.relpath(target / built.ko.name)
+            log.info("built %s for %s", shown, lab.kernel.release)

@@ -38,41 +38,41 @@ def run(kernels: str | None, source: Path) -> int:
     """Run every check, also after one has failed; the exit status."""
     module.check_source(source)
     matrix = config.load()
-    cache = Cache()
-    bin_ = Path(sys.executable).parent
-    own = source.resolve() == config.MODULE.resolve()
-    checks: list[tuple[str, Callable[[], None]]] = []
-    if own:
-        python = ["harness", "tests", "tasks.py"]
-        checks += [
-            ("ruff", lambda: _tool([str(bin_ / "ruff"), "check", *python])),
-            ("format", lambda: _tool([str(bin_ / "ruff"), "format", "--check", *python])),
-            ("mypy", lambda: _tool([str(bin_ / "mypy")])),
-            ("spelling", lambda: _tool([str(bin_ / "codespell"), *python, "module", "vm",
-                                        "README.md", "docs", "bootstrap", ".github",
-                                        ".gitlab-ci.yml", ".ci"])),
-            ("shellcheck", lambda: _shellcheck(cache, matrix.guest.suite)),
-            ("workflows", lambda: _schema(bin_, "github-workflows", WORKFLOWS)),
-            ("gitlab-ci", lambda: _schema(bin_, "gitlab-ci", [".gitlab-ci.yml"])),
-            ("actionlint", lambda: _actionlint(cache, matrix.guest.suite)),
-        ]  # fmt: skip
-    checks.append(("checkpatch", lambda: _checkpatch(cache, matrix.guest.suite, source)))
-    for spec in matrix.select(kernels):
-        lab = prepare_lab(spec, matrix, cache)
-        checks.append((f"W=1, sparse ({lab.kernel.release})", partial(_compiler, lab, source)))
-    red = 0
-    for name, check in checks:
-        try:
-            check()
-        except BuildError as error:
-            red += 1
-            log.error("FAILED  %s\n%s", name, error.tail)
-        except HarnessError as error:
-            red += 1
-            log.error("FAILED  %s\n%s", name, error)
-        else:
-            log.info("ok      %s", name)
-    return 1 if red else 0
+    with Cache() as cache:
+        bin_ = Path(sys.executable).parent
+        own = source.resolve() == config.MODULE.resolve()
+        checks: list[tuple[str, Callable[[], None]]] = []
+        if own:
+            python = ["harness", "tests", "tasks.py"]
+            checks += [
+                ("ruff", lambda: _tool([str(bin_ / "ruff"), "check", *python])),
+                ("format", lambda: _tool([str(bin_ / "ruff"), "format", "--check", *python])),
+                ("mypy", lambda: _tool([str(bin_ / "mypy")])),
+                ("spelling", lambda: _tool([str(bin_ / "codespell"), *python, "module", "vm",
+                                            "README.md", "docs", "bootstrap", ".github",
+                                            ".gitlab-ci.yml", ".ci"])),
+                ("shellcheck", lambda: _shellcheck(cache, matrix.guest.suite)),
+                ("workflows", lambda: _schema(bin_, "github-workflows", WORKFLOWS)),
+                ("gitlab-ci", lambda: _schema(bin_, "gitlab-ci", [".gitlab-ci.yml"])),
+                ("actionlint", lambda: _actionlint(cache, matrix.guest.suite)),
+            ]  # fmt: skip
+        checks.append(("checkpatch", lambda: _checkpatch(cache, matrix.guest.suite, source)))
+        for spec in matrix.select(kernels):
+            lab = prepare_lab(spec, matrix, cache)
+            checks.append((f"W=1, sparse ({lab.kernel.release})", partial(_compiler, lab, source)))
+        red = 0
+        for name, check in checks:
+            try:
+                check()
+            except BuildError as error:
+                red += 1
+                log.error("FAILED  %s\n%s", name, error.tail)
+            except HarnessError as error:
+                red += 1
+                log.error("FAILED  %s\n%s", name, error)
+            else:
+                log.info("ok      %s", name)
+        return 1 if red else 0
 
 
 def _compiler(lab: Lab, source: Path) -> None:

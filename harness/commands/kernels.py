@@ -86,18 +86,18 @@ def run(names: str | None, *, update: bool, prune: bool, as_json: bool) -> int:
                 f"{spec.asked} is not one of vm/kernels.toml",
                 hint=f"known kernels: {', '.join(matrix.kernels)}",
             )
-    cache = Cache()
-    if not update and not prune:
-        rows = look(specs, cache)
-        print(as_text(rows) if not as_json else as_json_text(rows, matrix.default))
-        return 0
-    status = 0
-    if update:
-        status = move(specs, set(matrix.kernels), cache)
-        specs = list(config.load().select("all"))
-    if prune:
-        free(specs if update else list(matrix.kernels.values()), cache)
-    return status
+    with Cache() as cache:
+        if not update and not prune:
+            rows = look(specs, cache)
+            print(as_text(rows) if not as_json else as_json_text(rows, matrix.default))
+            return 0
+        status = 0
+        if update:
+            status = move(specs, set(matrix.kernels), cache)
+            specs = list(config.load().select("all"))
+        if prune:
+            free(specs if update else list(matrix.kernels.values()), cache)
+        return status
 
 
 def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:

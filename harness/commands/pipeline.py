@@ -444,11 +444,8 @@ def _kernels(source: Path | None) -> list[Entry]:
     """The kernels in a file (- is stdin), or as they are now."""
     if source is None:
         matrix = config.load()
-        cache = Cache()
-        try:
+        with Cache() as cache:
             rows = kernels.look(matrix.select("all"), cache)
-        finally:
-            cache.close()
         return entries(kernels.as_json_text(rows, matrix.default))
     try:
         return entries(sys.stdin.read() if str(source) == "-" else source.read_text())

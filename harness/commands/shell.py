@@ -58,23 +58,26 @@ def run(
     specs = matrix.select(kernel, profile, own_config)
     if len(specs) != 1:
         raise InputError("a shell is opened in one guest", hint="give --kernel one name")
-    cache = Cache()
-    lab = prepare_lab(specs[0], matrix, cache)
-    module = lab.build(source)
-    frozen = lab.template()
-    with cache.scratch("shell") as folder, clone(frozen, folder) as running:
-        with _reports_told(running, module, f"loading {module.name}"):
-            loading.load(running.guest, module)
-        if not command:
-            log.info("%s with %s loaded; exit ends the machine", lab.kernel.release, module.name)
-        return _session(running, command, module)
+    with Cache() as cache:
+        lab = prepare_lab(specs[0], matrix, cache)
+        module = lab.build(source)
+        frozen = lab.template()
+        with cache.scratch("shell") as folder, clone(frozen, folder) as running:
+            with _reports_told(running, module, f"loading {module.name}"):
+                loading.load(running.guest, module)
+            if not command:
+                log.info(
+                    "%s with %s loaded; exit ends the machine", lab.kernel.release, module.name
+                )
+            return _session(running, command, module)
 
 
 def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
     """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's socket."""
     kept = saved.load(folder)
     with (
-        Cache().scratch("resume") as work,
+        Cache() as cache,
+        cache.scratch("resume") as work,
         saved.reopened(kept, work, stopped=debugger) as clone,
     ):
         if debugger:

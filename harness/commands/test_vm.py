@@ -81,31 +81,32 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) ->
 
 def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
     started = time.monotonic()
-    way = Way(spec, matrix, Cache(), plan.source)
-    try:
-        way.have_kernel()
-        for warning in way.build().warnings:
-            log.warning("%s", warning)
-        way.boot()
-    except KeyboardInterrupt as error:
-        error.add_note(f"kernel {spec.name} was being made ready ({way.stage.column})")
-        raise
-    except HarnessError as error:  # it is told, and kept: the last result is not an older one
-        cells = {way.stage.column: Cell(True, "red", sweep.reason(error))}
-        seconds = time.monotonic() - started
-        unfit = Ready(spec, spec.release, cells, seconds, error.exit_status)
-        sweep.keep(run, sweep.not_tested(unfit))
-        raise
-    ready = sweep.is_ready(way, time.monotonic() - started)
-    log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
-    options = sweep.arguments(
-        plan, spec, jobs if jobs is not None else pytest_process.default_jobs(), run
-    )
-    started = time.monotonic()
-    ended = pytest_process.run(options, run.folder, verbose=plan.verbose)
-    pytest_process.not_empty(ended)
-    result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
-    sweep.keep(run, result)
-    if ended.why:
-        log.error("%s", ended.why)
-    return result.status
+    with Cache() as cache:
+        way = Way(spec, matrix, cache, plan.source)
+        try:
+            way.have_kernel()
+            for warning in way.build().warnings:
+                log.warning("%s", warning)
+            way.boot()
+        except KeyboardInterrupt as error:
+            error.add_note(f"kernel {spec.name} was being made ready ({way.stage.column})")
+            raise
+        except HarnessError as error:  # it is told, and kept: the last result is not an older one
+            cells = {way.stage.column: Cell(True, "red", sweep.reason(error))}
+            seconds = time.monotonic() - started
+            unfit = Ready(spec, spec.release, cells, seconds, error.exit_status)
+            sweep.keep(run, sweep.not_tested(unfit))
+            raise
+        ready = sweep.is_ready(way, time.monotonic() - started)
+        log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
+        options = sweep.arguments(
+            plan, spec, jobs if jobs is not None else pytest_process.default_jobs(), run
+        )
+        started = time.monotonic()
+        ended = pytest_process.run(options, run.folder, verbose=plan.verbose)
+        pytest_process.not_empty(ended)
+        result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
+        sweep.keep(run, result)
+        if ended.why:
+            log.error("%s", ended.why)
+        return result.status

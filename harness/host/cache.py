@@ -117,7 +117,10 @@ def repairs() -> list[str]:
 
 
 class Cache:
-    """The store below one folder. Everything taken stays locked until ``close``."""
+    """The store below one folder; a context manager.
+
+    Everything taken stays locked until the end of the context, or ``close``.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
@@ -254,6 +257,12 @@ class Cache:
     def held(self) -> list[Path]:
         """Where the entries are that were taken."""
         return list(self._held)
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of everything that was taken."""

@@ -126,7 +126,7 @@ def hold_command(folder: Path) -> list[str]:
 def hold(folder: Path) -> None:
     """Have the machine run on until this process is ended; says how to get in."""
     saved = load(folder)
-    with Cache().scratch("kept") as work, reopened(saved, work) as clone:
+    with Cache() as cache, cache.scratch("kept") as work, reopened(saved, work) as clone:
         port = clone.machine.ssh_port(Deadline(10))
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)

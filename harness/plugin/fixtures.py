@@ -40,11 +40,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The kernel under test and its guest image."""
     matrix = config.load()
     spec = kernel_spec(request.config, matrix)
-    cache = Cache()
-    try:
+    with Cache() as cache:
         yield prepare_lab(spec, matrix, cache)
-    finally:
-        cache.close()
 
 
 @pytest.fixture(scope="session")

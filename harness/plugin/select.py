@@ -55,11 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _kernel_options(asked: pytest.Config) -> frozenset[str]:
     """The options that the kernel under test was built with (=y or =m)."""
-    cache = Cache()
-    try:
+    with Cache() as cache:
         text = kernel.prepare_kernel(kernel_spec(asked, config.load()), cache).config.read_text()
-    finally:
-        cache.close()
     return frozenset(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))
 
 
