@@ -74,3 +74,13 @@ def decoded(data: bytes, length: int) -> str:
     left = length - len(data)
     first, last = (part.decode(errors="replace") for part in (data[:half], data[half:]))
     return f"{first}\n(here {left} bytes are left out)\n{last}"
+
+
+def taint_mask(text: str) -> int | None:
+    """The taint flags in what a guest says of them; None where it says something else.
+
+    /proc/sys/kernel/tainted is an unsigned long, which has at most 20 digits (proc_taint() in
+    kernel/sysctl.c). Python raises ``ValueError`` for a number of several thousand.
+    """
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None

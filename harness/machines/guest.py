@@ -25,6 +25,7 @@ import paramiko
 from harness.build.image import Keys
 from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
 from harness.host.proc import Deadline
+from harness.host.text import taint_mask
 
 # Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
 DeadlineFactory = Callable[[float], Deadline]
@@ -342,7 +343,11 @@ class Guest:
 
     def taint(self) -> int:
         """The kernel's taint flags, a bit mask (Documentation/admin-guide/tainted-kernels)."""
-        return int(self.check("cat /proc/sys/kernel/tainted"))
+        said = self.check("cat /proc/sys/kernel/tainted")
+        taint = taint_mask(said)
+        if taint is None:
+            raise GuestError("/proc/sys/kernel/tainted holds no taint flags", tail=said)
+        return taint
 
     def shell(self, command: str, terminal: str, columns: int, rows: int) -> paramiko.Channel:
         """A channel that runs ``command``, with a ``terminal`` of that name if there is one."""

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from harness.errors import BootError, MachineError, MachineFault
 from harness.host.proc import Deadline
+from harness.host.text import taint_mask
 from harness.qemu.clock import Clock
 from harness.qemu.console import Console
 from harness.qemu.process import Process, no_space
@@ -181,7 +182,10 @@ class Agent:
 
     def _mark(self, deadline: Deadline) -> int:
         word = f"eudyptula-mark-{secrets.token_hex(4)}"
-        taint = int(self.order(f"mark {word}", "marked", deadline))
+        said = self.order(f"mark {word}", "marked", deadline)
+        taint = taint_mask(said)
+        if taint is None:
+            raise MachineError(f"the guest answers {said[:100]!r} when asked for its taint flags")
         window = b""
         while True:
             fresh = self._console.read()

@@ -99,3 +99,14 @@ def test_a_guest_that_says_nothing_is_given_up(machine: Callable[[str], Machine]
     """At the deadline the error has the console too."""
     with pytest.raises(BootError, match="last words"):
         machine("silent").await_answer("ready", Deadline(0.2))
+
+
+@pytest.mark.parametrize("said", ["many", "9" * 5000, "-1", ""])
+def test_taint_flags_that_are_no_number_are_the_guests_fault(
+    machine: Callable[[str], Machine], said: str
+) -> None:
+    """A module can read the port and answer for the agent; Python bears no number so long."""
+    running = machine("silent")
+    running.execute("say", Deadline(PATIENCE), line=f"2 marked {said}")
+    with pytest.raises(MachineError, match="taint flags"):
+        running.mark(Deadline(PATIENCE))
