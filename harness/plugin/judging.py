@@ -57,8 +57,10 @@ def judge_machines(
         problems = [
             problem
             for problem in verdict.judge(named)
-            # What the module has left behind it leaves behind at each judgement.
-            if problem.verdict is not Verdict.RESIDUE or problem.title not in used.told
+            # What the module has left behind it leaves behind at each judgement; and what does not
+            # go on after a test that was found red has been explained by that.
+            if not (problem.verdict is Verdict.RESIDUE and problem.title in used.told)
+            and not (problem.verdict is Verdict.HUNG and used.red)
         ]
         used.told.update(problem.title for problem in problems)
         if failure or problems:

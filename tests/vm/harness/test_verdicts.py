@@ -270,7 +270,7 @@ def test_an_rcu_stall_is_a_splat(victim: Clone) -> None:
 
 def test_a_kernel_that_spins_is_lost(victim: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     """With interrupts off nothing answers; the virtual CPU is seen to run all the time."""
-    monkeypatch.setattr(pool, "MARK_SECONDS", 3.0)
+    monkeypatch.setattr(evidence, "MARK_SECONDS", 3.0)
     problems = provoke(victim, "spin", timeout=3)
     assert outcome(problems) == [
         (Verdict.LOST, "the guest does not answer any more; its CPU spins")
