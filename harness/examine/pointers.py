@@ -223,6 +223,11 @@ def module_area(memory: Memory, layout: Layout) -> ModuleArea:
 _LOADER = ("mod_tree", "module_addr_min", "module_addr_max", "cur_orc_table", "cur_orc_ip_table")
 
 
+# Functions that only a debug kernel has: KASAN, lockdep and kmemleak keep call stacks and addresses
+# of what is gone, in quarantines and records of their own, which are no references.
+_DEBUG = ("kasan_report", "lock_acquire", "kmemleak_alloc")
+
+
 def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
     """The layout of a kernel, or None where its memory is not as it is read here.
 
@@ -231,7 +236,7 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
     as it differs from one kernel to the next.
     """
     root = symbols.address("init_top_pgt") or symbols.address("swapper_pg_dir")
-    if root is None:
+    if root is None or any(symbols.address(name) is not None for name in _DEBUG):
         return None
 
     def variable(name: str, otherwise: int) -> int:

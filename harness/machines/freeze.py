@@ -68,7 +68,7 @@ def prepare_template(
     spec = machine_spec(
         kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
     )
-    key = {"recipe": 8, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    key = {"recipe": 9, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
     entry = cache.get(
         "template",
         kernel.name,
@@ -110,7 +110,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 8, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 9, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))

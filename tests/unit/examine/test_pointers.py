@@ -201,6 +201,17 @@ def test_a_kernel_that_is_elsewhere_is_not_read(kernel: Kernel) -> None:
         assert pointers.learn(memory, Symbols(""), "") is None
 
 
+@pytest.mark.parametrize("function", ["kasan_report", "lock_acquire", "kmemleak_alloc"])
+def test_a_debug_kernel_is_not_read(kernel: Kernel, function: str) -> None:
+    """Its quarantines and call stacks keep addresses of a module that is gone."""
+    known = "".join(f"{IMAGE + at:x} D {name}\n" for name, at in PLACES.items())
+    kernel.file.write_bytes(kernel.data)
+    with FrozenMemory(kernel.file) as memory:
+        assert pointers.learn(memory, Symbols(known), "") is not None
+        debug = Symbols(f"{known}{IMAGE + 0x100:x} T {function}\n")
+        assert pointers.learn(memory, debug, "") is None
+
+
 def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
     """That a module was there is seen even if it came and went unseen."""
     kernel.map(MODULES + (2 << 20), kernel.take())
