@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import select
 import shlex
 import socket
 import threading
@@ -370,6 +369,29 @@ class Guest:
         self.close()
 
 
+class _Arrival(threading.Event):
+    """Wakes up whoever waits for data on one of a channel's two streams.
+
+    paramiko's own means is ``Channel.fileno()``, the end of a pipe. ``Channel.close()`` closes that
+    pipe while the thread that receives may be writing to it. The write then fails, and with it the
+    whole connection, or it reaches a file that got the same number meanwhile.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        super().__init__()
+        channel.in_buffer.set_event(self)
+        channel.in_stderr_buffer.set_event(self)
+
+    def clear(self) -> None:
+        """Nothing: paramiko calls it when one stream is empty, and the other may not be."""
+
+    def news(self, seconds: float) -> bool:
+        """Wait for what has come since the last call; whether anything has."""
+        came = self.wait(seconds)
+        super().clear()
+        return came
+
+
 class Running:
     """A command that runs in the guest while the test goes on.
 
@@ -390,6 +412,7 @@ class Running:
         self.command = command
         self._ends = ends or contextlib.ExitStack()
         self._channel = channel
+        self._arrival = _Arrival(channel)
         self._patience = patience
         self._output = bytearray()
         self._errors = bytearray()
@@ -535,13 +558,12 @@ class Running:
             channel.status_event.wait(deadline.left)
         elif channel.exit_status_ready():
             # Something that it left behind holds its streams open.
-            readable, _, _ = select.select([channel.fileno()], [], [], _GRACE_SECONDS)
-            if not readable:
+            if not self._arrival.news(_GRACE_SECONDS):
                 channel.close()
         else:
-            # paramiko's descriptor tells of data and of the end, but not of an exit status
-            # that comes while the streams stay open; hence the short rounds.
-            select.select([channel.fileno()], [], [], min(deadline.left, _ROUND_SECONDS))
+            # Data and the end of a stream wake this up. An exit status that comes while the
+            # streams stay open does not; hence the short rounds.
+            self._arrival.news(min(deadline.left, _ROUND_SECONDS))
 
     def _keep(self, stream: bytearray, data: bytes) -> None:
         room = self.kept_bytes - len(stream)

@@ -19,6 +19,7 @@ import paramiko
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from paramiko.buffered_pipe import BufferedPipe
 from paramiko.common import (
     AUTH_FAILED,
     AUTH_SUCCESSFUL,
@@ -331,6 +332,14 @@ def test_an_endless_output_ends_with_its_time(guest: Guest, little: int) -> None
     assert len(process.raw_output) == little
 
 
+def test_a_flood_that_is_given_up_leaves_the_connection(guest: Guest) -> None:
+    """Commands are dropped while they print; the next one still gets its answer."""
+    for _ in range(40):
+        with guest.spawn("echo started; exec cat /dev/zero") as process:
+            assert process.read_line(PATIENCE) == "started"
+    assert guest.check("echo fine") == "fine\n"
+
+
 def test_part_of_an_answer_is_none(guest: Guest, little: int, tmp_path: Path) -> None:
     """Who wants an output, a line or a file as a whole gets an error instead of a part."""
     flood = f"head -c {2 * little} /dev/zero"
@@ -395,6 +404,7 @@ def test_what_comes_between_two_looks_is_not_lost() -> None:
     class Channel:
         closed = False
         looks = 0
+        in_buffer = in_stderr_buffer = BufferedPipe()
         eof_received = property(lambda self: self.looks > 0)
 
         def exit_status_ready(self) -> bool:
