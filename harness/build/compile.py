@@ -248,8 +248,8 @@ def _unpack_source(work: Path, suite: str, version: str, tools: Sysroot, cache: 
         fresh = scratch / "fresh"
         fresh.mkdir()
         omitted = [f"--exclude=linux-source-*/{pattern}" for pattern in _LEFT_PACKED]
-        debian.run(
-            tools,
+        sandbox.run(
+            tools.root,
             ["tar", "-C", "/mnt/out", "-xJf", f"/mnt/in/{packed.name}", "--strip-components=1",
              "--wildcards", *omitted],
             deadline=Deadline(QUICK_SECONDS),
@@ -485,8 +485,8 @@ class _Tree:
             ):
                 shutil.copyfileobj(stream, copy)
         (folder / "boot").mkdir()
-        debian.run(
-            self.tools,
+        sandbox.run(
+            self.tools.root,
             ["strip", "--strip-debug", "-o", "/mnt/out/boot/vmlinux", f"{BUILD}/vmlinux"],
             deadline=Deadline(QUICK_SECONDS),
             read_only={BUILD: self.build},
@@ -508,8 +508,8 @@ class _Tree:
         self.log.unlink(missing_ok=True)
         what = f"the kernel does not build ({arguments[-1]})"
         try:
-            done = debian.run(
-                self.tools,
+            done = sandbox.run(
+                self.tools.root,
                 ["make", f"O={BUILD}", "CC=ccache gcc", *arguments],
                 deadline=Deadline(seconds),
                 log=self.log,

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from harness.build.kernel import Kernel
 from harness.config import PROJECT, GuestSpec
-from harness.host import debian
+from harness.host import debian, sandbox
 from harness.host.cache import Cache
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
@@ -139,8 +139,8 @@ def _make_keys(folder: Path, tree: Sysroot) -> None:
         path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
         public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         (folder / f"{name}.pub").write_bytes(public + b"\n")
-    debian.run(
-        tree,
+    sandbox.run(
+        tree.root,
         ["dropbearconvert", "openssh", "dropbear", "/mnt/keys/host", "/mnt/keys/host.dropbear"],
         deadline=Deadline(30),
         writable={"/mnt/keys": folder},
@@ -219,8 +219,8 @@ def _add_layer(
         f"depmod -b /mnt/added/usr {kernel.release}; "
         f"cd /mnt/added && find . | {_CPIO} >>/mnt/out/initrd.cpio"
     )
-    debian.run(
-        tree,
+    sandbox.run(
+        tree.root,
         ["bash", "-euo", "pipefail", "-c", script],
         deadline=Deadline(120),
         writable={"/mnt/out": folder, "/mnt/added": added},
@@ -247,8 +247,8 @@ def _module_name(file: str) -> str:
 
 
 def _pack(folder: Path, tree: Sysroot, script: str, read_only: dict[str, Path]) -> None:
-    debian.run(
-        tree,
+    sandbox.run(
+        tree.root,
         ["bash", "-euo", "pipefail", "-c", script],
         deadline=Deadline(120),
         read_only=read_only,

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from harness import config
 from harness.build.kernel import Kernel
 from harness.errors import BuildError, DeadlineError, InputError, SandboxError
-from harness.host import debian, proc, sandbox, text
+from harness.host import proc, sandbox, text
 from harness.host.cache import Cache, digest_of_files
 from harness.host.proc import Deadline
 
@@ -213,8 +213,8 @@ def _make(folder: Path, kernel: Kernel, source: Path, work: Path, options: list[
     command = ["make", f"-j{jobs}", "-C", kernel.build, f"M={INSIDE}", *options, "modules"]
     where = f"for kernel {kernel.name} ({kernel.release})"
     try:
-        done = debian.run(
-            kernel.sysroot,
+        done = sandbox.run(
+            kernel.sysroot.root,
             command,
             deadline=Deadline(BUILD_SECONDS),
             log=log,
@@ -264,8 +264,8 @@ def _make(folder: Path, kernel: Kernel, source: Path, work: Path, options: list[
     (folder / "stripped").mkdir()
     # What goes into the guest has no debug information: that is nine tenths of the file.
     name = built[0].name
-    told = debian.run(
-        kernel.sysroot,
+    told = sandbox.run(
+        kernel.sysroot.root,
         ["sh", "-c", 'strip --strip-debug -o "stripped/$1" "$1" && modinfo "$1"', "sh", name],
         deadline=Deadline(30),
         writable={INSIDE: folder},

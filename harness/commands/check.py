@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import config
 from harness.build import module
 from harness.errors import BuildError, HarnessError
-from harness.host import debian, proc
+from harness.host import debian, proc, sandbox
 from harness.host.cache import Cache
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
@@ -144,8 +144,8 @@ def _checkpatch(cache: Cache, suite: str, source: Path) -> None:
 def _inside(
     tree: Sysroot, argv: list[str], folder: Path, more: dict[str, Path] | None = None
 ) -> None:
-    done = debian.run(
-        tree,
+    done = sandbox.run(
+        tree.root,
         argv,
         deadline=Deadline(CHECK_SECONDS),
         check=False,
@@ -164,8 +164,8 @@ def _fetch_checkpatch(folder: Path, cache: Cache, suite: str) -> None:
         top = archive.name.removesuffix(".tar.xz")
         members = [f"{top}/scripts/{name}" for name in CHECKPATCH]
         # With the tools' own xz: a bare host may have none.
-        debian.run(
-            _tools(cache, suite),
+        sandbox.run(
+            _tools(cache, suite).root,
             ["tar", "-C", "/mnt/out", "-xJf", f"/mnt/in/{archive.name}", *members],
             deadline=Deadline(CHECK_SECONDS),
             read_only={"/mnt/in": archive.parent},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import config, qemu
 from harness.errors import HarnessError, HostError
-from harness.host import cache, debian, proc
+from harness.host import cache, debian, proc, sandbox
 from harness.host.proc import Deadline
 
 HOST_PACKAGES = config.PROJECT / "vm" / "host-packages"
@@ -114,7 +114,7 @@ def _namespaces() -> list[Finding]:
         return [Finding("sandbox", "lacking", error.what)]
     if done.status == 0:
         return [Finding("sandbox", "ok", "bubblewrap can make its namespaces")]
-    fault = debian.namespace_fault(done.stderr)
+    fault = sandbox.namespace_fault(done.stderr)
     if fault is None:
         return [Finding("sandbox", "lacking", done.stderr.strip() or "bubblewrap does not work")]
     return [Finding("sandbox", "lacking", fault.what, fault.hint.partition("   ")[0])]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.build.module import INSIDE, Module
 from harness.errors import HarnessError
-from harness.host import debian
+from harness.host import sandbox
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
 from harness.judge.verdict import Problem
@@ -198,7 +198,9 @@ def defined_at(
 
 
 def _ask(tree: Sysroot, ko: Path, *command: str) -> str:
-    done = debian.run(tree, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent})
+    done = sandbox.run(
+        tree.root, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent}
+    )
     return done.stdout
 
 

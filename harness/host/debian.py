@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Debian trees that are unpacked, never installed: no root, nothing changed on the host.
 
-``mmdebstrap`` unpacks packages and their dependencies into a folder, ``bubblewrap`` runs
-programs in it. Neither needs more than a user namespace.
+``mmdebstrap`` unpacks packages and their dependencies into a folder. It needs no more than a user
+namespace. ``harness/host/sandbox.py`` runs programs in such a tree.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import (
@@ -24,10 +24,9 @@ from harness.errors import (
     InputError,
     NetworkError,
 )
-from harness.host import proc
+from harness.host import proc, sandbox
 from harness.host.cache import Cache, Entry
 from harness.host.proc import Deadline
-from harness.host.sandbox import KERNEL, Limits, Watch
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Set to 1, it lets a mirror's index be used that has expired.
@@ -76,100 +75,6 @@ def unpack_packages(
         "sysroot", label, key, lambda folder: unpack(folder, suite, packages), note=note
     )
     return Sysroot(entry.path / "root", entry)
-
-
-def sandbox(
-    root: Path,
-    argv: Sequence[str],
-    *,
-    read_only: Mapping[str, Path] | None = None,
-    writable: Mapping[str, Path] | None = None,
-    cwd: str = "/",
-    env: Mapping[str, str] | None = None,
-    limits: Limits = KERNEL,
-) -> list[str]:
-    """The bubblewrap command that runs ``argv`` in ``root``.
-
-    The tree is read-only, there is no network and no other process, and all ends with
-    the harness. ``read_only`` and ``writable`` map folders below /mnt to the host's. What it may
-    use of the host is bounded by ``limits``; of these, this command has those of each process.
-    """
-    command = [*limits.prefix(), "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    command += ["--clearenv", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
-    # /mnt is where to mount folders of the host: the tree itself has no room for them.
-    scratch = ["--size", str(limits.scratch), "--tmpfs"]
-    command += [*scratch, "/tmp", *scratch, "/dev/shm", "--tmpfs", "/mnt"]
-    for inside, outside in (read_only or {}).items():
-        command += ["--ro-bind", str(outside), inside]
-    for inside, outside in (writable or {}).items():
-        command += ["--bind", str(outside), inside]
-    # Else both were half of the host's memory to write to.
-    command += ["--remount-ro", "/dev", "--remount-ro", "/mnt"]
-    variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C"}
-    for name, value in (variables | dict(env or {})).items():
-        command += ["--setenv", name, value]
-    return [*command, "--chdir", cwd, "--", *argv]
-
-
-def run(
-    sysroot: Sysroot,
-    argv: Sequence[str],
-    *,
-    deadline: Deadline,
-    log: Path | None = None,
-    check: bool = True,
-    read_only: Mapping[str, Path] | None = None,
-    writable: Mapping[str, Path] | None = None,
-    cwd: str = "/",
-    env: Mapping[str, str] | None = None,
-    limits: Limits = KERNEL,
-) -> proc.Completed:
-    """Run a program in a tree; see ``sandbox`` and ``proc.run``.
-
-    Raises ``SandboxError`` where all that runs there has used more than ``limits``.
-    """
-    command = sandbox(
-        sysroot.root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits
-    )
-    watch = Watch(limits, [*(writable or {}).values()], log)
-    try:
-        done = proc.run(command, deadline=deadline, log=log, check=False, watch=watch)
-    except DeadlineError as error:  # with what was run, rather than what it was run in
-        what = f"{argv[0]} did not end within {deadline.seconds:.0f} s"
-        raise DeadlineError(what, command=argv, tail=error.tail, log=log) from error
-    watch.at_the_end()
-    fault = namespace_fault(done.stdout + done.stderr)
-    if done.status != 0 and fault is not None:
-        raise fault
-    if check and done.status != 0:
-        raise proc.failure(replace(done, argv=tuple(argv)), log)
-    return done
-
-
-def namespace_fault(output: str) -> HostError | None:
-    """The error for a host that keeps ordinary users from user namespaces, if it is that."""
-    # It fails before it runs anything, so these are the first words. Later ones may be what runs
-    # in it, which is not to make its own failure the host's.
-    if not output.startswith("bwrap:"):
-        return None
-    signs = (
-        "setting up uid map",
-        "No permissions to create",
-        "Creating new namespace failed",
-        # AppArmor lets the namespace be made, and takes every capability in it.
-        "loopback: Failed RTM_NEWADDR: Operation not permitted",
-    )
-    if not any(sign in output for sign in signs):
-        return None
-    if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
-        hint = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    else:
-        hint = "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
-    return HostError(
-        "this host does not let ordinary users make user namespaces, which bubblewrap needs",
-        tail=output.strip(),
-        hint=f"{hint}   (or run as root)",
-    )
 
 
 # -- where packages come from ------------------------------------------------------
@@ -389,7 +294,7 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
         raise slow(error, deadline, f"unpacking packages of Debian {suite}") from error
     if done.status != 0:
         raise (
-            namespace_fault(done.stdout)
+            sandbox.namespace_fault(done.stdout)
             or proc.no_space(folder, f"unpacking packages of Debian {suite} failed")
             or fault(done.stdout, suite)
             or proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
@@ -405,7 +310,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _finish(root: Path) -> None:
-    """Do what maintainer scripts would have done and what ``sandbox`` needs."""
+    """Do what maintainer scripts would have done and what a sandbox needs."""
     for name in _REMOVED:
         shutil.rmtree(root / name, ignore_errors=True)
     for name in ("dev", "mnt", "proc", "sys", "tmp"):

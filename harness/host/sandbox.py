@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Bounds for what is foreign: what it may use while it runs, and what of it is taken afterwards.
+"""Runs foreign code in bubblewrap, within bounds, and reads what it leaves without trusting it.
 
-Building somebody's module runs somebody's code: a Kbuild file may contain ``$(shell ...)``. It
-runs in bubblewrap (``sysroot.sandbox``), which keeps it from the host's files, processes and
-network. That leaves two ways to hurt the host, which this file closes: to use it up, and to leave
-something that makes the harness itself read a file of the host, or read without end.
+Building somebody's module runs somebody's code: a Kbuild file may contain ``$(shell ...)``.
+bubblewrap keeps it from the host's files, processes and network. Two ways to hurt the host remain,
+and this file closes them. The code could use up memory, disk or processes. And it could leave
+something, such as a link, that makes the harness itself read a file of the host or read for ever.
 
 An ordinary user cannot use cgroups everywhere, and RLIMIT_NPROC does not bind root. So what one
 process may use is bounded by the kernel (``Limits.prefix``), and what all of them use together is
@@ -20,12 +20,12 @@ import select
 import signal
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from harness.errors import SandboxError
+from harness.errors import DeadlineError, HostError, SandboxError
 from harness.host import proc, text
 from harness.host.proc import Deadline
 
@@ -230,6 +230,105 @@ def _end_children(pid: int) -> None:
                     select.select([descriptor], [], [], _ENDING_SECONDS)
                 finally:
                     os.close(descriptor)
+
+
+# -- running in it ----------------------------------------------------------------
+
+
+def command(
+    root: Path,
+    argv: Sequence[str],
+    *,
+    read_only: Mapping[str, Path] | None = None,
+    writable: Mapping[str, Path] | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+    limits: Limits = KERNEL,
+) -> list[str]:
+    """The bubblewrap command that runs ``argv`` with the folder ``root`` as its file system.
+
+    The folder is read-only. There is no network and no process of others, and everything ends
+    when the harness ends. ``read_only`` and ``writable`` map folders below /mnt to folders of the
+    host. Of ``limits`` the command contains only what bounds each single process.
+    """
+    boxed = [*limits.prefix(), "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    boxed += ["--clearenv", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
+    # Folders of the host are mounted below /mnt, since the read-only tree has no place for them.
+    scratch = ["--size", str(limits.scratch), "--tmpfs"]
+    boxed += [*scratch, "/tmp", *scratch, "/dev/shm", "--tmpfs", "/mnt"]
+    for inside, outside in (read_only or {}).items():
+        boxed += ["--ro-bind", str(outside), inside]
+    for inside, outside in (writable or {}).items():
+        boxed += ["--bind", str(outside), inside]
+    # Both are in memory. Writable, each would take up to half of what the host has.
+    boxed += ["--remount-ro", "/dev", "--remount-ro", "/mnt"]
+    variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C"}
+    for name, value in (variables | dict(env or {})).items():
+        boxed += ["--setenv", name, value]
+    return [*boxed, "--chdir", cwd, "--", *argv]
+
+
+def run(
+    root: Path,
+    argv: Sequence[str],
+    *,
+    deadline: Deadline,
+    log: Path | None = None,
+    check: bool = True,
+    read_only: Mapping[str, Path] | None = None,
+    writable: Mapping[str, Path] | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+    limits: Limits = KERNEL,
+) -> proc.Completed:
+    """Run a program in the tree ``root``, within ``limits``; see ``command`` and ``proc.run``.
+
+    Raises ``SandboxError`` where the programs there have used more than ``limits``,
+    ``DeadlineError`` where they do not end in time, ``HostError`` where this host forbids a
+    sandbox, and with ``check`` ``CommandError`` where the program ends with another status than 0.
+    """
+    boxed = command(
+        root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits
+    )
+    watch = Watch(limits, [*(writable or {}).values()], log)
+    try:
+        done = proc.run(boxed, deadline=deadline, log=log, check=False, watch=watch)
+    except DeadlineError as error:  # name the program, and not bubblewrap around it
+        what = f"{argv[0]} did not end within {deadline.seconds:.0f} s"
+        raise DeadlineError(what, command=argv, tail=error.tail, log=log) from error
+    watch.at_the_end()
+    fault = namespace_fault(done.stdout + done.stderr)
+    if done.status != 0 and fault is not None:
+        raise fault
+    if check and done.status != 0:
+        raise proc.failure(replace(done, argv=tuple(argv)), log)
+    return done
+
+
+def namespace_fault(output: str) -> HostError | None:
+    """The error for a host that forbids ordinary users user namespaces; None for other output."""
+    # bubblewrap fails before it runs anything, so its words come first. Later ones may come from
+    # the program in the sandbox, which must not be able to blame the host for its own failure.
+    if not output.startswith("bwrap:"):
+        return None
+    signs = (
+        "setting up uid map",
+        "No permissions to create",
+        "Creating new namespace failed",
+        # AppArmor lets the namespace be made, and takes every capability in it.
+        "loopback: Failed RTM_NEWADDR: Operation not permitted",
+    )
+    if not any(sign in output for sign in signs):
+        return None
+    if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
+        hint = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    else:
+        hint = "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    return HostError(
+        "this host does not let ordinary users make user namespaces, which bubblewrap needs",
+        tail=output.strip(),
+        hint=f"{hint}   (or run as root)",
+    )
 
 
 # -- what is taken from it ---------------------------------------------------------

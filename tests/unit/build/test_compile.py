@@ -16,7 +16,7 @@ import pytest
 from harness.build import compile
 from harness.config import KernelSpec
 from harness.errors import InputError, KernelBuildError, SpaceError
-from harness.host import debian
+from harness.host import debian, sandbox
 from harness.host.cache import Cache, Entry
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed
@@ -198,7 +198,7 @@ class FakeKbuild:
     ran: list[str] = field(default_factory=list)
 
     def run(
-        self, _tools: Sysroot, argv: Sequence[str], *, log: Path | None = None,
+        self, _root: Path, argv: Sequence[str], *, log: Path | None = None,
         read_only: Mapping[str, Path] | None = None,
         writable: Mapping[str, Path] | None = None, **_: object,
     ) -> Completed:  # fmt: skip
@@ -256,7 +256,7 @@ def kbuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeKbuild:
     fake = FakeKbuild()
     tools = Sysroot(tmp_path, Entry("sysroot", "build", "0123456789abcdef", tmp_path))
     monkeypatch.setattr(debian, "unpack_packages", lambda *_, **__: tools)
-    monkeypatch.setattr(debian, "run", fake.run)
+    monkeypatch.setattr(sandbox, "run", fake.run)
     return fake
 
 

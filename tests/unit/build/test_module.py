@@ -17,7 +17,7 @@ from harness.build.kernel import Kernel
 from harness.build.module import INSIDE
 from harness.config import KernelSpec
 from harness.errors import BuildError, InputError
-from harness.host import debian, sandbox
+from harness.host import sandbox
 from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed
@@ -218,7 +218,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
     """Takes the sandbox's place."""
     made = Compiler()
     monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(debian, "run", made.run)
+    monkeypatch.setattr(sandbox, "run", made.run)
     return made
 
 
@@ -457,13 +457,13 @@ def test_a_folder_that_uses_the_host_up_is_told_so(
     script: str, named: str,
 ) -> None:  # fmt: skip
     """With the bound, and the end of the log, which is still there."""
-    run = debian.run
+    run = sandbox.run
 
-    def make(tree: Sysroot, _: Sequence[str], **options: Any) -> Completed:
+    def make(tree: Path, _: Sequence[str], **options: Any) -> Completed:
         """What a Kbuild's $(shell ...) does; not every host has a make."""
         return run(tree, ["sh", "-c", f"echo before; {script}"], **options)
 
-    monkeypatch.setattr(debian, "run", make)
+    monkeypatch.setattr(sandbox, "run", make)
     monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(module, "BUILD_SECONDS", 2.0 if "within" in named else 60.0)
     small = replace(sandbox.MODULE, processes=60, disk=16 << 20, scratch=1 << 20)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness/host/debian.py: where packages come from, and what the sandbox keeps apart."""
+"""harness/host/debian.py: where packages come from, and how they are unpacked."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from harness.errors import (
     SpaceError,
 )
 from harness.host import debian, proc
-from harness.host.cache import Cache, Entry
-from harness.host.debian import Sysroot
+from harness.host.cache import Cache
 from harness.host.proc import Completed, Deadline
 
 PATIENCE = 20.0
@@ -231,141 +230,6 @@ def test_the_first_mirror_is_taken() -> None:
     assert {address for address, _ in suites(debian.sources_from("trixie", text))} == {
         "http://mirror.example/debian/"
     }
-
-
-# -- the sandbox's command ---------------------------------------------------------
-
-
-def has(command: list[str], *words: str) -> bool:
-    """Whether bubblewrap's options hold these words in a row."""
-    start = command.index("bwrap")  # before it are the bounds of each process
-    options = command[start : command.index("--", start)]
-    return any(
-        tuple(options[at : at + len(words)]) == words for at in range(len(options) - len(words) + 1)
-    )
-
-
-def test_the_sandbox_is_shut() -> None:
-    """No namespace is shared (so no network), nothing outlives the harness, no variables."""
-    command = debian.sandbox(Path("/cache/root"), ["make", "--", "x"])
-    assert command[0] == "prlimit"
-    assert has(command, "--unshare-all")
-    assert not any(word.startswith("--share") for word in command)
-    assert has(command, "--die-with-parent")
-    assert has(command, "--new-session")
-    assert has(command, "--clearenv")
-    assert command[-4:] == ["--", "make", "--", "x"]
-
-
-def test_only_what_is_asked_for_is_writable() -> None:
-    """The tree and ``read_only`` are bound read-only, ``writable`` alone is not."""
-    command = debian.sandbox(
-        Path("/cache/root"),
-        ["true"],
-        read_only={"/mnt/in": Path("/host/in")},
-        writable={"/mnt/out": Path("/host/out")},
-        cwd="/mnt/out",
-        env={"WORD": "wee", "HOME": "/mnt/out"},
-    )
-    assert has(command, "--ro-bind", "/cache/root", "/")
-    assert has(command, "--ro-bind", "/host/in", "/mnt/in")
-    assert has(command, "--bind", "/host/out", "/mnt/out")
-    assert command.count("--bind") == 1
-    assert "--dev-bind" not in command
-    assert has(command, "--chdir", "/mnt/out")
-    assert has(command, "--setenv", "WORD", "wee")
-    assert has(command, "--setenv", "HOME", "/mnt/out")
-    # The room for mounts comes before what is mounted there.
-    assert command.index("/mnt") < command.index("/mnt/in")
-
-
-# -- and what it does: the host's own tree stands for an unpacked one --------------
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Sysroot:
-    """The host's tree, as if it had been unpacked."""
-    return Sysroot(Path("/"), Entry("sysroot", "host", "0" * 16, tmp_path))
-
-
-def inside(tree: Sysroot, script: str, **folders: dict[str, Path]) -> Completed:
-    return debian.run(tree, ["sh", "-c", script], deadline=Deadline(PATIENCE), **folders)  # type: ignore[arg-type]
-
-
-def test_a_program_in_the_sandbox_is_alone(
-    tree: Sysroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has no network, no variables of the host's, and cannot write to the tree."""
-    monkeypatch.setenv("EUDYPTULA_SECRET", "of the host")
-    (tmp_path / "in").mkdir()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "in" / "file").write_text("given")
-    script = (
-        "grep -c : /proc/net/dev; env | grep -c SECRET; "
-        "touch /usr/x 2>/dev/null && echo wrote to the tree; "
-        "touch /mnt/in/x 2>/dev/null && echo wrote to what is read-only; "
-        "cat /mnt/in/file >/mnt/out/file; pwd"
-    )
-    done = inside(
-        tree,
-        script,
-        read_only={"/mnt/in": tmp_path / "in"},
-        writable={"/mnt/out": tmp_path / "out"},
-    )
-    assert done.stdout.splitlines() == ["1", "0", "/"]
-    assert (tmp_path / "out" / "file").read_text() == "given"
-
-
-def test_an_error_names_the_program_and_not_the_sandbox(tree: Sysroot) -> None:
-    """A person reads which command failed, without two lines of bubblewrap's options."""
-    with pytest.raises(CommandError) as caught:
-        inside(tree, "echo went wrong >&2; exit 7")
-    assert caught.value.status == 7
-    assert caught.value.command == ("sh", "-c", "echo went wrong >&2; exit 7")
-    assert "bwrap" not in str(caught.value)
-    assert "went wrong" in str(caught.value)
-
-
-# -- a host that forbids namespaces ------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "bwrap: setting up uid map: Permission denied",
-        "bwrap: No permissions to create a new namespace, likely because the kernel does "
-        "not allow non-privileged user namespaces.",
-        "bwrap: Creating new namespace failed: Operation not permitted",
-        # Ubuntu 24.04 with a network namespace of its own, which the sandbox always has.
-        "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted",
-    ],
-)
-@pytest.mark.parametrize("apparmor", [True, False])
-def test_forbidden_namespaces_are_the_hosts_fault(
-    monkeypatch: pytest.MonkeyPatch, said: str, apparmor: bool
-) -> None:
-    """Each of bubblewrap's ways to say so gives the command that mends this host."""
-    monkeypatch.setattr(Path, "exists", lambda self: apparmor and "apparmor" in self.name)
-    fault = debian.namespace_fault(said + "\n")
-    assert isinstance(fault, HostError)
-    assert said in str(fault)
-    assert ("apparmor_restrict_unprivileged_userns=0" in fault.hint) is apparmor
-    assert ("unprivileged_userns_clone=1" in fault.hint) is not apparmor
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "",
-        "setting up uid map",
-        "bwrap: Can't find source path /nowhere: No such file or directory",
-        # A Kbuild's $(info ...): no folder is to blame the host.
-        "make: Entering directory '/x'\nbwrap: setting up uid map: Permission denied",
-    ],
-)
-def test_other_failures_are_not_blamed_on_the_host(said: str) -> None:
-    """Only bubblewrap's own words about namespaces count."""
-    assert debian.namespace_fault(said) is None
 
 
 # -- unpacking ---------------------------------------------------------------------
