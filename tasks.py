@@ -173,8 +173,9 @@ def build(
 ) -> None:
     """Build the module for a kernel, into build/KERNEL/."""
     from harness.commands import build
+    from harness.runs.request import Request
 
-    build.run(kernel, _folder(module), profile, _config(config))
+    build.run(Request(kernel, _folder(module), profile=profile, own_config=_path(config)))
 
 
 @task(
@@ -203,12 +204,14 @@ def test_vm(
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     from harness.commands import test_vm
+    from harness.runs.request import Request
 
-    return test_vm.run(
-        kernel, _folder(module), filter, _number("--jobs", jobs), verbose, suite=suite,
-        profile=profile, own_config=_config(config), keep=keep,
-        minutes=_number("--minutes", minutes),
+    request = Request(
+        kernel, _folder(module), expression=filter, jobs=_number("--jobs", jobs), suite=suite,
+        profile=profile, own_config=_path(config), keep=keep,
+        minutes=_number("--minutes", minutes), verbose=verbose,
     )  # fmt: skip
+    return test_vm.run(request)
 
 
 @task(
@@ -229,10 +232,12 @@ def test(
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
     from harness.commands import test
+    from harness.runs.request import Request
 
-    return test.run(
-        kernel, _folder(module), filter, _number("--jobs", jobs), verbose, only_unit=unit
+    request = Request(
+        kernel, _folder(module), expression=filter, jobs=_number("--jobs", jobs), verbose=verbose
     )
+    return test.run(request, only_unit=unit)
 
 
 @task(
@@ -281,11 +286,13 @@ def bisect(
 ) -> int:
     """Find the commit of a kernel tree, or the release of a suite, that broke a test."""
     from harness.commands import bisect
+    from harness.runs.request import Request
 
-    return bisect.run(
-        kernel, good, bad, _folder(module), filter, suite=suite,
-        profile=profile, own_config=_config(config),
+    request = Request(
+        kernel, _folder(module), expression=filter, suite=suite, profile=profile,
+        own_config=_path(config),
     )  # fmt: skip
+    return bisect.run(request, good, bad)
 
 
 @task(
@@ -308,13 +315,15 @@ def shell(
 ) -> int:
     """Open a prompt in a booted guest, with the module loaded; or run what follows --."""
     from harness.commands import shell
+    from harness.runs.request import Request
 
     command = context.remainder
     if resume is not None:
         return shell.resume(Path(resume), debugger=debugger, command=command)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
-    return shell.run(kernel, _folder(module), profile, _config(config), command)
+    request = Request(kernel, _folder(module), profile=profile, own_config=_path(config))
+    return shell.run(request, command)
 
 
 @task(help=_help("json"))
@@ -422,7 +431,7 @@ def _number(option: str, text: str | None) -> int | None:
     return int(text)
 
 
-def _config(text: str | None) -> Path | None:
+def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 

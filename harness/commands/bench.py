@@ -25,12 +25,13 @@ from harness.host import proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.klog import bench
-from harness.lab import Lab, prepare_lab
+from harness.lab import Lab
 from harness.machines import freeze, pool, template
 from harness.machines.clone import Clone, clone
 from harness.machines.guest import Guest
 from harness.machines.pool import Pool
 from harness.runs import pytest_process
+from harness.runs.ready import Way
 
 Samples = dict[str, list[float]]
 
@@ -52,7 +53,7 @@ def run(
     with Cache() as cache:
         samples: Samples = {}
         for spec in matrix.select(kernel):
-            lab = prepare_lab(spec, matrix, cache)
+            lab = Way(spec, matrix, cache, config.MODULE).have_kernel()
             frozen = lab.template()
             if not frozen.frozen:
                 raise InputError(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from harness import config
-from harness.build import archive, compile, module
+from harness.build import archive, compile
 from harness.build.archive import Release
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
@@ -40,9 +40,9 @@ from harness.errors import (
 from harness.host import proc
 from harness.host.cache import Cache, digest_of
 from harness.host.proc import Deadline
-from harness.runs import pytest_process, store, suites, sweep
+from harness.runs import pytest_process, store, sweep
 from harness.runs.ready import Stage, Way
-from harness.runs.sweep import Plan
+from harness.runs.request import Plan, Request
 
 log = logging.getLogger(__name__)
 
@@ -92,32 +92,24 @@ _FAILED_AT = {
 Test = Callable[[KernelSpec], Reached | None]
 
 
-def run(
-    kernel: str, good: str, bad: str, source_: Path, expression: str | None, *,
-    suite: str = "contract", profile: str = "", own_config: Path | None = None,
-) -> int:  # fmt: skip
+def run(request: Request, good: str, bad: str) -> int:
     """Find the first bad commit or release, and say which it is; 0 if it was found."""
-    pytest_process.check_filter(expression)
-    module.check_source(source_)
-    wanted = suites.folders(suite, source_)
+    plan = request.plan()
     matrix = config.load()
-    specs = matrix.select(kernel, profile, own_config)
-    if len(specs) != 1:
-        raise InputError("bisect searches in one tree or one suite", hint="give --kernel one name")
-    plan = Plan(source_, wanted, expression)
+    wanted = request.select_one(matrix, "bisect searches in one tree or one suite")
 
     def test(spec: KernelSpec) -> Reached | None:
         return reached(spec, matrix, plan)
 
-    if specs[0].tree is not None:
-        return _commits(specs[0], good, bad, test)
-    return _releases(specs[0], matrix, good, bad, test)
+    if wanted.tree is not None:
+        return _commits(wanted, good, bad, test)
+    return _releases(wanted, matrix, good, bad, test)
 
 
 def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
     """How far it goes with a kernel; faults of the host are raised and decide nothing."""
     with Cache() as cache:
-        way = Way(spec, matrix, cache, plan.source)
+        way = Way(spec, matrix, cache, plan.request.source)
         try:
             way.have_kernel()
             way.build()
@@ -131,7 +123,7 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
             log.warning("%s", sweep.reason(error))
             return _FAILED_AT[way.stage]
     with store.begin(spec.name, whole=False) as run:
-        ended = pytest_process.run(sweep.arguments(plan, spec, 1, run), run.folder)
+        ended = pytest_process.run(plan.arguments(spec, 1, run.junit), run.folder)
     pytest_process.not_empty(ended)
     if ended.status == Status.HOST:
         raise HostError(

@@ -6,27 +6,26 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from pathlib import Path
 
 from harness import config
 from harness.build import module
 from harness.host import files
 from harness.host.cache import Cache
-from harness.lab import prepare_lab
+from harness.runs.ready import Way
+from harness.runs.request import Request
 
 log = logging.getLogger(__name__)
 
 
-def run(
-    kernels: str | None, source: Path, profile: str = "", own_config: Path | None = None
-) -> None:
+def run(request: Request) -> None:
     """Build for each kernel; the modules land in build/KERNEL/."""
-    module.check_source(source)
+    module.check_source(request.source)
     matrix = config.load()
     with Cache() as cache:
-        for spec in matrix.select(kernels, profile, own_config):
-            lab = prepare_lab(spec, matrix, cache)
-            built = lab.build(source)
+        for spec in request.select(matrix):
+            way = Way(spec, matrix, cache, request.source)
+            lab = way.have_kernel()
+            built = way.build()
             for warning in built.warnings:
                 log.warning("%s", warning)
             target = config.BUILD / spec.name

@@ -28,10 +28,11 @@ from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.judge import verdict
 from harness.judge.verdict import Evidence, Problem
-from harness.lab import prepare_lab
 from harness.machines import saved
 from harness.machines.clone import Clone, clone
 from harness.machines.saved import SavedMachine
+from harness.runs.ready import Way
+from harness.runs.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -42,26 +43,17 @@ _GRACE_SECONDS = 1.0
 _STDOUT, _STDERR = 1, 2  # their descriptors
 
 
-def run(
-    kernel: str | None,
-    source: Path,
-    profile: str = "",
-    own_config: Path | None = None,
-    command: str = "",
-) -> int:
+def run(request: Request, command: str = "") -> int:
     """Clone a machine, load the module, and hand over, or run one ``command``.
 
     Returns the exit status of the shell or the command. Raises ``GuestError`` with what the
     kernel has reported if the guest dies meanwhile, or does not load the module.
     """
     matrix = config.load()
-    specs = matrix.select(kernel, profile, own_config)
-    if len(specs) != 1:
-        raise InputError("a shell is opened in one guest", hint="give --kernel one name")
+    spec = request.select_one(matrix, "a shell is opened in one guest")
     with Cache() as cache:
-        lab = prepare_lab(specs[0], matrix, cache)
-        module = lab.build(source)
-        frozen = lab.template()
+        way = Way(spec, matrix, cache, request.source)
+        lab, module, frozen = way.have_kernel(), way.build(), way.boot()
         with cache.scratch("shell") as folder, clone(frozen, folder) as running:
             with _reports_told(running, module, f"loading {module.name}"):
                 loading.load(running.guest, module)

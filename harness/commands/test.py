@@ -5,35 +5,32 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from harness.commands import test_vm
 from harness.runs import pytest_process
+from harness.runs.request import Request
 
 log = logging.getLogger(__name__)
 
 UNIT = "tests/unit"
 
 
-def run(
-    kernels: str | None,
-    source: Path,
-    expression: str | None,
-    jobs: int | None,
-    verbose: bool,
-    *,
-    only_unit: bool = False,
-) -> int:
+def run(request: Request, *, only_unit: bool = False) -> int:
     """The unit tests, then all machine tests; these run even if the first are red.
 
-    Both use ``jobs`` processes at a time. A unit test needs no machine's memory, so that by
-    default there is one for each core.
+    Both use as many processes at a time as were asked for. A unit test needs no machine's memory,
+    so that by default there is one for each core.
     """
+    expression = request.expression
     pytest_process.check_filter(expression)
     chosen = ["-k", expression] if expression else []
     with tempfile.TemporaryDirectory(prefix="harness-unit-") as folder:
         ended = pytest_process.run(
-            [UNIT, f"-n{jobs or pytest_process.cores()}", *chosen], Path(folder), verbose=verbose
+            [UNIT, f"-n{request.jobs or pytest_process.cores()}", *chosen],
+            Path(folder),
+            verbose=request.verbose,
         )
     if ended.why:
         log.error("%s", ended.why)
@@ -43,7 +40,7 @@ def run(
     if only_unit:
         return unit
     try:
-        machine = test_vm.run(kernels, source, expression, jobs, verbose, suite="all")
+        machine = test_vm.run(replace(request, suite="all"))
         return 1 if 1 in (unit, machine) else max(unit, machine)
     except pytest_process.NothingMatches:
         if ended.empty:

@@ -5,54 +5,39 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 from harness import config, qemu
-from harness.build import module
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError
 from harness.host.cache import Cache
 from harness.report import table
 from harness.report.result import Cell
-from harness.runs import pytest_process, store, suites, sweep
+from harness.runs import pytest_process, store, sweep
 from harness.runs.ready import Way
+from harness.runs.request import Plan, Request
 from harness.runs.store import Run
-from harness.runs.sweep import Plan, Ready, Sweep
+from harness.runs.sweep import Ready, Sweep
 
 log = logging.getLogger(__name__)
 
 
-def run(
-    kernels: str | None,
-    source: Path,
-    expression: str | None,
-    jobs: int | None,
-    verbose: bool,
-    *,
-    suite: str | None = None,
-    profile: str = "",
-    own_config: Path | None = None,
-    keep: bool = False,
-    minutes: int | None = None,
-) -> int:
+def run(request: Request) -> int:
     """Test the module on each kernel; 0 only if all is green.
 
-    Without a ``suite``, one kernel is held against the contract, several also against what
-    is to hold for module/ itself. With several there is a table at the end. After
-    ``minutes`` no other kernel is begun; those left out are named, and are not red.
+    Where no suite was asked for, one kernel is held against the contract. Several are also held
+    against the suite of module/ itself, if that is the module. With several kernels there is a
+    table at the end. After the request's ``minutes`` no other kernel is begun; those left out are
+    named, and are not red.
     """
-    pytest_process.check_filter(expression)
-    module.check_source(source)
-    wanted = suites.folders(suite or "contract", source)
+    plan = request.plan()
     qemu.check_version()
     matrix = config.load()
-    specs = matrix.select(kernels, profile, own_config)
-    if suite is None and len(specs) > 1 and source.resolve() == config.MODULE.resolve():
-        wanted = suites.folders("contract,module", source)
-    plan = Plan(source, wanted, expression, verbose, keep)
-    if len(specs) == 1 and minutes is None:
-        return _test_one(specs[0], matrix, plan, jobs)
-    several = Sweep(plan, matrix, jobs or pytest_process.default_jobs(), minutes)
+    specs = request.select(matrix)
+    if len(specs) > 1 and request.own_module:
+        plan = request.plan("contract,module")
+    if len(specs) == 1 and request.minutes is None:
+        return _test_one(specs[0], matrix, plan)
+    several = Sweep(plan, matrix)
     try:
         results = several.run(specs)
     except KeyboardInterrupt as error:
@@ -73,16 +58,16 @@ def run(
     return 1 if 1 in statuses else max(statuses)
 
 
-def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
+def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
     """Test one kernel before a person's eyes; what goes wrong is raised."""
     with store.begin(spec.name, whole=plan.whole) as run:
-        return _test_in(run, spec, matrix, plan, jobs)
+        return _test_in(run, spec, matrix, plan)
 
 
-def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int | None) -> int:
+def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
     started = time.monotonic()
     with Cache() as cache:
-        way = Way(spec, matrix, cache, plan.source)
+        way = Way(spec, matrix, cache, plan.request.source)
         try:
             way.have_kernel()
             for warning in way.build().warnings:
@@ -99,11 +84,10 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan, jobs: int |
             raise
         ready = sweep.is_ready(way, time.monotonic() - started)
         log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
-        options = sweep.arguments(
-            plan, spec, jobs if jobs is not None else pytest_process.default_jobs(), run
-        )
+        jobs = plan.request.jobs or pytest_process.default_jobs()
+        options = plan.arguments(spec, jobs, run.junit)
         started = time.monotonic()
-        ended = pytest_process.run(options, run.folder, verbose=plan.verbose)
+        ended = pytest_process.run(options, run.folder, verbose=plan.request.verbose)
         pytest_process.not_empty(ended)
         result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
         sweep.keep(run, result)

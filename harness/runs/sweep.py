@@ -23,7 +23,6 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import config
 from harness.build import archive
 from harness.build.module import Module
 from harness.config import KernelSpec, Matrix
@@ -48,6 +47,7 @@ from harness.report.result import Case, Cell, KernelResult, left_out
 from harness.runs import pytest_process, store
 from harness.runs.pytest_process import Ended, PytestProcess
 from harness.runs.ready import Stage, Way
+from harness.runs.request import Plan
 from harness.runs.store import Run
 
 log = logging.getLogger(__name__)
@@ -56,24 +56,6 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 0.5
 _FULL = 1 << 20  # bytes; a disk with less is full for a JUnit file
 _COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES)."""
-
-    source: Path
-    suites: dict[str, str]
-    expression: str | None
-    verbose: bool = False
-    keep: bool = False  # leave the machine of the first red test running
-
-    @property
-    def whole(self) -> bool:
-        """Whether the result says something of the kernel: no test is left out, and the module
-        is this project's own. Somebody else's may be red for reasons of its own.
-        """
-        return self.expression is None and self.source.resolve() == config.MODULE.resolve()
 
 
 @dataclass
@@ -89,19 +71,6 @@ class Ready:
     seconds: float = 0.0
     status: int = 0
     left_out: str = ""
-
-
-def arguments(plan: Plan, spec: KernelSpec, jobs: int, run: Run) -> list[str]:
-    """What pytest is given to test one kernel; what it finds and leaves goes to ``run``."""
-    given = [*plan.suites.values(), f"--kernel={spec.asked}", f"--module={plan.source.resolve()}"]
-    given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
-    given += [f"--config={spec.config}"] if spec.config else []
-    given += ["--keep"] if plan.keep else []
-    if plan.expression:
-        given += ["-k", plan.expression]
-    if jobs > 1:
-        given += ["-n", str(jobs)]
-    return [*given, f"--junitxml={run.junit}"]
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -242,12 +211,12 @@ def share(jobs: int, left: int) -> int:
 class Sweep:
     """Several kernels; ``run`` gives their results in the order in which they were asked for."""
 
-    def __init__(self, plan: Plan, matrix: Matrix, jobs: int, minutes: float | None = None) -> None:
-        """With ``minutes``, a kernel whose tests have not begun by then is left out."""
+    def __init__(self, plan: Plan, matrix: Matrix) -> None:
+        """With ``minutes`` in the request, a kernel whose tests begin later is left out."""
         self._plan = plan
         self._matrix = matrix
-        self._jobs = jobs
-        self._minutes = minutes
+        self._jobs = plan.request.jobs or pytest_process.default_jobs()
+        self._minutes = plan.request.minutes
         self._deadline: Deadline | None = None
         self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -303,7 +272,7 @@ class Sweep:
                     if self._no_time:
                         self._ready.put(Ready(spec, spec.release, left_out=self._late))
                         continue
-                    ready = make_ready(spec, self._matrix, cache, self._plan.source)
+                    ready = make_ready(spec, self._matrix, cache, self._plan.request.source)
                 except Exception as error:  # a fault of ours: this kernel's row, not the end
                     log.exception("preparing %s failed, which must not happen", spec.name)
                     cell = Cell(True, "red", f"{type(error).__name__}: {error}")
@@ -358,13 +327,15 @@ class Sweep:
     def _test(self, run: Run, ready: Ready, jobs: int) -> KernelResult:
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
-        given = arguments(self._plan, ready.spec, jobs, run)
+        given = self._plan.arguments(ready.spec, jobs, run.junit)
         started = time.monotonic()
         with run.log.open("wb") as out:
             with self._lock:
                 if self._stopped.is_set():
                     raise InputError("interrupted")
-                process = PytestProcess(given, run.folder, verbose=self._plan.verbose, out=out)
+                process = PytestProcess(
+                    given, run.folder, verbose=self._plan.request.verbose, out=out
+                )
                 self._running.add(process)
             ended = process.wait()
             with self._lock:

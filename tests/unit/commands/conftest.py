@@ -75,7 +75,6 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(config, "load", lambda: MATRIX)
     monkeypatch.setattr(lab, "prepare_lab", prepare)
-    monkeypatch.setattr("harness.commands.build.prepare_lab", prepare)
     monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
     monkeypatch.setattr(pytest_process, "run", run)
     monkeypatch.setattr(pytest_process, "default_jobs", lambda: 1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import tasks
+from harness import lab
 from harness.commands import bench
 from harness.errors import InputError, Status
 from harness.host import proc
@@ -29,7 +30,7 @@ def test_a_tree_is_measured_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_pat
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
     place = SimpleNamespace(template=lambda: SimpleNamespace(frozen=True))
-    monkeypatch.setattr(bench, "prepare_lab", lambda *_: place)
+    monkeypatch.setattr(lab, "prepare_lab", lambda *_: place)
     monkeypatch.setattr(bench, "_boot", lambda _, samples: samples.update(boot_s=[1.0]))
     monkeypatch.setattr(bench, "_clone", lambda _, samples: samples.update(ready_s=[1.0]))
     for name in ("_build", "_pool"):

@@ -40,7 +40,7 @@ from harness.host.cache import Cache
 from harness.host.proc import Completed
 from harness.runs import pytest_process
 from harness.runs.pytest_process import Ended
-from harness.runs.sweep import Plan
+from harness.runs.request import Plan, Request
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
 PASSES, FAILS = Reached.TESTS, Reached.BOOT
@@ -126,7 +126,7 @@ def test_the_releases_of_a_suite_are_searched(
 ) -> None:
     """Both ends are tried first, and the answer names two neighbours."""
     tried = releases_of(2, monkeypatch)
-    assert bisect.run("trixie", "6.12.9", "6.13.1", config.MODULE, None) == 0
+    assert bisect.run(Request("trixie"), "6.12.9", "6.13.1") == 0
     assert tried[:2] == ["6.13.1", "6.12.9"]
     assert capsys.readouterr().out.split("\n")[1:3] == ["last good: 6.12.10", "first bad: 6.12.12"]
 
@@ -144,7 +144,7 @@ def test_ends_that_are_not_as_said_end_it(
     """What would be found between them would be nonsense."""
     releases_of(first_bad, monkeypatch)
     with pytest.raises(InputError, match=said):
-        bisect.run("trixie", "6.12.9", "6.13.1", config.MODULE, None)
+        bisect.run(Request("trixie"), "6.12.9", "6.13.1")
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -173,7 +173,7 @@ def far(
     monkeypatch.setattr(lab, "prepare_lab", step("kernel"))
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(cast(int, result)))
     spec = KernelSpec("wee", "trixie", "cloud-amd64")
-    return bisect.reached(spec, config.load(), Plan(config.MODULE, {"contract": "x"}, None))
+    return bisect.reached(spec, config.load(), Plan(Request(), {"contract": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_the_first_bad_commit_is_found_and_the_tree_is_not_touched(
     tree, commits = history
     (tree / "number").write_text("mine")
     tried = answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
-    assert bisect.run(str(tree), commits[0], "HEAD", config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[0], "HEAD") == 0
     assert tried[:2] == [7, 0]
     assert {4, 5} <= set(tried)
     said = capsys.readouterr().out
@@ -311,13 +311,13 @@ def test_commits_that_cannot_be_told_are_named(
     """The answer is then more than one commit, and not success."""
     tree, commits = history
     answers(monkeypatch, [PASSES] * 3 + [Reached.NOTHING, Reached.MODULE] + [FAILS] * 3)
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 1
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 1
     said = capsys.readouterr().out
     assert "could be any of" in said
     assert all(sha in said for sha in commits[3:6])
     # And a second search in the same clone begins afresh.
     answers(monkeypatch, [PASSES] * 2 + [FAILS] * 6)
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 0
     assert f"{commits[2]} is the first bad commit" in capsys.readouterr().out
 
 
@@ -328,7 +328,7 @@ def test_the_change_after_which_the_module_does_not_build_is_found(
     """Where the bad end is one that it does not build for; red tests before it do not matter."""
     tree, commits = history
     answers(monkeypatch, [PASSES, PASSES, FAILS, FAILS] + [Reached.KERNEL] * 4)
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 0
     assert f"{commits[4]} is the first bad commit" in capsys.readouterr().out
 
 
@@ -339,7 +339,7 @@ def test_neighbours_need_no_search(
     """The bad end is then the first bad one."""
     tree, commits = history
     tried = answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
-    assert bisect.run(str(tree), commits[4], commits[5], config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[4], commits[5]) == 0
     assert tried == [5, 4]
     assert f"{commits[5]} is the first bad commit" in capsys.readouterr().out
 
@@ -351,11 +351,11 @@ def test_what_a_killed_git_has_left_is_in_nobodys_way(
     """Ctrl-C ends git with SIGKILL, and its locks stay in the clone that is kept."""
     tree, commits = history
     answers(monkeypatch, [PASSES] * 5 + [FAILS] * 3)
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 0
     (clone,) = Cache().root.glob("kept/bisect-*/linux/.git")
     (clone / left).parent.mkdir(exist_ok=True, parents=True)
     (clone / left).touch()
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 0
 
 
 def test_a_clone_that_was_killed_is_made_again(
@@ -375,8 +375,8 @@ def test_a_clone_that_was_killed_is_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(proc, "run", killed)
         with pytest.raises(KeyboardInterrupt):
-            bisect.run(str(tree), commits[0], commits[7], config.MODULE, None)
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+            bisect.run(Request(str(tree)), commits[0], commits[7])
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 0
 
 
 def test_git_speaks_the_language_that_is_read(
@@ -395,7 +395,7 @@ def test_git_speaks_the_language_that_is_read(
         return run(argv, **options)
 
     monkeypatch.setattr(proc, "run", spy)
-    assert bisect.run(str(tree), commits[0], commits[7], config.MODULE, None) == 0
+    assert bisect.run(Request(str(tree)), commits[0], commits[7]) == 0
     assert spoken == {"C"}
 
 
@@ -429,7 +429,7 @@ def test_what_is_no_commit_or_no_history_is_told(
     """Before anything is compiled."""
     tree, commits = history
     with pytest.raises(InputError, match=r"--bad: .* has no commit 'nonsense'"):
-        bisect.run(str(tree), commits[0], "nonsense", config.MODULE, None)
+        bisect.run(Request(str(tree)), commits[0], "nonsense")
     (tree / ".git").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="not a git tree"):
-        bisect.run(str(tree), commits[0], commits[1], config.MODULE, None)
+        bisect.run(Request(str(tree)), commits[0], commits[1])

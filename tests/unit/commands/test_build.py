@@ -9,6 +9,7 @@ import pytest
 
 from harness.commands import build, shell, test_vm
 from harness.errors import InputError
+from harness.runs.request import Request
 
 from .conftest import Calls
 
@@ -18,8 +19,8 @@ def test_a_wrong_folder_is_refused_before_anything_is_downloaded(
 ) -> None:
     """The quickest check comes first."""
     for task in (
-        lambda: build.run("one", tmp_path),
-        lambda: test_vm.run("one", tmp_path, None, None, verbose=False),
+        lambda: build.run(Request("one", tmp_path)),
+        lambda: test_vm.run(Request("one", source=tmp_path)),
     ):
         with pytest.raises(InputError, match="Kbuild"):
             task()
@@ -32,7 +33,7 @@ def test_each_kernels_module_lands_in_a_folder_of_its_own(
     """build/KERNEL/ has the module and no leftovers; an older one is replaced."""
     (tmp_path / "build" / "one").mkdir(parents=True)
     (tmp_path / "build" / "one" / "wee.ko").write_text("old")
-    build.run("one,two", other_module)
+    build.run(Request("one,two", other_module))
     for name in ("one", "two"):
         (built,) = (tmp_path / "build" / name).iterdir()
         assert (built.name, built.read_text()) == ("wee.ko", name)
@@ -41,7 +42,7 @@ def test_each_kernels_module_lands_in_a_folder_of_its_own(
 def test_what_is_for_a_tree_is_refused_without_one(calls: Calls, other_module: Path) -> None:
     """--profile and --config would otherwise be ignored in silence."""
     with pytest.raises(InputError, match="--profile is for a kernel tree"):
-        build.run("one", other_module, profile="debug")
+        build.run(Request("one", other_module, profile="debug"))
     with pytest.raises(InputError, match="--config is for a kernel tree"):
-        shell.run("one", other_module, own_config=Path("config"))
+        shell.run(Request("one", other_module, own_config=Path("config")))
     assert calls.built == []

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from harness import config
 from harness.commands import test, test_vm
 from harness.errors import InputError, Status
 from harness.runs import pytest_process
 from harness.runs.pytest_process import Ended
+from harness.runs.request import Request
 
 from .conftest import Calls
 
@@ -21,13 +21,13 @@ def test_a_run_without_tests_is_not_green(python: Callable[[str], None]) -> None
     """A --filter that matches nothing is a mistake that is told, not a success."""
     python("ends 5 2")
     with pytest.raises(InputError, match="nothing was tested"):
-        test.run(None, config.MODULE, None, 1, False, only_unit=True)
+        test.run(Request(jobs=1), only_unit=True)
 
 
 def test_a_pytest_that_was_killed_is_not_green(python: Callable[[str], None]) -> None:
     """Nor red: no test has failed."""
     python("kill -9 $$")
-    assert test.run(None, config.MODULE, None, 1, False, only_unit=True) == Status.OURS
+    assert test.run(Request(jobs=1), only_unit=True) == Status.OURS
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_both_halves_decide(
     ended = Ended(Status.INPUT, empty=True) if unit == 5 else Ended(unit)
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: ended)
     monkeypatch.setattr(test_vm, "run", ended_as)
-    assert test.run(None, config.MODULE, "wee", 1, False) == status
+    assert test.run(Request(expression="wee", jobs=1)) == status
 
 
 def test_a_filter_that_matches_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_a_filter_that_matches_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: empty)
     monkeypatch.setattr(test_vm, "run", ended_as)
     with pytest.raises(InputError, match="no test matches"):
-        test.run(None, config.MODULE, "wee", 1, False)
+        test.run(Request(expression="wee", jobs=1))
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_all_tests_run_even_if_the_first_are_red(
 ) -> None:
     """`invoke test` is the unit tests and then the machines, and red if either is."""
     calls.statuses = list(statuses)
-    assert test.run("one", config.MODULE, None, None, verbose=False) == worst
+    assert test.run(Request("one")) == worst
     assert [call[0] for call in calls.pytest] == ["tests/unit", "tests/vm/contract"]
 
 
 def test_the_unit_tests_run_alone_where_they_are_asked_for(calls: Calls) -> None:
     """No machine is started; a filter that matches none of them is told."""
     calls.statuses = [1]
-    assert test.run("one", config.MODULE, None, None, verbose=False, only_unit=True) == 1
+    assert test.run(Request("one"), only_unit=True) == 1
     assert [call[0] for call in calls.pytest] == ["tests/unit"]
 
 
@@ -90,5 +90,5 @@ def test_the_unit_tests_use_all_cores(
     """They do so unless --jobs says otherwise."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     calls.statuses = [0]
-    test.run("one", config.MODULE, None, jobs, verbose=False, only_unit=True)
+    test.run(Request("one", jobs=jobs), only_unit=True)
     assert option in calls.pytest[0]

@@ -17,8 +17,9 @@ from harness.errors import HarnessError, InputError, Status
 from harness.lab import Lab
 from harness.report.junit import failures
 from harness.report.result import Cell, KernelResult, left_out
-from harness.runs import pytest_process, store, sweep
+from harness.runs import pytest_process, store
 from harness.runs.pytest_process import Ended
+from harness.runs.request import Plan, Request
 
 from .conftest import Calls
 
@@ -27,9 +28,9 @@ from .conftest import Calls
 def test_a_filter_that_is_no_expression_is_bad_input(expression: str) -> None:
     """Before anything is prepared; pytest-xdist would make an internal error of it."""
     with pytest.raises(InputError, match="is no expression"):
-        test_vm.run("one", config.MODULE, expression, None, verbose=False)
+        test_vm.run(Request("one", expression=expression))
     with pytest.raises(InputError, match="is no expression"):
-        test.run(None, config.MODULE, expression, 1, False, only_unit=True)
+        test.run(Request(expression=expression, jobs=1), only_unit=True)
     pytest_process.check_filter("a and not (b or c)")
 
 
@@ -37,7 +38,7 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
     """Its pytest decides what the task's status is, and its result is kept for `invoke kernels`."""
     for ended, status in ((0, 0), (1, 1), (70, 70)):
         calls.statuses = [ended]
-        assert test_vm.run("one", config.MODULE, None, None, verbose=False) == status
+        assert test_vm.run(Request("one")) == status
         kept = store.last("one")
         assert kept is not None
         assert (kept.status, kept.release) == (status, "6.12.9")
@@ -46,7 +47,7 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
 
 def test_a_run_with_a_filter_is_not_the_kernels_last_result(calls: Calls) -> None:
     """A part says nothing of the whole."""
-    test_vm.run("one", config.MODULE, "some", None, verbose=False)
+    test_vm.run(Request("one", expression="some"))
     assert store.last("one") is None
     assert (config.RESULTS / "one" / "partial.json").exists()
 
@@ -56,7 +57,7 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """So that neither `invoke kernels` nor a pipeline takes an older result for its last."""
-    test_vm.run("one", config.MODULE, None, None, verbose=False)
+    test_vm.run(Request("one"))
     error = HarnessError("it does not come up")
 
     def fail(*_: object) -> Lab:
@@ -65,7 +66,7 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
     broken = cast(Lab, SimpleNamespace(build=fail))
     monkeypatch.setattr(lab, "prepare_lab", fail if stage == "boot" else lambda *_: broken)
     with pytest.raises(HarnessError, match="does not come up"):
-        test_vm.run("one", config.MODULE, None, None, verbose=False)
+        test_vm.run(Request("one"))
     kept = store.last("one")
     assert kept is not None
     red = Cell(True, "red", "it does not come up")
@@ -75,7 +76,7 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
 def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
     """Each has a JUnit file of its own beside its result."""
     for expression in (None, "some"):
-        test_vm.run("one", config.MODULE, expression, None, verbose=False)
+        test_vm.run(Request("one", expression=expression))
     folder = config.RESULTS / "one"
     assert {path.name for path in folder.iterdir() if not path.is_dir()} == {
         "junit.xml", "report.json", "partial.xml", "partial.json",
@@ -96,12 +97,12 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
         folder.mkdir()
         left.append(folder)
         monkeypatch.setattr(pytest_process, "run", ordinary)
-        assert test_vm.run("one", config.MODULE, None, None, verbose=False) == 1
+        assert test_vm.run(Request("one")) == 1
         return ended
 
     monkeypatch.setattr(pytest_process, "run", another_begins)
     calls.statuses = [0, 1]
-    assert test_vm.run("one", config.MODULE, None, None, verbose=False) == 0
+    assert test_vm.run(Request("one")) == 0
     assert left[0].exists()
     # The one that ended last is the kernel's last.
     kept = store.last("one")
@@ -121,11 +122,11 @@ def test_minutes_make_a_sweep_of_one_kernel_too(
         return SimpleNamespace(run=lambda _: rows)
 
     monkeypatch.setattr(test_vm, "Sweep", fake)
-    assert test_vm.run("one", config.MODULE, None, 1, verbose=False, minutes=7) == 0
-    assert given[-1] == 7
+    assert test_vm.run(Request("one", jobs=1, minutes=7)) == 0
+    assert cast(Plan, given[0]).request.minutes == 7
     assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 0 failed, 0 skipped"
     rows[0] = left_out("one", "r", "v", "no time left")
-    assert test_vm.run("one", config.MODULE, None, 1, verbose=False, minutes=7) == 1
+    assert test_vm.run(Request("one", jobs=1, minutes=7)) == 1
 
 
 def test_a_pytest_that_left_no_result_is_not_green(
@@ -133,55 +134,55 @@ def test_a_pytest_that_left_no_result_is_not_green(
 ) -> None:
     """Missing evidence is never green, whatever the exit status."""
     monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(Status.GREEN))
-    assert test_vm.run("one", config.MODULE, None, None, verbose=False) == Status.OURS
+    assert test_vm.run(Request("one")) == Status.OURS
 
 
 def test_several_kernels_are_a_sweep_with_a_table(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The worst status counts, and what is asked of the module itself is asked by default."""
-    asked: list[tuple[list[str], sweep.Plan, int]] = []
+    asked: list[tuple[list[str], Plan]] = []
     ended = [0, 3]
 
     class Fake:
-        def __init__(self, plan: sweep.Plan, _: Matrix, jobs: int, *__: object) -> None:
-            self.plan, self.jobs = plan, jobs
+        def __init__(self, plan: Plan, _: Matrix) -> None:
+            self.plan = plan
 
         def run(self, specs: Sequence[KernelSpec]) -> list[KernelResult]:
-            asked.append(([spec.name for spec in specs], self.plan, self.jobs))
+            asked.append(([spec.name for spec in specs], self.plan))
             return [
                 KernelResult(spec.name, "r", "v", status, 0.0, 0.0, 0.0, {})
                 for spec, status in zip(specs, ended, strict=True)
             ]
 
     monkeypatch.setattr(test_vm, "Sweep", Fake)
-    assert test_vm.run("one,two", config.MODULE, "x", 5, verbose=False) == 3
-    ((names, plan, jobs),) = asked
-    assert (names, jobs, plan.expression) == (["one", "two"], 5, "x")
+    assert test_vm.run(Request("one,two", expression="x", jobs=5)) == 3
+    ((names, plan),) = asked
+    assert (names, plan.request.jobs, plan.request.expression) == (["one", "two"], 5, "x")
     assert list(plan.suites) == ["contract", "module"]
     assert "two: pytest ended with status 3" in capsys.readouterr().out
-    test_vm.run("all", config.MODULE, None, None, verbose=False, suite="contract")
+    test_vm.run(Request("all", suite="contract"))
     assert list(asked[1][1].suites) == ["contract"]
-    assert asked[1][2] == 1
+    assert asked[1][1].request.jobs is None
     ended[0] = 1  # which is a kernel's or the module's fault, and 3 is nobody's
-    assert test_vm.run("one,two", config.MODULE, None, None, verbose=False) == 1
+    assert test_vm.run(Request("one,two")) == 1
 
 
 def test_options_reach_pytest(calls: Calls) -> None:
     """The filter and the number of jobs, where they are given."""
-    test_vm.run("one", config.MODULE, "a and b", 3, verbose=False)
+    test_vm.run(Request("one", expression="a and b", jobs=3))
     (call,) = calls.pytest
     assert call[call.index("-k") + 1] == "a and b"
     assert call[call.index("-n") + 1] == "3"
     assert f"--module={config.MODULE}" in call
-    test_vm.run("one", config.MODULE, None, 1, verbose=False)
+    test_vm.run(Request("one", jobs=1))
     assert not {"-k", "-n"} & set(calls.pytest[1])
 
 
 def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path) -> None:
     """Tests about our own module's device say nothing about somebody else's."""
     for module in (config.MODULE, other_module):
-        test_vm.run("one", module, None, None, verbose=False, suite="contract,module")
+        test_vm.run(Request("one", source=module, suite="contract,module"))
     assert calls.pytest[0][:2] == ["tests/vm/contract", "tests/vm/module"]
     assert calls.pytest[1][0] == "tests/vm/contract"
     assert "tests/vm/module" not in calls.pytest[1]
@@ -191,5 +192,5 @@ def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path)
 def test_an_unknown_suite_lists_the_known() -> None:
     """A typing error is told before anything is prepared."""
     with pytest.raises(InputError, match="no suite named 'contact'") as caught:
-        test_vm.run("one", config.MODULE, None, None, verbose=False, suite="contact")
+        test_vm.run(Request("one", suite="contact"))
     assert "contract, module, harness, all" in caught.value.hint

@@ -38,7 +38,8 @@ from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
 from harness.report.result import Cell, KernelResult
 from harness.runs import store, sweep
-from harness.runs.sweep import Plan, Ready, Sweep
+from harness.runs.request import Plan, Request
+from harness.runs.sweep import Ready, Sweep
 
 SPECS = [KernelSpec(name, "trixie", "amd64", version="1-1") for name in ("a", "b", "c")]
 MATRIX = Matrix("a", {spec.name: spec for spec in SPECS}, GuestSpec("trixie", (), ()))
@@ -79,7 +80,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def plan() -> Plan:
     """A contract for the module."""
-    return Plan(config.MODULE, {"contract": "tests/vm/contract"}, None)
+    return Plan(Request(), {"contract": "tests/vm/contract"})
 
 
 @pytest.fixture
@@ -108,8 +109,13 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Ready]]:
     return how
 
 
+def sweep_of(plan: Plan, jobs: int, minutes: int | None = None) -> Sweep:
+    request = replace(plan.request, jobs=jobs, minutes=minutes)
+    return Sweep(replace(plan, request=request), MATRIX)
+
+
 def run(plan: Plan, jobs: int = 2) -> list[KernelResult]:
-    return Sweep(plan, MATRIX, jobs).run(SPECS)
+    return sweep_of(plan, jobs).run(SPECS)
 
 
 # -- one kernel made ready ---------------------------------------------------------
@@ -351,9 +357,9 @@ def test_a_disk_that_is_full_of_results_is_the_hosts_fault(
 def test_somebody_elses_module_says_nothing_of_a_kernel(tmp_path: Path) -> None:
     """It may be red for reasons of its own."""
     suites = {"contract": "tests/vm/contract"}
-    assert Plan(config.MODULE, suites, None).whole
-    assert not Plan(config.MODULE, suites, "some").whole
-    assert not Plan(tmp_path / "module", suites, None).whole
+    assert Plan(Request(), suites).whole
+    assert not Plan(Request(expression="some"), suites).whole
+    assert not Plan(Request(source=tmp_path / "module"), suites).whole
 
 
 def test_a_cache_that_cannot_be_had_ends_it(
@@ -406,9 +412,9 @@ def test_the_last_kernel_gets_the_jobs_that_nobody_needs(
     plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None], tmp_path: Path
 ) -> None:
     """With one kernel at a time, the last has all of them."""
-    found = Sweep(plan, MATRIX, 1).run(SPECS[:1])
+    found = sweep_of(plan, jobs=1).run(SPECS[:1])
     assert found[0].green
-    Sweep(plan, MATRIX, 3).run(SPECS[:1])
+    sweep_of(plan, jobs=3).run(SPECS[:1])
     first, second = (tmp_path / "calls").read_text().splitlines()
     assert " -n " not in first
     assert " -n 3" in second
@@ -420,7 +426,7 @@ def test_a_kernel_for_which_no_time_is_left_is_named_and_not_begun(
     """Neither made ready nor tested; what was found before is kept, its last result too."""
     with store.begin("c", whole=True) as before:
         sweep.keep(before, KernelResult("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}))
-    made = Sweep(plan, MATRIX, 1, minutes=60)
+    made = sweep_of(plan, jobs=1, minutes=60)
 
     def last_in_time() -> Ready:
         made._deadline = proc.Deadline(0)
@@ -464,7 +470,7 @@ def test_a_kernel_that_became_ready_too_late_is_not_tested(
 
     What is known to be red is not hidden by that.
     """
-    made = Sweep(plan, MATRIX, 1, minutes=60)
+    made = sweep_of(plan, jobs=1, minutes=60)
 
     def late() -> Ready:
         made._deadline = proc.Deadline(0)

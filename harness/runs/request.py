@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What somebody asked for on the command line, and what it means for each kernel.
+
+A new option of several tasks is a field of ``Request``. tasks.py fills it in; whoever needs the
+option reads it there, and the functions in between hand on one value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import config
+from harness.build import module
+from harness.config import KernelSpec, Matrix
+from harness.errors import InputError
+from harness.runs import pytest_process, suites
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options that several tasks have, as they were given. Nothing of them is checked yet.
+
+    None stands for an option that was not given.
+    """
+
+    kernels: str | None = None  # NAME[,NAME], a version, all, or a kernel tree's path
+    source: Path = config.MODULE  # the folder of the module
+    expression: str | None = None  # as pytest's -k takes it
+    jobs: int | None = None  # how many tests run at a time
+    suite: str | None = None  # NAME[,NAME] of config.SUITES, or all
+    profile: str = ""  # of vm/kconfig, for a kernel tree
+    own_config: Path | None = None  # a kernel tree's own .config
+    keep: bool = False  # leave the machine of the first red test running
+    minutes: int | None = None  # begin with no other kernel after that time
+    verbose: bool = False
+
+    @property
+    def own_module(self) -> bool:
+        """Whether the module is this project's own."""
+        return self.source.resolve() == config.MODULE.resolve()
+
+    def select(self, matrix: Matrix) -> list[KernelSpec]:
+        """The kernels that were asked for; raises ``InputError`` where there is no such kernel."""
+        return matrix.select(self.kernels, self.profile, self.own_config)
+
+    def select_one(self, matrix: Matrix, why: str) -> KernelSpec:
+        """The one kernel that was asked for; raises ``InputError`` with ``why`` for several."""
+        specs = self.select(matrix)
+        if len(specs) != 1:
+            raise InputError(why, hint="give --kernel one name")
+        return specs[0]
+
+    def plan(self, default: str = "contract") -> Plan:
+        """Choose the tests. ``default`` names the suites where none was asked for.
+
+        Looks at the filter, the module's folder and the suites first, and raises ``InputError``
+        where one of them cannot be what was meant: nothing has been downloaded by then.
+        """
+        pytest_process.check_filter(self.expression)
+        module.check_source(self.source)
+        return Plan(self, suites.folders(self.suite or default, self.source))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES)."""
+
+    request: Request
+    suites: dict[str, str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether a result says something of the kernel.
+
+        It does if no test is left out and the module is this project's own. Somebody else's
+        module may be red for reasons of its own.
+        """
+        return self.request.expression is None and self.request.own_module
+
+    def arguments(self, spec: KernelSpec, jobs: int, junit: Path) -> list[str]:
+        """pytest's arguments for one kernel: ``jobs`` tests at a time, the result in ``junit``."""
+        asked = self.request
+        given = [*self.suites.values(), f"--kernel={spec.asked}"]
+        given += [f"--module={asked.source.resolve()}"]
+        given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
+        given += [f"--config={spec.config}"] if spec.config else []
+        given += ["--keep"] if asked.keep else []
+        given += ["-k", asked.expression] if asked.expression else []
+        given += ["-n", str(jobs)] if jobs > 1 else []
+        return [*given, f"--junitxml={junit}"]
