@@ -68,7 +68,7 @@ def test_the_emulated_cpu_has_all_that_works() -> None:
     """Without KVM: what TCG can do, but for an instruction that spoils the flags."""
     found = options(replace(SPEC, accelerator="tcg"))
     assert only("-accel", found).startswith("tcg")
-    assert only("-cpu", found) == "max,-cx16"
+    assert only("-cpu", found) == "max,-cx16,-erms,-fsrm"
 
 
 def test_kvm_has_the_hosts_cpu() -> None:
