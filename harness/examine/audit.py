@@ -124,9 +124,13 @@ def _read(file: Path) -> list[Pointer]:
 class Audit:
     """Looks at one clone of a frozen template. A context manager: it holds files open."""
 
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        """``folder`` is the template's; nothing is read before it is needed."""
+    def __init__(self, machine: Machine, folder: Path, *, loaded: bool = False) -> None:
+        """``folder`` is the template's; nothing is read before it is needed.
+
+        ``loaded``: the template was frozen with a module under test in it.
+        """
         self._machine = machine
+        self._loaded = loaded
         self._folder = folder
         self._open: tuple[Layout, RunningMemory, FrozenMemory] | None = None
         self._ends = ExitStack()
@@ -179,6 +183,21 @@ class Audit:
         except MachineError:  # which the test's end finds as well, and explains
             log.debug("a module came or went, and the machine does not answer", exc_info=True)
 
+    def untouched(self) -> bool:
+        """Whether there has been no module under test in the machine so far.
+
+        Loading one changes the page tables of the kernel's module area. They are looked at from
+        outside, so that no module can hide that it was there. False where that cannot be told.
+        """
+        opened = None if self._loaded else self._opened()
+        return opened is not None and not self._moved(opened)
+
+    @staticmethod
+    def _moved(opened: tuple[Layout, RunningMemory, FrozenMemory]) -> bool:
+        """Whether a module may have come or gone since the machine was frozen."""
+        layout, memory, _ = opened
+        return any(memory.changed(table) for table in pointers.module_area(memory, layout).tables)
+
     def remains(self, deadline: Deadline) -> tuple[Finding, ...]:
         """What still points into modules that are gone, the machine having been stopped for it.
 
@@ -189,9 +208,9 @@ class Audit:
         if opened is None:
             return ()
         layout, memory, _ = opened
-        area = pointers.module_area(memory, layout)
-        if not any(memory.changed(table) for table in area.tables):
+        if not self._moved(opened):
             return ()
+        area = pointers.module_area(memory, layout)
         found, self._found = self._found, []
         # At several moments of a test, in most of which nothing has happened since the last.
         if self._looked != self._commands or _content(memory, area) != self._tables:

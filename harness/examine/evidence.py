@@ -42,15 +42,18 @@ def gather(
     expected: tuple[Expectation, ...] = (),
     declared: int = 0,
     last: bool = False,
+    probing: bool = True,
     audit: Audit | None = None,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state; it is judged from ``baseline`` on.
 
     ``declared``: the taint flags that its modules may set. ``last``: nobody uses the machine
-    after this, so its processes may be ended. ``audit`` looks through its memory.
+    after this, so its processes may be ended. ``probing``: find out whether everything in its
+    kernel goes on, which takes the longest. ``audit`` looks through its memory.
     """
     since = baseline.console_offset
-    taint = moving = left = None
+    taint = moving = None
+    left: frozenset[str] | None = None
     busy: tuple[str, ...] = ()
     stacks = leaks = fault = ""
     remains: tuple[Finding, ...] = ()
@@ -60,23 +63,26 @@ def gather(
             taint = machine.mark(patience(machine))
             if timed_out:
                 stacks = machine.stacks(patience(machine))
-            # What a task held that an oops has ended, nobody gives back.
-            if not taint & _DIED:
-                probes = machine.probes(machine.patience(PROBES_SECONDS))
-            if probes and not timed_out:
-                stacks = machine.stacks(patience(machine))
-            # Looking for what is left needs the same locks, so that it might not end either.
-            found = Leftovers(loaded=True) if probes else machine.leftovers(patience(machine))
-            if found.mixed and last:
-                found = machine.leftovers(patience(machine), end=True)
-                taint = machine.mark(patience(machine))  # what unloading has brought up
-                busy = found.busy
-            if not found.loaded:
-                left = found.names
-                leaks = machine.leaks(patience(machine))
-            # Where a command does not end, memory is in motion.
-            if audit and not timed_out and not probes and not taint & _DIED:
-                remains = audit.remains(patience(machine))
+            if audit and audit.untouched():
+                left = frozenset()  # no module was there that could have left anything
+            else:
+                # What a task held that an oops has ended, nobody gives back.
+                if probing and not taint & _DIED:
+                    probes = machine.probes(machine.patience(PROBES_SECONDS))
+                if probes and not timed_out:
+                    stacks = machine.stacks(patience(machine))
+                # Looking for what is left needs the same locks, so that it might not end either.
+                found = Leftovers(loaded=True) if probes else machine.leftovers(patience(machine))
+                if found.mixed and last:
+                    found = machine.leftovers(patience(machine), end=True)
+                    taint = machine.mark(patience(machine))  # what unloading has brought up
+                    busy = found.busy
+                if not found.loaded:
+                    left = found.names
+                    leaks = machine.leaks(patience(machine))
+                # Where a command does not end, memory is in motion.
+                if audit and not timed_out and not probes and not taint & _DIED:
+                    remains = audit.remains(patience(machine))
         except MachineError as error:
             taint = None
             if isinstance(error, HostError):

@@ -55,7 +55,7 @@ def clone(
     with (
         Machine(template.spec, folder) as machine,
         thawed(machine, template, deadline, memory=template.memory, ahead=ahead) as running,
-        Audit(machine, template.entry.path) as running.audit,
+        Audit(machine, template.entry.path, loaded=template.loaded) as running.audit,
     ):
         running.facts = template.facts
         running.baseline = Baseline(taint=template.facts["taint"])
@@ -180,6 +180,11 @@ class Clone:
                 self._guest.after = self._watch
                 self.audit.guest = self._guest
         return self._guest
+
+    @property
+    def commands(self) -> int:
+        """How many commands were begun in the guest so far."""
+        return self._guest.commands if self._guest else 0
 
     @contextmanager
     def _leap(self) -> Iterator[None]:

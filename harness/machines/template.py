@@ -56,6 +56,11 @@ class Template:
         return "unfrozen" not in self.facts
 
     @property
+    def loaded(self) -> bool:
+        """Whether a module under test was loaded before the machine was frozen."""
+        return "sections" in self.facts
+
+    @property
     def memory(self) -> Path:
         return self.entry.path / "memory"
 

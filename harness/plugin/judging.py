@@ -51,7 +51,7 @@ def judge_machines(
         seen = evidence.gather(
             machine, clone.baseline, timed_out=timed_out, expected=expected,
             declared=declared_taints(item), last=last and not used.give_back,
-            audit=clone.audit,
+            probing=used.probed != clone.commands, audit=clone.audit,
         )  # fmt: skip
         named = evidence.with_names(seen, clone.facts, built, clone.audit) if built else seen
         problems = [
@@ -68,6 +68,8 @@ def judge_machines(
             item.add_report_section(when, "evidence", kept)
             used.red = True
         found += evidence.explain(problems, built)
+        if not seen.probes:
+            used.probed = clone.commands
         if seen.taint_after is None:
             used.silent = True
         else:

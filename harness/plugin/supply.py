@@ -74,6 +74,7 @@ class UsedMachine:
     silent: bool = False  # it will not say anything more, as after a panic
     told: set[str] = field(default_factory=set)  # the problems that are in a report already
     saved: int = 0  # how often evidence was saved
+    probed: int = -1  # how many commands had begun when it was last seen that all goes on
 
     def finish(self) -> None:
         """End the machine, or leave it to the next test."""
