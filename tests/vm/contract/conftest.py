@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the contract tests look at: the one kernel thread, as ps and /proc show it."""
+"""What the contract tests look at: the one kernel thread, as ps and /proc show it.
+
+Nothing here, and no test of the contract, knows what a solution's module is called, or what it
+does with a message. The exercise leaves both open.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from harness.testing import Guest
+from harness.testing import Guest, Lab, Module
 
 NAME = "eudyptula"  # of the device and of the thread
 NODE = f"/dev/{NAME}"
+# The states of a thread that waits without counting as load: proc_pid_stat(5), and I for "idle"
+# (TASK_IDLE in include/linux/sched.h).
+AT_REST = ("S", "I")
+
+
+def path_of(module: Module) -> str:
+    """Where a module's file is in the guest."""
+    return f"/root/{module.ko.name}"
 
 
 @dataclass(frozen=True)
@@ -18,7 +33,7 @@ class Task:
     """A task as /proc/PID/stat and /proc/PID/status show it (proc_pid_stat(5)).
 
     ``ticks`` is the CPU time used, in clock ticks; ``voluntary`` and ``forced`` count
-    context switches.
+    context switches. ``stack`` is its kernel stack, innermost first.
     """
 
     pid: int
@@ -27,6 +42,7 @@ class Task:
     ticks: int
     voluntary: int
     forced: int
+    stack: str
 
 
 class Threads:
@@ -35,36 +51,90 @@ class Threads:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
 
-    def pids(self) -> list[int]:
-        """Tasks whose name is exactly the module's and which have no address space."""
+    def all(self) -> list[Task]:
+        """Tasks whose name is exactly the exercise's and which have no address space."""
         # pgrep -x matches the name, and only a kernel thread has an empty command line.
-        found = self._guest.run(f"pgrep -x {NAME}").stdout.split()
-        return [int(pid) for pid in found if not self._guest.check(f"cat /proc/{pid}/cmdline")]
-
-    def only(self) -> Task:
-        """The one thread there is; fails the test if there is none or more than one."""
-        pids = self.pids()
-        assert len(pids) == 1, f"expected one kernel thread named {NAME}, found {pids}"
-        return self.task(pids[0])
-
-    def task(self, pid: int) -> Task:
-        """What a task is doing at this moment."""
-        text = self._guest.check(f"cat /proc/{pid}/stat; cat /proc/{pid}/status")
-        stat, _, status = text.partition("\n")
-        # The name is in parentheses and may hold anything; what follows is fields 3 on.
-        fields = stat.rpartition(")")[2].split()
-        facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        return Task(
-            pid=pid,
-            parent=int(fields[1]),
-            state=fields[0],
-            ticks=int(fields[11]) + int(fields[12]),
-            voluntary=int(facts["voluntary_ctxt_switches"]),
-            forced=int(facts["nonvoluntary_ctxt_switches"]),
+        said = self._guest.check(
+            f'for pid in $(pgrep -x {NAME}); do cd /proc/$pid && [ -z "$(cat cmdline)" ] && '
+            "cat stat status stack && echo =; done; true"
         )
+        return [_task(part) for part in said.split("=\n") if part]
+
+    def only(self, when: str = "the module is loaded") -> Task:
+        """The one thread there is; fails the test if there is none or more than one."""
+        __tracebackhide__ = True
+        found = self.all()
+        if not found:
+            pytest.fail(f"{when}, and there is no kernel thread named {NAME}{self._others()}")
+        assert len(found) == 1, f"{when}, and there are {len(found)} kernel threads named {NAME}"
+        return found[0]
+
+    def same(self, before: Task, when: str) -> Task:
+        """The thread ``before``, which must still be there, as it is now."""
+        __tracebackhide__ = True
+        found = {task.pid: task for task in self.all()}
+        assert before.pid in found, (
+            f"{when}, the thread {NAME} has ended, although nobody has stopped it: a thread must "
+            "not return before kthread_should_stop() is true"
+        )
+        assert len(found) == 1, f"{when}, there are {len(found)} threads named {NAME}"
+        return found[before.pid]
+
+    def _others(self) -> str:
+        """Which threads sleep in a module's code, for one that has another name."""
+        found = self._guest.run(r"grep -l '\[.*\]$' /proc/[0-9]*/stack").stdout.split()
+        names = [self._guest.run(f"cat {path[:-5]}comm").stdout.strip() for path in found]
+        return f" (but one named {', '.join(names)})" if names else ""
+
+
+def _task(text: str) -> Task:
+    """The task of which this is stat, status and stack below /proc/PID."""
+    stat, _, status = text.partition("\n")
+    # The name is in parentheses and may hold anything; what follows is fields 3 on.
+    fields = stat.rpartition(")")[2].split()
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return Task(
+        pid=int(facts["Pid"]),
+        parent=int(fields[1]),
+        state=fields[0],
+        ticks=int(fields[11]) + int(fields[12]),
+        voluntary=int(facts["voluntary_ctxt_switches"]),
+        forced=int(facts["nonvoluntary_ctxt_switches"]),
+        stack="\n".join(re.findall(r"^\[<.*", status, re.MULTILINE)),
+    )
 
 
 @pytest.fixture
 def threads(loaded: Guest) -> Threads:
     """The module's threads in the test's guest, which has the module loaded."""
     return Threads(loaded)
+
+
+@pytest.fixture(scope="session")
+def taken(lab: Lab) -> Module:
+    """A module that takes a name before another one asks for it."""
+    return lab.build(Path(__file__).parent.parent / "taken")
+
+
+def left_behind(guest: Guest, module: Module) -> list[str]:
+    """What the module has in the guest although it is not loaded."""
+    paths = f"{NODE} /sys/class/misc/{NAME} /sys/module/{module.name}"
+    found = guest.run(f"ls -d {paths} 2>/dev/null").stdout.split()
+    found += [f"the thread {NAME}, process {task.pid}" for task in Threads(guest).all()]
+    misc = guest.check("cat /proc/misc").split()
+    return found + ([f"{NAME} in /proc/misc"] if NAME in misc else [])
+
+
+def misc_name(guest: Guest) -> str:
+    """The name of the node's device, which need not be the node's."""
+    minor = int(guest.check(f"stat -c %T {NODE}"), 16)
+    rows = [line.split() for line in guest.check("cat /proc/misc").splitlines()]
+    names = [name for number, name in rows if int(number) == minor]
+    assert names, f"/proc/misc has no device with the minor number of {NODE}, {minor}"
+    return names[0]
+
+
+def complaints(text: str) -> Iterator[str]:
+    """Lines that no module from outside the kernel's tree can do without are none."""
+    origin = ("out-of-tree module taints kernel", "module verification failed")
+    return (line for line in text.splitlines() if not any(known in line for known in origin))

@@ -11,6 +11,11 @@ from harness.testing import Guest, Module
 from .conftest import NODE, POLL_READY, Counters, Writer, writer_in
 
 
+def test_it_is_named_as_in_the_exercise(module: Module) -> None:
+    """The build makes waitqueues.ko, so that `rmmod waitqueues` means this module."""
+    assert module.ko.name == "waitqueues.ko"
+
+
 def test_it_cannot_be_read(writer: Writer) -> None:
     """open() for reading, only or too, is EACCES even for root; read() is EBADF."""
     assert writer.open("r") == -EACCES

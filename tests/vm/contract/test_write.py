@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""write() of a solution of the exercise: a black box, which may answer what a driver may.
+
+So EINVAL for a text that it did not expect is as good as the whole text taken. Not even a driver
+may: write over or read from what is not its own, show what nobody has written, return what breaks
+the loop around each write(2), keep a lock, lose memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from harness.testing import Guest
+
+from ..calls import Group, perform
+from .conftest import NODE, Threads
+
+SIZES = (0, 1, 2, 7, 8, 16, 63, 64, 100, 255, 256, 1000, 4095, 4096, 4097, 65536, 1 << 20)
+OFFSETS = (1, 100, 4096, (1 << 31) - 1, 1 << 32, 1 << 40, (1 << 63) - 4097)
+PLACES = ("null", "torn", "kernel", "end")
+# An error is one of these (MAX_ERRNO, include/linux/err.h).
+MAX_ERRNO = 4095
+# After a write that found something wrong, this one has to come back: no lock is left.
+AGAIN = f"open {NODE} w ; write 1:a ; close"
+
+
+def returns(groups: list[Group]) -> Iterator[str]:
+    """What is wrong with the answers of writes, in words."""
+    for group in groups:
+        if group.how != "ended":
+            yield f"write: `{group.line}` {group.told}"
+        for call, answer in zip(group.line.split(" ; "), group.answers, strict=False):
+            asked = re.match(r"p?write (\d+)", call)
+            if not asked or not re.fullmatch(r"-?\d+", answer):
+                continue
+            if int(answer) > int(asked[1]):
+                yield (
+                    f"`{call}` returns {answer}, more than the {asked[1]} bytes that it was given "
+                    "(an error has to be negative)"
+                )
+            if int(answer) < -MAX_ERRNO:
+                yield f"`{call}` returns {answer}, which is neither a length nor an error"
+
+
+def endless(group: Group, what: str) -> str:
+    """The fault, if each of many writes returned 0."""
+    results = group.answers[1] if len(group.answers) > 1 else ""
+    if re.fullmatch(r"0\*\d+", results):
+        return f"{what} returns 0 for ever, so that a loop that writes all of a text never ends"
+    return ""
+
+
+def test_returns_what_a_loop_can_use(loaded: Guest, threads: Threads) -> None:
+    """Whatever is written, from wherever: an error, or how much was taken, and no lock is kept."""
+    before = threads.only()
+    groups = [f"open {NODE} w ; write {size}:a ; write {size}:b ; close" for size in SIZES]
+    groups += [f"open {NODE} w ; pwrite 10:a {offset} ; pwrite 1:b {offset}" for offset in OFFSETS]
+    groups += [
+        f"open {NODE} w ; write {size}@{place} ; write 1:a"
+        for place in PLACES
+        for size in (1, 10, 4096)
+    ]
+    # From one descriptor: its position moves on with each.
+    groups += [f"open {NODE} w ; writes 300 {size}:a" for size in (1, 10, 4096)]
+    groups += [AGAIN, AGAIN]
+    answers = perform(loaded, groups)
+    wrong = list(returns(answers))
+    long, short, big = answers[-5:-2]
+    for group, size in ((long, 1), (short, 10), (big, 4096)):
+        wrong.append(endless(group, f"each write of {size} bytes to one descriptor"))
+    first = perform(loaded, [f"open {NODE} w ; write 10:a ; writes 100 10:b"])[0]
+    if first.how == "ended":
+        later = Group(first.line, first.how, 0.0, first.answers[1:], "")
+        wrong.append(endless(later, "each write of 10 bytes after a descriptor's first"))
+    assert not [each for each in wrong if each], "\n".join(each for each in wrong if each)
+    threads.same(before, "after writes of every kind")
+
+
+# Allocated memory is filled with 0x6b (k) and ends in 0xa5, and has bytes of 0xcc or 0xbb around
+# it (include/linux/poison.h). What is freed or written over by mistake is reported.
+poisoned = pytest.mark.machine(append=("slub_debug=FZP",))
+_POISON = re.compile(
+    r"kkkk|\\xa5|\\xbb|\\xcc|[\xa5\xbb\xcc\ufffd]|\\x[89a-f][0-9a-f]", re.IGNORECASE
+)
+
+
+@poisoned
+def test_log_shows_only_what_was_written(loaded: Guest, threads: Threads) -> None:
+    """Not what was in memory before, nor what lies behind the text, nor an older text's end."""
+    threads.only()
+    # Wherever the log shows one text, letters of another may not follow it.
+    groups = [f"open {NODE} w ; write {size}:Q ; close" for size in (1, 8, 16, 64, 200, 4096)]
+    groups += [f"open {NODE} w ; write 40:Q ; write 5:J ; write 40:Q ; close"]
+    groups += [f"open {NODE} w ; write 40:Q ; close", f"open {NODE} w ; write 5:J ; close"]
+    groups += [f"open {NODE} w ; pwrite 8:X {offset} ; close" for offset in (4, 100)]
+    groups += [f"open {NODE} w ; write {size} ; close" for size in (1, 8)]  # zero bytes
+    before = len(loaded.check("dmesg -r"))
+    answers = perform(loaded, groups)
+    assert not list(returns(answers)), "\n".join(returns(answers))
+    loaded.check("sleep 0.2")  # the thread may be who prints
+    log = loaded.check("dmesg -r")[before:].splitlines()
+    for line in log:
+        shown = line.partition("] ")[2]
+        found = _POISON.search(shown)
+        assert not found, f"the log shows memory that nobody has written (uninitialised): {line}"
+        assert "JQ" not in shown, (
+            f"the log shows what an earlier write has left behind the text: {line}"
+        )
+
+
+@pytest.mark.machine(cpus=2, append=("slub_debug=FZP",))
+def test_writers_at_the_same_time(loaded: Guest, threads: Threads) -> None:
+    """Four processes write at once, on two processors, and memory is whole after it."""
+    before = threads.only()
+    writers = [
+        f"& pin {number % 2} ; open {NODE} w ; " + " ; ".join(
+            f"writes 1000 {size}:{letter}" for size in (10, 64, 500)
+        )
+        for number, letter in enumerate("abcd")
+    ]  # fmt: skip
+    for each in perform(loaded, writers, limit=60):
+        assert each.how == "ended", f"one of four writers: {each.told}"
+    threads.same(before, "after four writers at once")
+    (after,) = perform(loaded, [AGAIN])
+    assert after.how == "ended", f"after four writers at once, {after.told}"
+
+
+def test_costs_no_memory(loaded: Guest) -> None:
+    """Five thousand writes leave no more behind than one thousand."""
+    uses = [f"uses {NODE} 500 {size}:a" for size in (10, 1000)]
+    perform(loaded, uses)
+    sizes = "grep -E '^(kmalloc|kmalloc-cg)-[0-9]' /proc/slabinfo"
+
+    def objects() -> dict[str, int]:
+        loaded.check("sleep 0.2; echo 3 >/proc/sys/vm/drop_caches")
+        rows = (line.split() for line in loaded.check(sizes).splitlines())
+        return {row[0]: int(row[1]) for row in rows}
+
+    def free() -> int:
+        return int(re.findall(r"MemFree: *(\d+)", loaded.check("cat /proc/meminfo"))[0])
+
+    before, pages = objects(), free()
+    answers = perform(loaded, uses * 4, limit=60)
+    for each in answers:
+        assert each.how == "ended", each.told
+    after = objects()
+    grown = {name: count - before.get(name, 0) for name, count in after.items()}
+    worst = max(grown, key=lambda name: grown[name])
+    assert grown[worst] < 1000, (
+        f"memory is lost: 4000 writes have left {grown[worst]} more objects in {worst}, which "
+        "nobody has freed"
+    )
+    assert pages - free() < 16 << 10, (
+        f"memory is lost: after 4000 writes {(pages - free()) >> 10} MiB less are free"
+    )
