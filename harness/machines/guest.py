@@ -558,8 +558,11 @@ class Running:
             channel.status_event.wait(deadline.left)
         elif channel.exit_status_ready():
             # Something that it left behind holds its streams open.
-            if not self._arrival.news(_GRACE_SECONDS):
-                channel.close()
+            grace = self._patience(_GRACE_SECONDS)
+            while not self._arrival.news(min(grace.left, _ROUND_SECONDS)):
+                if grace.expired:
+                    channel.close()
+                    return
         else:
             # Data and the end of a stream wake this up. An exit status that comes while the
             # streams stay open does not; hence the short rounds.
