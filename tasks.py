@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP = {
     "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all, or a "
     "kernel tree's path",
-    "module": "DIR: the module's folder, with a Kbuild file (default: module/)",
+    "module": "DIR: the folder with the module's source (default: module/)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
     "profile": "NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",

@@ -30,7 +30,8 @@ def run(request: Request) -> None:
                 log.warning("%s", warning)
             target = config.BUILD / spec.name
             target.mkdir(parents=True, exist_ok=True)
-            with files.replaced(target / built.ko.name) as fresh:
-                shutil.copyfile(built.ko, fresh)
-            shown = os.path.relpath(target / built.ko.name)
-            log.info("built %s for %s", shown, lab.kernel.release)
+            for one in built.objects:
+                with files.replaced(target / one.ko.name) as fresh:
+                    shutil.copyfile(one.ko, fresh)
+                shown = os.path.relpath(target / one.ko.name)
+                log.info("built %s for %s", shown, lab.kernel.release)

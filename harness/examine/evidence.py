@@ -124,26 +124,27 @@ def with_names(
     any more. They are those of where ``audit`` has seen the module last; else of the template
     that it was loaded in, whose ``facts`` say that.
     """
-    sections = audit.sections.get(module.name, {}) if audit else {}
-    sections = sections or facts.get("sections", {})
-    if not sections or not (seen.leaks or seen.remains):
+    if not (seen.leaks or seen.remains):
         return seen
-    try:
-        known = symbols.definitions(module.kernel.sysroot, module.ko)
-    except HarnessError as error:
-        log.warning("what the module left behind has no names: %s", error)
-        return seen
-    remains = []
-    for one in seen.remains:
-        found = symbols.defined_at(one.address, known, sections)
-        what, location = (found.symbol.name, found.location) if found else (one.what, one.location)
-        remains.append(replace(one, what=what, location=location))
-    functions = [one.symbol for one in known if one.is_function]
-    return replace(
-        seen,
-        leaks=symbols.named(seen.leaks, functions, sections, module.name),
-        remains=tuple(remains),
-    )
+    for each in module.objects:
+        sections = audit.sections.get(each.name, {}) if audit else {}
+        sections = sections or facts.get("sections", {}).get(each.name, {})
+        if not sections:
+            continue
+        try:
+            known = symbols.definitions(module.kernel.sysroot, each.ko)
+        except HarnessError as error:
+            log.warning("what the module left behind has no names: %s", error)
+            continue
+        remains = []
+        for one in seen.remains:
+            found = symbols.defined_at(one.address, known, sections)
+            named = replace(one, what=found.symbol.name, location=found.location) if found else one
+            remains.append(named)
+        functions = [one.symbol for one in known if one.is_function]
+        leaks = symbols.named(seen.leaks, functions, sections, each.name)
+        seen = replace(seen, leaks=leaks, remains=tuple(remains))
+    return seen
 
 
 def explain(problems: Sequence[Problem], module: Module | None) -> list[Problem]:

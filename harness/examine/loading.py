@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.build.module import Module
+from harness.build.module import Module, ModuleObject
 from harness.errors import CommandTimeout, GuestError
 from harness.examine import evidence
 from harness.judge import verdict
@@ -20,13 +20,14 @@ from harness.qemu import Machine
 
 
 def load(guest: Guest, module: Module) -> None:
-    """Load a module that was built on the host; its file stays in /root."""
-    target = f"/root/{module.ko.name}"
-    guest.put(module.loadable, target)
-    guest.check(f"insmod {target}")
+    """Load what was built on the host, each .ko after those it depends on; they stay in /root."""
+    for one in module.objects:
+        target = f"/root/{one.ko.name}"
+        guest.put(one.loadable, target)
+        guest.check(f"insmod {target}")
 
 
-def text_sections(guest: Guest, module: Module) -> dict[str, str]:
+def text_sections(guest: Guest, module: Module | ModuleObject) -> dict[str, str]:
     """Where a loaded module's code is: the addresses of its text sections, by their names.
 
     They are for debuggers, and for kmemleak's reports once the module is unloaded: the guest
@@ -78,10 +79,11 @@ class _Loading:
         # Where the machine could not be frozen it has just booted: that is not the module's.
         baseline = Baseline(len(machine.console_text()), taint)
         failed: GuestError | None = None
-        sections: dict[str, str] = {}
+        sections: dict[str, dict[str, str]] = {}
         try:
             load(clone.guest, self._module)
-            sections = text_sections(clone.guest, self._module)
+            for one in self._module.objects:
+                sections[one.name] = text_sections(clone.guest, one)
         except GuestError as error:  # as insmod's, if the kernel ends it; the kernel says why
             failed = error
         stuck = failed.command[0] if isinstance(failed, CommandTimeout) else ""
@@ -94,7 +96,8 @@ class _Loading:
             raise failed
         self._loaded = machine, baseline
         facts: dict[str, object] = {"sections": sections}
-        return facts | ({"text": sections[".text"]} if ".text" in sections else {})
+        text = sections[self._module.name].get(".text")
+        return facts | ({"text": text} if text else {})
 
     def look(self, taint: int | None) -> None:
         """What a module has only begun, such as a thread, goes on when loading is done."""

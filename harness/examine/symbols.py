@@ -250,18 +250,15 @@ def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:
 
     A report that cannot be decoded stays as it is: it is the evidence, this a convenience.
     """
-    wanted = {
-        place
-        for problem in problems
-        for _, place in places(problem.detail)
-        if place.module == module.name
-    }
-    if not wanted:
-        return list(problems)
-    try:
-        lines = look_up(module.kernel.sysroot, module.ko, wanted)
-    except HarnessError as error:
-        log.warning("the report has no lines of source: %s", error)
+    named = {place for problem in problems for _, place in places(problem.detail)}
+    lines: dict[Place, list[str]] = {}
+    for one in module.objects:
+        wanted = {place for place in named if place.module == one.name}
+        try:
+            lines |= look_up(module.kernel.sysroot, one.ko, wanted) if wanted else {}
+        except HarnessError as error:
+            log.warning("the report has no lines of source: %s", error)
+    if not lines:
         return list(problems)
     return [
         replace(

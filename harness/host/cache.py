@@ -100,7 +100,8 @@ def digest_of_files(root: Path, files: Iterable[Path]) -> str:
     for path in sorted(files):
         name = path.relative_to(root).as_posix()
         target = path.resolve()
-        whole.update(f"{name}\0{target.stat().st_mode:o}\0{_content(target)}".encode())
+        # A name may be bytes that are no text (os.fsencode gives them back as they are).
+        whole.update(os.fsencode(f"{name}\0{target.stat().st_mode:o}\0{_content(target)}"))
     return whole.hexdigest()
 
 

@@ -39,7 +39,8 @@ class KernelResult:
     ``status`` is the exit status that this kernel alone would have given, ``finished`` in
     seconds since the epoch, ``ready_s`` and ``tests_s`` how long it took to have the kernel
     ready and to run the tests. ``cells`` are by
-    the names of the columns (``table.COLUMNS``).
+    the names of the columns (``table.COLUMNS``). ``how`` says by what the module was built, and
+    why by that.
     """
 
     kernel: str
@@ -51,6 +52,7 @@ class KernelResult:
     tests_s: float
     cells: Mapping[str, Cell]
     tests: tuple[Case, ...] = field(default=())
+    how: str = ""
     left_out: bool = False  # no time was left for it: nothing is known, neither green nor red
 
     @property

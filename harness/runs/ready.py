@@ -8,6 +8,7 @@ that does not build says something else than a module that does not.
 from __future__ import annotations
 
 import enum
+import logging
 from pathlib import Path
 
 from harness import lab
@@ -16,6 +17,8 @@ from harness.config import KernelSpec, Matrix
 from harness.host.cache import Cache
 from harness.lab import Lab
 from harness.machines.template import Template
+
+log = logging.getLogger(__name__)
 
 
 class Stage(enum.Enum):
@@ -59,6 +62,10 @@ class Way:
     def build(self) -> Module:
         """Build the module for the kernel; raises ``BuildError`` where it does not compile."""
         self.module = self.lab.build(self._source)
+        if self.module.how != "by Kbuild":  # which needs no explanation
+            log.info(
+                "kernel %s: %s is built %s", self.lab.kernel.name, self._source, self.module.how
+            )
         self.stage = Stage.BOOT
         return self.module
 

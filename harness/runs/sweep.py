@@ -71,6 +71,7 @@ class Ready:
     seconds: float = 0.0
     status: int = 0
     left_out: str = ""
+    how: str = ""  # by what the module was built, and why
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -87,6 +88,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> 
         spec = ready.spec = kernel.spec
         ready.release = kernel.release
         module = way.build()
+        ready.how = module.how
         ready.cells["build"] = Cell(False, "ok")
         ready.cells["warnings"] = _warnings(module)
         template = way.boot()
@@ -133,7 +135,8 @@ def is_ready(way: Way, seconds: float) -> Ready:
         "build": Cell(False, "ok"),
         "warnings": _warnings(way.module),
     }
-    return Ready(way.lab.kernel.spec, way.lab.kernel.release, cells, seconds)
+    spec, release = way.lab.kernel.spec, way.lab.kernel.release
+    return Ready(spec, release, cells, seconds, how=way.module.how)
 
 
 def reason(error: HarnessError) -> str:
@@ -179,7 +182,7 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
     spec = ready.spec
     return KernelResult(
         spec.name, ready.release, spec.version, status, time.time(), ready.seconds, seconds,
-        cells, tuple(tests),
+        cells, tuple(tests), ready.how,
     )  # fmt: skip
 
 

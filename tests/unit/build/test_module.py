@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness/build/module.py: what is a module's folder, what is run in it, and what comes out."""
+"""harness/build/module.py: what is run in a module's folder, and what comes out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from harness.build import module
 from harness.build.kernel import Kernel
-from harness.build.module import INSIDE
+from harness.build.module import INSIDE, ModuleObject
 from harness.config import KernelSpec
 from harness.errors import BuildError, InputError
 from harness.host import sandbox
@@ -42,96 +42,6 @@ def source(tmp_path: Path) -> Path:
     (folder / "Kbuild").write_text("obj-m += wee-one.o\n")
     (folder / "wee-one.c").write_text("/* nothing */\n")
     return folder
-
-
-# -- what is a module's folder -----------------------------------------------------
-
-
-def test_a_folder_with_a_kbuild_file_is_right(source: Path) -> None:
-    """Nothing but Kbuild is demanded."""
-    module.check_source(source)
-
-
-def test_a_missing_folder_is_named(tmp_path: Path, source: Path) -> None:
-    """A folder that is not there, and a file in its place."""
-    for path in (tmp_path / "nowhere", source / "wee-one.c"):
-        with pytest.raises(InputError, match=str(path)) as caught:
-            module.check_source(path)
-        assert "Kbuild" not in str(caught.value)
-
-
-@pytest.mark.parametrize("makefile", [False, True])
-def test_a_folder_without_kbuild_is_told_what_it_needs(source: Path, makefile: bool) -> None:
-    """The hint shows the line to write; who has a Makefile hears that it is never run."""
-    (source / "Kbuild").unlink()
-    if makefile:
-        (source / "Makefile").write_text("all:\n\trm -rf /\n")
-    with pytest.raises(InputError) as caught:
-        module.check_source(source)
-    assert str(source) in caught.value.what
-    assert "obj-m" in caught.value.hint
-    assert ("Makefile" in caught.value.hint) is makefile
-
-
-def test_a_folder_that_is_somebodys_home_is_refused(source: Path) -> None:
-    """What holds far more than a module's sources is not copied."""
-    with (source / "video").open("wb") as stream:
-        stream.truncate(1 << 30)
-    with pytest.raises(InputError, match=str(source)):
-        module.check_source(source)
-
-
-def test_what_a_link_leads_to_counts_for_the_limit(source: Path, tmp_path: Path) -> None:
-    """It is copied, so a link to somebody's home is as bad as the home."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with (home / "video").open("wb") as stream:
-        stream.truncate(1 << 30)
-    (source / "include").symlink_to(home)
-    with pytest.raises(InputError, match="MiB"):
-        module.check_source(source)
-
-
-def test_a_history_is_no_part_of_a_module(source: Path) -> None:
-    """A module at the root of a repository with a large one is built all the same."""
-    (source / ".git").mkdir()
-    with (source / ".git" / "pack").open("wb") as stream:
-        stream.truncate(1 << 30)
-    module.check_source(source)
-
-
-@pytest.mark.parametrize("below", ["", "sub"])
-def test_a_link_to_a_folder_that_it_is_in_is_refused(source: Path, below: str) -> None:
-    """Copied, it would never end; two of them would be 2^40 paths before that is noticed."""
-    (source / "sub").mkdir()
-    for name in ("one", "two"):
-        (source / below / name).symlink_to(source)
-    with pytest.raises(InputError, match="one leads back to"):
-        module.check_source(source)
-
-
-def test_folders_that_are_linked_over_and_over_are_too_much(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No link leads back here, and there is not a byte in it, but there are 8^8 paths."""
-    monkeypatch.setattr(module, "_MAX_SOURCE", 1 << 20)
-    # Not deep: the kernel follows 40 links, and counts some twice where it has to look again.
-    for number in range(8):
-        (tmp_path / f"{number}").mkdir()
-        for name in range(8):
-            (tmp_path / f"{number}" / f"{name}").symlink_to(tmp_path / f"{number + 1}")
-    (tmp_path / "8").mkdir()
-    (source / "first").symlink_to(tmp_path / "0")
-    with pytest.raises(InputError, match="MiB"):
-        module.check_source(source)
-
-
-def test_what_cannot_be_read_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a key for signing that only root may read; root, who runs tests too, may always."""
-    (source / "MOK.priv").write_text("secret")
-    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "MOK.priv")
-    with pytest.raises(InputError, match=r"MOK\.priv.* cannot be read"):
-        module.check_source(source)
 
 
 # -- the compiler's words ----------------------------------------------------------
@@ -189,12 +99,13 @@ class Compiler:
     found: dict[str, str] = field(default_factory=dict)  # the folder that make saw
     modules: tuple[str, ...] = ("wee-one.ko",)
     says: str = ""
+    modinfo: str = MODINFO
     fails: bool = False
     leaves: Callable[[Path], object] | None = None  # makes the module's file, if it is not one
 
     def run(self, _: object, argv: Sequence[str], **options: object) -> Completed:
         if "modinfo" in " ".join(argv):
-            return Completed(tuple(argv), 0, MODINFO, "")
+            return Completed(tuple(argv), 0, self.modinfo, "")
         self.makes.append(list(argv))
         self.options = options
         folder = cast(dict[str, Path], options["writable"])[INSIDE]
@@ -422,21 +333,79 @@ def test_what_is_no_module_is_not_taken(
 def test_a_module_has_a_modules_name(compiler: Compiler, cache: Cache, source: Path) -> None:
     """It becomes a part of commands and messages."""
     compiler.modules = ("$(reboot)\x1b.ko",)
-    with pytest.raises(InputError, match="no name for a module"):
+    with pytest.raises(InputError, match="which is no name for a module"):
         module.build(a_kernel(), source, cache)
 
 
-@pytest.mark.parametrize("modules", [(), ("wee-one.ko", "wee-two.ko")])
-def test_one_module_is_expected(
-    compiler: Compiler, cache: Cache, source: Path, modules: tuple[str, ...]
+def test_a_build_without_a_module_is_told_so(
+    compiler: Compiler, cache: Cache, source: Path
 ) -> None:
-    """A Kbuild that builds none, or several, is told what it built."""
-    compiler.modules = modules
-    with pytest.raises(InputError) as caught:
+    """Such as a Makefile whose obj-m is for other kernels only."""
+    compiler.modules = ()
+    with pytest.raises(InputError, match="builds no module") as caught:
         module.build(a_kernel(), source, cache)
-    for name in modules:
-        assert name in caught.value.what
     assert "obj-m" in caught.value.hint
+
+
+# -- several modules ---------------------------------------------------------------
+
+
+def an_object(name: str, *depends: str, before: tuple[str, ...] = ()) -> ModuleObject:
+    """A .ko file that depends on others."""
+    return ModuleObject(name, Path(f"{name}.ko"), Path(f"{name}.ko"), "", depends, before)
+
+
+def test_modules_are_in_the_order_in_which_they_can_be_loaded() -> None:
+    """Each after those that it depends on, softly too; what the kernel has does not matter."""
+    objects = [
+        an_object("a", "z", "videodev"),
+        an_object("b"),
+        an_object("m", before=("x", "crc32")),
+        an_object("x", "a"),
+        an_object("z"),
+    ]
+    assert [one.name for one in module.in_order(objects)] == ["b", "z", "a", "x", "m"]
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ((an_object("a", "b"), an_object("b", "a")), "need each other"),
+        ((an_object("a"), an_object("a")), "two of the modules are named a"),
+    ],
+    ids=["circle", "same-name"],
+)
+def test_modules_that_cannot_be_loaded_together_are_told_so(
+    objects: tuple[ModuleObject, ...], words: str
+) -> None:
+    """As a sentence with their names."""
+    with pytest.raises(InputError, match=words):
+        module.in_order(objects)
+
+
+TWO = f"""\
+filename:       {INSIDE}/./wee-one.ko
+license:        GPL
+softdep:        pre: crc32 snd-pcm post: later
+depends:        wee_two
+name:           wee_one
+parm:           act:what to do (int)
+parm:           leave:charp
+filename:       {INSIDE}/./wee-two.ko
+depends:
+name:           wee_two
+"""
+
+
+def test_several_modules_are_one_build(compiler: Compiler, cache: Cache, source: Path) -> None:
+    """What is meant where only one can be is the one that is loaded last."""
+    compiler.modules, compiler.modinfo = ("wee-one.ko", "wee-two.ko"), TWO
+    built = module.build(a_kernel(), source, cache)
+    assert [one.name for one in built.objects] == ["wee_two", "wee_one"]
+    assert built.name == "wee_one"
+    assert built.main.before == ("crc32", "snd_pcm")
+    assert built.main.parameters == ("act", "leave")
+    assert built.objects[0].ko.read_bytes() == b"\x7fELF"
 
 
 # -- what uses the host up, in a sandbox for real ----------------------------------

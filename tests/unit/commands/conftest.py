@@ -53,14 +53,14 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
             made.built.append(source)
             ko = tmp_path / "wee.ko"
             ko.write_text(spec.name)
-            return SimpleNamespace(warnings=(), ko=ko)
+            return SimpleNamespace(warnings=(), objects=[SimpleNamespace(ko=ko)], how="by Kbuild")
 
         return cast(
             Lab,
             SimpleNamespace(
                 build=build,
                 template=lambda: None,
-                kernel=SimpleNamespace(release="6.12.9", spec=spec),
+                kernel=SimpleNamespace(name=spec.name, release="6.12.9", spec=spec),
             ),
         )
 

@@ -166,7 +166,7 @@ def far(
         def do(*_: object, **__: object) -> object:
             if stage == name and isinstance(result, Exception):
                 raise result
-            return SimpleNamespace(build=step("build"), template=step("boot"))
+            return SimpleNamespace(build=step("build"), template=step("boot"), how="by Kbuild")
 
         return do
 

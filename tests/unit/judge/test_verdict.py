@@ -1354,13 +1354,14 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
 def load(leave: Leave = lambda *_: "") -> object:
     """What is known of the machine with the module loaded."""
     nothing: Any = SimpleNamespace(cache=None)
-    module: Any = SimpleNamespace(name="wee", digest="0")
+    wee = SimpleNamespace(name="wee")
+    module: Any = SimpleNamespace(name="wee", objects=(wee,), digest="0")
     return loaded_template(nothing, nothing, module, leave)
 
 
 def test_loading_a_module_is_not_blamed_for_the_boot(loading: Loading) -> None:
     """Where a machine cannot be frozen, the boot is on the same console."""
-    assert load() == {"text": "0x1", "sections": {".text": "0x1"}}
+    assert load() == {"text": "0x1", "sections": {"wee": {".text": "0x1"}}}
 
 
 def test_a_report_while_loading_is_a_problem(loading: Loading) -> None:

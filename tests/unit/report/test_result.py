@@ -15,7 +15,16 @@ def test_a_result_is_read_back_as_it_was_written() -> None:
     """With every cell and every test."""
     tests = tuple(cases_in(JUNIT))
     whole = KernelResult(
-        "sid", "7.2", "7.2-1", 1, 1.5, 2.0, 3.0, {"load": Cell(True, "red", "w")}, tests
+        "sid",
+        "7.2",
+        "7.2-1",
+        1,
+        1.5,
+        2.0,
+        3.0,
+        {"load": Cell(True, "red", "w")},
+        tests,
+        "by Kbuild",
     )
     assert from_json(to_json(whole)) == whole
 

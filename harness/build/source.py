@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What somebody gave as a module, and how it is to be built. Nothing here depends on a kernel.
+
+People write a module's build down in several ways. The one that says most is taken, in this order:
+
+1. ``dkms.conf``, which names what it builds and which kernels it is for (dkms(8));
+2. ``Kbuild``, which the kernel's build system reads before a Makefile;
+3. ``Makefile`` with ``obj-m`` lines, which the kernel's build system reads by itself;
+4. ``Makefile`` without, which calls the kernel's build system in its own way;
+5. only C files: the ``obj-m`` lines are made up (``derived``).
+
+Where the folder itself has none of these, the one folder below it that does is taken.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from harness.errors import InputError
+
+_MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
+_MAX_ENTRIES = 20_000  # files and folders; the largest packages of drivers have some 3,000
+_MAX_TEXT = 4 << 20  # bytes of a C file or a Makefile that are looked at
+_BLOCK = 1024  # bytes; what the smallest file counts for, and a folder
+# What a build in the folder itself has left, and its history.
+_NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", ".git")
+
+# An assignment to obj-m, or to obj-$(CONFIG_SOMETHING), which may come out as obj-m.
+_OBJ_M = re.compile(r"^[^#\n]*\bobj-(?:m|\$[({])", re.MULTILINE)
+_LICENCE = re.compile(r"\bMODULE_LICENSE\s*\(")
+_INIT = re.compile(r"\b(?:module_\w+|builtin_\w+)\s*\(|\binit_module\b")
+# Headers of the C library, which no part of a kernel module includes.
+_PROGRAM = re.compile(r"^\s*#\s*include\s*<(?:stdio|stdlib|unistd|string|pthread)\.h>", re.M)
+_INCLUDED = re.compile(r'^\s*#\s*include\s*"([^"\n]+\.c)"', re.MULTILINE)
+_CPP = (".cpp", ".cc", ".cxx", ".C", ".c++")
+
+
+class Recipe(enum.Enum):
+    """By what a folder is built."""
+
+    DKMS = "dkms.conf"
+    KBUILD = "Kbuild"
+    MAKEFILE = "Makefile"
+    OWN_MAKE = "make"
+    C_FILES = "C files"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A module's folder that was looked through.
+
+    ``files`` are the files that are copied, by their names below ``root``, which is ``below`` the
+    folder that was given. ``c_files`` are the names of those that are compiled where the recipe
+    is ``C_FILES``. ``why`` says in one sentence which recipe was taken, and why.
+    """
+
+    root: Path
+    recipe: Recipe
+    why: str
+    files: tuple[Path, ...]
+    c_files: tuple[str, ...] = ()
+
+
+def inspect(folder: Path) -> Folder:
+    """Look through a module's folder and choose how it is built.
+
+    Raises ``InputError`` for what is not there, cannot be copied or holds no module's source.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}",
+            hint="--module takes a module's folder, a finished .ko, or deb:PACKAGE",
+        )
+    files = tuple(_files(folder))
+    for root in (folder, *_below(folder, files)):
+        found = _recipe(folder, root, files)
+        if found is not None:
+            return found
+    raise _nothing(folder, files)
+
+
+# -- which files there are ---------------------------------------------------------
+
+
+def _files(folder: Path) -> list[Path]:
+    """The regular files that are copied, those behind links too."""
+    files = []
+    size = entries = 0
+    try:
+        for path, info in _walk(folder):
+            # Links can make few folders endlessly many, and all of them empty.
+            size += max(info.st_size, _BLOCK)
+            entries += 1
+            if size > _MAX_SOURCE:
+                raise InputError(
+                    f"{folder} holds more than {_MAX_SOURCE >> 20} MiB, "
+                    "too much for a module's sources",
+                    hint="what links lead to counts as well",
+                )
+            if entries > _MAX_ENTRIES:
+                raise InputError(
+                    f"{folder} holds more than {_MAX_ENTRIES} files and folders, "
+                    "too many for a module's sources",
+                    hint="give the folder of the module itself; what links lead to counts as well",
+                )
+            if stat.S_ISREG(info.st_mode):
+                files.append(path)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            hint="all of a module's folder is copied; take out what is not for a build",
+        ) from error
+    return files
+
+
+def _walk(
+    folder: Path, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files and folders below ``folder`` that are copied, links followed, in order.
+
+    ``above`` are the folders that it is in, by device and inode.
+    """
+    info = folder.stat()
+    here = (info.st_dev, info.st_ino)
+    if here in above:
+        raise InputError(
+            f"{folder} leads back to a folder that it is in",
+            hint="take that link out of the module's folder: copied, it would have no end",
+        )
+    for path in sorted(folder.iterdir()):
+        if any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_COPIED):
+            continue
+        try:
+            info = path.stat()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                continue  # a link to nothing: so editors lock a file
+            raise
+        if not os.access(path, os.R_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        yield path, info
+        if stat.S_ISDIR(info.st_mode):
+            yield from _walk(path, (*above, here))
+
+
+def _text(path: Path) -> str:
+    """The beginning of a source file, whatever bytes it has."""
+    with path.open("rb") as stream:
+        return stream.read(_MAX_TEXT).decode(errors="replace")
+
+
+# -- how it is built ---------------------------------------------------------------
+
+
+def _below(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """The one folder below that is a module's, if there is one; else none.
+
+    Of folders within each other the outer one counts. Raises ``InputError`` where there are
+    several and ``folder`` itself says nothing.
+    """
+    if _recipe(folder, folder, files) is not None:
+        return []
+    found: list[Path] = []
+    for parent in sorted({path.parent for path in files} - {folder}):
+        within = any(parent.is_relative_to(outer) for outer in found)
+        if not within and _recipe(folder, parent, files) is not None:
+            found.append(parent)
+    if len(found) > 1:
+        names = [path.relative_to(folder).as_posix() for path in found]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise InputError(
+            f"{folder} holds the sources of several modules: {', '.join(names[:5])}{more}",
+            hint=f"give one of them, such as --module {found[0]}",
+        )
+    return found
+
+
+def _recipe(given: Path, root: Path, files: Sequence[Path]) -> Folder | None:
+    """How the folder ``root`` is built, if it is a module's. ``given`` is what a person named."""
+    inside = tuple(path for path in files if path.is_relative_to(root))
+    top = {path.name: path for path in inside if path.parent == root}
+    where = "" if root == given else f" in {root.relative_to(given).as_posix()}/"
+    if "Kbuild" in top:
+        return Folder(root, Recipe.KBUILD, f"by Kbuild{where}", inside)
+    sources = c_files(top.values())
+    if "Makefile" in top:
+        makefiles = [
+            path for name, path in top.items() if re.search(r"Makefile|\.mk$|\.inc$", name)
+        ]
+        if any(_OBJ_M.search(_text(path)) for path in makefiles):
+            return Folder(
+                root, Recipe.MAKEFILE,
+                f"by the obj-m lines of the Makefile{where}: there is no Kbuild", inside,
+            )  # fmt: skip
+    if any(source.main for source in sources.values()):
+        but = "the Makefile has no obj-m" if "Makefile" in top else "there is no Kbuild or Makefile"
+        names = tuple(sorted(sources))
+        return Folder(
+            root, Recipe.C_FILES, f"by obj-m for {', '.join(names)}{where}: {but}", inside, names
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class CFile:
+    """A C file of a module; ``main``: it has what makes a module one (a licence, an init)."""
+
+    path: Path
+    main: bool
+
+
+def c_files(paths: Iterable[Path]) -> dict[str, CFile]:
+    """The C files that are compiled, by their names.
+
+    Programs for user space, which often lie beside a module to try it, are none of these, nor are
+    files that another one includes.
+    """
+    texts = {path: _text(path) for path in paths if path.suffix == ".c"}
+    included = {
+        PurePosixPath(name).name for text in texts.values() for name in _INCLUDED.findall(text)
+    }
+    return {
+        path.name: CFile(path, bool(_LICENCE.search(text) or _INIT.search(text)))
+        for path, text in texts.items()
+        if path.name not in included and not _PROGRAM.search(text)
+    }
+
+
+def _nothing(folder: Path, files: Sequence[Path]) -> InputError:
+    """The error for a folder in which there is no module's source: what there is instead."""
+    hint = "it needs C files with MODULE_LICENSE(), or a Makefile or Kbuild with an obj-m line"
+    objects = sorted(path.name for path in folder.glob("*.ko*"))
+    if objects:
+        hint = f"a finished module is given by its file: --module {folder / objects[0]}"
+    for path in files:
+        if path.suffix in _CPP:
+            return InputError(
+                f"{folder} holds C++ ({path.name}), and kernel modules are written in C",
+                hint="the kernel has no C++ runtime; see its Documentation/process/howto.rst",
+            )
+    if not files:
+        return InputError(f"{folder} holds no files, so there is no module to build", hint=hint)
+    return InputError(f"{folder} holds no source of a module", hint=hint)
+
+
+# -- C files without a Makefile ----------------------------------------------------
+
+
+def object_name(name: str, taken: Collection[str] = ()) -> str:
+    """The name that a C file gets where obj-m is made up, without its ending.
+
+    make splits at blanks and the kernel has commas and dashes turned to underscores, so that all
+    but letters and digits become underscores. ``taken`` names are not given twice.
+    """
+    stem = re.sub(r"\W+", "_", name.removesuffix(".c"), flags=re.ASCII)
+    stem = stem if stem.replace("_", "") else "module"
+    # A name that is right as it is stays, underscores at its ends too.
+    stem = stem.strip("_") if f"{stem}.c" != name else stem
+    found, number = stem, 1
+    while found in taken:
+        number += 1
+        found = f"{stem}_{number}"
+    return found
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """What one object file ``defines`` for others, what of it any module may use (``exports``),
+    and what it ``uses`` of others: names of functions and variables.
+    """
+
+    defines: frozenset[str]
+    exports: frozenset[str]
+    uses: frozenset[str]
+
+
+def symbols_in(listing: str) -> Symbols:
+    """What ``nm --format=posix`` printed of one object file (nm(1)): NAME KIND ...
+
+    Only capital letters are kinds of what other files see. An exported symbol has a local one
+    beside it, __ksymtab_NAME or, since 6.5, __export_symbol_NAME (include/linux/export.h).
+    """
+    defines, uses, exports = set(), set(), set()
+    for line in listing.splitlines():
+        name, kind, *_ = [*line.split(" "), "", ""]
+        exported = re.match(r"__(?:ksymtab|export_symbol)_(.+)", name)
+        if exported:
+            exports.add(exported[1])
+        elif kind in ("U", "w"):
+            uses.add(name)
+        elif kind.isupper():
+            defines.add(name)
+    return Symbols(frozenset(defines), frozenset(exports), frozenset(uses))
+
+
+def groups(objects: Mapping[str, Symbols]) -> list[list[str]]:
+    """Which object files make up one module: those that need each other.
+
+    One needs another if it uses what the other defines and does not export to other modules.
+    """
+    # init_module and cleanup_module are defined by each module, and used by none.
+    parent = {name: name for name in objects}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for user, its in objects.items():
+        for owner, other in objects.items():
+            if user != owner and its.uses & (other.defines - other.exports):
+                parent[root(user)] = root(owner)
+    found: dict[str, list[str]] = {}
+    for name in sorted(objects):
+        found.setdefault(root(name), []).append(name)
+    return sorted(found.values())
+
+
+def derived(parts: Sequence[Sequence[str]], folder: str, mains: Collection[str] = ()) -> str:
+    """A Kbuild file for modules that each have the given object files.
+
+    A module of several objects may not have the name of one of these (kbuild would link it into
+    itself), so that it is named after the ``folder``, or after its main file.
+    """
+    lines = ["# made up by the harness: this folder has C files and nothing that says how they",
+             "# are built"]  # fmt: skip
+    taken = {name for part in parts for name in part}
+    for part in parts:
+        if len(part) == 1:
+            lines.append(f"obj-m += {part[0]}.o")
+            continue
+        main = next((name for name in part if name in mains), part[0])
+        name = object_name(folder)
+        if name in taken:
+            name = object_name(f"{main}_module", taken)
+        taken.add(name)
+        lines += [f"obj-m += {name}.o", f"{name}-y := {' '.join(f'{one}.o' for one in part)}"]
+    return "\n".join(lines) + "\n"
