@@ -891,7 +891,7 @@ class Supply:
         ends.callback(self.closed.append, machine.number)
         return SimpleNamespace(
             machine=machine, guest=machine, audit=None, facts={{}}, close=ends.close,
-            baseline=Baseline(taint={taint}),
+            baseline=Baseline(taint={taint}), commands=0,
         )
 
 
