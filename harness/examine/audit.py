@@ -160,6 +160,15 @@ class Audit:
         """Where the modules are or were that have been seen."""
         return self._sections
 
+    def modules_moved(self) -> bool:
+        """Whether a module has come or gone since the machine was frozen, or may have."""
+        opened = self._opened()
+        if opened is None:
+            return True
+        layout, memory, _ = opened
+        area = pointers.module_area(memory, layout)
+        return any(memory.changed(table) for table in area.tables)
+
     def watch(self, deadline: Deadline) -> None:
         """After each command: remember where modules are, and look what points to one that is gone.
 

@@ -57,6 +57,7 @@ def clone(
         thawed(machine, template, deadline, memory=template.memory, ahead=ahead) as running,
         Audit(machine, template.entry.path, loaded=template.loaded) as running.audit,
     ):
+        running.template = template
         running.facts = template.facts
         running.baseline = Baseline(taint=template.facts["taint"])
         yield running
@@ -98,6 +99,8 @@ def thawed(
             machine.order(f"wake {now:.6f} {secrets.token_hex(32)}", "awake", deadline)
             if time.monotonic() - asked < WAKE_SECONDS:
                 break  # else the host stood still meanwhile, and the guest's clock is late
+        if ahead:
+            machine.agent.use_virtual_clock(deadline)
         yield it
 
 
@@ -160,6 +163,7 @@ class Clone:
         self.facts: Mapping[str, Any] = {}
         self.ends = ExitStack()  # what was opened for the clone, and ends with it
         self.audit: Audit | None = None  # where it was cloned from a frozen template
+        self.template: Template | None = None  # the same
         self._guest: Guest | None = None
 
     @property

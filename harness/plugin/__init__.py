@@ -24,6 +24,8 @@ UNMET = pytest.StashKey[dict[str, int]]()
 RUN = pytest.StashKey[str]()
 # What was damaged in the cache and was made again while the tests ran, a sentence each.
 REPAIRS = pytest.StashKey[list[str]]()
+# Machines whose ten minutes after the test were not waited for to the end, a sentence each.
+LATE_NOTES = pytest.StashKey[list[str]]()
 # What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
@@ -99,6 +101,7 @@ def pytest_testnodedown(node: Any) -> None:
     # All workers collect the same tests, so that any one of them knows of all that is put aside.
     node.config.stash[UNMET] = told.get("unmet", {})
     node.config.stash.setdefault(REPAIRS, []).extend(told.get("repairs", []))
+    node.config.stash.setdefault(LATE_NOTES, []).extend(told.get("late", []))
 
 
 @pytest.hookimpl(trylast=True)  # other plugins may find something red while the session ends
@@ -198,5 +201,7 @@ def pytest_terminal_summary(
         terminalreporter.write_line("only the host is to blame; nothing is known of the kernel")
     for repaired in config.stash.get(REPAIRS, []):
         terminalreporter.write_line(f"cache: {repaired}")
+    for note in config.stash.get(LATE_NOTES, []):
+        terminalreporter.write_line(f"late: {note}")
     for lack, count in sorted(config.stash.get(UNMET, {}).items()):
         terminalreporter.write_line(f"not run: {count} test(s) for a kernel {lack}")

@@ -26,6 +26,7 @@ from harness.machines.guest import Guest
 from harness.plugin import RUN
 from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
+from harness.plugin.late import late_judge
 from harness.plugin.select import kernel_spec
 from harness.plugin.supply import SOURCE, USED, MachineKind, MachineSource, UsedMachine, kind_of
 from harness.runs import store
@@ -36,12 +37,14 @@ _RUN = pytest.StashKey[Run]()
 
 
 @pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest) -> Lab:
     """The kernel under test and its guest image."""
     matrix = config.load()
     spec = kernel_spec(request.config, matrix)
-    with Cache() as cache:
-        yield prepare_lab(spec, matrix, cache)
+    # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
+    cache = Cache()
+    request.config.add_cleanup(cache.close)
+    return prepare_lab(spec, matrix, cache)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +80,12 @@ def last_judgement(request: pytest.FixtureRequest) -> Iterator[None]:
         raise_problems(judge_machines(request.node, "teardown", None, last=True))
     finally:
         while used:
-            used.pop().finish()
+            one = used.pop()
+            try:
+                if one.give_back is None:
+                    late_judge(request.config).take(request.node, one)
+            finally:
+                one.finish()
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from harness.host.cache import repairs
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Verdict
-from harness.plugin import BY_HOST, REPAIRS, UNMET
+from harness.plugin import BY_HOST, LATE_NOTES, REPAIRS, UNMET
 from harness.plugin.judging import blame
+from harness.plugin.late import report_late
 from harness.plugin.supply import SOURCE, USED
 
 _NEXT = pytest.StashKey["pytest.Item | None"]()
@@ -25,6 +26,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if told is not None:
         told["unmet"] = session.config.stash.get(UNMET, {})
         told["repairs"] = repairs()
+        told["late"] = session.config.stash.get(LATE_NOTES, [])
     else:
         session.config.stash[REPAIRS] = repairs()
 
@@ -35,7 +37,21 @@ _ENDINGS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    report_late(item.config)
     item.stash[_NEXT] = nextitem
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """At the end of all tests, what came after each of them."""
+    ends = (pytest.Session.Failed, pytest.Session.Interrupted)
+    try:
+        result = yield
+    except ends:  # as with -x; a person who presses Ctrl-C does not wait
+        report_late(session.config, wait=True)
+        raise
+    report_late(session.config, wait=True)
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

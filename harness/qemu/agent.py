@@ -244,6 +244,33 @@ class Agent:
             ]
         return "\n".join(lines)
 
+    def sleep(self, seconds: float, deadline: Deadline) -> float:
+        """Have vm/agent do nothing for ``seconds`` of the guest's own time.
+
+        Returns for how long the guest has been up then, in seconds.
+        """
+        said = self.order(f"sleep {seconds}", "slept", deadline)
+        try:
+            return float(said)
+        except ValueError:
+            what = f"the guest answers {said[:100]!r} when asked how long it has been up"
+            raise MachineError(what) from None
+
+    def wakeups(self, deadline: Deadline) -> dict[str, int]:
+        """How often each task has waited for something since it began, by NAME(PID)."""
+        found = (one.rpartition("=") for one in self.order("wakeups", "wakeups", deadline).split())
+        return {name: int(count) for name, _, count in found if count.isdecimal()}
+
+    def use_virtual_clock(self, deadline: Deadline) -> None:
+        """Have the guest's kernel take the time from a device, rather than from its processor.
+
+        Where QEMU counts instructions, the processor's own counter (TSC) has 1 GHz. The kernel
+        measured another rate when it booted. Timers, which are devices, then end too early by the
+        kernel's clock, and are set again a dozen times until it is late enough. HPET and the ACPI
+        timer go at the timers' rate: ten minutes of an idle guest cost a quarter of the work.
+        """
+        self.order("use-clock hpet acpi_pm", "uses", deadline)
+
     def _raise(self, what: str, cause: Exception | None = None) -> NoReturn:
         if (fault := self._process.host_fault) is not None:
             raise fault from cause

@@ -8,6 +8,7 @@ guest's physical ones, in bytes.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ class Memory:
     def address(self, offset: int) -> int:
         """The other way round."""
         return offset if offset < self._low else offset - self._low + _HIGH
+
+    def position(self, address: int) -> int:
+        """Where in the file that is read an address is; it must be one that there is."""
+        offset = self.offset(address)
+        assert offset is not None
+        return self._start + offset
 
     def blocks(self, pages: Iterator[range]) -> Iterator[tuple[int, bytes]]:
         """The bytes of ranges of pages (numbers in QEMU's order), each with its address."""
@@ -150,6 +157,42 @@ class RunningMemory(Memory):
         with self._pagemap.open("rb", buffering=0) as file:
             file.seek((self._start + offset) // PAGE * 8)
             return any(private_pages(file.read(8)))
+
+    def save_written(self, target: Path) -> None:
+        """Write to a file what changed since the machine was frozen, for ``restore_written``."""
+        runs = list(self.written())
+        with target.open("wb") as file:
+            file.write(json.dumps([[run.start, run.stop] for run in runs]).encode() + b"\n")
+            size = sum(file.write(data) for _, data in self.blocks(iter(runs)))
+        if size != PAGE * sum(map(len, runs)):
+            raise HostError("a part of QEMU's memory could not be read")
+
+
+def restore_written(source: Path, pid: int, memory: Path) -> None:
+    """Write what ``RunningMemory.save_written`` has saved into the memory of another process.
+
+    That is a QEMU that has the same file ``memory`` mapped privately, and has not run yet.
+    Pages that it has already changed by itself are as in the file afterwards, or as saved.
+    """
+    with RunningMemory(pid, memory) as target, source.open("rb") as file:
+        saved = [range(start, stop) for start, stop in json.loads(file.readline())]
+        fd = os.open(f"/proc/{pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            with FrozenMemory(memory) as frozen:
+                for address, data in frozen.blocks(target.written()):
+                    _write_all(fd, data, target.position(address))
+            for run in saved:
+                data = file.read(len(run) * PAGE)
+                _write_all(fd, data, target.position(target.address(run.start * PAGE)))
+        finally:
+            os.close(fd)
+
+
+def _write_all(fd: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, position)
+        view, position = view[done:], position + done
 
 
 def mapping(maps: str, file: Path, size: int) -> int | None:

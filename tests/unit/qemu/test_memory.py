@@ -78,6 +78,19 @@ def test_only_what_was_written_since_has_changed(file: Path, mapped: mmap.mmap) 
         assert [running.word(page * PAGE) for page in range(4)] == [1, 7, 3, 8]
 
 
+def test_what_has_changed_goes_on_in_another_process(file: Path, mapped: mmap.mmap) -> None:
+    """Which may have changed pages by itself before: those are the frozen machine's again."""
+    saved = file.with_name("saved")
+    mapped[PAGE : PAGE + 8] = struct.pack("<Q", 7)
+    mapped[3 * PAGE : 3 * PAGE + 8] = struct.pack("<Q", 8)
+    with RunningMemory(os.getpid(), file) as running:
+        running.save_written(saved)
+        mapped[: 4 * PAGE] = b"\xff" * (4 * PAGE)
+        memory.restore_written(saved, os.getpid(), file)
+        assert [running.word(page * PAGE) for page in range(4)] == [1, 7, 3, 8]
+    assert file.read_bytes()[PAGE : PAGE + 8] == struct.pack("<Q", 2)
+
+
 def test_a_process_without_the_mapping_is_said(file: Path) -> None:
     """As where the file was replaced: a host's fault, not a module's."""
     filled(file, PAGE)

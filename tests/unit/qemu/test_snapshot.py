@@ -11,6 +11,7 @@ import pytest
 from harness.errors import MachineError, MachineFault, StateError
 from harness.host.proc import Deadline
 from harness.qemu import Machine
+from harness.qemu.snapshot import with_configuration
 from tests.unit.qemu.fake import PATIENCE
 
 
@@ -31,3 +32,21 @@ def test_a_saved_machine_goes_on_once_qemu_lets_it(machine: Callable[[str], Mach
     machine("silent").resume(Deadline(PATIENCE))
     with pytest.raises(MachineError, match="query-status took longer"):
         machine("clings").resume(Deadline(0.2))
+
+
+HEAD = b"QEVM\0\0\0\3"
+NAME = b"\7\0\0\0\12pc-q35-7.2"
+
+
+def test_a_state_of_devices_gets_the_section_that_it_lacks() -> None:
+    """QEMU writes it where memory is saved too, and loads nothing without it."""
+    assert with_configuration(HEAD + b"devices", HEAD + NAME + b"rest") == HEAD + NAME + b"devices"
+
+
+@pytest.mark.parametrize(
+    "origin", [b"QEVM\0\0\0\4" + NAME, HEAD + b"\1" + NAME[1:], HEAD + b"\7\1\1\1\1", b""]
+)
+def test_a_state_of_another_format_is_said(origin: bytes) -> None:
+    """Rather than load something else."""
+    with pytest.raises(StateError, match="format"):
+        with_configuration(HEAD + b"devices", origin)

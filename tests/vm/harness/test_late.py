@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,10 +16,14 @@ from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
 from harness.testing import Clone, Guest, GuestBusy, GuestLost, Lab
+from tests.vm.harness.test_runs import Run, run
 
-PLANTED = Path(__file__).parent / "planted_late"
+HERE = Path(__file__).parent
+PLANTED = HERE / "planted_late"
 CONTROL = "/sys/kernel/debug/planted_late"
 TEN_MINUTES = 600.0
+# A whole run of pytest takes longer than one test may.
+needs_minutes = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
@@ -109,3 +114,41 @@ def test_a_thread_that_polls_is_named(late: Clone) -> None:
 def test_a_tests_own_machine_runs_ahead_where_it_asks_for_it(guest: Guest) -> None:
     """By its marker; its verdict comes as for any other test."""
     assert guest.pass_time(TEN_MINUTES).seconds >= TEN_MINUTES
+
+
+# -- after an ordinary test ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["alone", "xdist"])
+def after(
+    request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """The tests of trials_late.py, in one process and in two."""
+    folder = tmp_path_factory.mktemp("trials_late")
+    return run(lab, folder, PLANTED, str(HERE / "trials_late.py"), jobs=request.param)
+
+
+@needs_minutes
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("test_oops_2s", "late_oops at planted_late.c:"),
+        ("test_warn_90s", "splat: WARNING in late_work_func at planted_late.c:"),
+        ("test_warn_90s_on_two_cpus", "splat: WARNING in late_work_func at planted_late.c:"),
+        ("test_hang_120s", "blocked for more than"),
+    ],
+)
+def test_what_comes_after_a_test_makes_it_red(after: Run, name: str, said: str) -> None:
+    """It has passed, and one of the next ones was running; the JUnit file has it by its name."""
+    assert said in after.errors[name]
+    assert "in the ten minutes of the guest's time after the test" in after.errors[name]
+    assert f"{name}-late/console.log" in after.output
+
+
+@needs_minutes
+def test_nothing_else_is_red_by_what_comes_later(after: Run) -> None:
+    """The look-alikes, and a thread that polls, which is said in a sentence."""
+    red = {"test_oops_2s", "test_warn_90s", "test_warn_90s_on_two_cpus", "test_hang_120s"}
+    assert (set(after.errors), after.failed) == (red, {})
+    assert re.search(r"^late: .*test_polls: .*planted_poll\(\d+\) woke up", after.output, re.M)
+    assert f"{len(red)} errors" in after.output

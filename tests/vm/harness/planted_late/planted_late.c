@@ -56,6 +56,13 @@ static int sleep(void *unused)
 	return 0;
 }
 
+/* A wait that no signal ends, and nobody. */
+static int hang(void *unused)
+{
+	wait_event(queue, false);
+	return 0;
+}
+
 static int begin(int (*func)(void *unused), const char *name)
 {
 	if (thread)
@@ -81,6 +88,8 @@ static int provoke(const char *word)
 		return begin(late_oops, "planted_late");
 	if (!strcmp(word, "poll"))
 		return begin(poll, "planted_poll");
+	if (!strcmp(word, "hang"))
+		return begin(hang, "planted_hang");
 	if (!strcmp(word, "sleep"))
 		return begin(sleep, "planted_sleep");
 	return -EINVAL;
