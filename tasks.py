@@ -326,6 +326,15 @@ def shell(
     return shell.run(request, command)
 
 
+@task(help={"folder": "DIR: results of another machine (default: results/)"})
+@_explained
+def report(_: Context, folder: str | None = None) -> int:
+    """Write the page of each kernel's last result, results/index.html, once more."""
+    from harness.commands import report
+
+    return report.run(_path(folder))
+
+
 @task(help=_help("json"))
 @_explained
 def doctor(_: Context, json: bool = False) -> int:

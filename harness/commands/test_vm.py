@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections.abc import Sequence
 
 from harness import config, qemu
 from harness.config import KernelSpec, Matrix
-from harness.errors import HarnessError
+from harness.errors import HarnessError, HostError
 from harness.host.cache import Cache
 from harness.report import table
-from harness.report.result import Cell
-from harness.runs import pytest_process, store, sweep
+from harness.report.result import Cell, KernelResult
+from harness.runs import pages, pytest_process, store, sweep
 from harness.runs.ready import Way
 from harness.runs.request import Plan, Request
 from harness.runs.store import Run
@@ -49,6 +51,7 @@ def run(request: Request) -> int:
         raise
     print(f"\n{table.text(results)}", flush=True)
     log.info("results of each: results/KERNEL/latest/, with pytest.log, junit.xml and report.json")
+    _show(results)
     print(table.tally(results), flush=True)
     if all(result.left_out for result in results):
         log.error("nothing was tested")
@@ -56,6 +59,14 @@ def run(request: Request) -> int:
     # Red because of a kernel or the module says more than what only the host is to blame for.
     statuses = {result.status for result in results}
     return 1 if 1 in statuses else max(statuses)
+
+
+def _show(results: Sequence[KernelResult]) -> None:
+    """Write the page of results. A verdict is not to be lost because that cannot be done."""
+    try:
+        log.info("the page of results: %s", os.path.relpath(pages.write(results)))
+    except HostError as error:
+        log.warning("there is no page of results: %s", error)
 
 
 def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
@@ -91,6 +102,7 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
         pytest_process.not_empty(ended)
         result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
         sweep.keep(run, result)
+        _show([result])
         if ended.why:
             log.error("%s", ended.why)
         return result.status

@@ -69,26 +69,37 @@ def tally(results: Iterable[KernelResult]) -> str:
     return f"{passed} passed, {failed} failed, {skipped} skipped"
 
 
-def _rows_and_reasons(results: Sequence[KernelResult]) -> tuple[list[list[str]], list[str]]:
-    columns = [
+def columns(results: Sequence[KernelResult]) -> list[str]:
+    """The names of the columns that these results need, from left to right."""
+    return [
         name
         for name in COLUMNS
         if name not in SUITES or any(name in result.cells for result in results)
     ]
-    rows = [["kernel", "release", *columns]]
-    why = []
+
+
+def reasons(results: Sequence[KernelResult]) -> list[str]:
+    """A line for each cell that says why it is as it is, and for each red kernel at least one."""
+    found = []
     for result in results:
-        cells = [result.cells.get(name) for name in columns]
-        rows.append([result.kernel, result.release or "?", *(c.text if c else "-" for c in cells)])
-        reasons = [
-            f"{result.kernel}: {name}: {cell.why}"
-            for name, cell in zip(columns, cells, strict=True)
-            if cell and cell.why
+        own = [
+            f"{result.kernel}: {name}: {result.cells[name].why}"
+            for name in columns(results)
+            if name in result.cells and result.cells[name].why
         ]
-        if not reasons and not result.green:
-            reasons = [f"{result.kernel}: pytest ended with status {result.status}"]
-        why += reasons
-    return rows, why
+        if not own and not result.green:
+            own = [f"{result.kernel}: pytest ended with status {result.status}"]
+        found += own
+    return found
+
+
+def _rows_and_reasons(results: Sequence[KernelResult]) -> tuple[list[list[str]], list[str]]:
+    names = columns(results)
+    rows = [["kernel", "release", *names]]
+    for result in results:
+        cells = [result.cells.get(name) for name in names]
+        rows.append([result.kernel, result.release or "?", *(c.text if c else "-" for c in cells)])
+    return rows, reasons(results)
 
 
 def columns_of(rows: Sequence[Sequence[str]]) -> str:

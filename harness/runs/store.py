@@ -3,6 +3,7 @@
 
 ::
 
+    results/index.html        the page of the run that ended last; summary.md: its table
     results/KERNEL/
         RUN/                  one run; nobody else ever writes into it
             junit.xml         what pytest wrote
@@ -192,10 +193,13 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
         os.close(held)
 
 
-def last(kernel: str, *, whole: bool = True) -> KernelResult | None:
-    """A kernel's last whole result, or that of a part of the tests, if there is one."""
+def last(kernel: str, *, whole: bool = True, folder: Path | None = None) -> KernelResult | None:
+    """A kernel's last whole result, or that of a part of the tests, if there is one.
+
+    ``folder`` is where the results of kernels are (default: results/).
+    """
     try:
-        return from_json((config.RESULTS / kernel / _names(whole)[0]).read_text())
+        return from_json(((folder or config.RESULTS) / kernel / _names(whole)[0]).read_text())
     except (OSError, ValueError):
         return None
 
@@ -215,6 +219,6 @@ def cut_off(kernel: str) -> bool:
         return False
 
 
-def junit_of(kernel: str, *, whole: bool = True) -> Path:
+def junit_of(kernel: str, *, whole: bool = True, folder: Path | None = None) -> Path:
     """The JUnit file that belongs to ``last``."""
-    return config.RESULTS / kernel / _names(whole)[1]
+    return (folder or config.RESULTS) / kernel / _names(whole)[1]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/runs/pages.py: which results are on the page, and where their words come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.commands import report
+from harness.errors import HostError, InputError
+from harness.report.result import Case, Cell, KernelResult
+from harness.runs import pages, store
+
+JUNIT = """<testsuites><testsuite><testcase classname="tests.vm.contract.test_a" name="test_b">
+<failure message="m">the whole text</failure></testcase></testsuite></testsuites>"""
+RED = KernelResult(
+    "trixie", "6.12", "6.12-1", 1, 1e9, 1.0, 2.0, {"contract": Cell(True, "1 of 1 red")},
+    (Case("test_a::test_b", "contract", "failed", 0.1, "why"),),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty results/."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setattr(config, "RESULTS", folder)
+    return folder
+
+
+def write(result: KernelResult, *, whole: bool, junit: str = JUNIT) -> None:
+    with store.begin(result.kernel, whole=whole) as run:
+        run.junit.write_text(junit)
+        store.write(run, result, says=whole)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_red_tests_words_are_those_of_its_own_run(results: Path, whole: bool) -> None:
+    """A result of all tests and one of some have a JUnit file each."""
+    write(replace(RED, finished=5.0), whole=not whole, junit=JUNIT.replace("whole text", "other"))
+    write(RED, whole=whole)
+    page = pages.write([RED]).read_text()
+    assert "the whole text" in page
+    assert "the other" not in page
+    assert (results / "summary.md").read_text().startswith("| kernel | release |")
+
+
+def test_the_newest_result_of_each_kernel_is_shown(results: Path) -> None:
+    """Whether it is of all tests or of some; what is no result is passed over."""
+    write(RED, whole=True)
+    newer = replace(RED, finished=RED.finished + 1, status=0)
+    write(newer, whole=False)
+    write(replace(RED, kernel="sid"), whole=True)
+    (results / "bookworm").mkdir()
+    (results / "bookworm" / "report.json").write_text('{"half": ')
+    assert pages.newest(results) == [replace(RED, kernel="sid"), newer]
+
+
+def test_a_page_that_cannot_be_written_is_the_hosts_fault(results: Path) -> None:
+    """As a full disk is; here a folder is in its place."""
+    (results / "index.html").mkdir()
+    with pytest.raises(HostError, match="page of results"):
+        pages.write([RED])
+
+
+def test_no_results_are_bad_input(results: Path) -> None:
+    """What is there instead is said, and what makes some."""
+    for folder in (None, results / "missing"):
+        with pytest.raises(InputError, match="no kernel has a result") as caught:
+            report.run(folder)
+        assert "invoke test-vm" in str(caught.value)
