@@ -15,6 +15,7 @@ from harness import config, qemu
 from harness.errors import HarnessError, HostError
 from harness.host import cache, debian, proc, sandbox
 from harness.host.proc import Deadline
+from harness.machines import session
 
 HOST_PACKAGES = config.PROJECT / "vm" / "host-packages"
 # One kernel: sysroots 1.0 GiB, guest 0.2, template 0.3; and as much again while they are made.
@@ -55,7 +56,7 @@ def run(as_json: bool) -> int:
 def examine() -> list[Finding]:
     """Look at everything that a run depends on; nothing is changed."""
     looks: list[Callable[[], list[Finding]]] = [
-        _python, _packages, _qemu, _namespaces, _mirror, _kvm, _cache, _memory,
+        _python, _packages, _qemu, _namespaces, _mirror, _kvm, _session, _cache, _memory,
     ]  # fmt: skip
     return [finding for look in looks for finding in look()]
 
@@ -144,6 +145,12 @@ def _kvm() -> list[Finding]:
     if answer is None:
         return [Finding("kvm", "note", "/dev/kvm opens; the first run will see if it can boot")]
     return [Finding("kvm", "ok" if answer[0] == "kvm" else "note", answer[1])]
+
+
+def _session() -> list[Finding]:
+    if why := session.fault():
+        return [Finding("ssh session", "note", f"each test makes its own (0.3 s): {why}")]
+    return [Finding("ssh session", "ok", "frozen with each machine")]
 
 
 def _cache() -> list[Finding]:

@@ -8,10 +8,8 @@ the time of a boot.
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from harness.errors import GuestError, HostError, MachineError
 from harness.examine.audit import Audit
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
+from harness.machines.session import Session
 from harness.machines.template import BOOT_SECONDS, Template
 from harness.qemu import Machine
 
@@ -75,23 +74,19 @@ def thawed(
     machine.pace = template.pace
     machine.start(
         deadline or Deadline(qemu.START_SECONDS),
-        memory=memory, share=share, incoming=True, ahead=ahead, greeting=template.greeting,
+        memory=memory, share=share, incoming=True, ahead=ahead,
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)
     machine.load(template.state, deadline)
     if ahead:
-        # A guest that waits for the client's part of the handshake is idle: its clock would jump,
-        # and the SSH server's limit run out. The guest finds this order before anything else.
+        # The clock of a guest that is idle would jump from the first moment on. It finds this order
+        # before anything else.
         word = machine.agent.send("stay-awake", deadline)
         machine.execute("cont", deadline)
         machine.agent.receive(word, "staying-awake", deadline)
     else:
         machine.execute("cont", deadline)
-    # The client's part of the handshake is done while the guest wakes up.
-    with (
-        _Handshake(machine, template.keys) as client,
-        Clone(machine, template.keys, client) as it,
-    ):
+    with Clone(machine, template.keys, template.session) as it:
         # The clock stands where the template was frozen, and all clones would draw the
         # same random numbers: vm/agent mends both.
         for _ in range(3):
@@ -102,35 +97,6 @@ def thawed(
         if ahead:
             machine.agent.use_virtual_clock(deadline)
         yield it
-
-
-class _Handshake:
-    """The client's part of the SSH session that a template's guest has offered.
-
-    It is done in a thread of its own. At the end of this context the thread is gone, and so is
-    the session if nobody has taken it.
-    """
-
-    def __init__(self, machine: Machine, keys: Keys) -> None:
-        self._stream = machine.ssh_stream()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-ssh")
-        self._guest = self._worker.submit(Guest.over, self._stream, keys, patience=machine.patience)
-
-    def result(self) -> Guest:
-        """The guest, once the handshake is done; raises what ended it."""
-        return self._guest.result()
-
-    def __enter__(self) -> _Handshake:
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        if failed and not self._guest.done():
-            # Nobody wants it any more. Else the stream must stay, for the next offer.
-            with suppress(OSError):
-                self._stream.shutdown(socket.SHUT_RDWR)
-        with suppress(GuestError):
-            self._guest.result().close()
-        self._worker.shutdown()
 
 
 @dataclass(frozen=True)
@@ -148,8 +114,8 @@ class Baseline:
 class Clone:
     """A running machine, and its guest once somebody asks for it."""
 
-    def __init__(self, machine: Machine, keys: Keys, client: _Handshake | None = None) -> None:
-        """``client``: the connection, where one is on its way; else the first use makes one.
+    def __init__(self, machine: Machine, keys: Keys, session: Session | None = None) -> None:
+        """``session`` was frozen with the machine. Without one the first use connects.
 
         ``running_since`` is when the machine began to run, on time.monotonic()'s clock.
         ``baseline`` is replaced after each judgement. ``facts`` are those of the template that
@@ -157,7 +123,7 @@ class Clone:
         """
         self.machine = machine
         self._keys = keys
-        self._client = client
+        self._session = session
         self.running_since = time.monotonic()
         self.baseline = Baseline()
         self.facts: Mapping[str, Any] = {}
@@ -170,8 +136,10 @@ class Clone:
     def guest(self) -> Guest:
         """The guest, connected at the first use."""
         if self._guest is None:
-            if self._client is not None:
-                self._guest = self._client.result()
+            if self._session is not None:
+                self._guest = Guest.resume(
+                    self.machine.ssh_stream(), self._session, patience=self.machine.patience
+                )
             else:
                 port = self.machine.ssh_port(Deadline(CLONE_SECONDS))
                 self._guest = Guest.connect(port, self._keys, patience=self.machine.patience)

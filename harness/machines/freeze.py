@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,9 +30,10 @@ from harness.examine import audit
 from harness.host import proc
 from harness.host.cache import Cache, Entry
 from harness.host.proc import Deadline
+from harness.machines import session
 from harness.machines.clone import Clone, clone, thawed
-from harness.machines.guest import first_words
-from harness.machines.template import BOOT_SECONDS, SetUp, Template
+from harness.machines.guest import Guest
+from harness.machines.template import BOOT_SECONDS, SESSION, SetUp, Template
 from harness.qemu import Machine, MachineSpec
 
 log = logging.getLogger(__name__)
@@ -68,7 +71,11 @@ def prepare_template(
     spec = machine_spec(
         kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
     )
-    key = {"recipe": 9, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest}
+    key = {
+        "recipe": 10, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        # Whether it can go on with a frozen session is found out when freezing.
+        "ssh": session.LIBRARY,
+    }  # fmt: skip
     entry = cache.get(
         "template",
         kernel.name,
@@ -83,6 +90,11 @@ def prepare_template(
 
 def _warn(template: Template, name: str) -> None:
     """Say that clones of a template are slow, and why."""
+    if template.frozen and template.session is None:
+        log.debug(
+            "kernel %s: no SSH session is frozen, so each test makes its own (0.3 s): %s",
+            name, template.facts["no_session"],
+        )  # fmt: skip
     if not template.frozen:
         log.warning(
             "kernel %s: this machine cannot be frozen, so each test boots it (%.0f s): %s",
@@ -110,7 +122,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 9, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 10, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
@@ -187,11 +199,12 @@ def _freeze(
     say is kept for as long as the template is.
     """
     deadline = Deadline(BOOT_SECONDS)
-    taint = 0
+    facts = {"taint": 0, **{name: facts[name] for name in facts if name != "no_session"}}
     try:
-        taint = machine.mark(deadline)
+        facts["taint"] = taint = machine.mark(deadline)
         audit.note_sections(machine, folder, deadline)
-        _save(machine, folder, deadline)
+        if no_session := _save(machine, keys, folder, deadline):
+            facts["no_session"] = no_session
     except (MachineError, GuestError) as error:
         if (fault := machine.host_fault) is not None:
             raise fault from error
@@ -203,16 +216,26 @@ def _freeze(
             raise
         unfrozen = error.what
     else:
-        facts = {**facts, "taint": taint}
         if look:
             look(taint)
         audit.settle(folder, base)
-        (folder / FACTS).write_text(json.dumps(facts))
-        template = Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
-        unfrozen = _try_twice(template, folder, deadline)
+        unfrozen = _try_twice(_trial_template(machine, keys, folder, facts), folder, deadline)
+        if unfrozen and "no_session" not in facts:
+            # It may be the session that no clone can go on with, and not the machine.
+            facts["no_session"] = unfrozen
+            (folder / SESSION).unlink()
+            unfrozen = _try_twice(_trial_template(machine, keys, folder, facts), folder, deadline)
     if unfrozen:
-        (folder / FACTS).write_text(json.dumps({"taint": 0, **facts, "unfrozen": unfrozen}))
+        (folder / FACTS).write_text(json.dumps({**facts, "unfrozen": unfrozen}))
         (folder / "memory").unlink(missing_ok=True)
+
+
+def _trial_template(
+    machine: Machine, keys: Keys, folder: Path, facts: Mapping[str, object]
+) -> Template:
+    """What is in ``folder``, with these facts, before it is in the cache."""
+    (folder / FACTS).write_text(json.dumps(facts))
+    return Template(machine.spec, keys, Entry("template", "trial", "", folder), facts)
 
 
 def _try_twice(template: Template, folder: Path, deadline: Deadline) -> str:
@@ -245,12 +268,32 @@ def _try(template: Template, folder: Path, deadline: Deadline) -> None:
         running.guest.check("true")
 
 
-def _save(machine: Machine, folder: Path, deadline: Deadline) -> None:
-    """Stop the machine and write all of its state but the memory, which is a file already."""
+def _save(machine: Machine, keys: Keys, folder: Path, deadline: Deadline) -> str:
+    """Stop the machine and write all of its state but the memory, which is a file already.
+
+    An SSH session is written beside it, unless that cannot be: then the reason is returned.
+    """
     machine.snapshot.set_capabilities(deadline)
-    # A client's session does not survive a freeze; one that waits for its client does.
+    # A session through a forwarded port does not survive a freeze; one over the stream does.
     machine.order("settle", "settled", deadline)
-    (folder / "greeting").write_bytes(machine.offer_ssh(deadline, first_words))
-    machine.order("rest", "rested", deadline)
-    machine.save(folder / "state", deadline)
-    machine.quit(deadline)
+    no_session = session.fault()
+    with ExitStack() as ends:
+        guest = None
+        if not no_session:
+            machine.offer_ssh(deadline)
+            stream = machine.ssh_stream()
+            guest = ends.enter_context(Guest.over(stream, keys, patience=machine.patience))
+            guest.open_shells()
+        machine.order("rest", "rested", deadline)
+        machine.save(folder / "state", deadline)
+        machine.quit(deadline)
+        if guest is not None:
+            # QEMU is gone, so all that the guest has said is here.
+            _write_private(folder / SESSION, guest.session(deadline).as_json())
+    return no_session
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

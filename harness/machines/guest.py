@@ -25,6 +25,7 @@ from harness.build.image import Keys
 from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
 from harness.host.proc import Deadline
 from harness.host.text import taint_mask
+from harness.machines.session import SHELLS, Session, Transport
 
 # Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
 DeadlineFactory = Callable[[float], Deadline]
@@ -111,28 +112,13 @@ def _client_key(path: Path) -> paramiko.PKey:
     return paramiko.PKey.from_path(path)
 
 
-def first_words(said: bytes) -> bytes | None:
-    """The identification and the first packet of an SSH server, or None if more is to come.
-
-    What precedes the identification is dropped. The forms are those of RFC 4253, 4.2 (a line
-    that begins with SSH-2.0-) and 6 (a packet begins with its length in four bytes).
-    """
-    start = said.find(b"SSH-2.0-")
-    end = said.find(b"\r\n", start) + 2 if start >= 0 else 1
-    packet = said[end:]
-    if end < 2 or len(packet) < 4:
-        return None
-    whole = end + 4 + int.from_bytes(packet[:4], "big")
-    return said[start:whole] if len(said) >= whole else None
-
-
 class Guest:
     """What runs in a machine, reached over SSH as root.
 
     ``patience`` makes a deadline for what takes at most so many seconds elsewhere.
     """
 
-    def __init__(self, transport: paramiko.Transport, patience: DeadlineFactory) -> None:
+    def __init__(self, transport: Transport, patience: DeadlineFactory) -> None:
         self._transport = transport
         self.patience = patience
         self.after: Callable[[], None] | None = None  # is called when a command has ended
@@ -160,16 +146,10 @@ class Guest:
         deadline = patience(CONNECT_SECONDS)
         transport = None
         try:
-            transport = paramiko.Transport(stream, disabled_algorithms={})
+            transport = Transport(stream)
             # The deadline is looked at here, since it may be put off meanwhile.
             transport.banner_timeout = transport.handshake_timeout = 10 * CONNECT_SECONDS
             transport.auth_timeout = 10 * CONNECT_SECONDS
-            options = transport.get_security_options()
-            # The cheapest of today's algorithms for a guest without an accelerator.
-            options.kex = ("curve25519-sha256@libssh.org",)
-            options.key_types = ("ssh-ed25519",)
-            options.ciphers = ("aes128-ctr",)
-            options.digests = ("hmac-sha2-256",)
             agreed = threading.Event()
             transport.start_client(event=agreed)
             while not agreed.wait(min(1.0, deadline.left)) and transport.is_alive():
@@ -192,6 +172,22 @@ class Guest:
             if transport is not None:
                 transport.close()
             raise GuestLost(f"the guest does not answer over SSH: {error}") from error
+        return cls(transport, patience)
+
+    @classmethod
+    def resume(
+        cls, stream: socket.socket, session: Session, *, patience: DeadlineFactory = Deadline
+    ) -> Guest:
+        """Go on with a session that was frozen with the guest; raises ``GuestLost``.
+
+        Nothing is sent yet.
+        """
+        transport = Transport(stream, session)
+        try:
+            transport.go_on()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            transport.close()
+            raise GuestLost(f"the frozen SSH session does not go on: {error}") from error
         return cls(transport, patience)
 
     def run(
@@ -253,10 +249,9 @@ class Guest:
         ends.enter_context(self.during())
         try:
             with _limited(self.patience(CONNECT_SECONDS), self._transport.close):
-                channel = self._transport.open_session(timeout=10 * CONNECT_SECONDS)
                 # The last line keeps the shell from becoming its last command: it is to live and
                 # tell how that ended, since SSH's word for death by a signal has no number.
-                channel.exec_command(f"{command}\nexit $?")
+                channel = self._transport.begin(f"{command}\nexit $?", 10 * CONNECT_SECONDS)
         except (paramiko.SSHException, OSError, EOFError) as error:
             ends.close()
             raise GuestLost(f"the guest does not take the command `{command}`: {error}") from error
@@ -358,6 +353,22 @@ class Guest:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLost(f"the guest opens no shell: {error}") from error
         return channel
+
+    def open_shells(self, count: int = SHELLS) -> None:
+        """Have ``count`` shells in the guest wait for a command each; raises ``GuestLost``."""
+        try:
+            with _limited(self.patience(CONNECT_SECONDS), self._transport.close):
+                for _ in range(count):
+                    self._transport.open_shell(10 * CONNECT_SECONDS)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLost(f"the guest opens no shell that waits: {error}") from error
+
+    def session(self, deadline: Deadline) -> Session:
+        """The session with its waiting shells, once the guest has been stopped for good."""
+        self._transport.join(deadline.left)
+        if self._transport.is_alive():
+            raise GuestLost("the connection to a guest that has ended does not end")
+        return self._transport.session()
 
     def close(self) -> None:
         self._transport.close()

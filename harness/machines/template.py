@@ -13,10 +13,13 @@ from typing import Any
 
 from harness.build.image import Keys
 from harness.host.cache import Entry
+from harness.machines.session import Session
 from harness.qemu import MachineSpec
 
 # What is done to a clone of a template (a clone.Clone) to derive another one. It returns facts.
 SetUp = Callable[[Any], Mapping[str, object]]
+
+SESSION = "session"  # the file
 
 BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
 # What deadlines are made for: Debian's 6.12 cloud kernel without KVM, in processor seconds.
@@ -30,7 +33,8 @@ class Template:
     ``facts`` are what is known of it: ``boot_seconds``, how long this host took to boot it, and
     ``boot_cpu_seconds``, how much of its processors, however busy they were;
     ``taint``, its kernel's flags then;
-    ``unfrozen``, why it could not be frozen, if so; and what the set-ups of derived templates
+    ``unfrozen``, why it could not be frozen, if so; ``no_session``, why no SSH session was frozen
+    with it, if so; and what the set-ups of derived templates
     have added. Where it could not be frozen, ``set_ups`` is what each clone is put through
     after a boot.
     """
@@ -69,6 +73,8 @@ class Template:
         return self.entry.path / "state"
 
     @property
-    def greeting(self) -> bytes:
-        """What the SSH server of the offered session said before it was frozen."""
-        return (self.entry.path / "greeting").read_bytes()
+    def session(self) -> Session | None:
+        """The SSH session that was frozen with the machine, if there is one."""
+        if "unfrozen" in self.facts or "no_session" in self.facts:
+            return None
+        return Session.from_json((self.entry.path / SESSION).read_text())

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +74,17 @@ class Machine:
         share: bool = False,
         incoming: bool = False,
         ahead: bool = False,
-        greeting: bytes = b"",
     ) -> None:
         """Start QEMU and connect to it; a start that fails leaves nothing running.
 
-        ``greeting`` is what the guest's server said on the offered stream before the machine was
-        frozen (see ``offer_ssh``): it is heard again first. ``ahead``: see ``Wiring``.
+        ``ahead``: see ``Wiring``.
         """
         check_version()
         self.ahead = ahead
         with contextlib.ExitStack() as ends:
             qmp, qmp_far = (ends.enter_context(end) for end in socket.socketpair())
             control, control_far = (ends.enter_context(end) for end in socket.socketpair())
-            stream_far = ends.enter_context(self.stream.open(greeting))
+            stream_far = ends.enter_context(self.stream.open())
             wiring = Wiring(
                 self.log.path, qmp_far.fileno(), control_far.fileno(), stream_far.fileno(),
                 memory, share, incoming, ahead,
@@ -290,22 +288,14 @@ class Machine:
 
     # -- how a client comes in -----------------------------------------------------
 
-    def offer_ssh(self, deadline: Deadline, greeting: Callable[[bytes], bytes | None]) -> bytes:
-        """Have the guest begin a session that waits for a client; what its server said.
+    def offer_ssh(self, deadline: Deadline) -> None:
+        """Have the guest begin a session with whoever answers on ``ssh_stream``.
 
-        In a clone such a session is there already, for a third of what another costs. A
-        former one must have been settled. ``greeting`` takes what was said so far and gives
-        the server's first words, or None while they are not complete.
+        Such a session, unlike one through ``ssh_port``, goes through a freeze. A former one must
+        have been settled.
         """
         self.stream.drain()  # the last words of the former session
         self.order("offer", "offered", deadline)
-        said = b""
-        while (whole := greeting(said)) is None:
-            more = self.stream.receive(deadline)
-            if not more:
-                raise self.process.died("the guest's SSH server does not greet")
-            said += more
-        return whole
 
     def ssh_stream(self) -> socket.socket:
         """The host's end of the session that was offered, for one client."""

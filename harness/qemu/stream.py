@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from harness.host.proc import Deadline
-
 
 class Stream:
     """The host's end."""
@@ -19,10 +17,9 @@ class Stream:
     def __init__(self) -> None:
         self._end: socket.socket | None = None
 
-    def open(self, said: bytes) -> socket.socket:
-        """QEMU's end. What was ``said`` before is heard again first."""
+    def open(self) -> socket.socket:
+        """QEMU's end."""
         self._end, far = socket.socketpair()
-        far.sendall(said)
         return far
 
     def drain(self) -> None:
@@ -33,15 +30,6 @@ class Stream:
             while self._end.recv(1 << 16):
                 pass
         self._end.setblocking(True)
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """What comes next; nothing when it was closed or when the time is up."""
-        assert self._end is not None
-        self._end.settimeout(max(deadline.left, 0.001))
-        try:
-            return self._end.recv(1 << 16)
-        except TimeoutError:
-            return b""
 
     def copy(self) -> socket.socket:
         """The same for one client, whose end does not end the connection."""

@@ -31,7 +31,7 @@ LAYERS = {
 ONLY = {
     "pytest": ("harness.plugin",),
     "qemu": ("harness.qemu.qmp",),
-    "paramiko": ("harness.machines.guest", "harness.commands.shell"),
+    "paramiko": ("harness.machines.guest", "harness.machines.session", "harness.commands.shell"),
 }
 
 # What a pure module may import besides the harness: modules that compute and do nothing else.

@@ -15,6 +15,7 @@ import pytest
 from harness.commands import doctor
 from harness.commands.doctor import Finding
 from harness.host import debian
+from harness.machines import session
 
 OK = Finding("python", "ok", "3.11")
 NOTE = Finding("kvm", "note", "/dev/kvm is not yours", "sudo adduser wee kvm")
@@ -96,6 +97,21 @@ def test_a_cache_below_somebody_elses_home_is_lacking(
     monkeypatch.setattr(os, "access", lambda path, *_: Path(path) != home)
     (finding,) = doctor._cache()
     assert (finding.state, finding.topic) == ("lacking", "cache")
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "said"),
+    [("", "ok", "frozen with each machine"), ("paramiko 99 is not", "note", "paramiko 99 is not")],
+    ids=["known", "another"],
+)
+def test_a_paramiko_that_makes_tests_slower_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, fault: str, state: str, said: str
+) -> None:
+    """Nothing lacks: tests do what they did, with SSH sessions of their own."""
+    monkeypatch.setattr(session, "fault", lambda: fault)
+    (finding,) = doctor._session()
+    assert finding.state == state
+    assert said in finding.said
 
 
 DEBIAN = "Debian|Debian|http://mirror.example/debian/\n"

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,10 @@ import pytest
 
 from harness.errors import GuestLost, HarnessError, MachineError, MachineFault, StateError
 from harness.examine import audit
+from harness.host.cache import Entry
 from harness.host.proc import Deadline
-from harness.machines import freeze
+from harness.machines import freeze, session, template
+from harness.machines.template import Template
 
 TAINT = 1 << 12
 
@@ -36,9 +40,6 @@ class Machine(SimpleNamespace):
         self.running = self.dies in ("panic", "refuses")
         self.host_fault = MachineFault("it was killed") if self.dies == "killed" else None
         raise MachineError(f"it {self.dies}")
-
-    def offer_ssh(self, *_: object) -> bytes:
-        return b""
 
     def save(self, *_: object) -> None:
         pass
@@ -67,6 +68,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
 
     monkeypatch.setattr(freeze, "_try", one)
     monkeypatch.setattr(audit, "settle", lambda *_: None)  # there is no memory
+    monkeypatch.setattr(session, "fault", lambda: "none is wanted")
 
     def will(*errors: HarnessError) -> list[HarnessError]:
         to_come[:] = errors
@@ -140,3 +142,71 @@ def test_what_the_last_look_raises_passes_through(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="a warning"):
         frozen(tmp_path, "", look)
     assert not (tmp_path / freeze.FACTS).exists()
+
+
+def with_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SSH session is frozen with the machine."""
+
+    def save(_machine: object, _keys: object, folder: Path, _deadline: Deadline) -> str:
+        freeze._write_private(folder / template.SESSION, "{}")
+        return ""
+
+    monkeypatch.setattr(freeze, "_save", save)
+
+
+def test_a_machine_with_a_session_that_no_clone_goes_on_with_is_frozen_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Try
+) -> None:
+    """Each clone makes one of its own then, which takes longer; booting takes longer still."""
+    with_session(monkeypatch)
+    silent = GuestLost("silent")
+    trials(silent, silent)
+    frozen(tmp_path, "")
+    assert facts(tmp_path)["no_session"] == silent.what
+    assert "unfrozen" not in facts(tmp_path)
+    assert not (tmp_path / template.SESSION).exists()
+
+
+def test_a_machine_that_answers_in_no_way_is_booted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Try
+) -> None:
+    """Neither over the frozen session nor over another one."""
+    with_session(monkeypatch)
+    trials(*[GuestLost("silent")] * 4)
+    frozen(tmp_path, "")
+    assert facts(tmp_path)["unfrozen"] == "silent"
+
+
+def test_the_keys_of_a_session_are_their_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the umask; and nobody else's file is written to."""
+    with_session(monkeypatch)
+    before = os.umask(0)
+    try:
+        frozen(tmp_path, "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / template.SESSION).stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        freeze._write_private(tmp_path / template.SESSION, "")
+
+
+def test_why_there_is_no_session_is_found_out_anew(tmp_path: Path) -> None:
+    """A derived template is frozen with one of its own, whatever its base had."""
+    made: Any = Machine(dies="")
+    keys: Any = None
+    freeze._freeze(made, keys, tmp_path, {"boot_seconds": 1.0, "no_session": "of the base"})
+    assert facts(tmp_path)["no_session"] == "none is wanted"
+
+
+def test_a_template_without_a_session_says_so_to_who_wants_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the reason, at --verbose."""
+    nothing: Any = None
+    known = {"no_session": "the reason"}
+    with caplog.at_level("DEBUG", logger="harness"):
+        freeze._warn(Template(nothing, nothing, Entry("template", "x", "", tmp_path), known), "x")
+    assert "kernel x: no SSH session is frozen" in caplog.text
+    assert "the reason" in caplog.text

@@ -31,7 +31,7 @@ from harness.build.image import Keys
 from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
 from harness.host.proc import Deadline
 from harness.machines import guest as guests
-from harness.machines.guest import Guest, Running, first_words
+from harness.machines.guest import Guest, Running
 from harness.qemu.stalls import GuestDeadline
 
 PATIENCE = 20.0
@@ -56,6 +56,7 @@ class Server:
     host_key: paramiko.Ed25519Key
     client_key: paramiko.Ed25519Key
     path: str
+    runs: str = "bash"
     port: int = 0
     _ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -93,7 +94,7 @@ class Server:
         """Run one command, then tell how it ended."""
         process = subprocess.Popen(
             # Like the guest's shell, bash becomes a command that is its only one.
-            ["bash", "-c", command], bufsize=0,
+            [self.runs, "-c", command], bufsize=0,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True, env={**os.environ, "PATH": self.path},
         )  # fmt: skip
@@ -635,22 +636,3 @@ def test_time_that_does_not_pass_is_told(guest: Guest, monkeypatch: pytest.Monke
     with pytest.raises(GuestBusy, match="of 1000 s have passed") as caught:
         guest.pass_time(1000.0)
     assert "what woke up: " in caught.value.tail
-
-
-# -- the server's first words -------------------------------------------------------
-
-# An SSH server's first words: its name, and a packet of five bytes.
-GREETING = b"SSH-2.0-dropbear_1\r\n" + b"\0\0\0\5" + b"kexes"
-
-
-def test_a_greeting_is_complete_with_its_last_byte() -> None:
-    """Not before, however it is cut; and what comes after it is not part of it."""
-    for length in range(len(GREETING)):
-        assert first_words(GREETING[:length]) is None
-    assert first_words(GREETING) == GREETING
-    assert first_words(GREETING + b"more") == GREETING
-
-
-def test_the_last_words_of_a_former_session_are_no_greeting() -> None:
-    """What precedes the server's name was encrypted for somebody else."""
-    assert first_words(b"\x8f\r\n\0\0\0\1x" + GREETING) == GREETING

@@ -26,7 +26,7 @@ from harness.testing import Guest, HostError, Lab
 SECONDS = 120.0
 # They start runs of pytest, which take longer than one test may.
 pytestmark = pytest.mark.timeout(5 * SECONDS)
-TRIAL = "tests/vm/contract/test_contract.py::test_thread_sleeps_interruptibly_and_costs_nothing"
+TRIAL = "tests/vm/contract/test_contract.py::test_thread_waits_until_there_is_something_to_do"
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def test_a_full_disk_is_the_hosts_fault_at_once(lab: Lab, test: str) -> None:
 
 @pytest.mark.parametrize("used", [True, False])
 def test_no_thread_outlives_a_clone(lab: Lab, used: bool) -> None:
-    """The SSH handshake is done in one, whether or not somebody wants its guest."""
+    """The deadlines of SSH are watched in threads, and so is what the guest says."""
     template = lab.template()
     with lab.cache.scratch("threads") as folder, clone(template, folder) as running:
         if used:

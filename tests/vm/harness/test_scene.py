@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
+from harness.build.image import Keys
 from harness.commands import shell
 from harness.host.proc import Deadline
 from harness.machines import freeze, pool, saved
@@ -148,7 +149,7 @@ def test_a_freeze_that_takes_too_long_is_tried_again(
 ) -> None:
     """A busy host does not make a machine one that is booted for ever: nothing is cached."""
 
-    def late(machine: Machine, folder: Path, deadline: Deadline) -> None:
+    def late(machine: Machine, keys: Keys, folder: Path, deadline: Deadline) -> str:
         monkeypatch.setattr(deadline, "_end", 0.0)
         raise MachineError("it took longer than there was")
 
