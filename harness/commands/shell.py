@@ -148,7 +148,7 @@ def _reports(clone: Clone, module: Module | None, *, gone: bool) -> Sequence[Pro
     machine = clone.machine
     if not gone:
         try:
-            machine.mark(machine.patience(MARK_SECONDS))
+            machine.agent.mark(machine.patience(MARK_SECONDS))
         except MachineError:
             gone = True
     seen = Evidence(
@@ -158,9 +158,9 @@ def _reports(clone: Clone, module: Module | None, *, gone: bool) -> Sequence[Pro
         taint_after=None if gone else 0,
         panicked=machine.panicked,
         running=machine.running,
-        unread=machine.console_unread,
+        unread=machine.log.unread,
         fault=machine.fault,
-        full=machine.console_full,
+        full=machine.log.full,
     )
     problems = verdict.judge(seen)
     return symbols.explain(problems, module) if module else problems

@@ -77,7 +77,7 @@ def save_artifacts(
             said.append(f"(its machine is not kept: those of {keeper.limit} other red tests are)")
             return "\n".join(said)
         if stuck:
-            machine.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
+            machine.debugger.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
             said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
         about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
         try:
@@ -85,7 +85,7 @@ def save_artifacts(
         finally:
             # Fixtures that clean up in the guest need it to run, also where saving has failed.
             if alive:
-                machine.resume(Deadline(DUMP_SECONDS))
+                machine.snapshot.resume(Deadline(DUMP_SECONDS))
         reopen = f"invoke shell --resume {shlex.quote(shown)}"
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
         if keeper.hold_first and place == 0:

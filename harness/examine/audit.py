@@ -68,7 +68,7 @@ def note_sections(machine: Machine, folder: Path, deadline: Deadline) -> None:
 def _sections(
     machine: Machine, known: Collection[str], deadline: Deadline
 ) -> dict[str, dict[str, str]]:
-    answer = machine.order(f"sections {','.join(known)}", "sections", deadline)
+    answer = machine.agent.order(f"sections {','.join(known)}", "sections", deadline)
     found: dict[str, dict[str, str]] = {}
     for word in answer.split():
         module, _, rest = word.partition("/")
@@ -236,7 +236,7 @@ class Audit:
         for _ in range(ROUNDS):
             if not found:
                 return ()
-            self._machine.order("let-go", "let-go", deadline)
+            self._machine.agent.order("let-go", "let-go", deadline)
             found = self._look(layout, deadline)
         if not found:
             return ()

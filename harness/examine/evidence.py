@@ -60,26 +60,28 @@ def gather(
     probes: tuple[str, ...] = ()
     if machine.running and not machine.panicked:
         try:
-            taint = machine.mark(patience(machine))
+            taint = machine.agent.mark(patience(machine))
             if timed_out:
-                stacks = machine.stacks(patience(machine))
+                stacks = machine.agent.stacks(patience(machine))
             if audit and audit.untouched():
                 left = frozenset()  # no module was there that could have left anything
             else:
                 # What a task held that an oops has ended, nobody gives back.
                 if probing and not taint & _DIED:
-                    probes = machine.probes(machine.patience(PROBES_SECONDS))
+                    probes = machine.agent.probes(machine.patience(PROBES_SECONDS))
                 if probes and not timed_out:
-                    stacks = machine.stacks(patience(machine))
+                    stacks = machine.agent.stacks(patience(machine))
                 # Looking for what is left needs the same locks, so that it might not end either.
-                found = Leftovers(loaded=True) if probes else machine.leftovers(patience(machine))
+                found = (
+                    Leftovers(loaded=True) if probes else machine.agent.leftovers(patience(machine))
+                )
                 if found.mixed and last:
-                    found = machine.leftovers(patience(machine), end=True)
-                    taint = machine.mark(patience(machine))  # what unloading has brought up
+                    found = machine.agent.leftovers(patience(machine), end=True)
+                    taint = machine.agent.mark(patience(machine))  # what unloading has brought up
                     busy = found.busy
                 if not found.loaded:
                     left = found.names
-                    leaks = machine.leaks(patience(machine))
+                    leaks = machine.agent.leaks(patience(machine))
                 # Where a command does not end, memory is in motion.
                 if audit and not timed_out and not probes and not taint & _DIED:
                     remains = audit.remains(patience(machine))
@@ -104,9 +106,9 @@ def gather(
         busy=busy,
         unasked=machine.agent.take_unasked(),
         declared=declared,
-        unread=machine.console_unread,
+        unread=machine.log.unread,
         fault=fault or machine.fault,
-        full=machine.console_full,
+        full=machine.log.full,
         stacks=stacks,
         probes=probes,
         leaks=leaks,

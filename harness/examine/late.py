@@ -64,7 +64,7 @@ def wait(machine: Machine, taint: int) -> Later:
         busy = busy_tasks(
             before, machine.agent.wakeups(patience(machine)), passed, whole=passed >= SECONDS
         )
-        after = machine.mark(patience(machine))
+        after = machine.agent.mark(patience(machine))
     except MachineError as error:
         if isinstance(error, HostError):
             fault = str(error)
@@ -78,9 +78,9 @@ def wait(machine: Machine, taint: int) -> Later:
         running=machine.running,
         unasked=machine.agent.take_unasked(),
         moving=moving,
-        unread=machine.console_unread,
+        unread=machine.log.unread,
         fault=fault or machine.fault,
-        full=machine.console_full,
+        full=machine.log.full,
         stalls=tuple(machine.stalls),
     )
     return Later(seen, passed, busy)

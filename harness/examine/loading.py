@@ -74,8 +74,8 @@ class _Loading:
 
     def set_up(self, clone: Clone) -> Mapping[str, object]:
         machine = clone.machine
-        taint = machine.mark(evidence.patience(machine))
-        machine.take_inventory(evidence.patience(machine))
+        taint = machine.agent.mark(evidence.patience(machine))
+        machine.agent.take_inventory(evidence.patience(machine))
         # Where the machine could not be frozen it has just booted: that is not the module's.
         baseline = Baseline(len(machine.console_text()), taint)
         failed: GuestError | None = None
@@ -109,8 +109,8 @@ class _Loading:
             taint_after=taint,
             panicked=machine.panicked,
             running=taint is not None,
-            unread=machine.console_unread,
-            full=machine.console_full,
+            unread=machine.log.unread,
+            full=machine.log.full,
             declared=self._declared,
             stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
         )

@@ -47,7 +47,7 @@ def clone(
             # The taint that the template records holds for its clones. A machine that booted
             # again has to be asked.
             running.baseline = Baseline(
-                len(machine.console_text()), machine.mark(machine.patience(MARK_SECONDS))
+                len(machine.console_text()), machine.agent.mark(machine.patience(MARK_SECONDS))
             )
             yield running
         return
@@ -77,7 +77,7 @@ def thawed(
         memory=memory, share=share, incoming=True, ahead=ahead,
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)
-    machine.load(template.state, deadline)
+    machine.snapshot.load(template.state, deadline)
     if ahead:
         # The clock of a guest that is idle would jump from the first moment on. It finds this order
         # before anything else.
@@ -91,7 +91,7 @@ def thawed(
         # same random numbers: vm/agent mends both.
         for _ in range(3):
             now, asked = time.time(), time.monotonic()
-            machine.order(f"wake {now:.6f} {secrets.token_hex(32)}", "awake", deadline)
+            machine.agent.order(f"wake {now:.6f} {secrets.token_hex(32)}", "awake", deadline)
             if time.monotonic() - asked < WAKE_SECONDS:
                 break  # else the host stood still meanwhile, and the guest's clock is late
         if ahead:
@@ -161,12 +161,12 @@ class Clone:
     @contextmanager
     def _leap(self) -> Iterator[None]:
         """Within, the guest's clock jumps over what the guest sleeps."""
-        self.machine.order("doze", "dozing", self.machine.patience(CLONE_SECONDS))
+        self.machine.agent.order("doze", "dozing", self.machine.patience(CLONE_SECONDS))
         try:
             yield
         finally:
             with suppress(MachineError):  # it may be the guest's end, of which others tell
-                self.machine.order(
+                self.machine.agent.order(
                     "stay-awake", "staying-awake", self.machine.patience(CLONE_SECONDS)
                 )
 

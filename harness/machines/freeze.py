@@ -138,7 +138,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
     started = time.monotonic()
     with Machine(spec, folder) as machine:
         machine.start(deadline, memory=folder / "memory", share=True)
-        machine.await_answer("ready", machine.patience(BOOT_SECONDS))
+        machine.agent.await_answer("ready", machine.patience(BOOT_SECONDS))
         deadline = machine.patience(BOOT_SECONDS)
         facts = {
             "boot_seconds": time.monotonic() - started,
@@ -147,7 +147,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
             audit.note(running.guest, folder)
-        machine.take_inventory(deadline)
+        machine.agent.take_inventory(deadline)
         _freeze(machine, keys, folder, facts)
 
 
@@ -201,7 +201,7 @@ def _freeze(
     deadline = Deadline(BOOT_SECONDS)
     facts = {"taint": 0, **{name: facts[name] for name in facts if name != "no_session"}}
     try:
-        facts["taint"] = taint = machine.mark(deadline)
+        facts["taint"] = taint = machine.agent.mark(deadline)
         audit.note_sections(machine, folder, deadline)
         if no_session := _save(machine, keys, folder, deadline):
             facts["no_session"] = no_session
@@ -275,7 +275,7 @@ def _save(machine: Machine, keys: Keys, folder: Path, deadline: Deadline) -> str
     """
     machine.snapshot.set_capabilities(deadline)
     # A session through a forwarded port does not survive a freeze; one over the stream does.
-    machine.order("settle", "settled", deadline)
+    machine.agent.order("settle", "settled", deadline)
     no_session = session.fault()
     with ExitStack() as ends:
         guest = None
@@ -284,8 +284,8 @@ def _save(machine: Machine, keys: Keys, folder: Path, deadline: Deadline) -> str
             stream = machine.ssh_stream()
             guest = ends.enter_context(Guest.over(stream, keys, patience=machine.patience))
             guest.open_shells()
-        machine.order("rest", "rested", deadline)
-        machine.save(folder / "state", deadline)
+        machine.agent.order("rest", "rested", deadline)
+        machine.snapshot.save(folder / "state", deadline)
         machine.quit(deadline)
         if guest is not None:
             # QEMU is gone, so all that the guest has said is here.

@@ -74,7 +74,7 @@ def taken_over(handover: Handover) -> Iterator[Machine]:
         _yield_to_others(machine.pid)
         restore_written(handover.folder / _PAGES, machine.pid, template.memory)
         deadline = machine.patience(CLONE_SECONDS)
-        machine.load(handover.folder / _DEVICES, deadline, whole=True)
+        machine.snapshot.load(handover.folder / _DEVICES, deadline, whole=True)
         machine.execute("cont", deadline)
         # The same as with a clone: the time is right first, and then how it is counted.
         with suppress(MachineError):  # a guest that cannot answer is judged by whoever asks next

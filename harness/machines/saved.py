@@ -52,7 +52,7 @@ def save(
     if shutil.disk_usage(folder).free < machine.spec.memory_mib << 20:
         raise SpaceError(f"it may take {machine.spec.memory_mib} MiB, and the disk has less")
     try:
-        machine.save(folder / STATE, deadline, whole=True)
+        machine.snapshot.save(folder / STATE, deadline, whole=True)
     except BaseException:
         with suppress(MachineError):
             # Where time was up QEMU is still writing, and would not run on before it is done.
@@ -111,7 +111,7 @@ def reopened(saved: SavedMachine, folder: Path, *, stopped: bool = False) -> Ite
     deadline = Deadline(SECONDS)
     with Machine(saved.spec, folder) as machine:
         machine.start(deadline, incoming=True)
-        machine.load(saved.folder / STATE, deadline, whole=True)
+        machine.snapshot.load(saved.folder / STATE, deadline, whole=True)
         if not stopped:
             machine.execute("cont", deadline)
         with Clone(machine, saved.keys) as running:

@@ -28,11 +28,11 @@ def expecting(
     Fails the test when none comes, or none in ``function`` if one is named.
     """
     __tracebackhide__ = True
-    machine.mark(evidence.patience(machine))
+    machine.agent.mark(evidence.patience(machine))
     start = len(machine.console_text())
     yield
     with suppress(MachineError):  # it may have been a panic that was wanted
-        machine.mark(evidence.patience(machine))
+        machine.agent.mark(evidence.patience(machine))
     text = machine.console_text()
     wanted = Expectation(klog.Kind(kind), function, start, len(text))
     fired = klog.read(text[start:])

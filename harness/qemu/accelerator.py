@@ -71,7 +71,7 @@ def try_kvm(spec: MachineSpec, folder: Path) -> tuple[Reach, str]:
         try:
             machine.start(Deadline(START_SECONDS))
             # What a busy host keeps it waiting for does not count.
-            machine.await_answer("ready", machine.patience(PROBE_SECONDS))
+            machine.agent.await_answer("ready", machine.patience(PROBE_SECONDS))
         except MachineFault as fault:
             by_host = fault.status is None or fault.status in _BY_HOST
             return (Reach.NOTHING if by_host else Reach.QEMU), fault.what

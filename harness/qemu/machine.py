@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MachineError, MachineFault
 from harness.host.proc import Deadline
-from harness.qemu.agent import Agent, Leftovers
+from harness.qemu.agent import Agent
 from harness.qemu.argv import MachineSpec, Wiring, argv, check_version
 from harness.qemu.clock import Clock
 from harness.qemu.console import Console
@@ -200,85 +200,24 @@ class Machine:
         """When QEMU stood still: where on the console, in characters, and for how many seconds."""
         return [(self.log.position(each.console), each.seconds) for each in self.pulse.stalls]
 
-    # -- its parts, for who has the whole ------------------------------------------
-
-    @property
-    def console(self) -> Path:
-        """The console's file."""
-        return self.log.path
+    # -- what tests use (docs/writing-tests.md); the harness uses the parts themselves ----
 
     def console_text(self) -> str:
         """Everything on the console so far; of a very long one the beginning and the end."""
         return self.log.text()
 
-    @property
-    def console_unread(self) -> int:
-        """How many bytes of the console ``console_text`` has left out."""
-        return self.log.unread
-
-    @property
-    def console_full(self) -> bool:
-        """Whether the guest has printed more than QEMU was allowed to write."""
-        return self.log.full
-
     def execute(self, command: str, deadline: Deadline, **arguments: object) -> Any:
         """One QMP command; see ``Monitor.execute``."""
         return self.monitor.execute(command, deadline, **arguments)
 
-    def await_answer(self, word: str, deadline: Deadline) -> str:
-        """See ``Agent.await_answer``."""
-        return self.agent.await_answer(word, deadline)
-
-    def order(self, text: str, answer: str, deadline: Deadline) -> str:
-        """See ``Agent.order``."""
-        return self.agent.order(text, answer, deadline)
-
-    def mark(self, deadline: Deadline) -> int:
-        """See ``Agent.mark``."""
-        return self.agent.mark(deadline)
-
-    def take_inventory(self, deadline: Deadline) -> None:
-        """See ``Agent.take_inventory``."""
-        self.agent.take_inventory(deadline)
-
-    def leftovers(self, deadline: Deadline, *, end: bool = False) -> Leftovers:
-        """See ``Agent.leftovers``."""
-        return self.agent.leftovers(deadline, end=end)
-
-    def leaks(self, deadline: Deadline) -> str:
-        """See ``Agent.leaks``."""
-        return self.agent.leaks(deadline)
-
-    def probes(self, deadline: Deadline) -> tuple[str, ...]:
-        """See ``Agent.probes``."""
-        return self.agent.probes(deadline)
-
-    def stacks(self, deadline: Deadline) -> str:
-        """See ``Agent.stacks``."""
-        return self.agent.stacks(deadline)
-
-    def save(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
-        """See ``Snapshot.save``."""
-        self.snapshot.save(path, deadline, whole=whole)
-
-    def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
-        """See ``Snapshot.load``."""
-        self.snapshot.load(path, deadline, whole=whole)
-
-    def resume(self, deadline: Deadline) -> None:
-        """See ``Snapshot.resume``."""
-        self.snapshot.resume(deadline)
-
     def registers(self, deadline: Deadline) -> str:
-        """See ``Debugger.registers``."""
+        """Each virtual CPU's registers, as text; see ``Debugger.registers``."""
         return self.debugger.registers(deadline)
 
-    def dump(self, path: Path, deadline: Deadline) -> None:
-        """See ``Debugger.dump``."""
-        self.debugger.dump(path, deadline)
+    # -- what needs more than one of the parts --------------------------------------
 
     def vcpu_is_busy(self) -> bool:
-        """See ``VirtualCpus.busy``."""
+        """Whether a virtual CPU runs code all the time; see ``VirtualCpus.busy``."""
         with self.clock.running():
             return self.cpus.busy()
 
@@ -295,7 +234,7 @@ class Machine:
         have been settled.
         """
         self.stream.drain()  # the last words of the former session
-        self.order("offer", "offered", deadline)
+        self.agent.order("offer", "offered", deadline)
 
     def ssh_stream(self) -> socket.socket:
         """The host's end of the session that was offered, for one client."""
@@ -317,5 +256,5 @@ def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[Mach
     """A machine that was booted until SSH is listening."""
     with Machine(spec, folder) as machine:
         machine.start(deadline)
-        machine.await_answer("ready", deadline)
+        machine.agent.await_answer("ready", deadline)
         yield machine

@@ -28,21 +28,19 @@ class Machine(SimpleNamespace):
 
     spec = None
     running, panicked, host_fault = True, False, None
-    snapshot = SimpleNamespace(set_capabilities=lambda _: None)
 
-    def mark(self, _: Deadline) -> int:
-        return TAINT
+    def __init__(self, dies: str) -> None:
+        super().__init__(dies=dies)
+        self.snapshot = SimpleNamespace(set_capabilities=lambda _: None, save=lambda *_: None)
+        self.agent = SimpleNamespace(mark=lambda _: TAINT, order=self._order)
 
-    def order(self, word: str, *_: object) -> str:
+    def _order(self, word: str, *_: object) -> str:
         if word != "rest" or not self.dies:
             return ""
         self.panicked = self.dies == "panic"
         self.running = self.dies in ("panic", "refuses")
         self.host_fault = MachineFault("it was killed") if self.dies == "killed" else None
         raise MachineError(f"it {self.dies}")
-
-    def save(self, *_: object) -> None:
-        pass
 
     def quit(self, _: Deadline) -> None:
         self.running = False

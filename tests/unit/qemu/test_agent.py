@@ -18,7 +18,7 @@ from tests.unit.qemu.fake import PATIENCE
 def test_a_guest_that_is_ready_is_heard(machine: Callable[[str], Machine]) -> None:
     """The rest of the line comes back."""
     running = machine("ready")
-    assert running.await_answer("ready", Deadline(PATIENCE)) == "1.5"
+    assert running.agent.await_answer("ready", Deadline(PATIENCE)) == "1.5"
     assert running.running
     assert not running.panicked
 
@@ -35,7 +35,7 @@ def test_a_guest_that_does_not_come_up_shows_its_console(
     with contextlib.suppress(MachineError):
         running.execute("stop", Deadline(PATIENCE))  # what ends or panics does so now
     with pytest.raises(BootError) as caught:
-        running.await_answer("ready", Deadline(PATIENCE))
+        running.agent.await_answer("ready", Deadline(PATIENCE))
     assert named in caught.value.what
     assert "last words" in caught.value.tail
     assert "\x1b" not in str(caught.value)
@@ -56,11 +56,11 @@ def test_an_answer_that_comes_too_late_is_nobody_elses(
     """The next order gets its own, and nobody wonders about the other."""
     running = machine("silent")
     with pytest.raises(BootError):
-        running.order("mark one", "marked", Deadline(0.2))
+        running.agent.order("mark one", "marked", Deadline(0.2))
     for line in ("1 marked 1", "2 marked 2", "3 leftovers thread:x"):
         running.execute("say", Deadline(PATIENCE), line=line)
-    assert running.order("mark two", "marked", Deadline(PATIENCE)) == "2"
-    assert running.order("leftovers", "leftovers", Deadline(PATIENCE)) == "thread:x"
+    assert running.agent.order("mark two", "marked", Deadline(PATIENCE)) == "2"
+    assert running.agent.order("leftovers", "leftovers", Deadline(PATIENCE)) == "thread:x"
     assert running.agent.take_unasked() == ()
 
 
@@ -69,7 +69,7 @@ def test_what_was_not_asked_for_is_no_answer(machine: Callable[[str], Machine]) 
     running = machine("silent")
     for line in ("marked 0", "0 marked 0", *["x" * 1000] * 100, "1 marked 1"):
         running.execute("say", Deadline(PATIENCE), line=line)
-    assert running.order("mark one", "marked", Deadline(PATIENCE)) == "1"
+    assert running.agent.order("mark one", "marked", Deadline(PATIENCE)) == "1"
     first, second, *others = running.agent.take_unasked()
     assert (first, second) == ("marked 0", "0 marked 0")
     assert 0 < sum(map(len, others)) < 1000
@@ -80,7 +80,7 @@ def test_an_answer_may_be_long(machine: Callable[[str], Machine]) -> None:
     """The stacks of some hundred tasks are one line."""
     running = machine("silent")
     running.execute("say", Deadline(PATIENCE), line=f"1 stacks {'x' * (1 << 20)}")
-    assert len(running.order("stacks", "stacks", Deadline(PATIENCE))) == 1 << 20
+    assert len(running.agent.order("stacks", "stacks", Deadline(PATIENCE))) == 1 << 20
 
 
 def test_an_answer_without_an_end_is_the_guests_fault(
@@ -91,14 +91,14 @@ def test_an_answer_without_an_end_is_the_guests_fault(
     running = machine("silent")
     running.execute("say", Deadline(PATIENCE), line="x" * 100_000)
     with pytest.raises(BootError, match="without an end of line") as caught:
-        running.order("stacks", "stacks", Deadline(PATIENCE))
+        running.agent.order("stacks", "stacks", Deadline(PATIENCE))
     assert "last words" in caught.value.tail
 
 
 def test_a_guest_that_says_nothing_is_given_up(machine: Callable[[str], Machine]) -> None:
     """At the deadline the error has the console too."""
     with pytest.raises(BootError, match="last words"):
-        machine("silent").await_answer("ready", Deadline(0.2))
+        machine("silent").agent.await_answer("ready", Deadline(0.2))
 
 
 @pytest.mark.parametrize("said", ["many", "9" * 5000, "-1", ""])
@@ -109,4 +109,4 @@ def test_taint_flags_that_are_no_number_are_the_guests_fault(
     running = machine("silent")
     running.execute("say", Deadline(PATIENCE), line=f"2 marked {said}")
     with pytest.raises(MachineError, match="taint flags"):
-        running.mark(Deadline(PATIENCE))
+        running.agent.mark(Deadline(PATIENCE))

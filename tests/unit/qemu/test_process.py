@@ -49,9 +49,9 @@ def test_a_qemu_that_is_killed_is_the_hosts_fault(
 ) -> None:
     """Whoever waits for the guest learns the signal, and sees what there is of the guest."""
     waits: list[Callable[[Machine], object]] = [
-        lambda running: running.await_answer("ready", Deadline(PATIENCE)),
+        lambda running: running.agent.await_answer("ready", Deadline(PATIENCE)),
         lambda running: running.execute("query-status", Deadline(PATIENCE)),
-        lambda running: running.order("mark x", "marked", Deadline(PATIENCE)),
+        lambda running: running.agent.order("mark x", "marked", Deadline(PATIENCE)),
         lambda running: running.check_host(Deadline(PATIENCE)),
     ]
     for wait in waits:
@@ -81,7 +81,7 @@ def test_a_guest_that_powers_off_is_no_fault_of_the_hosts(
     running.quit(Deadline(PATIENCE))
     running.check_host(Deadline(PATIENCE))
     with pytest.raises(BootError, match="stopped before 'ready'"):
-        running.await_answer("ready", Deadline(PATIENCE))
+        running.agent.await_answer("ready", Deadline(PATIENCE))
 
 
 def test_a_qemu_that_dies_has_its_last_words_in_the_error(
@@ -103,7 +103,7 @@ def test_a_machine_whose_disk_is_full_ends_and_says_so(
     full = SpaceError("no space left in /somewhere", hint="free some")
     monkeypatch.setattr(process, "no_space", lambda *_, **__: full)
     with pytest.raises(MachineFault, match="no space left in /somewhere") as caught:
-        running.await_answer("ready", Deadline(PATIENCE))
+        running.agent.await_answer("ready", Deadline(PATIENCE))
     assert caught.value.hint == "free some"
     assert caught.value.exit_status == SpaceError.exit_status
     assert running.fault.startswith("no space left in /somewhere")

@@ -22,16 +22,16 @@ def test_a_state_that_does_not_fit_is_told_from_a_qemu_that_is_killed(
     state = tmp_path / "state"
     state.write_bytes(b"")
     with pytest.raises(StateError, match="does not take the saved state"):
-        machine("misfits").load(state, Deadline(PATIENCE))
+        machine("misfits").snapshot.load(state, Deadline(PATIENCE))
     with pytest.raises(MachineFault, match="killed by SIGKILL"):
-        machine("is-killed").load(state, Deadline(PATIENCE))
+        machine("is-killed").snapshot.load(state, Deadline(PATIENCE))
 
 
 def test_a_saved_machine_goes_on_once_qemu_lets_it(machine: Callable[[str], Machine]) -> None:
     """QEMU refuses for a moment after it has said that all is written."""
-    machine("silent").resume(Deadline(PATIENCE))
+    machine("silent").snapshot.resume(Deadline(PATIENCE))
     with pytest.raises(MachineError, match="query-status took longer"):
-        machine("clings").resume(Deadline(0.2))
+        machine("clings").snapshot.resume(Deadline(0.2))
 
 
 HEAD = b"QEVM\0\0\0\3"

@@ -140,6 +140,6 @@ def test_who_gives_up_a_qemu_that_stands_still_blames_the_host(
     os.kill(running.pid, signal.SIGSTOP)
     try:
         with pytest.raises(MachineFault, match=r"stood still for \d+ s \(state T \(stopped\)\)"):
-            running.await_answer("ready", Deadline(3.0))
+            running.agent.await_answer("ready", Deadline(3.0))
     finally:
         os.kill(running.pid, signal.SIGCONT)

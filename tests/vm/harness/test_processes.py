@@ -21,6 +21,8 @@ from harness import config
 from harness.machines import freeze, pool
 from harness.machines.clone import MARK_SECONDS, clone
 from harness.qemu import Machine, argv
+from harness.qemu.agent import Agent
+from harness.qemu.snapshot import Snapshot
 from harness.testing import Guest, HostError, Lab
 
 SECONDS = 120.0
@@ -130,7 +132,7 @@ def first_command(lab: Lab) -> str:
 
 @pytest.mark.parametrize(
     ("of", "moment"),
-    [(Machine, "load"), (Machine, "execute"), (Machine, "order"), (Machine, "ssh_stream"),
+    [(Snapshot, "load"), (Machine, "execute"), (Agent, "order"), (Machine, "ssh_stream"),
      (Guest, "check")],
 )  # fmt: skip
 def test_a_machine_that_is_killed_while_it_is_made_ready_is_the_hosts_fault(
@@ -195,7 +197,7 @@ def test_a_command_gets_its_time_although_qemu_stood_still(lab: Lab) -> None:
                 assert process.read_line(timeout) == "well"
             finally:
                 held.join()
-        machine.mark(machine.patience(MARK_SECONDS))
+        machine.agent.mark(machine.patience(MARK_SECONDS))
         assert [seconds > limit for _, seconds in machine.stalls] == [True]
 
 

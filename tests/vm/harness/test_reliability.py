@@ -25,7 +25,7 @@ def test_clones_in_a_row(lab: Lab) -> None:
 def test_every_mark_reaches_the_log(guest: Guest, machine: Clone) -> None:
     """The kernel drops what one process logs too quickly, unless it is told not to."""
     for _ in range(30):
-        machine.machine.mark(guest.patience(20))
+        machine.machine.agent.mark(guest.patience(20))
 
 
 @pytest.mark.parametrize("damaged", ["memory", "state"])

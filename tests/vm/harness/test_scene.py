@@ -57,7 +57,7 @@ def test_a_machine_that_cannot_be_saved_runs_on(lab: Lab, victim: Clone, tmp_pat
     (tmp_path / saved.STATE).symlink_to(tmp_path / "no such folder" / "state")
     with pytest.raises(MachineError, match="could not save"):
         saved.save(victim.machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
-    victim.machine.resume(Deadline(SECONDS))
+    victim.machine.snapshot.resume(Deadline(SECONDS))
     assert victim.guest.check("echo here") == "here\n"
     assert list(tmp_path.iterdir()) == []
 
