@@ -40,6 +40,15 @@ class _Loop:
             future.cancel()
 
 
-@cache
+_making = threading.Lock()  # functools.cache lets two threads at once make one each
+
+
 def loop() -> _Loop:
+    """The one loop, made at its first use."""
+    with _making:
+        return _made()
+
+
+@cache
+def _made() -> _Loop:
     return _Loop()
