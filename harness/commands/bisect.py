@@ -203,7 +203,7 @@ def between(known: Sequence[Release], good: str, bad: str) -> list[str]:
     if first >= last:
         raise InputError(
             f"--good {good} is not older than --bad {bad}",
-            hint="bisect looks for what broke; for what mended it, exchange the two in your head",
+            hint="bisect looks for the change that broke a test, not for one that mended it",
         )
     return list(releases[first : last + 1])
 

@@ -91,7 +91,7 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
             cells = {way.stage.column: Cell(True, "red", sweep.reason(error))}
             seconds = time.monotonic() - started
             unfit = Ready(spec, spec.release, cells, seconds, error.exit_status)
-            sweep.keep(run, sweep.not_tested(unfit))
+            sweep.write_result(run, sweep.not_tested(unfit))
             raise
         ready = sweep.is_ready(way, time.monotonic() - started)
         log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release, ready.seconds)
@@ -101,7 +101,7 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
         ended = pytest_process.run(options, run.folder, verbose=plan.request.verbose)
         pytest_process.not_empty(ended)
         result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
-        sweep.keep(run, result)
+        sweep.write_result(run, result)
         _show([result])
         if ended.why:
             log.error("%s", ended.why)

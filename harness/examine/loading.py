@@ -42,15 +42,15 @@ def text_sections(guest: Guest, module: Module | ModuleObject) -> dict[str, str]
     return dict(line.split(":", 1) for line in lines.splitlines())
 
 
-# Keeps what a machine leaves that something is wrong with; says where, in lines for a report.
-Leave = Callable[[Machine, Sequence[Problem]], str]
+# Saves the evidence of a machine that is to be blamed; returns where it is, as lines for a report.
+SaveEvidence = Callable[[Machine, Sequence[Problem]], str]
 
 
 def loaded_template(
     lab: Lab,
     base: Template,
     module: Module,
-    leave: Leave = lambda *_: "",
+    save_evidence: SaveEvidence = lambda *_: "",
     declared: int = 0,
 ) -> Template:
     """``base`` with the module loaded; raises ``KernelProblem`` where that upsets the kernel.
@@ -58,7 +58,7 @@ def loaded_template(
     ``declared``: the taint flags that loading it may set. Where it may not, that is a problem; so
     such a template is another one.
     """
-    loading = _Loading(module, leave, declared)
+    loading = _Loading(module, save_evidence, declared)
     key = {"module": module.digest} | ({"declared": declared} if declared else {})
     return freeze.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
 
@@ -66,10 +66,10 @@ def loaded_template(
 class _Loading:
     """Loads a module in a machine, and judges what comes of it until the machine is frozen."""
 
-    def __init__(self, module: Module, leave: Leave, declared: int) -> None:
+    def __init__(self, module: Module, save_evidence: SaveEvidence, declared: int) -> None:
         self._module = module
         self._declared = declared
-        self._leave = leave
+        self._save_evidence = save_evidence
         self._loaded: tuple[Machine, Baseline]  # which, and from where it is judged
 
     def set_up(self, clone: Clone) -> Mapping[str, object]:
@@ -119,5 +119,5 @@ class _Loading:
     def _judge(self, machine: Machine, seen: Evidence, failed: GuestError | None) -> None:
         problems = verdict.judge(seen)
         if problems:
-            kept = self._leave(machine, problems)
+            kept = self._save_evidence(machine, problems)
             raise KernelProblem(evidence.explain(problems, self._module), kept) from failed

@@ -396,8 +396,8 @@ class _Arrival(threading.Event):
     def clear(self) -> None:
         """Nothing: paramiko calls it when one stream is empty, and the other may not be."""
 
-    def news(self, seconds: float) -> bool:
-        """Wait for what has come since the last call; whether anything has."""
+    def wait_for_data(self, seconds: float) -> bool:
+        """Wait until data has come since the last call; False if none has after ``seconds``."""
         came = self.wait(seconds)
         super().clear()
         return came
@@ -570,14 +570,14 @@ class Running:
         elif channel.exit_status_ready():
             # Something that it left behind holds its streams open.
             grace = self._patience(_GRACE_SECONDS)
-            while not self._arrival.news(min(grace.left, _ROUND_SECONDS)):
+            while not self._arrival.wait_for_data(min(grace.left, _ROUND_SECONDS)):
                 if grace.expired:
                     channel.close()
                     return
         else:
             # Data and the end of a stream wake this up. An exit status that comes while the
             # streams stay open does not; hence the short rounds.
-            self._arrival.news(min(deadline.left, _ROUND_SECONDS))
+            self._arrival.wait_for_data(min(deadline.left, _ROUND_SECONDS))
 
     def _keep(self, stream: bytearray, data: bytes) -> None:
         room = self.kept_bytes - len(stream)

@@ -43,7 +43,7 @@ def judge_machines(
     found: list[Problem] = []
     built = source.built if source else None
     machines = item.stash.get(USED, [])
-    for place, used in enumerate(machines):
+    for index, used in enumerate(machines):
         if used.silent:
             continue
         clone, machine = used.clone, used.clone.machine
@@ -64,7 +64,7 @@ def judge_machines(
         ]
         used.told.update(problem.title for problem in problems)
         if failure or problems:
-            kept = _save(item, source, used, problems, place) if source else ""
+            kept = _save(item, source, used, problems, index) if source else ""
             item.add_report_section(when, "evidence", kept)
             used.red = True
         found += evidence.explain(problems, built)
@@ -83,14 +83,14 @@ def _save(
     source: MachineSource,
     used: UsedMachine,
     problems: Sequence[Problem],
-    place: int,
+    index: int,
 ) -> str:
     """Copy what the machine leaves to where people find it, and say where that is.
 
-    ``place`` is that of the machine among the test's, from 0.
+    ``index``: which of the test's machines it is, from 0.
     """
     # Of several machines, each has a folder of its own, and so has each judgement.
-    number = f"-{place + 1}" if place else ""
+    number = f"-{index + 1}" if index else ""
     again = f"-again-{used.saved}" if used.saved else ""
     used.saved += 1
     name = f"{artifacts.folder_name(item.nodeid)}{number}{again}"

@@ -195,7 +195,7 @@ def not_tested(ready: Ready) -> KernelResult:
     )  # fmt: skip
 
 
-def keep(run: Run, result: KernelResult) -> None:
+def write_result(run: Run, result: KernelResult) -> None:
     """Write a kernel's result; it becomes its last one if no test was left out.
 
     What the host lacks (status 3, such as a full disk) says nothing of a kernel.
@@ -309,7 +309,7 @@ class Sweep:
         try:
             with store.begin(ready.spec.name, whole=self._plan.whole) as run:
                 result = not_tested(ready) if ready.status else self._test(run, ready, jobs)
-                keep(run, result)
+                write_result(run, result)
         except Exception as error:
             ready.status = Status.HOST if isinstance(error, OSError) else Status.OURS
             if isinstance(error, HarnessError):

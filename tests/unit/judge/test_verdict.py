@@ -19,7 +19,7 @@ from harness import klog, qemu
 from harness.errors import CommandFailed, CommandTimeout, GuestError, HostError, MachineError
 from harness.examine import artifacts, evidence, symbols
 from harness.examine.artifacts import Keeper
-from harness.examine.loading import Leave, loaded_template
+from harness.examine.loading import SaveEvidence, loaded_template
 from harness.host.proc import Deadline
 from harness.judge import verdict
 from harness.judge.problem import KernelProblem
@@ -1351,12 +1351,12 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
     return Loading(monkeypatch)
 
 
-def load(leave: Leave = lambda *_: "") -> object:
+def load(save_evidence: SaveEvidence = lambda *_: "") -> object:
     """What is known of the machine with the module loaded."""
     nothing: Any = SimpleNamespace(cache=None)
     wee = SimpleNamespace(name="wee")
     module: Any = SimpleNamespace(name="wee", objects=(wee,), digest="0")
-    return loaded_template(nothing, nothing, module, leave)
+    return loaded_template(nothing, nothing, module, save_evidence)
 
 
 def test_loading_a_module_is_not_blamed_for_the_boot(loading: Loading) -> None:

@@ -425,7 +425,7 @@ def test_a_kernel_for_which_no_time_is_left_is_named_and_not_begun(
 ) -> None:
     """Neither made ready nor tested; what was found before is kept, its last result too."""
     with store.begin("c", whole=True) as before:
-        sweep.keep(before, KernelResult("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}))
+        sweep.write_result(before, KernelResult("c", "r", "1-1", 1, 5.0, 1.0, 1.0, {}))
     made = sweep_of(plan, jobs=1, minutes=60)
 
     def last_in_time() -> Ready:
