@@ -822,7 +822,7 @@ PANIC = {panic!r}
 
 
 class Machine:
-    console_unread, console_full, fault, stalls = 0, False, "", ()
+    unread, full, fault, stalls = 0, False, "", ()
 
     def __init__(self, number):
         self.number, self.console, self.taint = number, "", {taint}
@@ -850,7 +850,14 @@ class Machine:
     def probes(self, deadline):
         return ()
 
-    agent = SimpleNamespace(take_unasked=lambda: ())
+    @property
+    def agent(self):  # it is each of its own parts
+        return self
+
+    log = debugger = snapshot = agent
+
+    def take_unasked(self):
+        return ()
 
     def registers(self, deadline):
         return "RIP=0000000000000000"
@@ -890,8 +897,8 @@ class Supply:
         ends = ExitStack()
         ends.callback(self.closed.append, machine.number)
         return SimpleNamespace(
-            machine=machine, guest=machine, audit=None, facts={{}}, close=ends.close,
-            baseline=Baseline(taint={taint}), commands=0,
+            machine=machine, guest=machine, audit=None, template=None, facts={{}},
+            baseline=Baseline(taint={taint}), commands=0, close=ends.close,
         )
 
 
@@ -1281,9 +1288,9 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
         raise FileNotFoundError("/proc/1/task/1/schedstat")
 
     machine: Any = SimpleNamespace(
-        patience=Deadline, mark=silent, vcpu_is_busy=gone, console_text=lambda: BOOT, running=True,
-        panicked=False, fault="", stalls=(), console_unread=0, console_full=False,
-        agent=SimpleNamespace(take_unasked=tuple),
+        patience=Deadline, vcpu_is_busy=gone, console_text=lambda: BOOT, running=True,
+        panicked=False, fault="", stalls=(), log=SimpleNamespace(unread=0, full=False),
+        agent=SimpleNamespace(take_unasked=tuple, mark=silent),
     )  # fmt: skip
     (problem,) = judge(evidence.gather(machine, Baseline(taint=OE)))
     assert problem.verdict is Verdict.LOST
@@ -1295,12 +1302,11 @@ def test_a_qemu_that_ends_while_its_cpu_is_watched_is_no_error() -> None:
 class Loading:
     """A machine in which a module is loaded; what comes of that is for a test to say."""
 
-    running, panicked, fault, console_unread, console_full = True, False, "", 0, False
+    running, panicked, fault, unread, full = True, False, "", 0, False
     stalls: tuple[tuple[int, float], ...] = ()
-    agent = SimpleNamespace(take_unasked=tuple)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.machine = self.guest = self
+        self.machine = self.guest = self.agent = self.log = self
         self.console, self.said, self.later = BOOT + WARNING, "", ""
         self.error: GuestError | None = None
         self.taint: int | None = OE | WARN
@@ -1326,6 +1332,9 @@ class Loading:
 
     def mark(self, _: Deadline) -> int:
         return OE | WARN
+
+    def take_unasked(self) -> tuple[str, ...]:
+        return ()
 
     def take_inventory(self, _: Deadline) -> None:
         pass
