@@ -77,7 +77,7 @@ def thawed(
         memory=memory, share=share, incoming=True, ahead=ahead,
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)
-    machine.snapshot.load(template.state, deadline)
+    machine.snapshot.load(template.state, deadline, counting=ahead)
     if ahead:
         # The clock of a guest that is idle would jump from the first moment on. It finds this order
         # before anything else.

@@ -74,10 +74,11 @@ def taken_over(handover: Handover) -> Iterator[Machine]:
         _yield_to_others(machine.pid)
         restore_written(handover.folder / _PAGES, machine.pid, template.memory)
         deadline = machine.patience(CLONE_SECONDS)
-        machine.snapshot.load(handover.folder / _DEVICES, deadline, whole=True)
+        machine.snapshot.load(handover.folder / _DEVICES, deadline, whole=True, counting=True)
         machine.execute("cont", deadline)
-        # The same as with a clone: the time is right first, and then how it is counted.
         with suppress(MachineError):  # a guest that cannot answer is judged by whoever asks next
+            # A machine that ran ahead during its test was kept awake (qemu/clock.py).
+            machine.agent.order("doze", "dozing", deadline)
             machine.agent.use_virtual_clock(deadline)
         yield machine
 

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shlex
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from harness.errors import MachineFault, StateError
 from harness.host.proc import Deadline
@@ -57,16 +61,25 @@ class Snapshot:
         with origin.open("rb") as file:
             path.write_bytes(with_configuration(path.read_bytes(), file.read(_HEADER_BYTES)))
 
-    def load(self, path: Path, deadline: Deadline, *, whole: bool = False) -> None:
+    def load(
+        self, path: Path, deadline: Deadline, *, whole: bool = False, counting: bool = False
+    ) -> None:
         """Load what ``save`` has written into a machine that was started for that.
 
-        Raises ``StateError`` where QEMU does not take it.
+        ``counting``: this machine counts instructions (``Wiring.ahead``). Raises ``StateError``
+        where QEMU does not take the state.
         """
         self.set_capabilities(deadline, whole=whole)
-        if check_version() >= (8, 2):
+        if check_version() >= (8, 2) and not counting:
             uri = f"file:{path}"
         else:  # a descriptor that is sent over the monitor's socket
-            with path.open("rb") as file:
+            with ExitStack() as opened:
+                if counting:
+                    file: IO[bytes] = opened.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                    file.write(with_counted_time(path.read_bytes()))
+                    file.seek(0)
+                else:
+                    file = opened.enter_context(path.open("rb"))
                 self._monitor.send_descriptor(file.fileno())
                 self._monitor.execute("getfd", deadline, fdname="state")
             uri = "fd:state"
@@ -126,6 +139,34 @@ def with_configuration(devices: bytes, origin: bytes) -> bytes:
     if origin[:8] != devices[:8] or section[:1] != bytes([_CONFIGURATION]) or length > 256:
         raise StateError("QEMU writes states in a format that is not known")
     return devices[:8] + section + devices[8:]
+
+
+# From QEMU's softmmu/cpu-timers.c (vmstate_timers) and migration/savevm.c: the section's header has
+# its type (QEMU_VM_SECTION_FULL) and its number, then come its name with the length before it, its
+# instance and its version. It holds where the processor's counter stood, eight bytes of nothing,
+# and where the clock of the devices stood, in nanoseconds.
+_TIMER = re.compile(
+    rb"\x04.{4}\x05timer\0\0\0\0\0\0\0\x02.{8}\0{8}(?P<clock>.{8})(?P<next>[\x05\x7e])", re.DOTALL
+)
+# Where QEMU counts instructions this follows (icount_vmstate_timers): the type
+# QEMU_VM_SUBSECTION, a name, the version, a clock in nanoseconds, and instructions since.
+_COUNTED = b"\x05\x0ctimer/icount\0\0\0\1%b\0\0\0\0\0\0\0\0"
+
+
+def with_counted_time(state: bytes) -> bytes:
+    """A state for a QEMU that counts instructions, whether the one that wrote it did or not.
+
+    A state of one that did not lacks a section, and without it the clock of the devices starts from
+    zero. Timers that are set would be late by as much as the machine is old. Raises ``StateError``
+    where the state has another format.
+    """
+    found = _TIMER.search(state)
+    if found is None:
+        raise StateError("QEMU writes states in a format that is not known")
+    if found["next"] == _COUNTED[:1]:
+        return state
+    end = found.start("next")
+    return state[:end] + _COUNTED % found["clock"] + state[end:]
 
 
 def _status(event: Event) -> str:

@@ -11,7 +11,7 @@ import pytest
 from harness.errors import MachineError, MachineFault, StateError
 from harness.host.proc import Deadline
 from harness.qemu import Machine
-from harness.qemu.snapshot import with_configuration
+from harness.qemu.snapshot import with_configuration, with_counted_time
 from tests.unit.qemu.fake import PATIENCE
 
 
@@ -50,3 +50,21 @@ def test_a_state_of_another_format_is_said(origin: bytes) -> None:
     """Rather than load something else."""
     with pytest.raises(StateError, match="format"):
         with_configuration(HEAD + b"devices", origin)
+
+
+TIMER = b"\4\0\0\0\2\5timer\0\0\0\0\0\0\0\2" + b"counter!" + bytes(8) + b"\0\0\0\6\5\4\3\2"
+FOOTER = b"\x7e\0\0\0\2"
+
+
+def test_the_clock_of_a_state_goes_on_where_instructions_are_counted() -> None:
+    """Else the devices' clock starts from zero, and what is set for now comes much later."""
+    counted = with_counted_time(HEAD + TIMER + FOOTER + b"rest")
+    section = b"\5\x0ctimer/icount\0\0\0\1" + b"\0\0\0\6\5\4\3\2" + bytes(8)
+    assert counted == HEAD + TIMER + section + FOOTER + b"rest"
+    assert with_counted_time(counted) == counted
+
+
+def test_a_state_without_a_clock_is_said() -> None:
+    """Rather than let time stand still."""
+    with pytest.raises(StateError, match="format"):
+        with_counted_time(HEAD + b"devices")

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.examine import evidence, loading
+from harness.examine import evidence, late, loading
+from harness.host.proc import Deadline
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
+from harness.machines.clone import CLONE_SECONDS
+from harness.machines.handover import hand_over, taken_over
+from harness.qemu import Machine
 from harness.testing import Clone, Guest, GuestBusy, GuestLost, Lab
 from tests.vm.harness.test_runs import Run, run
 
@@ -27,7 +31,7 @@ needs_minutes = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
-def late(lab: Lab) -> Iterator[Clone]:
+def running_ahead(lab: Lab) -> Iterator[Clone]:
     """A machine whose clock runs ahead, with the module loaded."""
     template = loading.loaded_template(lab, lab.template(emulated=True), lab.build(PLANTED))
     clone = pool.open_clone(template, lab.cache, ahead=True)
@@ -46,9 +50,9 @@ def uptime(clone: Clone) -> float:
     return float(clone.guest.check("cat /proc/uptime").split()[0])
 
 
-def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(late: Clone) -> None:
+def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(running_ahead: Clone) -> None:
     """And nothing is wrong with a healthy module, nor with its unloading afterwards."""
-    guest = late.guest
+    guest = running_ahead.guest
     guest.check(f"echo sleep >{CONTROL}")
     started = time.monotonic()
     passed = guest.pass_time(TEN_MINUTES)
@@ -57,49 +61,49 @@ def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(late: Clone) -> None:
     assert not [who for who in passed.wakeups if who.startswith("planted")]
     guest.check("rmmod planted_late")
     assert guest.pass_time(TEN_MINUTES).seconds >= TEN_MINUTES
-    assert problems(late) == []
+    assert problems(running_ahead) == []
 
 
-def test_time_stands_still_between_commands(late: Clone) -> None:
+def test_time_stands_still_between_commands(running_ahead: Clone) -> None:
     """So that no timeout in the guest runs out because somebody on the host is thinking."""
-    before = uptime(late)
+    before = uptime(running_ahead)
     time.sleep(2.0)  # as long as a host may think: in the guest it would be minutes
-    assert uptime(late) - before < 1.0
+    assert uptime(running_ahead) - before < 1.0
 
 
-def test_a_warning_after_ninety_seconds_is_seen(late: Clone) -> None:
+def test_a_warning_after_ninety_seconds_is_seen(running_ahead: Clone) -> None:
     """It belongs to whoever caused it."""
-    guest = late.guest
+    guest = running_ahead.guest
     guest.check(f"echo warn >{CONTROL}")
-    assert problems(late) == []
+    assert problems(running_ahead) == []
     guest.pass_time(TEN_MINUTES)
-    assert problems(late) == [(Verdict.SPLAT, "WARNING in late_work_func")]
+    assert problems(running_ahead) == [(Verdict.SPLAT, "WARNING in late_work_func")]
 
 
-def test_an_oops_after_two_seconds_is_seen(late: Clone) -> None:
+def test_an_oops_after_two_seconds_is_seen(running_ahead: Clone) -> None:
     """In a thread of its own, so that no command fails by it."""
-    guest = late.guest
+    guest = running_ahead.guest
     guest.check(f"echo oops >{CONTROL}")
     with suppress(GuestLost):  # where the kernel panics by it
         guest.pass_time(TEN_MINUTES)
-    ((found, title),) = problems(late)
+    ((found, title),) = problems(running_ahead)
     assert found in (Verdict.SPLAT, Verdict.PANIC)
     assert "late_oops" in title
 
 
 @pytest.mark.parametrize("word", ["work", "wait"])
-def test_what_comes_late_and_is_right_is_not_red(late: Clone, word: str) -> None:
+def test_what_comes_late_and_is_right_is_not_red(running_ahead: Clone, word: str) -> None:
     """The same timers and threads without the fault."""
-    guest = late.guest
+    guest = running_ahead.guest
     guest.check(f"echo {word} >{CONTROL}")
     guest.pass_time(TEN_MINUTES)
     guest.check("rmmod planted_late")
-    assert problems(late) == []
+    assert problems(running_ahead) == []
 
 
-def test_a_thread_that_polls_is_named(late: Clone) -> None:
+def test_a_thread_that_polls_is_named(running_ahead: Clone) -> None:
     """How often a second it wakes up is said; where it keeps time from passing, that is too."""
-    guest = late.guest
+    guest = running_ahead.guest
     guest.check(f"echo poll >{CONTROL}")
     passed = guest.pass_time(5.0)
     who, rate = next(iter(passed.wakeups.items()))
@@ -126,6 +130,34 @@ def after(
     """The tests of trials_late.py, in one process and in two."""
     folder = tmp_path_factory.mktemp("trials_late")
     return run(lab, folder, PLANTED, str(HERE / "trials_late.py"), jobs=request.param)
+
+
+def test_no_timer_is_late_in_a_machine_that_is_taken_over(lab: Lab, tmp_path: Path) -> None:
+    """The machine's clock goes on where it stood, although it is counted in another way now."""
+    template = lab.template(emulated=True)
+    deadline = Deadline(CLONE_SECONDS)
+    with Machine(template.spec, tmp_path) as machine:
+        machine.start(deadline, memory=template.memory, incoming=True, ahead=True)
+        machine.snapshot.load(template.state, deadline, counting=True)
+        timer = machine.monitor.human("info lapic", deadline)
+    initial, current = map(int, re.findall(r"(?:initial|current)_count = (\d+)", timer))
+    assert current <= initial
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["ordinary", "ahead"])
+def test_a_machine_that_is_taken_over_sleeps(lab: Lab, tmp_path: Path, ahead: bool) -> None:
+    """Also one that was kept awake during its test, so that its clock did not run away."""
+    template = loading.loaded_template(lab, lab.template(emulated=True), lab.build(PLANTED))
+    clone = pool.open_clone(template, lab.cache, ahead=ahead)
+    try:
+        clone.guest.check("true")
+        waiting = hand_over(clone, tmp_path, Deadline(CLONE_SECONDS))
+    finally:
+        clone.close()
+    with taken_over(waiting) as machine:
+        later = late.wait(machine, waiting.taint)
+    assert later.seconds >= late.SECONDS
+    assert not later.busy
 
 
 @needs_minutes
