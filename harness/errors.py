@@ -140,6 +140,15 @@ class BootError(MachineError):
     """The kernel did not come up; ``tail`` has the end of its console."""
 
 
+class ConsoleSilent(MachineError):
+    """The guest answers, and what its kernel logs does not reach the console.
+
+    ``taint`` are the kernel's taint flags.
+    """
+
+    taint = 0
+
+
 class StateError(MachineError):
     """QEMU cannot write a machine's state, or does not take one back that was written."""
 

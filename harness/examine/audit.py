@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import MachineError
-from harness.examine import pointers
+from harness.examine import pointers, ring
 from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
@@ -87,7 +87,7 @@ def settle(folder: Path, base: Path | None = None) -> None:
     source = base or folder
     with FrozenMemory(folder / "memory") as memory:
         if base is not None:
-            for name in (LAYOUT, SYMBOLS, STALE):
+            for name in (LAYOUT, SYMBOLS, STALE, ring.FILE):
                 if (base / name).exists():
                     (folder / name).write_bytes((base / name).read_bytes())
             layout = _layout(folder)
@@ -95,6 +95,11 @@ def settle(folder: Path, base: Path | None = None) -> None:
             names = Symbols(zlib.decompress((source / SYMBOLS).read_bytes()).decode())
             layout = pointers.learn(memory, names, (source / "slabs").read_text())
             (folder / "slabs").unlink()
+            if (buffer := ring.learn(memory, names)) is not None:
+                (folder / ring.FILE).write_text(buffer.to_json())
+            else:
+                log.warning("this kernel does not say where its log is: it is read from the "
+                            "console only")  # fmt: skip
             if layout is not None:
                 (folder / LAYOUT).write_text(layout.to_json())
         if layout is None:
@@ -140,6 +145,7 @@ class Audit:
         self._looked = -1  # how many commands had begun when it was last looked for remains
         self.guest: Guest | None = None  # once somebody asks for it
         self._sections: dict[str, Mapping[str, str]] = {}
+        self._ring: ring.Ring | None = None
 
     def _opened(self) -> tuple[Layout, RunningMemory, FrozenMemory] | None:
         if self._open is None:
@@ -159,15 +165,6 @@ class Audit:
     def sections(self) -> Sections:
         """Where the modules are or were that have been seen."""
         return self._sections
-
-    def modules_moved(self) -> bool:
-        """Whether a module has come or gone since the machine was frozen, or may have."""
-        opened = self._opened()
-        if opened is None:
-            return True
-        layout, memory, _ = opened
-        area = pointers.module_area(memory, layout)
-        return any(memory.changed(table) for table in area.tables)
 
     def watch(self, deadline: Deadline) -> None:
         """After each command: remember where modules are, and look what points to one that is gone.
@@ -290,6 +287,14 @@ class Audit:
             if offset is not None and offset // PAGE not in changed:
                 found.append(one)
         return found
+
+    def unprinted(self, *, marked: bool) -> tuple[str, ...]:
+        """What the kernel has logged and not printed: see ``ring.Ring.unprinted``."""
+        machine = self._machine
+        if self._ring is None:
+            self._ring = ring.Ring(machine.pid, self._folder)
+        console = machine.console_text()
+        return () if machine.log.unread else self._ring.unprinted(console, marked=marked)
 
     def close(self) -> None:
         self._ends.close()

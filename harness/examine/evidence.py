@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.build.module import INSIDE, Module
-from harness.errors import HarnessError, HostError, MachineError
+from harness.errors import ConsoleSilent, HarnessError, HostError, MachineError
 from harness.examine import symbols
 from harness.examine.audit import Audit
 from harness.examine.pointers import Finding
@@ -58,12 +58,15 @@ def gather(
     stacks = leaks = fault = ""
     remains: tuple[Finding, ...] = ()
     probes: tuple[str, ...] = ()
+    silent = False
     if machine.running and not machine.panicked:
         try:
-            taint = machine.agent.mark(patience(machine))
+            taint, silent = _mark(machine)
             if timed_out:
                 stacks = machine.agent.stacks(patience(machine))
-            if audit and audit.untouched():
+            if silent:
+                pass  # the next mark would be waited for in vain as well
+            elif audit and audit.untouched():
                 left = frozenset()  # no module was there that could have left anything
             else:
                 # What a task held that an oops has ended, nobody gives back.
@@ -91,6 +94,7 @@ def gather(
                 fault = str(error)
             with suppress(MachineError, OSError):  # QEMU may end meanwhile
                 moving = machine.vcpu_is_busy()
+    marked = taint is not None and not silent
     return Evidence(
         console=machine.console_text()[since:],
         taint_before=baseline.taint,
@@ -107,6 +111,8 @@ def gather(
         unasked=machine.agent.take_unasked(),
         declared=declared,
         unread=machine.log.unread,
+        silent=silent,
+        unprinted=_unprinted(machine, audit, marked=marked),
         fault=fault or machine.fault,
         full=machine.log.full,
         stacks=stacks,
@@ -115,6 +121,24 @@ def gather(
         stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
         remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in remains),
     )
+
+
+def _mark(machine: Machine) -> tuple[int, bool]:
+    """The taint flags, and whether what the kernel logs does not reach the console."""
+    try:
+        return machine.agent.mark(patience(machine)), False
+    except ConsoleSilent as error:
+        return error.taint, True
+
+
+def _unprinted(machine: Machine, audit: Audit | None, *, marked: bool) -> tuple[str, ...]:
+    """What the kernel's log has and its console does not.
+
+    Where there was no module, and the log reaches the console, nobody had a reason to hide it.
+    """
+    if audit is None or not machine.running or (marked and audit.untouched()):
+        return ()
+    return audit.unprinted(marked=marked)
 
 
 def with_names(

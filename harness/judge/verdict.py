@@ -60,6 +60,8 @@ class Evidence:
     # When the host let QEMU stand still: before which of the console's characters, how long.
     stalls: tuple[tuple[int, float], ...] = ()
     remains: tuple[Remain, ...] = ()
+    silent: bool = False  # what the kernel logs does not reach its console any more
+    unprinted: tuple[str, ...] = ()  # lines of the kernel's log that are not on its console
     probes: tuple[str, ...] = ()  # what does not go on, as vm/agent names it: KIND:NAME
 
 
@@ -185,6 +187,15 @@ def condensed(excerpt: str) -> str:
 
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
+    if not evidence.unprinted:
+        return _judge(evidence)
+    # What was hidden from the console is judged as if it had been there.
+    hidden = "\n".join(evidence.unprinted)
+    whole = replace(evidence, console=f"{evidence.console.rstrip()}\n{hidden}\n")
+    return [*_judge(whole), *_unprinted(evidence)]
+
+
+def _judge(evidence: Evidence) -> Sequence[Problem]:
     problems, stopped = _reports(evidence)
     problems = problems or _memory(evidence)
     if problems and evidence.fault and not evidence.full:
@@ -363,10 +374,28 @@ def _gap(evidence: Evidence) -> list[Problem]:
     if dropped:
         title = f"the kernel dropped {dropped} messages before they reached its console"
         problems.append(Problem(Verdict.LOG_GAP, title))
+    if evidence.silent and not evidence.unprinted:
+        title = "what the kernel logs does not reach its console any more"
+        problems.append(Problem(Verdict.LOG_GAP, title))
     if evidence.unread:
         left_out = f"{evidence.unread >> 10} KiB of its console were not looked at"
         problems.append(Problem(Verdict.LOG_GAP, f"the guest printed too much; {left_out}"))
     return problems
+
+
+_SHOWN_UNPRINTED = 10  # lines
+
+
+def _unprinted(evidence: Evidence) -> list[Problem]:
+    """That the console lacks something, unless the kernel has stopped while it printed."""
+    if evidence.taint_after is None:
+        return []
+    count = len(evidence.unprinted)
+    title = f"the kernel logged {count} lines that are not on its console"
+    shown = list(evidence.unprinted[:_SHOWN_UNPRINTED])
+    if count > len(shown):
+        shown.append(f"... {count - len(shown)} more lines")
+    return [Problem(Verdict.LOG_GAP, title, "\n".join(shown))]
 
 
 def _is_well(evidence: Evidence) -> bool:

@@ -84,8 +84,7 @@ class LateJudge:
         clone = used.clone
         if used.red or used.silent or clone.baseline.taint & _DIED or not can_hand_over(clone):
             return
-        loaded = bool(clone.facts.get("sections"))
-        if not loaded and clone.audit is not None and not clone.audit.modules_moved():
+        if clone.audit is not None and clone.audit.untouched():
             return
         while sum(not future.done() for _, future in self._waiting) >= _WAITING:
             next(future for _, future in self._waiting if not future.done()).exception()

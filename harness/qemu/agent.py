@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from harness.errors import BootError, MachineError, MachineFault
+from harness.errors import BootError, ConsoleSilent, MachineError, MachineFault
 from harness.host.proc import Deadline
 from harness.host.text import taint_mask
 from harness.qemu.clock import Clock
@@ -197,7 +197,9 @@ class Agent:
             if deadline.expired:
                 if (full := no_space(self._process.folder, quota=True)) is not None:
                     raise MachineFault(full.what, hint=full.hint)
-                raise MachineError("the kernel's log does not reach the console")
+                silent = ConsoleSilent("the kernel's log does not reach the console")
+                silent.taint = taint
+                raise silent
             if not fresh:
                 # QEMU writes the console to a file; there is nothing to wait on but the file.
                 time.sleep(0.001)

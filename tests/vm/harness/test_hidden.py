@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a kernel logs is read from its memory as well, so that silencing its console hides nothing.
+
+The console is silenced by a shell here, by the same settings that a module can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.examine import evidence, loading
+from harness.judge import verdict
+from harness.judge.verdict import Verdict
+from harness.machines import pool
+from harness.testing import Clone, Lab
+
+CONTROL = "/sys/kernel/debug/planted"
+SILENCE = "echo N >/sys/module/printk/parameters/ignore_loglevel; dmesg -n 1"
+RESTORE = "dmesg -n 7; echo Y >/sys/module/printk/parameters/ignore_loglevel"
+
+
+@pytest.fixture
+def planted(lab: Lab) -> Iterator[Clone]:
+    """A machine with the module that does what it is told to."""
+    module = lab.build(Path(__file__).parent / "planted")
+    clone = pool.open_clone(loading.loaded_template(lab, lab.template(), module), lab.cache)
+    yield clone
+    clone.close()
+
+
+def outcome(clone: Clone) -> list[tuple[Verdict, str]]:
+    """What is wrong with the machine now; it is judged from there on next."""
+    seen = evidence.gather(clone.machine, clone.baseline, audit=clone.audit)
+    return [(problem.verdict, problem.title) for problem in verdict.judge(seen)]
+
+
+def test_a_report_that_is_kept_from_the_console_is_found(planted: Clone) -> None:
+    """And that it was kept from there is said."""
+    planted.guest.check(f"{SILENCE}; echo warn >{CONTROL}; {RESTORE}; echo said >/dev/kmsg")
+    (report, hidden) = outcome(planted)
+    assert report == (Verdict.SPLAT, "WARNING in planted_warn")
+    assert hidden[0] is Verdict.LOG_GAP
+    assert hidden[1].endswith(" lines that are not on its console")
+
+
+def test_a_line_that_is_no_report_is_missed_too(planted: Clone) -> None:
+    """Nobody has a reason to hide one."""
+    planted.guest.check(f"{SILENCE}; echo one >/dev/kmsg; {RESTORE}")
+    title = "the kernel logged 1 lines that are not on its console"
+    assert outcome(planted) == [(Verdict.LOG_GAP, title)]
+    assert outcome(planted) == []
+
+
+def test_a_console_that_stays_silent_is_said(planted: Clone) -> None:
+    """The guest answers, and so it is not lost; its log is judged all the same."""
+    planted.guest.check(f"{SILENCE}; echo warn >{CONTROL}")
+    (report, hidden) = outcome(planted)
+    assert report == (Verdict.SPLAT, "WARNING in planted_warn")
+    assert hidden[0] is Verdict.LOG_GAP
+
+
+def test_a_log_that_is_cleared_and_lines_with_colours_hide_nothing(planted: Clone) -> None:
+    """Both are on the console as they are in the log, so that nothing is missing."""
+    said = "printf '<3>planted: \\033[8mhidden\\033[0m\\r\\n' >/dev/kmsg"
+    planted.guest.check(f"{said}; dmesg -C; seq 300 >/dev/kmsg; dmesg >/dev/null")
+    assert outcome(planted) == []
