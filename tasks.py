@@ -14,9 +14,9 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from invoke.context import Context
 from invoke.exceptions import Exit, ParseError
@@ -25,6 +25,9 @@ from invoke.tasks import task
 
 from harness.errors import HarnessError, InputError, Status, refused
 
+if TYPE_CHECKING:
+    from harness.build.source import Source
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # The options that several tasks have, spelt and explained the same everywhere.
@@ -32,6 +35,8 @@ HELP = {
     "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all, or a "
     "kernel tree's path",
     "module": "DIR: the folder with the module's source (default: module/)",
+    "ko": "NAME[,NAME]: of several modules, only these and what they need",
+    "param": "NAME=VALUE: a parameter for the module (may be given several times)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
     "profile": "NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
@@ -161,12 +166,17 @@ def _explained(function: F) -> F:
     return wrapper  # type: ignore[return-value]  # same arguments, no result
 
 
-@task(help=_help("kernel", "module", "profile", "config", "verbose"))
+@task(
+    help=_help("kernel", "module", "ko", "param", "profile", "config", "verbose"),
+    iterable=["param"],
+)
 @_explained
 def build(
     _: Context,
     kernel: str | None = None,
     module: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
     profile: str = "",
     config: str | None = None,
     verbose: bool = False,
@@ -175,24 +185,29 @@ def build(
     from harness.commands import build
     from harness.runs.request import Request
 
-    build.run(Request(kernel, _folder(module), profile=profile, own_config=_path(config)))
+    build.run(
+        Request(kernel, _source(module, ko, param), profile=profile, own_config=_path(config))
+    )
 
 
 @task(
     name="test-vm",
     help=_help(
-        "kernel", "module", "filter", "jobs", "profile", "config", "verbose",
+        "kernel", "module", "ko", "param", "filter", "jobs", "profile", "config", "verbose",
         suite="NAME[,NAME]: contract (default), module, harness, or all; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
+    iterable=["param"],
 )  # fmt: skip
 @_explained
 def test_vm(
     _: Context,
     kernel: str | None = None,
     module: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
     filter: str | None = None,  # noqa: A002  # the option's name
     jobs: str | None = None,
     suite: str | None = None,
@@ -207,8 +222,8 @@ def test_vm(
     from harness.runs.request import Request
 
     request = Request(
-        kernel, _folder(module), expression=filter, jobs=_number("--jobs", jobs), suite=suite,
-        profile=profile, own_config=_path(config), keep=keep,
+        kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
+        suite=suite, profile=profile, own_config=_path(config), keep=keep,
         minutes=_number("--minutes", minutes), verbose=verbose,
     )  # fmt: skip
     return test_vm.run(request)
@@ -235,7 +250,7 @@ def test(
     from harness.runs.request import Request
 
     request = Request(
-        kernel, _folder(module), expression=filter, jobs=_number("--jobs", jobs), verbose=verbose
+        kernel, _source(module), expression=filter, jobs=_number("--jobs", jobs), verbose=verbose
     )
     return test.run(request, only_unit=unit)
 
@@ -289,7 +304,7 @@ def bisect(
     from harness.runs.request import Request
 
     request = Request(
-        kernel, _folder(module), expression=filter, suite=suite, profile=profile,
+        kernel, _source(module), expression=filter, suite=suite, profile=profile,
         own_config=_path(config),
     )  # fmt: skip
     return bisect.run(request, good, bad)
@@ -297,16 +312,19 @@ def bisect(
 
 @task(
     help=_help(
-        "kernel", "module", "profile", "config", "verbose",
+        "kernel", "module", "ko", "param", "profile", "config", "verbose",
         resume="DIR: open the machine that a red test has left there instead",
         debugger="with --resume: stop it and let gdb attach",
-    )
+    ),
+    iterable=["param"],
 )  # fmt: skip
 @_explained
 def shell(
     context: Context,
     kernel: str | None = None,
     module: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
     profile: str = "",
     config: str | None = None,
     resume: str | None = None,
@@ -322,7 +340,7 @@ def shell(
         return shell.resume(Path(resume), debugger=debugger, command=command)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
-    request = Request(kernel, _folder(module), profile=profile, own_config=_path(config))
+    request = Request(kernel, _source(module, ko, param), profile=profile, own_config=_path(config))
     return shell.run(request, command)
 
 
@@ -352,7 +370,7 @@ def check(
     """Check the sources: ruff, mypy, checkpatch, W=1, sparse, spelling."""
     from harness.commands import check
 
-    return check.run(kernel, _folder(module))
+    return check.run(kernel, _source(module))
 
 
 @task(
@@ -444,10 +462,12 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _folder(module: str | None) -> Path:
-    from harness.config import MODULE
+def _source(
+    module: str | None, ko: str | None = None, param: Sequence[str] | None = None
+) -> Source:
+    from harness.build import source
 
-    return MODULE if module is None else Path(module)
+    return source.parse(module, ko, param or ())
 
 
 # Colours are for people: pytest and ruff see a terminal through these.

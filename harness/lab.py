@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.build import image, kernel, module
+from harness.build import source as sources
 from harness.build.image import GuestImage
 from harness.build.kernel import Kernel
 from harness.build.module import Module
-from harness.config import MODULE, KernelSpec, Matrix
+from harness.build.source import Given
+from harness.config import KernelSpec, Matrix
 from harness.host import proc
 from harness.host.cache import Cache
 from harness.machines import freeze
@@ -26,13 +27,12 @@ class Lab:
     image: GuestImage
     cache: Cache
 
-    def build(self, source: Path) -> Module:
-        """The module in ``source``, built for this kernel.
+    def build(self, source: Given) -> Module:
+        """The module that ``source`` names, built for this kernel.
 
         Warnings are errors for this project's own module; another's are only shown.
         """
-        own = source.resolve() == MODULE.resolve()
-        return module.build(self.kernel, source, self.cache, strict=own)
+        return module.build(self.kernel, source, self.cache, strict=sources.of(source).own)
 
     def template(
         self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = (),

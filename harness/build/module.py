@@ -8,17 +8,18 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePath
 
 from harness import config
+from harness.build import requirements
 from harness.build import source as sources
 from harness.build.kernel import Kernel
-from harness.build.source import Folder, Recipe
+from harness.build.source import Folder, Given, Recipe, Source
 from harness.errors import BuildError, DeadlineError, InputError, SandboxError
 from harness.host import proc, sandbox, text
-from harness.host.cache import Cache, digest_of_files
+from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.proc import Deadline
 
 BUILD_SECONDS = 600.0
@@ -40,7 +41,8 @@ class ModuleObject:
 
     ``ko`` is the file, ``loadable`` the same without debug information, ``name`` what lsmod calls
     it; ``vermagic``, ``depends`` and the names of ``parameters`` are what modinfo says. ``before``
-    names the modules that are to be loaded first if they are there (MODULE_SOFTDEP).
+    names the modules that are to be loaded first if they are there (MODULE_SOFTDEP), and
+    ``arguments`` are what insmod is given (NAME=VALUE).
     """
 
     name: str
@@ -50,6 +52,7 @@ class ModuleObject:
     depends: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,22 @@ class Module:
     """What was built from one source for one kernel: one .ko file, or several.
 
     ``objects`` are in the order in which they are loaded: what one depends on comes before it.
-    ``warnings`` are the compiler's lines, ``how`` says by what it was built and why; ``digest``
-    stands for what it was made of. The last object is the one that is meant where only one can
-    be: ``name``, ``ko``, ``loadable``, ``vermagic`` and ``depends`` are its.
+    The last one is meant where only one can be: ``name``, ``ko``, ``loadable``, ``vermagic`` and
+    ``depends`` are its.
+
+    ``needs`` are the kernel's own modules that are loaded before; their files, and firmware, are
+    in the archive ``files``, if there are any. ``warnings`` are the compiler's lines, ``how`` says
+    by what it was built and why; ``digest`` stands for what it was made of.
     """
 
     objects: tuple[ModuleObject, ...]
-    source: Path
+    source: Source
     kernel: Kernel
     digest: str
     warnings: tuple[str, ...] = ()
     how: str = ""
+    needs: tuple[str, ...] = ()
+    files: Path | None = None
 
     @property
     def main(self) -> ModuleObject:
@@ -94,23 +102,23 @@ class Module:
         return self.main.depends
 
 
-def check_source(source: Path) -> None:
-    """Raise ``InputError`` unless ``source`` is something that a module can be built from."""
-    sources.inspect(source)
+def check_source(given: Given) -> None:
+    """Raise ``InputError`` unless a module can be built from what was given."""
+    sources.inspect(sources.of(given).path)
 
 
 def build(
-    kernel: Kernel, source: Path, cache: Cache, *, strict: bool = False, sparse: bool = False
+    kernel: Kernel, given: Given, cache: Cache, *, strict: bool = False, sparse: bool = False
 ) -> Module:
-    """Build the module in ``source`` for ``kernel``.
+    """Build what was ``given`` for ``kernel``.
 
     It is built without a network and with nothing writable but a copy of the folder. ``strict``
     makes warnings errors (and asks for W=1); ``sparse`` has each file checked by sparse too.
     Raises ``InputError`` for a folder that is not a module's, ``BuildError`` with the compiler's
     words.
     """
-    source = Path(os.path.abspath(source))  # so that "." has a name
-    folder = sources.inspect(source)
+    source = sources.of(given)
+    folder = sources.inspect(source.path)
     options = ["W=1", "KCFLAGS=-Werror"] if strict else []
     if sparse:
         options += ["C=2", "CF=-Wsparse-error"]
@@ -123,26 +131,110 @@ def build(
             # Of the copy: the folder itself may be edited meanwhile.
             "source": digest_of_files(work, copies),
             # Modules that are made up of several C files may have its name.
-            "name": source.name if folder.recipe is Recipe.C_FILES else "",
+            "name": source.name.strip("/") if folder.recipe is Recipe.C_FILES else "",
             "options": options,
         }
-        note = f"kernel {kernel.name}: building {source.name}/ for {kernel.release}"
+        note = f"kernel {kernel.name}: building {source.name} for {kernel.release}"
+
+        def make(target: Path) -> None:
+            its = _Build(kernel, source, work, target / "build.log", cache)
+            _make(target, its, folder, options)
+
         try:
-            entry = cache.get(
-                "module", f"{kernel.name}", key,
-                lambda target: _make(target, kernel, folder, source, work, options),
-                note=note,
-            )  # fmt: skip
+            entry = cache.get("module", kernel.name, key, make, note=note)
         finally:
             sandbox.remove(work)
-    objects = _objects(entry.path, (entry.path / "modinfo").read_text())
-    return Module(
-        objects=in_order(objects),
+    built = Module(
+        objects=in_order(_objects(entry.path, (entry.path / "modinfo").read_text())),
         source=source,
         kernel=kernel,
         digest=entry.digest,
         warnings=tuple(warnings_in(sandbox.log_text(entry.path / "build.log"))),
         how=folder.why,
+    )
+    return _with_needs(_wanted(built), _firmware(folder), cache)
+
+
+def _wanted(built: Module) -> Module:
+    """Only the modules that are wanted, with their parameters."""
+    source = built.source
+    if not (source.only or source.params):
+        return built
+    by_name = {one.name: one for one in built.objects}
+    unknown = [name for name in source.only if name not in by_name]
+    if unknown:
+        raise InputError(
+            f"{source} builds no module named {unknown[0]}",
+            hint=f"it builds {', '.join(sorted(by_name))}",
+        )
+    wanted = set(source.only or by_name)
+    for one in reversed(built.objects):  # what one needs is before it
+        wanted |= {name for name in one.depends if name in by_name} if one.name in wanted else set()
+    objects = [one for one in built.objects if one.name in wanted]
+    for param in source.params:
+        objects = _set(objects, param)
+    key = {"build": built.digest, "only": sorted(wanted), "params": source.params}
+    return replace(built, objects=tuple(objects), digest=digest_of(key))
+
+
+def _set(objects: Sequence[ModuleObject], param: str) -> list[ModuleObject]:
+    """The modules with a parameter set in each that has it, or in the one that is named."""
+    name, separator, value = param.partition("=")
+    module, _, name = name.rpartition(".")
+    name, module = name.replace("-", "_"), module.replace("-", "_")
+    # The kernel takes blanks in quotes only (parse_args() in kernel/params.c).
+    quoted = f'"{value}"' if re.search(r"\s", value) else value
+    argument = f"{name}{separator}{quoted}"
+    having = [
+        one.name for one in objects if name in one.parameters and module in ("", one.name)
+    ]  # fmt: skip
+    if not having:
+        known = [f"{one.name}.{each}" for one in objects for each in one.parameters]
+        raise InputError(
+            f"no module has the parameter that --param {param} sets",
+            hint=f"there are {', '.join(known)}" if known else "these modules have no parameters",
+        )
+    return [
+        replace(one, arguments=(*one.arguments, argument)) if one.name in having else one
+        for one in objects
+    ]
+
+
+_FIRMWARE = "firmware"
+
+
+def _firmware(folder: Folder) -> dict[str, Path]:
+    """The files of a folder that are for the guest's /lib/firmware, by their names there."""
+    base = folder.root / _FIRMWARE
+    return {
+        path.relative_to(base).as_posix(): path
+        for path in folder.files
+        if path.is_relative_to(base)
+    }
+
+
+def _with_needs(built: Module, firmware: Mapping[str, Path], cache: Cache) -> Module:
+    """The module with what it needs of its kernel; raises ``InputError`` for what is not there."""
+    own = {one.name for one in built.objects}
+    hard = {name: one.name for one in built.objects for name in one.depends if name not in own}
+    soft = {name for one in built.objects for name in one.before} - own
+    if not (hard or soft or firmware):
+        return built
+    index = requirements.modules_of(built.kernel, cache)
+    for name, user in hard.items():
+        if not index.has(name):
+            raise InputError(
+                f"{user} needs the module {name}, which kernel {built.kernel.name} does not have, "
+                "and which is not built with it",
+                hint="put the source of both into one folder",
+            )
+    needed = [name for name in dict.fromkeys([*hard, *sorted(soft)]) if name in index.files]
+    archive, digest = requirements.archive(built.kernel, needed, firmware, cache)
+    return replace(
+        built,
+        needs=tuple(needed),
+        files=archive,
+        digest=digest_of({"build": built.digest, "needs": digest}),
     )
 
 
@@ -292,9 +384,10 @@ class _Build:
     """One build in its sandbox: for which kernel, of what, and where its log goes."""
 
     kernel: Kernel
-    source: Path
+    source: Source
     work: Path
     log: Path
+    cache: Cache
 
     def run(self, command: Sequence[str], log: Path | None = None) -> proc.Completed:
         """Run a command in the copy of the sources; raises ``BuildError`` with its last words.
@@ -335,35 +428,45 @@ class _Build:
 
     @property
     def what(self) -> str:
-        return f"{self.source.name}/ for kernel {self.kernel.name} ({self.kernel.release})"
+        return f"{self.source.name} for kernel {self.kernel.name} ({self.kernel.release})"
 
     def failed(self, log: Path | None = None) -> Exception:
-        """The error for a build that ended with another status than 0."""
+        """The error for a build that ended with another status than 0.
+
+        Where the kernel lacks what the module uses, it says which kernel of the cache has it.
+        """
         log = log or self.log
         said = sandbox.log_text(log).replace(f"{INSIDE}/", "")
         where = f"for kernel {self.kernel.name} ({self.kernel.release})"
-        no_space = proc.no_space(log.parent, f"building {self.source.name}/ failed")
+        no_space = proc.no_space(log.parent, f"building {self.source.name} failed")
         return no_space or BuildError(
-            f"{self.source.name}/ does not build {where}",
+            f"{self.source.name} does not build {where}",
             tail=excerpt(said),
             log=_kept(log, self.kernel, self.source),
-            hint=sandbox.MODULE.hint(said),
+            hint=sandbox.MODULE.hint(said) or _lacks(said, self.kernel, self.cache),
         )
 
 
-def _make(
-    target: Path, kernel: Kernel, folder: Folder, source: Path, work: Path, options: list[str]
-) -> None:
-    its = _Build(kernel, source, work, target / "build.log")
+# What modpost says since 5.5 (scripts/mod/modpost.c).
+_UNDEFINED = re.compile(r'modpost: "(\w+)" \[[^\]]*\] undefined!')
+
+
+def _lacks(said: str, kernel: Kernel, cache: Cache) -> str:
+    """What to do where a module uses what its kernel does not have; else nothing."""
+    symbols = set(_UNDEFINED.findall(said))
+    return requirements.lacks_symbols(symbols, kernel, cache) if symbols else ""
+
+
+def _make(target: Path, its: _Build, folder: Folder, options: list[str]) -> None:
     jobs = len(os.sched_getaffinity(0))
-    kbuild = ["make", f"-j{jobs}", "-C", kernel.build, f"M={INSIDE}", *options]
+    kbuild = ["make", f"-j{jobs}", "-C", its.kernel.build, f"M={INSIDE}", *options]
     renamed = names_of(folder.c_files)
     if len(renamed) > 1:
         _group(its, kbuild, renamed, target / "objects.log")
     if its.run([*kbuild, "modules"]).status != 0:
         raise its.failed()
-    _collect(target, its, [name for name, _ in sandbox.walk(work) if name.suffix == ".ko"])
-    _describe(target, kernel)
+    _collect(target, its, [name for name, _ in sandbox.walk(its.work) if name.suffix == ".ko"])
+    _describe(target, its.kernel)
 
 
 def _group(its: _Build, kbuild: Sequence[str], renamed: Mapping[str, str], log: Path) -> None:
@@ -390,7 +493,7 @@ def _group(its: _Build, kbuild: Sequence[str], renamed: Mapping[str, str], log: 
         )  # fmt: skip
         known[name] = sources.symbols_in(listing.stdout)
     mains = [name for name, one in known.items() if "init_module" in one.defines]
-    kbuild_file = sources.derived(sources.groups(known), its.source.name, mains)
+    kbuild_file = sources.derived(sources.groups(known), its.source.name.strip("/"), mains)
     # All is compiled again: what a file was compiled as depends on its module's name.
     its.run([*kbuild, "clean"], log)
     (its.work / "Kbuild").write_text(kbuild_file)
@@ -443,17 +546,17 @@ def _end(log: Path) -> str:
     return text.last_lines(sandbox.log_text(log).replace(f"{INSIDE}/", ""), _TAIL_LINES)
 
 
-def _taken(work: Path, name: PurePath, source: Path) -> bytes:
+def _taken(work: Path, name: PurePath, source: Source) -> bytes:
     """The module that a build has left."""
     try:
         return sandbox.take(work, name, _MAX_KO)
     except SandboxError as error:
         raise BuildError(
-            f"{source.name}/ leaves no module that can be taken: {error.what}", hint=error.hint
+            f"{source.name} leaves no module that can be taken: {error.what}", hint=error.hint
         ) from error
 
 
-def _kept(log: Path, kernel: Kernel, source: Path) -> Path | None:
+def _kept(log: Path, kernel: Kernel, source: Source) -> Path | None:
     """Where a failed build's log is from now on; the folder that it is in goes.
 
     None where it cannot be written, which is not to hide why the build failed.
@@ -461,7 +564,7 @@ def _kept(log: Path, kernel: Kernel, source: Path) -> Path | None:
     said = sandbox.log_text(log)
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     # Runs at the same time may write here: what is different has another name.
-    target = LOGS / kernel.name / f"{source.name}-{digest}.log"
+    target = LOGS / kernel.name / f"{source.name.strip('/')}-{digest}.log"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text.printable(said))

@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from harness import config
 from harness.errors import InputError
 
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
@@ -51,6 +52,74 @@ class Recipe(enum.Enum):
     MAKEFILE = "Makefile"
     OWN_MAKE = "make"
     C_FILES = "C files"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What somebody named as the module, and what of it is wanted.
+
+    ``path`` is a folder. ``only`` names the .ko files that are wanted (all, if it is empty; what
+    these need of the others comes along). ``params`` are NAME=VALUE for insmod, or
+    MODULE.NAME=VALUE for one of several modules.
+    """
+
+    path: Path
+    only: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether it is this project's own module."""
+        return self.path.resolve() == config.MODULE.resolve()
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{Path(os.path.abspath(self.path)).name}/"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def arguments(self) -> list[str]:
+        """The options of pytest that mean the same, from whichever folder it is started."""
+        given = [f"--module={self.path.resolve()}"]
+        given += [f"--ko={','.join(self.only)}"] if self.only else []
+        return [*given, *(f"--param={each}" for each in self.params)]
+
+
+# A folder alone is enough where all of it is wanted.
+Given = Source | Path
+
+
+def of(given: Given) -> Source:
+    """What was given, as a ``Source``."""
+    return given if isinstance(given, Source) else Source(given)
+
+
+def parse(module: str | None, only: str | None = None, params: Sequence[str] = ()) -> Source:
+    """What the options --module, --ko and --param (each time it was given) say.
+
+    Raises ``InputError`` for what cannot be meant.
+    """
+    names = [] if only is None else [each.strip() for each in only.split(",")]
+    for name in names:
+        if not _KO_NAME.fullmatch(name):
+            raise InputError(
+                f"--ko {only!r} is no list of modules", hint="NAME[,NAME], as lsmod shows them"
+            )
+    for each in params:
+        if not _PARAM.fullmatch(each):
+            raise InputError(
+                f"--param {each!r} sets no parameter",
+                hint="NAME=VALUE, or MODULE.NAME=VALUE for one of several modules",
+            )
+    wanted = tuple(name.removesuffix(".ko").replace("-", "_") for name in names)
+    return Source(config.MODULE if module is None else Path(module), wanted, tuple(params))
+
+
+_KO_NAME = re.compile(r"\w[\w,.+-]*", re.ASCII)
+# The kernel takes dashes and underscores for the same, and a name alone where it is a bool's.
+_PARAM = re.compile(r"(?:\w[\w-]*\.)?\w[\w-]*(?:=[^\0\n\"]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)

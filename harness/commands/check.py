@@ -14,6 +14,8 @@ from pathlib import Path
 
 from harness import config
 from harness.build import module
+from harness.build import source as sources
+from harness.build.source import Given
 from harness.errors import BuildError, HarnessError
 from harness.host import debian, proc, sandbox
 from harness.host.cache import Cache
@@ -34,13 +36,14 @@ WORKFLOWS = [
 ]
 
 
-def run(kernels: str | None, source: Path) -> int:
+def run(kernels: str | None, given: Given) -> int:
     """Run every check, also after one has failed; the exit status."""
-    module.check_source(source)
+    module.check_source(given)
+    source = sources.of(given).path
     matrix = config.load()
     with Cache() as cache:
         bin_ = Path(sys.executable).parent
-        own = source.resolve() == config.MODULE.resolve()
+        own = sources.of(given).own
         checks: list[tuple[str, Callable[[], None]]] = []
         if own:
             python = ["harness", "tests", "tasks.py"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.build.module import Module, ModuleObject
@@ -20,11 +21,19 @@ from harness.qemu import Machine
 
 
 def load(guest: Guest, module: Module) -> None:
-    """Load what was built on the host, each .ko after those it depends on; they stay in /root."""
+    """Load what was built on the host, each .ko after those it depends on; they stay in /root.
+
+    Before that, what it needs of its kernel, and its firmware is put where the kernel looks.
+    """
+    if module.files is not None:
+        archive = module.files.read_bytes()
+        guest.check("cd / && cpio --quiet -imd && depmod", stdin=archive)
+    if module.needs:
+        guest.check(f"modprobe -a {' '.join(module.needs)}")
     for one in module.objects:
         target = f"/root/{one.ko.name}"
         guest.put(one.loadable, target)
-        guest.check(f"insmod {target}")
+        guest.check(shlex.join(["insmod", target, *one.arguments]))
 
 
 def text_sections(guest: Guest, module: Module | ModuleObject) -> dict[str, str]:

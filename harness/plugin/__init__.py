@@ -53,6 +53,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the folder of the module under test (default: module/)",
     )
     group.addoption(
+        "--ko", metavar="NAME[,NAME]", help="of several modules, only these and what they need"
+    )
+    group.addoption(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a parameter for the module under test; may be given several times",
+    )
+    group.addoption(
         "--results",
         metavar="DIR",
         type=Path,

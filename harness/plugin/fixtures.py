@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
+from harness.build import source as sources
 from harness.build.module import Module
 from harness.errors import InputError
 from harness.examine.artifacts import Keeper
@@ -52,7 +53,8 @@ def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
     """Where the tests' machines come from."""
     option = request.config.getoption
     keeper = Keeper(partial(_run_folder, request.config, lab), hold_first=option("--keep"))
-    source = MachineSource(lab, Path(option("--module")), keeper)
+    given = sources.parse(option("--module"), option("--ko"), option("--param"))
+    source = MachineSource(lab, given, keeper)
     request.config.stash[SOURCE] = source
     try:
         yield source

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import pytest
 
 from harness.build.module import Module
+from harness.build.source import Given
 from harness.errors import InputError
 from harness.examine.artifacts import Keeper, save_artifacts
 from harness.examine.loading import loaded_template
@@ -87,7 +87,7 @@ class UsedMachine:
 class MachineSource:
     """Where the tests' machines come from; ``keeper`` takes what those leave that are red."""
 
-    def __init__(self, lab: Lab, source: Path, keeper: Keeper) -> None:
+    def __init__(self, lab: Lab, source: Given, keeper: Keeper) -> None:
         self.lab = lab
         self.keeper = keeper
         self.pool = Pool()

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 import logging
-from pathlib import Path
 
 from harness import lab
 from harness.build.module import Module
+from harness.build.source import Given
 from harness.config import KernelSpec, Matrix
 from harness.host.cache import Cache
 from harness.lab import Lab
@@ -46,7 +46,7 @@ class Way:
     module: Module
     template: Template
 
-    def __init__(self, spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> None:
+    def __init__(self, spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) -> None:
         self.stage = Stage.KERNEL
         self._spec = spec
         self._matrix = matrix

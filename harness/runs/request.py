@@ -12,6 +12,8 @@ from pathlib import Path
 
 from harness import config
 from harness.build import module
+from harness.build import source as sources
+from harness.build.source import Given
 from harness.config import KernelSpec, Matrix
 from harness.errors import InputError
 from harness.runs import pytest_process, suites
@@ -25,7 +27,7 @@ class Request:
     """
 
     kernels: str | None = None  # NAME[,NAME], a version, all, or a kernel tree's path
-    source: Path = config.MODULE  # the folder of the module
+    source: Given = config.MODULE  # what --module, --ko and --param name
     expression: str | None = None  # as pytest's -k takes it
     jobs: int | None = None  # how many tests run at a time
     suite: str | None = None  # NAME[,NAME] of config.SUITES, or all
@@ -38,7 +40,7 @@ class Request:
     @property
     def own_module(self) -> bool:
         """Whether the module is this project's own."""
-        return self.source.resolve() == config.MODULE.resolve()
+        return sources.of(self.source).own
 
     def select(self, matrix: Matrix) -> list[KernelSpec]:
         """The kernels that were asked for; raises ``InputError`` where there is no such kernel."""
@@ -82,7 +84,7 @@ class Plan:
         """pytest's arguments for one kernel: ``jobs`` tests at a time, the result in ``junit``."""
         asked = self.request
         given = [*self.suites.values(), f"--kernel={spec.asked}"]
-        given += [f"--module={asked.source.resolve()}"]
+        given += sources.of(asked.source).arguments()
         given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
         given += [f"--config={spec.config}"] if spec.config else []
         given += ["--keep"] if asked.keep else []

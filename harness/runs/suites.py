@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from harness import config
+from harness.build import source as sources
+from harness.build.source import Given
 from harness.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def folders(suite: str, source: Path) -> dict[str, str]:
+def folders(suite: str, source: Given) -> dict[str, str]:
     """The folders that ``--suite NAME[,NAME]`` or ``--suite all`` asks for, by their suites' names.
 
     They come in the order of ``config.SUITES``. Raises ``InputError`` for an unknown name.
@@ -23,7 +24,7 @@ def folders(suite: str, source: Path) -> dict[str, str]:
         if name not in config.SUITES:
             known = ", ".join([*config.SUITES, "all"])
             raise InputError(f"there is no suite named {name!r}", hint=f"known suites: {known}")
-    if source.resolve() != config.MODULE.resolve() and names != ["contract"]:
+    if not sources.of(source).own and names != ["contract"]:
         log.info("%s is held against the contract; the other suites are about module/", source)
         names = ["contract"]
     return {name: folder for name, folder in config.SUITES.items() if name in names}

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from harness.build import archive
 from harness.build.module import Module
+from harness.build.source import Given
 from harness.config import KernelSpec, Matrix
 from harness.errors import (
     BuildError,
@@ -77,7 +78,7 @@ class Ready:
 # -- one kernel --------------------------------------------------------------------
 
 
-def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Path) -> Ready:
+def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) -> Ready:
     """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
     ready = Ready(spec, spec.release)
     started = time.monotonic()

@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from harness.build import module
+from harness.build import module, requirements
 from harness.build.kernel import Kernel
-from harness.build.module import INSIDE, ModuleObject
+from harness.build.module import INSIDE, Module, ModuleObject
+from harness.build.requirements import KernelModules
+from harness.build.source import Source
 from harness.config import KernelSpec
 from harness.errors import BuildError, InputError
 from harness.host import sandbox
@@ -22,6 +24,7 @@ from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed
 
+MODULES = ("virtio", "virtio_ring", "crc32", "snd_pcm")  # that the kernel has
 MODINFO = f"""\
 filename:       {INSIDE}/wee-one.ko
 description:    a module: with a colon
@@ -130,6 +133,9 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
     made = Compiler()
     monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(sandbox, "run", made.run)
+    known = KernelModules({name: (f"{name}.ko",) for name in MODULES}, frozenset())
+    monkeypatch.setattr(requirements, "modules_of", lambda *_: known)
+    monkeypatch.setattr(requirements, "archive", lambda *_: (tmp_path / "files.cpio", "f" * 16))
     return made
 
 
@@ -158,7 +164,8 @@ def test_a_built_module_says_what_modinfo_says(
     assert built.name == "wee_one"
     assert built.ko.read_bytes() == b"\x7fELF"
     assert built.vermagic == "6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions"
-    assert built.depends == ("virtio", "virtio_ring")
+    assert built.depends == built.needs == ("virtio", "virtio_ring")
+    assert built.files is not None
     assert list(built.warnings) == module.warnings_in(LOG)
 
 
@@ -405,7 +412,58 @@ def test_several_modules_are_one_build(compiler: Compiler, cache: Cache, source:
     assert built.name == "wee_one"
     assert built.main.before == ("crc32", "snd_pcm")
     assert built.main.parameters == ("act", "leave")
+    assert built.needs == ("crc32", "snd_pcm")
     assert built.objects[0].ko.read_bytes() == b"\x7fELF"
+
+
+def test_only_what_is_wanted_is_taken_and_set(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """With what it needs of the others. Another choice is another module to make templates of."""
+    compiler.modules, compiler.modinfo = ("wee-one.ko", "wee-two.ko"), TWO
+
+    def built(**wanted: tuple[str, ...]) -> Module:
+        return module.build(a_kernel(), Source(source, **wanted), cache)
+
+    everything = built()
+    one, two = built(only=("wee_one",)), built(only=("wee_two",))
+    assert [each.name for each in one.objects] == ["wee_two", "wee_one"]
+    assert [each.name for each in two.objects] == ["wee_two"]
+    assert two.needs == ()
+    set_ = built(params=("act=7", "wee-one.leave=a b"))
+    assert set_.main.arguments == ("act=7", 'leave="a b"')
+    assert set_.objects[0].arguments == ()
+    assert len({each.digest for each in (everything, two, set_)}) == 3
+    assert len(compiler.makes) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words", "hint"),
+    [
+        (Source(Path(), only=("other",)), "no module named other", "wee_one, wee_two"),
+        (Source(Path(), params=("nothing=1",)), "no module has the parameter", "wee_one.act"),
+        (Source(Path(), params=("wee_two.act=1",)), "no module has the parameter", "wee_one.act"),
+    ],
+    ids=["ko", "param", "of-another"],
+)
+def test_what_is_not_there_cannot_be_wanted(
+    compiler: Compiler, cache: Cache, source: Path, wanted: Source, words: str, hint: str
+) -> None:
+    """The hint names what there is."""
+    compiler.modules, compiler.modinfo = ("wee-one.ko", "wee-two.ko"), TWO
+    with pytest.raises(InputError, match=words) as caught:
+        module.build(a_kernel(), replace(wanted, path=source), cache)
+    assert hint in caught.value.hint
+
+
+def test_a_module_that_needs_what_is_not_there_is_told_so(
+    compiler: Compiler, cache: Cache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the kernel nor the folder has it."""
+    nothing = KernelModules({}, frozenset({"virtio"}))
+    monkeypatch.setattr(requirements, "modules_of", lambda *_: nothing)
+    with pytest.raises(InputError, match="wee_one needs the module virtio_ring, which kernel wee"):
+        module.build(a_kernel(), source, cache)
 
 
 # -- what uses the host up, in a sandbox for real ----------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.build.source import Source
 from harness.examine import loading
 from harness.lab import Lab
 from harness.machines.clone import clone
@@ -48,12 +49,42 @@ all:
 	make -C /lib/modules/$(shell uname -r)/build M=$(PWD) modules
 """
 
+NEEDS = """\
+#include <linux/module.h>
+#include <linux/firmware.h>
+#include <linux/platform_device.h>
+#include <net/udp_tunnel.h>
+static char *label = "none";
+module_param(label, charp, 0444);
+static void (*used)(struct socket *) = udp_tunnel_sock_release;
+static int __init needs_init(void)
+{
+	struct platform_device *device = platform_device_register_simple("needs", -1, NULL, 0);
+	const struct firmware *firmware;
+	int error = request_firmware(&firmware, "acme/fw.bin", &device->dev);
+
+	if (!error) {
+		pr_info("%.5s, %s, %d\\n", firmware->data, label, !used);
+		release_firmware(firmware);
+	}
+	platform_device_unregister(device);
+	return error;
+}
+static void __exit needs_exit(void) { }
+module_init(needs_init);
+module_exit(needs_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("needs modules of the kernel, firmware and a parameter");
+MODULE_SOFTDEP("pre: crc7 there_is_none post: dummy");
+"""
+
 
 def folder(parent: Path, files: dict[str, str]) -> Path:
     """A module's folder with these files."""
     made = parent / "mine"
     made.mkdir()
     for name, content in files.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_text(content)
     return made
 
@@ -80,3 +111,14 @@ def test_a_folder_is_built_as_it_stands(
         loading.load(running.guest, built)
         for name in reversed(names):
             running.guest.check(f"rmmod {name}")
+
+
+def test_what_a_module_needs_is_there_before_it(lab: Lab, tmp_path: Path) -> None:
+    """Modules of the kernel that it depends on or asks for, firmware, and a parameter."""
+    made = folder(tmp_path, {"needs.c": NEEDS, "firmware/acme/fw.bin": "hello, world"})
+    built = lab.build(Source(made, params=("label=two words",)))
+    assert built.needs == ("udp_tunnel", "crc7")
+    with clone(lab.template(), tmp_path) as running:
+        loading.load(running.guest, built)
+        assert "hello, two words, 0" in running.guest.dmesg()
+        running.guest.check("rmmod needs && modprobe -r udp_tunnel crc7")
