@@ -178,7 +178,13 @@ def test_an_interrupted_run_lets_pytest_clean_up(
 
     def started(*args: Any, **kwargs: Any) -> Any:
         process = popen(*args, **kwargs)
-        (tmp_path / "started").touch()
+        wait = process.wait
+
+        def waited(seconds: float | None = None) -> int:
+            (tmp_path / "started").touch()
+            return wait(seconds)
+
+        monkeypatch.setattr(process, "wait", waited)
         return process
 
     monkeypatch.setattr(proc, "popen", started)
