@@ -194,7 +194,7 @@ def build(
     name="test-vm",
     help=_help(
         "kernel", "module", "ko", "param", "filter", "jobs", "profile", "config", "verbose",
-        suite="NAME[,NAME]: contract (default), module, harness, or all; "
+        suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",

@@ -24,10 +24,12 @@ MODULE = PROJECT / "module"
 RESULTS = PROJECT / "results"  # harness/runs/store.py says what is in it
 # Modules that `invoke build` made, as build/KERNEL/NAME.ko, and the logs of builds that failed.
 BUILD = PROJECT / "build"
-# Folders of tests by the names that --suite takes. The contract is for any module with this
-# specification; the other two are about module/ and about the harness itself.
+# Folders of tests by the names that --suite takes. The contract is for any solution of the exercise
+# that module/ solves, and "any" is for any module at all. The other two are about module/ and about
+# the harness itself.
 SUITES = {
     "contract": "tests/vm/contract",
+    "any": "tests/vm/any",
     "module": "tests/vm/module",
     "harness": "tests/vm/harness",
 }

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 def run(request: Request) -> int:
     """Test the module on each kernel; 0 only if all is green.
 
-    Where no suite was asked for, one kernel is held against the contract. Several are also held
-    against the suite of module/ itself, if that is the module. With several kernels there is a
-    table at the end. After the request's ``minutes`` no other kernel is begun; those left out are
-    named, and are not red.
+    Where no suite was asked for, module/ is held against the contract, and on several kernels also
+    against its own suite. Another module is tested by the suite for any module. With several
+    kernels there is a table at the end. After the request's ``minutes`` no other kernel is begun;
+    those left out are named, and are not red.
     """
     plan = request.plan()
     qemu.check_version()

@@ -56,11 +56,15 @@ class Request:
     def plan(self, default: str = "contract") -> Plan:
         """Choose the tests. ``default`` names the suites where none was asked for.
 
+        Those are for this project's own module. Somebody else's is tested by the suite for any.
+
         Looks at the filter, the module's folder and the suites first, and raises ``InputError``
         where one of them cannot be what was meant: nothing has been downloaded by then.
         """
         pytest_process.check_filter(self.expression)
         module.check_source(self.source)
+        if not self.own_module:
+            default = "any"
         return Plan(self, suites.folders(self.suite or default, self.source))
 
 

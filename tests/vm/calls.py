@@ -72,6 +72,8 @@ def perform(
     time.
     """
     __tracebackhide__ = True
+    if not groups:
+        return []
     leap = guest.leap or contextlib.nullcontext
     seconds = limit if guest.leap else guest.patience(limit).seconds
     program = _PROGRAM.read_bytes() + b"\n__END__\n" + "\n".join(groups).encode() + b"\n"

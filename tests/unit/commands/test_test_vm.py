@@ -193,4 +193,4 @@ def test_an_unknown_suite_lists_the_known() -> None:
     """A typing error is told before anything is prepared."""
     with pytest.raises(InputError, match="no suite named 'contact'") as caught:
         test_vm.run(Request("one", suite="contact"))
-    assert "contract, module, harness, all" in caught.value.hint
+    assert "contract, any, module, harness, all" in caught.value.hint

@@ -17,7 +17,7 @@ from harness.runs import suites
     [
         ("contract", ["contract"]),
         ("module, contract", ["contract", "module"]),
-        ("all", ["contract", "module", "harness"]),
+        ("all", ["contract", "any", "module", "harness"]),
     ],
 )
 def test_suites_are_folders_in_an_order_of_their_own(suite: str, names: list[str]) -> None:
@@ -27,13 +27,25 @@ def test_suites_are_folders_in_an_order_of_their_own(suite: str, names: list[str
     assert list(found) == names
 
 
-def test_another_module_is_held_against_the_contract(tmp_path: Path) -> None:
-    """The other suites are about this repository's own."""
-    assert list(suites.folders("all", tmp_path)) == ["contract"]
+@pytest.mark.parametrize(
+    ("suite", "names"),
+    [
+        ("any", ["any"]),
+        ("contract", ["contract"]),
+        ("all", ["contract", "any"]),
+        ("module,harness", ["any"]),
+        ("module,contract", ["contract"]),
+    ],
+)
+def test_another_module_is_tested_by_what_knows_nothing_of_ours(
+    suite: str, names: list[str], tmp_path: Path
+) -> None:
+    """The suites about this repository's own module and harness are left out."""
+    assert list(suites.folders(suite, tmp_path)) == names
 
 
 def test_an_unknown_suite_is_refused(tmp_path: Path) -> None:
     """With those that there are."""
     with pytest.raises(InputError, match="no suite named 'contact'") as caught:
         suites.folders("contract,contact", tmp_path)
-    assert "contract, module, harness, all" in caught.value.hint
+    assert "contract, any, module, harness, all" in caught.value.hint

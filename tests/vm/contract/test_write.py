@@ -9,7 +9,8 @@ the loop around each write(2), keep a lock, lose memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -19,8 +20,9 @@ from ..calls import Group, perform
 from .conftest import NODE, Threads
 
 SIZES = (0, 1, 2, 7, 8, 16, 63, 64, 100, 255, 256, 1000, 4095, 4096, 4097, 65536, 1 << 20)
-OFFSETS = (1, 100, 4096, (1 << 31) - 1, 1 << 32, 1 << 40, (1 << 63) - 4097)
+OFFSETS = ((1 << 63) - 4097, 1 << 62, 1 << 40, 1 << 32, (1 << 31) - 1, 4096, 100, 1)
 PLACES = ("null", "torn", "kernel", "end")
+WRITE_SECONDS = 60.0  # for all groups of one test
 # An error is one of these (MAX_ERRNO, include/linux/err.h).
 MAX_ERRNO = 4095
 # After a write that found something wrong, this one has to come back: no lock is left.
@@ -53,30 +55,48 @@ def endless(group: Group, what: str) -> str:
     return ""
 
 
+def _told(wrong: Iterable[str]) -> str:
+    return "\n".join(each for each in wrong if each)
+
+
 def test_returns_what_a_loop_can_use(loaded: Guest, threads: Threads) -> None:
-    """Whatever is written, from wherever: an error, or how much was taken, and no lock is kept."""
+    """Whatever is written: an error, or how much was taken. No lock is kept."""
     before = threads.only()
     groups = [f"open {NODE} w ; write {size}:a ; write {size}:b ; close" for size in SIZES]
-    groups += [f"open {NODE} w ; pwrite 10:a {offset} ; pwrite 1:b {offset}" for offset in OFFSETS]
-    groups += [
+    # From one descriptor: its position moves on with each.
+    groups += [f"open {NODE} w ; writes 300 {size}:a" for size in (1, 10, 4096)]
+    groups += [f"open {NODE} w ; write 10:a ; writes 100 10:b"]
+    answers = perform(loaded, [*groups, AGAIN, AGAIN], timeout=WRITE_SECONDS)
+    wrong = list(returns(answers))
+    *_, short, long, longest, later, _, _ = answers
+    for group, size in ((short, 1), (long, 10), (longest, 4096)):
+        wrong.append(endless(group, f"each write of {size} bytes to one descriptor"))
+    later = replace(later, answers=later.answers[1:])
+    wrong.append(endless(later, "each write of 10 bytes after a descriptor's first"))
+    assert not _told(wrong), _told(wrong)
+    threads.same(before, "after writes of every size")
+
+
+def test_position_is_not_trusted(loaded: Guest, threads: Threads) -> None:
+    """pwrite() names any position in the file, however large."""
+    before = threads.only()
+    groups = [f"open {NODE} w ; pwrite 10:a {offset} ; pwrite 1:b {offset}" for offset in OFFSETS]
+    wrong = list(returns(perform(loaded, [*groups, AGAIN, AGAIN], timeout=WRITE_SECONDS)))
+    assert not wrong, _told(wrong)
+    threads.same(before, "after writes to every position")
+
+
+def test_address_is_not_trusted(loaded: Guest, threads: Threads) -> None:
+    """The text may be where nothing is, or end there. No lock is kept then either."""
+    before = threads.only()
+    groups = [
         f"open {NODE} w ; write {size}@{place} ; write 1:a"
         for place in PLACES
         for size in (1, 10, 4096)
     ]
-    # From one descriptor: its position moves on with each.
-    groups += [f"open {NODE} w ; writes 300 {size}:a" for size in (1, 10, 4096)]
-    groups += [AGAIN, AGAIN]
-    answers = perform(loaded, groups)
-    wrong = list(returns(answers))
-    long, short, big = answers[-5:-2]
-    for group, size in ((long, 1), (short, 10), (big, 4096)):
-        wrong.append(endless(group, f"each write of {size} bytes to one descriptor"))
-    first = perform(loaded, [f"open {NODE} w ; write 10:a ; writes 100 10:b"])[0]
-    if first.how == "ended":
-        later = Group(first.line, first.how, 0.0, first.answers[1:], "")
-        wrong.append(endless(later, "each write of 10 bytes after a descriptor's first"))
-    assert not [each for each in wrong if each], "\n".join(each for each in wrong if each)
-    threads.same(before, "after writes of every kind")
+    wrong = list(returns(perform(loaded, [*groups, AGAIN, AGAIN], timeout=WRITE_SECONDS)))
+    assert not wrong, _told(wrong)
+    threads.same(before, "after writes from every address")
 
 
 # Allocated memory is filled with 0x6b (k) and ends in 0xa5, and has bytes of 0xcc or 0xbb around

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Loading, waiting and unloading any module.
+
+Whatever the kernel says meanwhile, and whatever is left afterwards, makes a test red by itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.testing import GuestBusy
+
+from ..calls import named, perform
+from .conftest import Subject
+
+UNLOAD_SECONDS = 1.0  # of the guest's own time
+TEN_MINUTES = 600.0
+EEXIST = 17
+
+
+def test_loads_and_unloads(subject: Subject) -> None:
+    """insmod says nothing, and rmmod leaves nothing."""
+    subject.load()
+    if not subject.unload():
+        pytest.skip("the kernel does not unload it: it has no exit function, or is in use")
+
+
+def test_is_refused_a_second_time(subject: Subject) -> None:
+    """A module that is loaded already is refused with EEXIST, and stays as it is."""
+    subject.load()
+    (again,) = perform(subject.guest, [subject.loading])
+    assert again.how == "ended", f"loading it a second time: {again.told}"
+    assert again.answers[-1] == str(-EEXIST), (
+        f"loading it a second time answers {named(again.answers[-1])}, and should -EEXIST"
+    )
+    subject.unload()
+
+
+@pytest.mark.machine(clock="ahead")
+def test_unloads_within_a_second(subject: Subject) -> None:
+    """In the guest's own time, after it has been loaded for a minute."""
+    subject.load()
+    _pass(subject, 60)
+    (done,) = perform(subject.guest, [subject.unloading], limit=60)
+    assert done.how == "ended", f"unloading: {done.told}"
+    assert done.seconds <= UNLOAD_SECONDS, (
+        f"unloading took {done.seconds:.1f} s, and should take no more than {UNLOAD_SECONDS:.0f} s"
+    )
+
+
+@pytest.mark.machine(clock="ahead")
+def test_is_quiet_for_ten_minutes(subject: Subject) -> None:
+    """The kernel reports nothing in ten minutes with it, nor in ten more after it is gone."""
+    subject.load()
+    _pass(subject, TEN_MINUTES)
+    if subject.unload():
+        _pass(subject, TEN_MINUTES)
+
+
+def _pass(subject: Subject, seconds: float) -> None:
+    """Let so much time pass, or as much as a module that is always at work lets pass."""
+    try:
+        subject.guest.pass_time(seconds)
+    except GuestBusy as error:
+        print(f"note: {error}")  # noqa: T201  # pytest shows it where the test is red
+
+
+def test_load_and_unload_fifty_times(subject: Subject) -> None:
+    """Fifty lives in a row work, and leave nothing."""
+    subject.load()
+    if not subject.unload():
+        pytest.skip("the kernel does not unload it: it has no exit function, or is in use")
+    life = f"{subject.loading} ; {subject.unloading}"
+    (lives,) = perform(subject.guest, [" ; ".join([life] * 50)], limit=120)
+    assert lives.how == "ended", f"loading and unloading 50 times: {lives.told}"
+    number, answer = next(
+        ((number, each) for number, each in enumerate(lives.answers) if each != "0"), (0, "0")
+    )
+    calls = lives.line.split(" ; ")
+    life_number = number // len(life.split(" ; ")) + 1
+    assert answer == "0", f"life {life_number} of 50: {calls[number]} answers {named(answer)}"
