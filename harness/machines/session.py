@@ -280,6 +280,9 @@ class Transport(paramiko.Transport):
         if not self._restored:
             base._expect_packet(*types)
             return
+        # That handshake is not waited for, or else its limit would end a session in which the first
+        # packet comes later, as in a machine that waits long for its test.
+        self.packetizer.complete_handshake()
         self._restored = False  # from here on it is as any other
         self._looping.set()
 

@@ -162,6 +162,15 @@ def test_a_client_goes_on_where_another_was_left(guest: Guest) -> None:
     assert waiting(guest) == 0
 
 
+def test_a_session_that_nobody_used_for_long_goes_on(guest: Guest) -> None:
+    """A machine may wait for its test: paramiko's limit for a handshake does not end it."""
+    transport = guest._transport
+    timer = transport.packetizer._Packetizer__timer  # type: ignore[attr-defined]
+    timer.join(PATIENCE)  # until it has fired, or no time where it was called off
+    assert not transport.packetizer.handshake_timed_out()
+    assert guest.check("echo here") == "here\n"
+
+
 def test_a_session_is_frozen_again_after_new_keys(line: Line, state: Session, guest: Guest) -> None:
     """A side asks for new keys by itself after hours or a gigabyte; dropbear and paramiko do."""
     guest._transport.renegotiate_keys()
