@@ -27,7 +27,7 @@ from harness.host.proc import Deadline
 
 log = logging.getLogger(__name__)
 
-UPDATE_SECONDS = 300.0  # a slow line for 11 MB; not a sleep, only the end of patience
+UPDATE_SECONDS = 300.0  # at most, for 11 MB over a slow line
 # How old an index may be, in seconds, where a release is looked up only to be prepared.
 RECENT = 3600.0
 

@@ -38,7 +38,7 @@ FRAGMENTS = PROJECT / "vm" / "kconfig"
 SOURCE = "/mnt/linux"
 BUILD = "/mnt/build"
 
-COMPILE_SECONDS = 4 * 3600.0  # a slow and busy host; not a sleep, only the end of patience
+COMPILE_SECONDS = 4 * 3600.0  # at most, on a slow and busy host
 # For a kernel that another run compiles: unpacking and configuring come first.
 _WAIT_SECONDS = COMPILE_SECONDS + WAIT_SECONDS
 QUICK_SECONDS = 600.0

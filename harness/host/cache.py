@@ -203,9 +203,9 @@ class Cache:
         return sorted(found, key=lambda stored: stored.made)
 
     def damaged(self) -> list[Entry]:
-        """What stands where entries do, but whose manifest cannot be read.
+        """Entries whose manifest cannot be read.
 
-        Only its place and its name tell what it is; its key is not known.
+        Their kind and name are known from their path, their key is not.
         """
         whole = {stored.entry.path for stored in self.stored()}
         found = []
@@ -275,7 +275,7 @@ class Cache:
     # -- inside --------------------------------------------------------------------
 
     def _usable(self, entry: Entry) -> bool:
-        """Whether the entry is there and whole, and then it is held."""
+        """Check and hold the entry; False if it is missing or damaged."""
         return entry.path in self._held or self._take(entry) is None
 
     def _clear(self, entry: Entry) -> str | None:
@@ -365,7 +365,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """What is another for another file of the same name, or None where there is none."""
+    """Tells a file from another one that took its name; None where there is no file."""
     try:
         info = os.lstat(path)
     except OSError:
@@ -465,10 +465,10 @@ def _sealed(manifest: Mapping[str, object]) -> bytes:
 
 
 def _unsealed(text: bytes) -> tuple[dict[str, Any], bool]:
-    """A manifest, and whether its checksum says that it is as it was written.
+    """A manifest, and whether it has a checksum, which is right.
 
-    One without a checksum is of a cache that is older than these. Its entry is as good as each
-    of its files is, and has to be read. Raises ``ValueError`` if there is one that is wrong.
+    Caches that are older than the checksum have none. Then the files of the entry have to be read
+    to trust it. Raises ``ValueError`` for a checksum that is wrong.
     """
     data = json.loads(text)
     if not isinstance(data, dict):

@@ -32,7 +32,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Set to 1, it lets a mirror's index be used that has expired.
 EXPIRED = "EUDYPTULA_EXPIRED_MIRROR"
 ASK_SECONDS = 30.0  # mmdebstrap answers in half a second
-UNPACK_SECONDS = 1200.0  # a slow line for 300 MB; not a sleep, only the end of patience
+UNPACK_SECONDS = 1200.0  # at most, for 300 MB over a slow line
 
 # What nothing here reads; removing it saves a third of the space and of the checking.
 # (dpkg could leave it out by path-exclude, but then mmdebstrap takes twice as long.)
@@ -217,7 +217,7 @@ def fault(output: str, suite: str) -> HarnessError | None:
         return GoneError(f"Debian {suite} has no package {name}{of}", tail=tail)
     unmet = re.search(r"unmet dependencies:\n\s+(.+)", output)
     if unmet:
-        return HostError(  # it says nothing of the kernel
+        return HostError(  # the archive's fault, and not the kernel's
             f"packages of Debian {suite} do not fit together: {unmet[1].strip()}",
             tail=tail,
             hint="the archive is in between two states; try again later",

@@ -87,8 +87,7 @@ class Expectation:
 
     It must come between the console's characters ``start`` and ``end``. The function may be
     the one where it happened, the one that its title names, or the one that a ``Problem`` shows.
-    Where none is named it is the first of that kind that was meant, as often as it comes, and no
-    other.
+    Without a function the first report of that kind is expected, and each equal one after it.
     """
 
     kind: klog.Kind
@@ -256,7 +255,8 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
     read_to_end = True
     covered = len(evidence.console)  # from where on something was expected
     starts = _line_starts(evidence.console)
-    # By their places, as two may be equal. Those that fit less leave more for the others.
+    # Narrow expectations first, so that a broad one does not use up a report that only a narrow
+    # one matches. They are known by their index, since two may be equal.
     expected = sorted(
         enumerate(evidence.expected),
         key=lambda one: (one[1].function is None, one[1].end - one[1].start),
@@ -300,12 +300,11 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
 
 
 def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
-    """Whether a report is no reason for a red test, or told by something else."""
+    """Whether a report makes no test red: it is harmless, or another check tells of it."""
     if event.kind is klog.Kind.OOM:  # _memory() knows who was killed
         return not _STOPPED.search(event.excerpt)
     if event.kind is klog.Kind.KCSAN:
-        # Where both sides are the kernel's own code, it is a race that the kernel's people know
-        # and leave; no module can do anything about it.
+        # With both sides in the kernel's own code, no module can do anything about the race.
         return not _in_module(event.excerpt)
     return event.bare and _is_well(evidence)
 
@@ -324,7 +323,7 @@ def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
     return Problem(verdict, event.title, detail, function=_guilty(event))
 
 
-# What a kernel reports of a time in which nothing went on.
+# Reports that something took too long. A host that stood still causes them as well.
 _ABOUT_TIME = {
     klog.Kind.RCU_STALL, klog.Kind.SOFT_LOCKUP, klog.Kind.HARD_LOCKUP, klog.Kind.HUNG_TASK,
     klog.Kind.WORKQUEUE_LOCKUP,
@@ -336,15 +335,15 @@ _NOTICED = 5.0
 
 
 def _stood_still(evidence: Evidence, event: klog.Event, offset: int) -> float:
-    """For how long the host stood still before a report of lost time; 0 if that is not why."""
+    """How many seconds the host stood still before such a report; 0 if that is not its cause."""
     if event.kind not in _ABOUT_TIME and not _NET_WATCHDOG.search(event.excerpt):
         return 0.0
     still = sum(seconds for start, seconds in evidence.stalls if 0 <= start <= offset)
     return still if still >= _NOTICED else 0.0
 
 
-# mm/oom_kill.c, __oom_kill_process(). A memory cgroup's own limit is "Memory cgroup out of
-# memory", and somebody's wish.
+# mm/oom_kill.c, __oom_kill_process(). A memory cgroup that reaches its limit logs "Memory cgroup
+# out of memory" instead: somebody has set that limit on purpose.
 _OUT_OF_MEMORY = re.compile(
     r"\] ?Out of memory[^:\n]{0,80}: Killed process \d{1,10} \((.{0,80}?)\)[ ,]"
 )
@@ -472,7 +471,7 @@ def _taint(evidence: Evidence) -> list[Problem]:
 
 
 def _unasked(evidence: Evidence) -> list[Problem]:
-    """What nobody in the guest but vm/agent has any business to write."""
+    """Lines on the port of vm/agent that no order has asked for."""
     if not evidence.unasked:
         return []
     title = "something in the guest has written to the port of the harness's own agent"

@@ -31,7 +31,7 @@ ABOUT = "machine.json"
 
 @dataclass(frozen=True)
 class SavedMachine:
-    """A saved machine. ``about`` is what whoever saved it wanted to be known of it."""
+    """A saved machine. ``about``: facts for a debugger (module file, text address, vmlinux)."""
 
     folder: Path
     spec: MachineSpec

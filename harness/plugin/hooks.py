@@ -47,7 +47,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     ends = (pytest.Session.Failed, pytest.Session.Interrupted)
     try:
         result = yield
-    except ends:  # as with -x; a person who presses Ctrl-C does not wait
+    except ends:  # such as -x. Ctrl-C is not among them: that person does not want to wait
         report_late(session.config, wait=True)
         raise
     report_late(session.config, wait=True)

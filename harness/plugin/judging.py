@@ -34,9 +34,9 @@ def raise_problems(problems: Sequence[Problem], cause: BaseException | None = No
 def judge_machines(
     item: pytest.Item, when: str, failure: BaseException | None, *, last: bool = False
 ) -> list[Problem]:
-    """What is wrong with the machines of a test, ``failure`` being what it says itself.
+    """What is wrong with the machines of a test. ``failure``: what the test itself has raised.
 
-    What is judged next is what comes after this. ``last``: no judgement follows for the test.
+    The next judgement looks only at what comes after this one. ``last``: there is none.
     """
     source = item.config.stash.get(SOURCE, None)
     timed_out = failure.command[0] if isinstance(failure, CommandTimeout) else ""
@@ -57,8 +57,8 @@ def judge_machines(
         problems = [
             problem
             for problem in verdict.judge(named)
-            # What the module has left behind it leaves behind at each judgement; and what does not
-            # go on after a test that was found red has been explained by that.
+            # Residue is found again at each judgement, and is told once. A machine that hangs
+            # after something made it red is explained by that.
             if not (problem.verdict is Verdict.RESIDUE and problem.title in used.told)
             and not (problem.verdict is Verdict.HUNG and used.red)
         ]

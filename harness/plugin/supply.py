@@ -64,11 +64,11 @@ def declared_taints(item: pytest.Item) -> int:
 class UsedMachine:
     """A machine that a test uses, and what its judgements so far have come to.
 
-    The clone's baseline says from where on the next one counts.
+    The next judgement begins at the clone's baseline.
     """
 
     clone: Clone
-    # Takes the machine of a green test for the next one; without, the machine ends.
+    # Called with the machine of a green test, to keep it for the next test. None: it ends.
     give_back: Callable[[Clone], None] | None = None
     red: bool = False
     silent: bool = False  # it will not say anything more, as after a panic

@@ -36,10 +36,10 @@ class Stage(enum.Enum):
 
 
 class Way:
-    """The way of one kernel. ``stage`` is the one that is being gone, or that failed.
+    """How far one kernel has come. ``stage`` is the current stage, or the one that failed.
 
-    ``lab``, ``module`` and ``template`` are there once their stage is over; to ask for one
-    before that is a fault of the caller's (``AttributeError``).
+    ``lab``, ``module`` and ``template`` are there once their stage is over. Before that they
+    raise ``AttributeError``: a fault of the caller's.
     """
 
     lab: Lab

@@ -167,7 +167,7 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
         cells |= table.suite_cells(tests, list(plan.suites))
     except (OSError, ValueError) as error:
         if shutil.disk_usage(junit.parent).free < _FULL:
-            # pytest can write neither its result nor how it has ended, which it ends badly of.
+            # On a full disk pytest can write neither its result nor how it has ended, and fails.
             status = Status.HOST
             why = "no space left for the results; free some on the disk that has results/"
             cells[first] = Cell(True, "red", why)
@@ -199,7 +199,7 @@ def not_tested(ready: Ready) -> KernelResult:
 def write_result(run: Run, result: KernelResult) -> None:
     """Write a kernel's result; it becomes its last one if no test was left out.
 
-    What the host lacks (status 3, such as a full disk) says nothing of a kernel.
+    A fault of the host's (status 3, such as a full disk) says nothing of a kernel.
     """
     store.write(run, result, says=run.whole and result.status != HostError.exit_status)
 
@@ -208,7 +208,7 @@ def write_result(run: Run, result: KernelResult) -> None:
 
 
 def share(jobs: int, left: int) -> int:
-    """How many jobs one of ``left`` kernels gets, all of which are still to be tested."""
+    """How many jobs the next kernel gets; ``left`` kernels, with it, are still to be tested."""
     return max(1, jobs // max(1, left))
 
 
@@ -231,7 +231,7 @@ class Sweep:
 
     def run(self, specs: Sequence[KernelSpec]) -> list[KernelResult]:
         self._left = len(specs)
-        cache = Cache()  # where that cannot be had, nobody is to wait for a kernel
+        cache = Cache()  # made here, so that its error comes before any kernel is waited for
         if self._minutes is not None:
             self._deadline = Deadline(self._minutes * 60)
         preparer = threading.Thread(
