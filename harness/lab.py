@@ -54,12 +54,12 @@ def prepare_lab(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
             its_kernel = kernel.prepare_kernel(spec, cache)
             tree = guest_tree.result()
         except Exception:
-            # Every kernel wants the other tree, so it may come to its end; and another
-            # kernel's tests may be running in this process.
+            # The guest's tree is needed for every kernel, so it is finished all the same. Ending it
+            # would also end the tests of another kernel, which may run in this process.
             wait([guest_tree])
             raise
         except BaseException:
             if not guest_tree.cancel() and not guest_tree.done():
-                proc.end_all()  # and so its thread
+                proc.end_all()  # which ends the thread, too: it waits for such a process
             raise
     return Lab(its_kernel, image.prepare_image(matrix.guest, tree, its_kernel, cache), cache)

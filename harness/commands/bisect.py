@@ -52,11 +52,11 @@ GIT_SECONDS = 1800.0  # the first checkout of a kernel on a slow disk
 
 
 class Outcome(enum.Enum):
-    """What one kernel says of the question, by the words that git bisect has for it."""
+    """What one kernel is, in the words of git bisect."""
 
     GOOD = "good"
     BAD = "bad"
-    SKIP = "skip"  # it cannot be told
+    SKIP = "skip"  # neither can be said of it
 
 
 class Reached(enum.IntEnum):
@@ -314,7 +314,7 @@ def commit(tree: Path, option: str, name: str) -> str:
         ["git", "-C", str(tree), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"],
         deadline=Deadline(GIT_SECONDS), check=False,
     )  # fmt: skip
-    if done.status == 1:  # so --verify --quiet says it; what else git fails of is 128
+    if done.status == 1:  # how --verify --quiet says it; any other failure of git's is 128
         raise InputError(f"--{option}: {tree} has no commit {name!r}", hint=f"git -C {tree} log")
     if done.status != 0:
         raise proc.failure(done)
@@ -340,7 +340,7 @@ def _title(tree: Path, sha: str) -> str:
 
 def _git(tree: Path, *arguments: str, check: bool = True) -> str:
     command = ["git", "-C", str(tree), *arguments]
-    # What it says is read, and it would say it in the person's language.
+    # Its output is parsed here, so it has to be in English.
     env = {**os.environ, "LC_ALL": "C"}
     done = proc.run(command, deadline=Deadline(GIT_SECONDS), env=env, check=check)
     return done.stdout + done.stderr

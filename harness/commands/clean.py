@@ -21,7 +21,7 @@ def run(cache: Cache) -> None:
     for answer in cache.root.glob("kvm-*"):
         answer.unlink()
     cache.forget()
-    # A compiler that is at work with it goes on without.
+    # A compiler that is using it meanwhile goes on without it.
     shutil.rmtree(cache.root / "ccache", ignore_errors=True)
     freed = max(0, shutil.disk_usage(cache.root).free - before)
     if config.BUILD.exists():

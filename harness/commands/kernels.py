@@ -262,7 +262,8 @@ def _free_work(cache: Cache) -> int:
         if not folder.name.startswith(_WORK) or time.time() - _touched(folder) <= UNUSED:
             continue
         with cache.workdir(folder.name) as work:
-            if time.time() - _touched(work) > UNUSED:  # not by whoever was waited for
+            # Looked at again: another run may have used it while this one waited for its lock.
+            if time.time() - _touched(work) > UNUSED:
                 freed += _allocated(work)
                 shutil.rmtree(work, ignore_errors=True)
                 log.info("removed %s", folder.name)
@@ -270,12 +271,12 @@ def _free_work(cache: Cache) -> int:
 
 
 def _touched(folder: Path) -> float:
-    """When something was last made in a folder, as far as two levels of it tell."""
+    """When a folder was last changed, by the files of its first two levels."""
     paths = [folder, *folder.glob("*"), *folder.glob("*/*")]
     try:
         return max(os.lstat(path).st_mtime for path in paths)
     except FileNotFoundError:
-        return time.time()  # somebody is at it
+        return time.time()  # something is being removed there at this moment
 
 
 def _allocated(folder: Path) -> int:

@@ -422,7 +422,7 @@ def settle_night(source: Path | None) -> int:
     for each in kernels:
         for kept, is_whole in ((whole, True), (parts, False)):
             if is_whole and store.cut_off(each.name):
-                continue  # what there is was found by an older run
+                continue  # the last result is an older run's
             result = store.last(each.name, whole=is_whole)
             if result is not None:
                 kept[each.name] = result
@@ -430,7 +430,7 @@ def settle_night(source: Path | None) -> int:
     settlement = settle(kernels, whole, parts, logs, _page())
     shutil.rmtree(said_folder(), ignore_errors=True)  # what was said of another night
     said_folder().mkdir(parents=True)
-    # Also back: `kernels --update` has moved what may have turned out to be red.
+    # This may also undo a move of `kernels --update`: that of a kernel that turned out red.
     if config.load_lock(config.KERNELS_LOCK) != settlement.lock:
         files.write(config.KERNELS_LOCK, config.lock_text(settlement.lock), sync=True)
     said = {"message": settlement.message,

@@ -19,10 +19,11 @@ from harness.qemu import MachineSpec
 # What is done to a clone of a template (a clone.Clone) to derive another one. It returns facts.
 SetUp = Callable[[Any], Mapping[str, object]]
 
-SESSION = "session"  # the file
+SESSION = "session"  # the file with a session.Session
 
 BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
-# What deadlines are made for: Debian's 6.12 cloud kernel without KVM, in processor seconds.
+# Deadlines are made for a host on which Debian's 6.12 cloud kernel boots without KVM in this many
+# processor seconds.
 USUAL_BOOT_SECONDS = 6.0
 
 

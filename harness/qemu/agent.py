@@ -24,17 +24,17 @@ from harness.qemu.console import Console
 from harness.qemu.process import Process, no_space
 from harness.qemu.stalls import Pulse
 
-# Of what was not asked for so many lines are kept, and so many characters of each.
+# How many lines that nobody asked for are kept, and how many characters of each.
 _UNASKED_LINES, _UNASKED_LENGTH = 5, 100
-_ANSWER_BYTES = 16 << 20  # of one line of vm/agent's; some hundred stacks are 64 KiB
+_ANSWER_BYTES = 16 << 20  # at most in one answer; some hundred stacks are 64 KiB
 
 
 @dataclass(frozen=True)
 class Leftovers:
     """What is in a guest that was not there at its inventory; ``names`` are KIND:NAME.
 
-    It is not known while modules are ``loaded`` that were not then: ``mixed`` where others are
-    gone already, ``busy`` those that cannot be unloaded.
+    While modules are ``loaded`` that were not then, this is not known. ``mixed``: others of them
+    are gone already. ``busy``: those that cannot be unloaded.
     """
 
     names: frozenset[str] = frozenset()

@@ -40,7 +40,8 @@ class _Loop:
             future.cancel()
 
 
-_making = threading.Lock()  # functools.cache lets two threads at once make one each
+# Without it, two threads that come at once would each make a loop, in spite of functools.cache.
+_making = threading.Lock()
 
 
 def loop() -> _Loop:
