@@ -12,6 +12,9 @@ Each use checks the entry. A manifest holds each file's size, times and SHA-256;
 whose size and times are as recorded is taken as good (git's index does the same), any
 other is read and compared. The manifest begins with a SHA-256 of the rest of itself. An entry
 with a damaged file or manifest is thrown away and made again, and that is said.
+
+All entries together have a limit. Where a new one exceeds it, those go that nobody has used for
+longest, but none that some run is using.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import FULL, HostError, SpaceError
+from harness.errors import FULL, HostError, InputError, SpaceError
 from harness.host import files, locks
 from harness.host.proc import Deadline
 
@@ -47,6 +50,11 @@ FORMAT = 2
 # How long somebody waits by default for what another run makes or uses. Longer than the longest
 # limit of what is made (sysroot.UNPACK_SECONDS), but for kernels, which have a longer one.
 WAIT_SECONDS = 1800.0
+
+# GiB that all entries together may take, unless LIMIT_VARIABLE says otherwise. The twelve kernels
+# of the matrix, with a template or two each, take some 12.
+LIMIT = 20.0
+LIMIT_VARIABLE = "EUDYPTULA_CACHE_GIB"
 
 # Folders beside those of the kinds of entries.
 _NO_KINDS = ("ccache", "kept", "locks", "tmp")
@@ -85,6 +93,16 @@ def default_root() -> Path:
     return Path(base) / "eudyptula"
 
 
+def limit() -> int:
+    """How many bytes all entries may take; raises ``InputError`` where that is set to no number."""
+    said = os.environ.get(LIMIT_VARIABLE) or str(LIMIT)
+    if not re.fullmatch(r"\d{1,6}(?:\.\d{1,6})?", said):
+        raise InputError(
+            f"{LIMIT_VARIABLE} is {said!r}, which is no size in GiB", hint=f"such as {LIMIT:g}"
+        )
+    return int(float(said) * (1 << 30))
+
+
 def digest_of(key: Mapping[str, object]) -> str:
     """16 hexadecimal digits that stand for a key (any JSON value)."""
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
@@ -105,16 +123,22 @@ def digest_of_files(root: Path, files: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
-# What this process has made again, a sentence each.
-_repairs: list[str] = []
+# What this process has made again or removed without having been asked to, a sentence each.
+_changes: list[str] = []
 
 
-def repairs() -> list[str]:
-    """What this process has found damaged and has made again, a sentence each.
+def changes() -> list[str]:
+    """What this process has made again because it was damaged, or removed for the limit's sake.
 
-    It is logged too; this is for a process whose log nobody sees, such as a worker of pytest.
+    A sentence each. It is logged too; this is for a process whose log nobody sees, such as a
+    worker of pytest.
     """
-    return list(_repairs)
+    return list(_changes)
+
+
+def _tell(change: str) -> None:
+    log.info("cache: %s", change)
+    _changes.append(change)
 
 
 class Cache:
@@ -125,6 +149,7 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
+        self._most = limit()
         # Entries that were checked, with the descriptor of the lock that says they are in use.
         self._held: dict[Path, int] = {}
         self._taking = threading.Lock()  # guards _held: several threads share a cache
@@ -183,9 +208,8 @@ class Cache:
                         raise
                     self._hold(entry, in_use)
                     if harm is not None:
-                        repaired = f"{kind} {label} was damaged ({harm}), and was made again"
-                        log.info("cache: %s", repaired)
-                        _repairs.append(repaired)
+                        _tell(f"{kind} {label} was damaged ({harm}), and was made again")
+            self._shrink()
         return entry
 
     def stored(self) -> list[Stored]:
@@ -208,12 +232,7 @@ class Cache:
         Their kind and name are known from their path, their key is not.
         """
         whole = {stored.entry.path for stored in self.stored()}
-        found = []
-        for path in sorted(self.root.glob("*/*/")):
-            name = re.fullmatch(r"(.+)-([0-9a-f]{16})", path.name)
-            if name and path not in whole and path.parent.name not in _NO_KINDS:
-                found.append(Entry(path.parent.name, name[1], name[2], path))
-        return found
+        return [entry for entry in self._entries() if entry.path not in whole]
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry unless some run is using it; says whether it did."""
@@ -274,6 +293,53 @@ class Cache:
 
     # -- inside --------------------------------------------------------------------
 
+    def _entries(self) -> list[Entry]:
+        """All that stands where entries do, by its path alone."""
+        found = []
+        for path in sorted(self.root.glob("*/*/")):
+            name = re.fullmatch(r"(.+)-([0-9a-f]{16})", path.name)
+            if name and path.parent.name not in _NO_KINDS:
+                found.append(Entry(path.parent.name, name[1], name[2], path))
+        return found
+
+    def _shrink(self) -> None:
+        """Remove what nobody has used for longest, until the rest is within the limit."""
+        most = self._most
+        with locks.at_once(self.root / "locks" / "limit") as free:
+            if not free:
+                return  # another run does it now
+            uses = {entry: self._last_use(entry) for entry in self._entries()}
+            left = sum(size for size, _ in uses.values())
+            for entry in sorted(uses, key=lambda entry: uses[entry][1]):
+                if left <= most:
+                    break
+                size, used = uses[entry]
+                if entry.path not in self._held and self.remove(entry):
+                    left -= size
+                    _tell(
+                        f"removed {entry.kind} {entry.label} ({size >> 20} MiB, last used "
+                        f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}): all that is "
+                        f"cached may take {most / (1 << 30):g} GiB ({LIMIT_VARIABLE})"
+                    )
+
+    def _last_use(self, entry: Entry) -> tuple[int, float]:
+        """How many bytes an entry takes, and when a run last began to use it.
+
+        Both are kept in the file of its lock: the size as its content, which is found out once,
+        and the time as the file's own.
+        """
+        path = self._lock_path(entry, "use")
+        try:
+            used = (path if path.exists() else entry.path).stat().st_mtime
+            with suppress(FileNotFoundError, ValueError):
+                return int(path.read_text()), used
+            size = _allocated(entry.path)
+        except FileNotFoundError:
+            return 0, 0.0  # it was removed meanwhile
+        path.write_text(str(size))
+        os.utime(path, (used, used))
+        return size, used
+
     def _usable(self, entry: Entry) -> bool:
         """Check and hold the entry; False if it is missing or damaged."""
         return entry.path in self._held or self._take(entry) is None
@@ -321,6 +387,7 @@ class Cache:
                 os.close(lock)
             else:
                 self._held[entry.path] = lock
+                os.utime(lock)  # for _last_use()
 
     def _lock_path(self, entry: Entry, purpose: str) -> Path:
         return self.root / "locks" / f"{entry.kind}-{entry.label}-{entry.digest}.{purpose}"

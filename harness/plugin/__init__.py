@@ -22,8 +22,8 @@ from harness.runs import pytest_process, store
 UNMET = pytest.StashKey[dict[str, int]]()
 # The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
 RUN = pytest.StashKey[str]()
-# What was damaged in the cache and was made again while the tests ran, a sentence each.
-REPAIRS = pytest.StashKey[list[str]]()
+# What was made again in the cache, or removed from it, while the tests ran (cache.changes()).
+CACHE_CHANGES = pytest.StashKey[list[str]]()
 # Machines whose ten minutes after the test were not waited for to the end, a sentence each.
 LATE_NOTES = pytest.StashKey[list[str]]()
 # What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
@@ -110,7 +110,7 @@ def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {})
     # All workers collect the same tests, so that any one of them knows of all that is put aside.
     node.config.stash[UNMET] = told.get("unmet", {})
-    node.config.stash.setdefault(REPAIRS, []).extend(told.get("repairs", []))
+    node.config.stash.setdefault(CACHE_CHANGES, []).extend(told.get("changes", []))
     node.config.stash.setdefault(LATE_NOTES, []).extend(told.get("late", []))
 
 
@@ -209,8 +209,8 @@ def pytest_terminal_summary(
 ) -> None:
     if config.stash.get(_HOST_ONLY, False):
         terminalreporter.write_line("only the host is to blame; nothing is known of the kernel")
-    for repaired in config.stash.get(REPAIRS, []):
-        terminalreporter.write_line(f"cache: {repaired}")
+    for change in config.stash.get(CACHE_CHANGES, []):
+        terminalreporter.write_line(f"cache: {change}")
     for note in config.stash.get(LATE_NOTES, []):
         terminalreporter.write_line(f"late: {note}")
     for lack, count in sorted(config.stash.get(UNMET, {}).items()):

@@ -8,11 +8,11 @@ from collections.abc import Generator
 import pytest
 
 from harness.errors import GuestLost, HarnessError, HostError, MachineError
-from harness.host.cache import repairs
+from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Verdict
-from harness.plugin import BY_HOST, LATE_NOTES, REPAIRS, UNMET
+from harness.plugin import BY_HOST, CACHE_CHANGES, LATE_NOTES, UNMET
 from harness.plugin.judging import blame
 from harness.plugin.late import report_late
 from harness.plugin.supply import SOURCE, USED
@@ -25,10 +25,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     told = getattr(session.config, "workeroutput", None)
     if told is not None:
         told["unmet"] = session.config.stash.get(UNMET, {})
-        told["repairs"] = repairs()
+        told["changes"] = changes()
         told["late"] = session.config.stash.get(LATE_NOTES, [])
     else:
-        session.config.stash[REPAIRS] = repairs()
+        session.config.stash[CACHE_CHANGES] = changes()
 
 
 # How a test or a fixture may end of its own accord; for pytest, only the first is an Exception.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -18,11 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import config
-from harness.errors import HostError, SpaceError
+from harness.errors import HostError, InputError, SpaceError
 from harness.host import cache as caches
 from harness.host.cache import MANIFEST, Cache, Entry, digest_of, digest_of_files
 
@@ -51,7 +53,7 @@ class Maker:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's cache is."""
     # What is made again here on purpose is nothing to tell whoever runs these tests.
-    monkeypatch.setattr(caches, "_repairs", [])
+    monkeypatch.setattr(caches, "_changes", [])
     return tmp_path / "cache"
 
 
@@ -351,7 +353,7 @@ def test_what_was_made_again_is_known_afterwards(root: Path) -> None:
     entry = take(root, Maker())
     (entry.path / "file").write_bytes(b"content")
     take(root, Maker())
-    assert caches.repairs() == [
+    assert caches.changes() == [
         "kind label was damaged (file has 7 bytes instead of 19), and was made again"
     ]
 
@@ -654,6 +656,72 @@ def test_what_this_run_uses_is_not_removed_until_it_lets_go(root: Path) -> None:
     cache.close()
     assert Cache(root).remove(entry)
     assert entries(root) == []
+
+
+# -- the limit -----------------------------------------------------------------------
+
+
+def mebibyte(folder: Path) -> None:
+    (folder / "file").write_bytes(os.urandom(1 << 20))
+
+
+@pytest.fixture
+def full(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
+    """A cache that has room for three entries of a MiB; makes or takes the one named ``n``."""
+    monkeypatch.setenv(caches.LIMIT_VARIABLE, "0.0035")
+    clock = itertools.count(1_000_000_000)
+    utime = os.utime
+
+    def later(path: Any, times: tuple[float, float] | None = None) -> None:
+        """Each use is a second after the one before it."""
+        utime(path, times or (next(clock),) * 2)
+
+    monkeypatch.setattr(os, "utime", later)
+
+    def use(n: int, cache: Cache | None = None) -> Entry:
+        its = cache or Cache(root)
+        entry = its.get("kind", "label", {"n": n}, mebibyte)
+        if cache is None:
+            its.close()
+        return entry
+
+    return use
+
+
+def test_what_was_not_used_for_longest_goes_first(
+    full: Callable[..., Entry], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not what was made first: a use counts. What goes is named, with the reason."""
+    caplog.set_level(logging.INFO)
+    made = [full(n) for n in range(3)]
+    full(0)
+    newest = full(3)
+    assert [entry.path.exists() for entry in [*made, newest]] == [True, False, True, True]
+    assert "removed kind label (1 MiB, last used" in caplog.text
+    assert caches.LIMIT_VARIABLE in caplog.text
+    assert len(caches.changes()) == 1
+
+
+def test_what_is_in_use_stays_over_the_limit(full: Callable[..., Entry], root: Path) -> None:
+    """The others have to go instead, and if there are none it is exceeded."""
+    cache = Cache(root)
+    made = [full(n, cache) for n in range(4)]
+    other = full(4)
+    assert all(entry.path.exists() for entry in [*made, other])
+    full(5)
+    assert not other.path.exists()
+    assert all(entry.path.exists() for entry in made)
+    cache.close()
+
+
+@pytest.mark.parametrize("said", ["much", "-1", "nan", "1e3"])
+def test_a_limit_that_is_no_number_is_said(
+    root: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """Before anything is made."""
+    monkeypatch.setenv(caches.LIMIT_VARIABLE, said)
+    with pytest.raises(InputError, match="no size in GiB"):
+        Cache(root)
 
 
 def test_an_entry_is_in_use_from_its_first_moment(
