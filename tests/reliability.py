@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What only many repetitions show. For people: ``python tests/reliability.py WHAT``.
 
-    clones      clones in a row, each with the right answer, clock and random state of its own
+    clones      clones, several at a time with --jobs, each with the right answer, clock and random
+                state of its own; --busy keeps all processors busy meanwhile
     loaded      whole contract suites while other programs keep all processors busy: all green
     kill        runs that are killed (SIGKILL) at a random moment leave nothing running, and
                 nothing half-written in the cache
@@ -29,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,27 +63,27 @@ class Answer:
     random: tuple[str, ...]
 
 
-def clones(lab: Lab, count: int) -> Iterator[Answer]:
-    """Clone the machine ``count`` times, one after the other, and ask each how it is."""
+def clones(lab: Lab, count: int, jobs: int = 1) -> Iterator[Answer]:
+    """Clone the machine ``count`` times, ``jobs`` at a time, and ask each how it is."""
     base = lab.template()
     if not base.frozen:
         raise HarnessError(f"this machine cannot be frozen: {base.facts['unfrozen']}")
     known: set[str] = set()
-    for _ in range(count):
-        answer = _answer(lab, base)
-        repeated = known & set(answer.random)
-        if repeated:
-            wrong = f"drew {', '.join(repeated)} as another did"
-            answer = Answer(answer.seconds, (*answer.wrong, wrong), answer.random)
-        known |= set(answer.random)
-        yield answer
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for answer in pool.map(lambda _: _answer(lab, base), range(count)):
+            repeated = known & set(answer.random)
+            known |= set(answer.random)
+            wrong = (f"drew {', '.join(repeated)} as another did",) if repeated else ()
+            yield Answer(answer.seconds, (*answer.wrong, *wrong), answer.random)
 
 
 def _answer(lab: Lab, base: Template) -> Answer:
     word = secrets.token_hex(8)
     ask = (
         f"echo {word}; date +%s.%N; cat /proc/sys/kernel/random/uuid;"
-        " head -c 16 /dev/urandom | od -An -tx1"
+        " head -c 16 /dev/urandom | od -An -tx1;"
+        # Of one number two clones in a thousand have the same; of three in a row none has.
+        " bash -c 'echo $RANDOM-$RANDOM-$RANDOM'"
     )
     started, before = time.monotonic(), time.time()
     try:
@@ -90,16 +92,16 @@ def _answer(lab: Lab, base: Template) -> Answer:
             seconds, after = time.monotonic() - started, time.time()
     except HarnessError as error:
         return Answer(time.monotonic() - started, (str(error),), ())
-    if len(said) != 4 or said[0] != word:
+    if len(said) != 5 or said[0] != word:
         return Answer(seconds, (f"answered {said}",), ())
     off = max(before - float(said[1]), float(said[1]) - after)
     wrong = (f"its clock is {off:.1f} s wrong",) if off > CLOCK_SECONDS else ()
-    return Answer(seconds, wrong, (said[2], said[3]))
+    return Answer(seconds, wrong, tuple(said[2:]))
 
 
-def run_clones(lab: Lab, count: int) -> int:
+def run_clones(lab: Lab, count: int, jobs: int) -> int:
     seconds, failed = [], 0
-    for number, answer in enumerate(clones(lab, count), 1):
+    for number, answer in enumerate(clones(lab, count, jobs), 1):
         seconds.append(answer.seconds)
         failed += bool(answer.wrong)
         for line in answer.wrong:
@@ -346,12 +348,21 @@ def interrupt(lab: Lab, count: int, seed: int) -> int:
         return run_ended(lab, signal.SIGINT, count, seed)
 
 
+@dataclass(frozen=True)
+class Given:
+    """How it is to be done."""
+
+    count: int
+    seed: int
+    jobs: int
+
+
 # Each with how often it is to be done before anybody claims anything (docs/numbers.md).
-WHAT: dict[str, tuple[int, Callable[[Lab, int, int], int]]] = {
-    "clones": (1000, lambda lab, count, _: run_clones(lab, count)),
-    "loaded": (20, lambda lab, count, _: run_loaded(lab, count)),
-    "kill": (50, lambda lab, count, seed: run_ended(lab, signal.SIGKILL, count, seed)),
-    "interrupt": (100, interrupt),
+WHAT: dict[str, tuple[int, Callable[[Lab, Given], int]]] = {
+    "clones": (1000, lambda lab, given: run_clones(lab, given.count, given.jobs)),
+    "loaded": (20, lambda lab, given: run_loaded(lab, given.count)),
+    "kill": (50, lambda lab, given: run_ended(lab, signal.SIGKILL, given.count, given.seed)),
+    "interrupt": (100, lambda lab, given: interrupt(lab, given.count, given.seed)),
 }
 
 
@@ -361,6 +372,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="how often (default: as often as is claimed)")
     parser.add_argument("--kernel", help="the kernel (default: that of vm/kernels.toml)")
     parser.add_argument("--seed", type=int, help="of the random moments, to have them again")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many clones at a time (default: 1)"
+    )
+    parser.add_argument("--busy", action="store_true", help="with all processors busy (clones)")
     given = parser.parse_args()
     usual, action = WHAT[given.what]
     seed = secrets.randbits(16) if given.seed is None else given.seed
@@ -369,7 +384,8 @@ def main() -> int:
     say(f"{given.what}: kernel {spec.name}, seed {seed}")
     lab = prepare_lab(spec, matrix, Cache())
     loading.loaded_template(lab, lab.template(), lab.build(config.MODULE))
-    return 1 if action(lab, given.count or usual, seed) else 0
+    with busy() if given.busy else contextlib.nullcontext():
+        return 1 if action(lab, Given(given.count or usual, seed, given.jobs)) else 0
 
 
 if __name__ == "__main__":

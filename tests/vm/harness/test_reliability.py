@@ -19,7 +19,7 @@ def test_clones_in_a_row(lab: Lab) -> None:
     """Each answers, has the right time, and draws other random numbers than the others."""
     answers = list(reliability.clones(lab, 3))
     assert [answer.wrong for answer in answers] == [(), (), ()]
-    assert len({drawn for answer in answers for drawn in answer.random}) == 6
+    assert len({drawn for answer in answers for drawn in answer.random}) == 9
 
 
 def test_every_mark_reaches_the_log(guest: Guest, machine: Clone) -> None:
