@@ -16,6 +16,8 @@ import pytest
 
 from harness.config import MODULE
 from harness.errors import Status
+from harness.host.text import beginning
+from harness.report import junit
 from harness.runs import pytest_process, store
 
 # How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
@@ -30,6 +32,7 @@ LATE_NOTES = pytest.StashKey[list[str]]()
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
 _TOLD_RUN = "eudyptula_run"
+_WHY = 300  # characters of the reason that is named with a red test
 _TELLS = "eudyptula_tells"
 _HOST_ONLY = pytest.StashKey[bool]()
 
@@ -90,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)
+        config.pluginmanager.register(Names(config))
     told = getattr(config, "workerinput", {})
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
@@ -202,6 +206,24 @@ class Tells:
         elif self._given_up:
             status = Status.RED
         self._write(status, code)
+
+
+class Names:
+    """Names a red test, and why it is red, as soon as that is known.
+
+    pytest itself explains it when all tests have run, which may take many minutes more.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)  # after pytest's own letter or line for the test
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.ensure_newline()
+            why = beginning(junit.first_line(report.longreprtext), _WHY)
+            terminal.write_line(f"red: {report.nodeid}: {why}")
 
 
 def pytest_terminal_summary(
