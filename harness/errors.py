@@ -124,6 +124,10 @@ class BuildError(HarnessError):
     """The module does not compile; ``tail`` has the compiler's own words."""
 
 
+class NotForKernelError(InputError):
+    """The module says itself that it is not for this kernel; that is no fault of anybody's."""
+
+
 class KernelBuildError(HarnessError):
     """A kernel does not compile; ``tail`` has the compiler's own words."""
 

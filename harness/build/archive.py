@@ -145,9 +145,22 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
 
 
 def _update(folder: Path, suite: str) -> list[Package]:
-    """Have apt fetch a suite's index into ``folder``."""
+    """Have apt fetch a suite's index into ``folder``; the kernel packages in it."""
+    fetch_index(folder, suite)
+    found: list[Package] = []
+    for path in sorted((folder / "lists").glob("*_Packages")):
+        found += read_packages(path.read_text(errors="replace"))
+    return found
+
+
+def fetch_index(folder: Path, suite: str, *, components: str = "main", alone: bool = True) -> None:
+    """Have apt fetch a suite's index into ``folder``, for ``apt-get -c FOLDER/apt.conf``.
+
+    ``alone``: without the suite that this one builds on. Raises ``NetworkError`` where no mirror
+    answers.
+    """
     deadline = Deadline(UPDATE_SECONDS)
-    lines = debian.sources(suite, deadline=deadline, alone=True)
+    lines = debian.sources(suite, deadline=deadline, alone=alone, components=components)
     if not lines:
         raise NetworkError(
             "neither this host's apt nor mmdebstrap names a Debian mirror, so what the archive "
@@ -171,10 +184,6 @@ def _update(folder: Path, suite: str) -> list[Package]:
         raise debian.fault(done.stdout + done.stderr, suite) or proc.failure(
             done, doing=f"{asking} failed"
         )
-    found: list[Package] = []
-    for path in sorted((folder / "lists").glob("*_Packages")):
-        found += read_packages(path.read_text(errors="replace"))
-    return found
 
 
 def _apt_conf(folder: Path, *, expired: bool) -> str:

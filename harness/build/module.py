@@ -8,16 +8,23 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePath
 
 from harness import config
-from harness.build import requirements
+from harness.build import dkms, package, requirements
 from harness.build import source as sources
 from harness.build.kernel import Kernel
 from harness.build.source import Folder, Given, Recipe, Source
-from harness.errors import BuildError, DeadlineError, InputError, SandboxError
+from harness.errors import (
+    BuildError,
+    DeadlineError,
+    InputError,
+    NotForKernelError,
+    SandboxError,
+)
 from harness.host import proc, sandbox, text
 from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.proc import Deadline
@@ -103,8 +110,13 @@ class Module:
 
 
 def check_source(given: Given) -> None:
-    """Raise ``InputError`` unless a module can be built from what was given."""
-    sources.inspect(sources.of(given).path)
+    """Raise ``InputError`` unless a module can be built from what was given.
+
+    What is in a Debian package is known only once it is there.
+    """
+    source = sources.of(given)
+    if not source.package:
+        sources.inspect(source.path)
 
 
 def build(
@@ -118,7 +130,7 @@ def build(
     words.
     """
     source = sources.of(given)
-    folder = sources.inspect(source.path)
+    folder = _folder(source, kernel, cache)
     options = ["W=1", "KCFLAGS=-Werror"] if strict else []
     if sparse:
         options += ["C=2", "CF=-Wsparse-error"]
@@ -138,7 +150,10 @@ def build(
 
         def make(target: Path) -> None:
             its = _Build(kernel, source, work, target / "build.log", cache)
-            _make(target, its, folder, options)
+            if folder.recipe is Recipe.DKMS:
+                _make_by_dkms(target, its)
+            else:
+                _make(target, its, folder, options)
 
         try:
             entry = cache.get("module", kernel.name, key, make, note=note)
@@ -153,6 +168,21 @@ def build(
         how=folder.why,
     )
     return _with_needs(_wanted(built), _firmware(folder), cache)
+
+
+def _folder(source: Source, kernel: Kernel, cache: Cache) -> Folder:
+    """The folder of the module, which a Debian package has below /usr/src."""
+    if not source.package:
+        return sources.inspect(source.path)
+    its = package.unpacked(source.package, source.suite or kernel.spec.suite, cache)
+    below = its.root / "usr" / "src"
+    if not below.is_dir():
+        raise InputError(
+            f"package {its} has no module's source: it has no /usr/src",
+            hint="such packages are mostly named NAME-dkms",
+        )
+    folder = sources.inspect(below)
+    return replace(folder, why=f"{folder.why}, package {its}")
 
 
 def _wanted(built: Module) -> Module:
@@ -356,11 +386,12 @@ def _copied(folder: Folder, work: Path) -> list[Path]:
     """
     renamed = names_of(folder.c_files)
     copies = []
-    work.mkdir()
+    into = work / dkms.SOURCES / "module" if folder.recipe is Recipe.DKMS else work
+    into.mkdir(parents=True)
     for path in folder.files:
-        copy = work / path.relative_to(folder.root)
+        copy = into / path.relative_to(folder.root)
         if path.parent == folder.root and path.name in renamed:
-            copy = work / f"{renamed[path.name]}.c"
+            copy = into / f"{renamed[path.name]}.c"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
         copies.append(copy)
@@ -389,12 +420,18 @@ class _Build:
     log: Path
     cache: Cache
 
-    def run(self, command: Sequence[str], log: Path | None = None) -> proc.Completed:
+    def run(
+        self, command: Sequence[str], log: Path | None = None, *,
+        below: PurePath | str = "", tools: Mapping[str, Path] | None = None,
+        look_only: bool = False,
+    ) -> proc.Completed:  # fmt: skip
         """Run a command in the copy of the sources; raises ``BuildError`` with its last words.
 
-        Not for a command that only ends with another status than 0.
+        Not for a command that only ends with another status than 0. ``below`` is the folder that
+        it runs in, ``tools`` are for dkms. ``look_only``: the copy cannot be changed.
         """
         log = log or self.log
+        copy = {INSIDE: self.work}
         try:
             return sandbox.run(
                 self.kernel.sysroot.root,
@@ -403,13 +440,14 @@ class _Build:
                 log=log,
                 # What a compiler quotes may be a driver's message of any kind of failure.
                 check=False,
-                read_only=self.kernel.mounts,
-                writable={INSIDE: self.work},
+                read_only={**self.kernel.mounts, **(tools or {}), **(copy if look_only else {})},
+                writable={} if look_only else copy,
                 # So that $(PWD) is the folder, as it is where the author runs make.
-                cwd=INSIDE,
+                cwd=f"{INSIDE}/{below}",
                 env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "eudyptula",
-                     "KBUILD_BUILD_HOST": "sandbox"},
+                     "KBUILD_BUILD_HOST": "sandbox", **(dkms.variables(INSIDE) if tools else {})},
                 limits=sandbox.MODULE,
+                as_root=bool(tools),
             )  # fmt: skip
         except DeadlineError as error:
             raise BuildError(
@@ -436,7 +474,7 @@ class _Build:
         Where the kernel lacks what the module uses, it says which kernel of the cache has it.
         """
         log = log or self.log
-        said = sandbox.log_text(log).replace(f"{INSIDE}/", "")
+        said = dkms.own_paths(sandbox.log_text(log), INSIDE)
         where = f"for kernel {self.kernel.name} ({self.kernel.release})"
         no_space = proc.no_space(log.parent, f"building {self.source.name} failed")
         return no_space or BuildError(
@@ -467,6 +505,53 @@ def _make(target: Path, its: _Build, folder: Folder, options: list[str]) -> None
         raise its.failed()
     _collect(target, its, [name for name, _ in sandbox.walk(its.work) if name.suffix == ".ko"])
     _describe(target, its.kernel)
+
+
+def _make_by_dkms(target: Path, its: _Build) -> None:
+    """Have dkms build what a dkms.conf says.
+
+    Raises ``NotForKernelError`` where it says that it is not for this kernel.
+    """
+    kernel, work = its.kernel, its.work
+    tools = dkms.tools(kernel.spec.suite, its.cache)
+    dkms.lay_out(work)
+    here = dkms.SOURCES / "module"
+    asked = target / "asked.log"
+    # It may not write yet: what is read and written below, here on the host, has to be what it was.
+    its.run(["bash", "-c", dkms.ASK, "bash", kernel.release, kernel.build], asked,
+            below=here, tools=tools, look_only=True)  # fmt: skip
+    name, version = dkms.identity(sandbox.log_text(asked), f"{its.source}: dkms.conf")
+    asked.unlink()
+    conf = work / here / "dkms.conf"
+    said, version = dkms.with_version(conf.read_text(errors="surrogateescape"), version)
+    conf.write_text(said, errors="surrogateescape")
+    (work / here).rename(work / dkms.SOURCES / f"{name}-{version}")
+    command = dkms.command(name, version, kernel.release, kernel.build, INSIDE)
+    status = its.run(command, tools=tools).status
+    with its.log.open("ab") as stream:
+        for log in dkms.logs(name, version, kernel.release):
+            with suppress(SandboxError):  # there is one of the two
+                stream.write(b"\n" + sandbox.take(work, log, text.LOG_BYTES))
+    if status == dkms.EXCLUDED:
+        raise NotForKernelError(
+            f"{its.source.name} is not for kernel {kernel.name} ({kernel.release}): its dkms.conf "
+            "says so",
+            tail="\n".join(_conditions(work, name, version)),
+            hint="choose another kernel: `invoke kernels` lists those of the matrix",
+        )
+    if status != 0:
+        raise its.failed()
+    folder = dkms.built(name, version, kernel.release)
+    names = [path for path, _ in sandbox.walk(work) if path.is_relative_to(folder)]
+    _collect(target, its, [path for path in names if ".ko" in path.suffixes])
+    _describe(target, kernel)
+
+
+def _conditions(work: Path, name: str, version: str) -> list[str]:
+    """The lines of a dkms.conf that say which kernels it is for."""
+    conf = dkms.SOURCES / f"{name}-{version}" / "dkms.conf"
+    said = sandbox.take(work, conf, text.LOG_BYTES).decode(errors="replace")
+    return [line for line in said.splitlines() if line.lstrip().startswith("BUILD_EXCLUSIVE")]
 
 
 def _group(its: _Build, kbuild: Sequence[str], renamed: Mapping[str, str], log: Path) -> None:
@@ -512,17 +597,18 @@ def _collect(target: Path, its: _Build, built: Sequence[PurePath]) -> None:
     if len(built) > _MAX_KOS:
         raise InputError(f"{its.source} builds {len(built)} modules, more than {_MAX_KOS}")
     for path in built:
-        if not _NAME.fullmatch(path.name):
+        name = re.sub(r"\.(?:xz|zst|gz)$", "", path.name)
+        if not _NAME.fullmatch(name):
             raise InputError(
                 f"{its.source} builds {path.name}, which is no name for a module",
                 hint="letters, digits, - and _",
             )
-        if (target / path.name).exists():
+        if (target / name).exists():
             raise InputError(
-                f"{its.source} builds two modules named {path.name}",
+                f"{its.source} builds two modules named {name}",
                 hint="the kernel takes one of a name; rename one of them",
             )
-        (target / path.name).write_bytes(_taken(its.work, path, its.source))
+        (target / name).write_bytes(requirements.unpacked(_taken(its.work, path, its.source)))
 
 
 def _describe(target: Path, kernel: Kernel) -> None:
@@ -543,7 +629,7 @@ def _describe(target: Path, kernel: Kernel) -> None:
 
 def _end(log: Path) -> str:
     """The end of the log of a build that was ended."""
-    return text.last_lines(sandbox.log_text(log).replace(f"{INSIDE}/", ""), _TAIL_LINES)
+    return text.last_lines(dkms.own_paths(sandbox.log_text(log), INSIDE), _TAIL_LINES)
 
 
 def _taken(work: Path, name: PurePath, source: Source) -> bytes:

@@ -58,14 +58,17 @@ class Recipe(enum.Enum):
 class Source:
     """What somebody named as the module, and what of it is wanted.
 
-    ``path`` is a folder. ``only`` names the .ko files that are wanted (all, if it is empty; what
-    these need of the others comes along). ``params`` are NAME=VALUE for insmod, or
+    ``path`` is a folder; for a Debian ``package`` it is deb:NAME. The package is of ``suite``, or
+    of the kernel's where that is empty. ``only`` names the .ko files that are wanted (all, if it
+    is empty; what these need of the others comes along). ``params`` are NAME=VALUE for insmod, or
     MODULE.NAME=VALUE for one of several modules.
     """
 
     path: Path
     only: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
+    package: str = ""
+    suite: str = ""
 
     @property
     def own(self) -> bool:
@@ -75,6 +78,8 @@ class Source:
     @property
     def name(self) -> str:
         """What messages call it."""
+        if self.package:
+            return self.package
         return f"{Path(os.path.abspath(self.path)).name}/"
 
     def __str__(self) -> str:
@@ -82,7 +87,7 @@ class Source:
 
     def arguments(self) -> list[str]:
         """The options of pytest that mean the same, from whichever folder it is started."""
-        given = [f"--module={self.path.resolve()}"]
+        given = [f"--module={self.path if self.package else self.path.resolve()}"]
         given += [f"--ko={','.join(self.only)}"] if self.only else []
         return [*given, *(f"--param={each}" for each in self.params)]
 
@@ -114,9 +119,21 @@ def parse(module: str | None, only: str | None = None, params: Sequence[str] = (
                 hint="NAME=VALUE, or MODULE.NAME=VALUE for one of several modules",
             )
     wanted = tuple(name.removesuffix(".ko").replace("-", "_") for name in names)
-    return Source(config.MODULE if module is None else Path(module), wanted, tuple(params))
+    package = suite = ""
+    if module is not None and module.startswith("deb:"):
+        found = _PACKAGE.fullmatch(module)
+        if found is None:
+            raise InputError(
+                f"--module {module!r} names no Debian package",
+                hint="deb:NAME, or deb:NAME/SUITE for another suite than the kernel's",
+            )
+        package, suite = found["name"], found["suite"] or ""
+    path = config.MODULE if module is None else Path(module)
+    return Source(path, wanted, tuple(params), package, suite)
 
 
+# From Debian's policy manual, 5.6.1, and the names that suites have.
+_PACKAGE = re.compile(r"deb:(?P<name>[a-z0-9][a-z0-9+.-]+)(?:/(?P<suite>[a-z][a-z0-9-]+))?")
 _KO_NAME = re.compile(r"\w[\w,.+-]*", re.ASCII)
 # The kernel takes dashes and underscores for the same, and a name alone where it is a bool's.
 _PARAM = re.compile(r"(?:\w[\w-]*\.)?\w[\w-]*(?:=[^\0\n\"]*)?", re.ASCII)
@@ -257,6 +274,8 @@ def _recipe(given: Path, root: Path, files: Sequence[Path]) -> Folder | None:
     inside = tuple(path for path in files if path.is_relative_to(root))
     top = {path.name: path for path in inside if path.parent == root}
     where = "" if root == given else f" in {root.relative_to(given).as_posix()}/"
+    if "dkms.conf" in top:
+        return Folder(root, Recipe.DKMS, f"by dkms and its dkms.conf{where}", inside)
     if "Kbuild" in top:
         return Folder(root, Recipe.KBUILD, f"by Kbuild{where}", inside)
     sources = c_files(top.values())

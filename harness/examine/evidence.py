@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from harness.build import dkms
 from harness.build.module import INSIDE, Module
 from harness.errors import ConsoleSilent, HarnessError, HostError, MachineError
 from harness.examine import symbols
@@ -180,4 +181,4 @@ def explain(problems: Sequence[Problem], module: Module | None) -> list[Problem]
     built in.
     """
     explained = symbols.explain(problems, module) if module and problems else problems
-    return [replace(one, detail=one.detail.replace(f"{INSIDE}/", "")) for one in explained]
+    return [replace(one, detail=dkms.own_paths(one.detail, INSIDE)) for one in explained]

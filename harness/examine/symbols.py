@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.build import dkms
 from harness.build.module import INSIDE, Module
 from harness.errors import HarnessError
 from harness.host import sandbox
@@ -126,7 +127,7 @@ def _shown(line: str) -> str:
     """file:line, relative to the module's folder or to the kernel's tree."""
     path = re.sub(r" \(discriminator \d+\)$", "", line)
     if path.startswith(f"{INSIDE}/"):
-        return path.removeprefix(f"{INSIDE}/")
+        return dkms.own_paths(path, INSIDE)
     return re.sub(r"^(?:/.*?/)?(?:\./)?(?=(?:include|arch|kernel|lib|mm|fs|drivers)/)", "", path)
 
 

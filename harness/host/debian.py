@@ -80,16 +80,20 @@ def unpack_packages(
 # -- where packages come from ------------------------------------------------------
 
 
-def sources(suite: str, *, deadline: Deadline, alone: bool = False) -> list[str]:
+def sources(
+    suite: str, *, deadline: Deadline, alone: bool = False, components: str = "main"
+) -> list[str]:
     """Lines for sources.list: the suite from the mirrors that the host's apt uses.
 
     With what it builds on, unless ``alone`` is wanted. On a host that is not a Debian (or whose
     apt knows no Debian mirror) they are from the mirror that mmdebstrap takes of its own. Only
     if that is not known either, the list is empty.
     """
-    return sources_from(suite, host_mirrors(deadline), alone=alone) or sources_from(
-        suite, default_mirrors(), alone=alone
-    )
+
+    def known(mirrors: str) -> list[str]:
+        return sources_from(suite, mirrors, alone=alone, components=components)
+
+    return known(host_mirrors(deadline)) or known(default_mirrors())
 
 
 def host_mirrors(deadline: Deadline) -> str:
@@ -149,7 +153,9 @@ def mirrors_from(sources_list: str) -> str:
     return "".join(found)
 
 
-def sources_from(suite: str, indextargets: str, *, alone: bool = False) -> list[str]:
+def sources_from(
+    suite: str, indextargets: str, *, alone: bool = False, components: str = "main"
+) -> list[str]:
     """``sources`` from what ``host_mirrors`` or ``default_mirrors`` said; empty if nothing."""
     main = security = ""
     for line in indextargets.splitlines():
@@ -163,14 +169,15 @@ def sources_from(suite: str, indextargets: str, *, alone: bool = False) -> list[
     if not main:
         return []
     option = f"[signed-by={KEYRING}]"
-    lines = [f"deb {option} {main} {suite} main"]
+    lines = [f"deb {option} {main} {suite} {components}"]
     base = _base(suite)
     if base:
-        return lines if alone else [*sources_from(base, indextargets), *lines]
+        below = [] if alone else sources_from(base, indextargets, components=components)
+        return [*below, *lines]
     if suite not in _NO_SECURITY:
-        lines.append(f"deb {option} {main} {suite}-updates main")
+        lines.append(f"deb {option} {main} {suite}-updates {components}")
         if security:
-            lines.append(f"deb {option} {security} {suite}-security main")
+            lines.append(f"deb {option} {security} {suite}-security {components}")
     return lines
 
 

@@ -244,14 +244,17 @@ def command(
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
     limits: Limits = KERNEL,
+    as_root: bool = False,
 ) -> list[str]:
     """The bubblewrap command that runs ``argv`` with the folder ``root`` as its file system.
 
     The folder is read-only. There is no network and no process of others, and everything ends
     when the harness ends. ``read_only`` and ``writable`` map folders below /mnt to folders of the
-    host. Of ``limits`` the command contains only what bounds each single process.
+    host. Of ``limits`` the command contains only what bounds each single process. ``as_root``: the
+    program is told that it is root, which gives it no right to anything.
     """
     boxed = [*limits.prefix(), "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    boxed += ["--uid", "0", "--gid", "0"] if as_root else []
     boxed += ["--clearenv", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
     # Folders of the host are mounted below /mnt, since the read-only tree has no place for them.
     scratch = ["--size", str(limits.scratch), "--tmpfs"]
@@ -280,6 +283,7 @@ def run(
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
     limits: Limits = KERNEL,
+    as_root: bool = False,
 ) -> proc.Completed:
     """Run a program in the tree ``root``, within ``limits``; see ``command`` and ``proc.run``.
 
@@ -288,8 +292,9 @@ def run(
     sandbox, and with ``check`` ``CommandError`` where the program ends with another status than 0.
     """
     boxed = command(
-        root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits
-    )
+        root, argv, read_only=read_only, writable=writable, cwd=cwd, env=env, limits=limits,
+        as_root=as_root,
+    )  # fmt: skip
     watch = Watch(limits, [*(writable or {}).values()], log)
     try:
         done = proc.run(boxed, deadline=deadline, log=log, check=False, watch=watch)

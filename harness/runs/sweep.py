@@ -35,6 +35,7 @@ from harness.errors import (
     HostError,
     InputError,
     KernelBuildError,
+    NotForKernelError,
     Status,
 )
 from harness.examine import loading
@@ -102,6 +103,8 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) ->
     except HarnessError as error:
         if isinstance(error, GoneError):
             ready.left_out = _none_now(spec, cache)
+        elif isinstance(error, NotForKernelError):
+            ready.left_out = error.what
         ready.cells[way.stage.column] = Cell(True, "red", reason(error))
         # Without a loaded module most tests will say more; without a disk none will.
         tell = way.stage is Stage.DONE and not isinstance(error, HostError)

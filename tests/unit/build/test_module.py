@@ -422,7 +422,7 @@ def test_only_what_is_wanted_is_taken_and_set(
     """With what it needs of the others. Another choice is another module to make templates of."""
     compiler.modules, compiler.modinfo = ("wee-one.ko", "wee-two.ko"), TWO
 
-    def built(**wanted: tuple[str, ...]) -> Module:
+    def built(**wanted: Any) -> Module:
         return module.build(a_kernel(), Source(source, **wanted), cache)
 
     everything = built()

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from harness.build import source as sources
 from harness.build.source import Source
+from harness.errors import BuildError, HarnessError, NotForKernelError
 from harness.examine import loading
 from harness.lab import Lab
 from harness.machines.clone import clone
@@ -122,3 +126,69 @@ def test_what_a_module_needs_is_there_before_it(lab: Lab, tmp_path: Path) -> Non
         loading.load(running.guest, built)
         assert "hello, two words, 0" in running.guest.dmesg()
         running.guest.check("rmmod needs && modprobe -r udp_tunnel crc7")
+
+
+# -- dkms ----------------------------------------------------------------------------
+
+CONF = """\
+PACKAGE_NAME="wee hello"
+PACKAGE_NAME="${PACKAGE_NAME// /-}"
+PACKAGE_VERSION="#MODULE_VERSION#"
+BUILT_MODULE_NAME[0]="hello"
+DEST_MODULE_LOCATION[0]="/updates"
+MAKE[0]="make -C ${kernel_source_dir} M=${dkms_tree}/${PACKAGE_NAME}/${PACKAGE_VERSION}/build"
+"""
+FILES = {"hello.c": HELLO, "Makefile": "obj-m := hello.o\n"}
+
+
+def test_a_dkms_conf_is_taken_before_anything_else(lab: Lab, tmp_path: Path) -> None:
+    """With debug information, although dkms takes that off, and paths as in the folder."""
+    built = lab.build(folder(tmp_path, {**FILES, "dkms.conf": CONF}))
+    assert built.how == "by dkms and its dkms.conf"
+    assert [one.name for one in built.objects] == ["hello"]
+    assert b".debug_info" in built.ko.read_bytes()
+    assert b".debug_info" not in built.loadable.read_bytes()
+
+
+def test_a_module_that_is_not_for_this_kernel_says_so(lab: Lab, tmp_path: Path) -> None:
+    """That is no failure of its build."""
+    line = 'BUILD_EXCLUSIVE_KERNEL="^2[.]6[.]"'
+    made = folder(tmp_path, {**FILES, "dkms.conf": f"{CONF}{line}\n"})
+    with pytest.raises(NotForKernelError, match=r"its dkms\.conf says so") as caught:
+        lab.build(made)
+    assert caught.value.tail == line
+
+
+def test_what_the_compiler_says_under_dkms_is_shown(lab: Lab, tmp_path: Path) -> None:
+    """dkms itself only says that there is a log."""
+    made = folder(tmp_path, {**FILES, "hello.c": f"{HELLO}int x = y;\n", "dkms.conf": CONF})
+    with pytest.raises(BuildError, match="does not build") as caught:
+        lab.build(made)
+    assert "hello.c:8:9: error" in caught.value.tail.replace("\x1b", "")
+
+
+def test_a_dkms_conf_writes_to_nothing_of_the_host(lab: Lab, tmp_path: Path) -> None:
+    """While it is asked for its name it could put a link in its own place."""
+    target = tmp_path / "precious"
+    target.write_text("kept")
+    evil = f"rm -f dkms.conf && ln -s {target} dkms.conf\n"
+    with suppress(HarnessError):
+        lab.build(folder(tmp_path, {**FILES, "dkms.conf": f"{CONF}{evil}"}))
+    assert target.read_text() == "kept"
+
+
+def test_a_debian_package_is_built(lab: Lab) -> None:
+    """From the suite of the kernel; what it was built by names the version."""
+    built = lab.build(sources.parse("deb:acpi-call-dkms"))
+    assert built.name == "acpi_call"
+    assert re.search(r"package acpi-call-dkms \S+ of Debian ", built.how)
+
+
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [("deb:no-such-package", "has no package"), ("deb:patch", "has no module's source")],
+)
+def test_a_package_without_a_module_is_said(lab: Lab, package: str, said: str) -> None:
+    """Whether there is no such package, or another kind of it."""
+    with pytest.raises(HarnessError, match=said):
+        lab.build(sources.parse(package))

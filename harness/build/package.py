@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Single Debian packages, unpacked without what they depend on: modules' sources, and tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.build import archive
+from harness.errors import DeadlineError, NetworkError
+from harness.host import debian, proc
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
+
+# A module's source may be in any of them; all suites have these three.
+_COMPONENTS = "main contrib non-free"
+_DOWNLOAD_SECONDS = 600.0  # at most, for some MiB over a slow line
+_UNPACK_SECONDS = 300.0
+_RECENT = 3600.0  # seconds for which an index is taken that was fetched before
+
+# What `apt-get download --print-uris` prints: 'ADDRESS' FILE BYTES HASH.
+_PRINTED = re.compile(r"^'[^']+' (?P<file>(?P<name>[^_\s]+)_(?P<version>[^_\s]+)_\S+\.deb) \d+ "
+                      r"(?P<hash>\w+:\w+)$", re.MULTILINE)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that is unpacked at ``root``."""
+
+    name: str
+    version: str
+    suite: str
+    root: Path
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} of Debian {self.suite}"
+
+
+def unpacked(name: str, suite: str, cache: Cache) -> Package:
+    """The newest version of a package that a suite has, and nothing of what it depends on.
+
+    Raises ``GoneError`` where the suite has no such package, and ``NetworkError`` where no mirror
+    answers and the package is not in the cache.
+    """
+    with cache.workdir(f"packages-{suite}") as folder:
+        stamp = folder / "asked"
+        age = time.time() - stamp.stat().st_mtime if stamp.exists() else None
+        if age is None or not 0 <= age < _RECENT:
+            try:
+                archive.fetch_index(folder, suite, components=_COMPONENTS, alone=False)
+                stamp.touch()
+            except NetworkError:
+                if age is None:
+                    raise
+        found = _PRINTED.search(_apt(folder, suite, ["--print-uris", name], cwd=folder))
+        if found is None:
+            raise NetworkError(f"apt does not say where package {name} of Debian {suite} is")
+        version = found["version"].replace("%3a", ":")
+
+        def make(into: Path) -> None:
+            _apt(folder, suite, [name], cwd=into)
+            file = into / found["file"]
+            unpacking = ["dpkg-deb", "--extract", str(file), str(into / "root")]
+            proc.run(unpacking, deadline=Deadline(_UNPACK_SECONDS))
+            file.unlink()
+
+        key = {"recipe": 1, "file": found["file"], "hash": found["hash"]}
+        entry = cache.get(
+            "package", f"{suite}-{name}", key, make,
+            note=f"downloading package {name} {version} of Debian {suite}",
+        )  # fmt: skip
+    return Package(name, version, suite, entry.path / "root")
+
+
+def _apt(folder: Path, suite: str, arguments: list[str], *, cwd: Path) -> str:
+    """`apt-get download` with the indexes in ``folder``; what it prints."""
+    command = ["apt-get", "-c", str(folder / "apt.conf"), "download", *arguments]
+    deadline = Deadline(_DOWNLOAD_SECONDS)
+    doing = f"downloading a package of Debian {suite}"
+    try:
+        done = proc.run(
+            command, deadline=deadline, check=False, cwd=cwd,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+    except DeadlineError as error:
+        raise debian.slow(error, deadline, doing) from error
+    if done.status != 0:
+        said = done.stdout + done.stderr
+        raise debian.fault(said, suite) or proc.failure(done, doing=f"{doing} failed")
+    return done.stdout
