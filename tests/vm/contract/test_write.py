@@ -48,9 +48,10 @@ def returns(groups: list[Group]) -> Iterator[str]:
 
 
 def endless(group: Group, what: str) -> str:
-    """The fault, if each of many writes returned 0."""
+    """The fault, if most of many writes returned 0. A full buffer may be why, and is no excuse."""
     results = group.answers[1] if len(group.answers) > 1 else ""
-    if re.fullmatch(r"0\*\d+", results):
+    often = {value: int(count) for value, count in re.findall(r"(-?\d+)\*(\d+)", results)}
+    if often.get("0", 0) * 2 > sum(often.values()):
         return f"{what} returns 0 for ever, so that a loop that writes all of a text never ends"
     return ""
 
@@ -59,6 +60,7 @@ def _told(wrong: Iterable[str]) -> str:
     return "\n".join(each for each in wrong if each)
 
 
+@pytest.mark.machine(clock="ahead")
 def test_returns_what_a_loop_can_use(loaded: Guest, threads: Threads) -> None:
     """Whatever is written: an error, or how much was taken. No lock is kept."""
     before = threads.only()
@@ -77,6 +79,7 @@ def test_returns_what_a_loop_can_use(loaded: Guest, threads: Threads) -> None:
     threads.same(before, "after writes of every size")
 
 
+@pytest.mark.machine(clock="ahead")
 def test_position_is_not_trusted(loaded: Guest, threads: Threads) -> None:
     """pwrite() names any position in the file, however large."""
     before = threads.only()
@@ -86,6 +89,7 @@ def test_position_is_not_trusted(loaded: Guest, threads: Threads) -> None:
     threads.same(before, "after writes to every position")
 
 
+@pytest.mark.machine(clock="ahead")
 def test_address_is_not_trusted(loaded: Guest, threads: Threads) -> None:
     """The text may be where nothing is, or end there. No lock is kept then either."""
     before = threads.only()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from harness.machines import saved
 from harness.testing import Lab
 
 HERE = Path(__file__).parent
-CONTRACT = config.PROJECT / "tests/vm/contract/test_contract.py"
 SECONDS = 1200.0  # more than any of these runs takes on a debug kernel
 # They start runs of pytest, which take longer than one test may.
 pytestmark = pytest.mark.timeout(SECONDS)
@@ -187,37 +185,3 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     assert folder == console.parent
     with saved.reopened(saved.load(folder), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS))
-
-
-# -- the contract ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "red"),
-    [
-        (".mode = 0222", ".mode = 0666", "test_node_is_a_write_only_misc_device"),
-        (".owner = THIS_MODULE,", "", "test_cannot_be_removed_while_it_is_open"),
-        (
-            "while (!kthread_should_stop()) {",
-            "if (!kthread_should_stop()) {\n\t\treturn 0;",
-            "test_exactly_one_kernel_thread",
-        ),
-        (
-            "while (!kthread_should_stop()) {",
-            "for (;;) {",
-            "test_rmmod_removes_everything_at_once",
-        ),
-    ],
-    ids=["mode", "owner", "returns", "stays"],
-)
-def test_the_contract_finds(lab: Lab, tmp_path: Path, old: str, new: str, red: str) -> None:
-    """A module that breaks the contract in one point is red in the test for that point."""
-    broken = tmp_path / "broken"
-    shutil.copytree(config.MODULE, broken)
-    source = broken / "waitqueues.c"
-    text = source.read_text()
-    assert text.count(old) == 1
-    source.write_text(text.replace(old, new))
-    names = [red, "test_node_is_registered_with_the_misc_class"]
-    found = run(lab, tmp_path, broken, *(f"{CONTRACT}::{name}" for name in names))
-    assert (set(found.failed), found.passed, found.errors) == ({red}, {names[1]}, {})
