@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.build import dkms
@@ -19,7 +19,6 @@ from harness.host.proc import Deadline
 from harness.judge.verdict import Evidence, Expectation, Problem, Remain
 from harness.machines.clone import MARK_SECONDS, Baseline
 from harness.qemu import Machine
-from harness.qemu.agent import Leftovers
 
 log = logging.getLogger(__name__)
 
@@ -53,49 +52,19 @@ def gather(
     kernel goes on, which takes the longest. ``audit`` looks through its memory.
     """
     since = baseline.console_offset
-    taint = moving = None
-    left: frozenset[str] | None = None
-    busy: tuple[str, ...] = ()
-    stacks = leaks = fault = ""
-    remains: tuple[Finding, ...] = ()
-    probes: tuple[str, ...] = ()
-    silent = False
+    said = _Said()
+    moving, fault = None, ""
     if machine.running and not machine.panicked:
         try:
-            taint, silent = _mark(machine)
-            if timed_out:
-                stacks = machine.agent.stacks(patience(machine))
-            if silent:
-                pass  # the next mark would be waited for in vain as well
-            elif audit and audit.untouched():
-                left = frozenset()  # no module was there that could have left anything
-            else:
-                # What a task held that an oops has ended, nobody gives back.
-                if probing and not taint & _DIED:
-                    probes = machine.agent.probes(machine.patience(PROBES_SECONDS))
-                if probes and not timed_out:
-                    stacks = machine.agent.stacks(patience(machine))
-                # Looking for what is left needs the same locks, so that it might not end either.
-                found = (
-                    Leftovers(loaded=True) if probes else machine.agent.leftovers(patience(machine))
-                )
-                if found.mixed and last:
-                    found = machine.agent.leftovers(patience(machine), end=True)
-                    taint = machine.agent.mark(patience(machine))  # what unloading has brought up
-                    busy = found.busy
-                if not found.loaded:
-                    left = found.names
-                    leaks = machine.agent.leaks(patience(machine))
-                # Where a command does not end, memory is in motion.
-                if audit and not timed_out and not probes and not taint & _DIED:
-                    remains = audit.remains(patience(machine))
+            _ask(machine, said, audit, timed_out=timed_out, last=last, probing=probing)
         except MachineError as error:
-            taint = None
+            said.taint = None
             if isinstance(error, HostError):
                 fault = str(error)
             with suppress(MachineError, OSError):  # QEMU may end meanwhile
                 moving = machine.vcpu_is_busy()
-    marked = taint is not None and not silent
+    taint = said.taint
+    marked = taint is not None and not said.silent
     return Evidence(
         console=machine.console_text()[since:],
         taint_before=baseline.taint,
@@ -107,21 +76,79 @@ def gather(
         expected=tuple(
             replace(one, start=one.start - since, end=one.end - since) for one in expected
         ),
-        left=left,
-        busy=busy,
+        left=said.left,
+        busy=said.busy,
         unasked=machine.agent.take_unasked(),
         declared=declared,
         unread=machine.log.unread,
-        silent=silent,
+        silent=said.silent,
         unprinted=_unprinted(machine, audit, marked=marked),
         fault=fault or machine.fault,
         full=machine.log.full,
-        stacks=stacks,
-        probes=probes,
-        leaks=leaks,
+        stacks=said.stacks,
+        probes=said.probes,
+        leaks=said.leaks,
         stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
-        remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in remains),
+        remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in said.remains),
     )
+
+
+@dataclass
+class _Said:
+    """What a guest has said so far; the fields are those of ``Evidence``."""
+
+    taint: int | None = None
+    silent: bool = False
+    left: frozenset[str] | None = None
+    busy: tuple[str, ...] = ()
+    stacks: str = ""
+    leaks: str = ""
+    probes: tuple[str, ...] = ()
+    remains: tuple[Finding, ...] = ()
+
+
+def _ask(
+    machine: Machine, said: _Said, audit: Audit | None, *, timed_out: str, last: bool, probing: bool
+) -> None:
+    """Ask a guest for all that ``gather`` wants; raises ``MachineError`` where it does not answer.
+
+    What it has said until then is in ``said``.
+    """
+    taint, said.silent = _mark(machine)
+    said.taint = taint
+    if timed_out:
+        said.stacks = machine.agent.stacks(patience(machine))
+    if said.silent:
+        return  # the next mark would be waited for in vain as well
+    if audit and audit.untouched():
+        said.left = frozenset()  # no module was there that could have left anything
+        return
+    # First what is looked at from outside: what still points into a module that is gone may crash
+    # the kernel as soon as somebody in the guest asks for it. Where a command does not end, memory
+    # is in motion.
+    looking = None if timed_out or taint & _DIED else audit
+    if looking:
+        said.remains = looking.remains(patience(machine))
+    # What a task held that an oops has ended, nobody gives back.
+    if probing and not said.remains and not taint & _DIED:
+        said.probes = machine.agent.probes(machine.patience(PROBES_SECONDS))
+    if said.probes:
+        if not timed_out:
+            said.stacks = machine.agent.stacks(patience(machine))
+        return  # looking for what is left needs the same locks, so that it might not end either
+    if said.remains:
+        found = machine.agent.leftovers(patience(machine), careful=True)
+    else:
+        found = machine.agent.leftovers(patience(machine))
+    if found.mixed and last:
+        found = machine.agent.leftovers(patience(machine), end=True)
+        said.taint = machine.agent.mark(patience(machine))  # what unloading has brought up
+        said.busy = found.busy
+        if looking:
+            said.remains += looking.remains(patience(machine))
+    if not found.loaded:
+        said.left = found.names
+        said.leaks = machine.agent.leaks(patience(machine))
 
 
 def _mark(machine: Machine) -> tuple[int, bool]:

@@ -208,14 +208,19 @@ class Agent:
         """Have the guest remember what there is of all that a module may leave behind."""
         self.order("inventory", "inventory", deadline)
 
-    def leftovers(self, deadline: Deadline, *, end: bool = False) -> Leftovers:
+    def leftovers(
+        self, deadline: Deadline, *, end: bool = False, careful: bool = False
+    ) -> Leftovers:
         """What is in the guest now and was not when the inventory was taken.
 
         ``end``: this is the end of the machine. Where some of the modules that came since are
         gone and others are loaded, nobody can say whose is what. Then the guest ends its
-        processes and unloads the others first.
+        processes and unloads the others first. ``careful``: the kernel may have kept pointers into
+        a module that is gone, so the lists are left out for which it would follow one. At the end
+        they are left out where others were unloaded.
         """
-        answer = self.order("leftovers end" if end else "leftovers", "leftovers", deadline)
+        order = " ".join(["leftovers", *["end"] * end, *["careful"] * careful])
+        answer = self.order(order, "leftovers", deadline)
         first, *rest = answer.split() or [""]
         if first in ("loaded", "mixed"):
             return Leftovers(loaded=True, mixed=first == "mixed")

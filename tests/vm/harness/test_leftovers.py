@@ -57,8 +57,17 @@ def cycle(guest: Guest, leave: str = "", *, between: str = "true") -> None:
     guest.check(f"insmod planted_quiet.ko leave={leave}; {between}; rmmod planted_quiet")
 
 
-@pytest.mark.parametrize(("leave", "name"), [("proc", "proc planted_quiet"),
-                                             ("cache", "slab planted_quiet")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("leave", "name"),
+    [
+        ("proc", "proc planted_quiet"),
+        ("cache", "slab planted_quiet"),
+        ("net", "proc net/planted_quiet"),
+        ("device", "device platform/planted_quiet"),
+        ("memory", "iomem planted_quiet(f0000000-f000000f)"),
+        ("ports", "ioports planted_quiet(3000-300f)"),
+    ],
+)
 def test_a_module_that_sets_no_taint_is_looked_at(victim: Clone, leave: str, name: str) -> None:
     """It claims to be the kernel's own; what it leaves is as bad."""
     cycle(victim.guest, leave)

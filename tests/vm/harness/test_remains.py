@@ -71,6 +71,10 @@ def after(victim: Clone, remains: Module, *commands: str) -> Sequence[Problem]:
         ("binfmt", "formats still holds planted_format: unregister_binfmt()"),
         ("input", "input_handler_list still holds planted_handler: input_unregister_handler()"),
         ("object", "still holds planted_files"),
+        ("misc", "misc_list still holds planted_misc: misc_deregister()"),
+        ("filesystem", "still holds planted_type"),
+        ("region", "still holds planted_region"),
+        ("crypto", "crypto_alg_list still holds planted_hash: crypto_unregister"),
     ],
 )
 def test_what_is_left_registered_is_named(
@@ -98,7 +102,7 @@ def test_what_the_kernel_uses_at_once_is_red_in_any_case(
     "kind",
     ["nothing", "reboot", "panic", "die", "netdevice", "inet", "netfilter", "timer", "hrtimer",
      "work", "kprobe", "proc", "debugfs", "cdev", "genl", "binfmt", "input", "kthread", "object",
-     "callback", "done"],
+     "misc", "filesystem", "region", "crypto", "callback", "done"],
 )  # fmt: skip
 def test_what_is_taken_away_in_time_is_green(victim: Clone, remains: Module, kind: str) -> None:
     """The same, and what is freed after a grace period, and work that was done."""

@@ -4,12 +4,21 @@
  * no taint. It has a cache that the kernel merges with others of that size. It
  * leaves behind what "leave" names; with "held" it cannot be unloaded.
  */
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/init.h>
+#include <linux/ioport.h>
 #include <linux/module.h>
+#include <linux/platform_device.h>
 #include <linux/proc_fs.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <net/net_namespace.h>
+
+/* Ranges of the PCI host bridge that no device has. */
+#define MEMORY	0xf0000000
+#define PORTS	0x3000
+#define SIZE	16
 
 static char *leave = "";
 module_param(leave, charp, 0);
@@ -18,7 +27,28 @@ static bool held;
 module_param(held, bool, 0);
 
 static struct kmem_cache *cache;
-static struct proc_dir_entry *entry;
+static struct proc_dir_entry *entry, *net_entry;
+static struct platform_device *device;
+static struct resource *memory, *ports;
+static char *name;		/* of the regions; not in the module, so that it can be listed */
+
+static void give_back(void)
+{
+	if (strcmp(leave, "proc"))
+		proc_remove(entry);
+	if (strcmp(leave, "net"))
+		proc_remove(net_entry);
+	if (strcmp(leave, "device"))
+		platform_device_unregister(device);
+	if (memory && strcmp(leave, "memory"))
+		release_mem_region(MEMORY, SIZE);
+	if (ports && strcmp(leave, "ports"))
+		release_region(PORTS, SIZE);
+	if (strcmp(leave, "memory") && strcmp(leave, "ports"))
+		kfree(name);
+	if (strcmp(leave, "cache"))
+		kmem_cache_destroy(cache);
+}
 
 static int __init planted_quiet_init(void)
 {
@@ -27,9 +57,17 @@ static int __init planted_quiet_init(void)
 	if (!cache)
 		return -ENOMEM;
 	entry = proc_mkdir("planted_quiet", NULL);
-	if (!entry) {
-		kmem_cache_destroy(cache);
-		return -ENOMEM;
+	net_entry = proc_mkdir("planted_quiet", init_net.proc_net);
+	device = platform_device_register_simple("planted_quiet", PLATFORM_DEVID_NONE, NULL, 0);
+	if (IS_ERR(device))
+		device = NULL;
+	name = kstrdup("planted_quiet", GFP_KERNEL);
+	memory = request_mem_region(MEMORY, SIZE, name);
+	ports = request_region(PORTS, SIZE, name);
+	if (!entry || !net_entry || !device || !name || !memory || !ports) {
+		leave = "";
+		give_back();
+		return -EBUSY;
 	}
 	if (held)
 		__module_get(THIS_MODULE);
@@ -38,10 +76,7 @@ static int __init planted_quiet_init(void)
 
 static void __exit planted_quiet_exit(void)
 {
-	if (strcmp(leave, "proc"))
-		proc_remove(entry);
-	if (strcmp(leave, "cache"))
-		kmem_cache_destroy(cache);
+	give_back();
 }
 
 module_init(planted_quiet_init);

@@ -4,6 +4,7 @@
  * (take=0). Nothing of it does any harm before the kernel uses it again.
  */
 
+#include <crypto/internal/hash.h>
 #include <linux/binfmts.h>
 #include <linux/cdev.h>
 #include <linux/debugfs.h>
@@ -11,9 +12,11 @@
 #include <linux/hrtimer.h>
 #include <linux/inetdevice.h>
 #include <linux/input.h>
+#include <linux/ioport.h>
 #include <linux/kdebug.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
+#include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/netfilter.h>
@@ -183,6 +186,47 @@ static struct linux_binfmt planted_format = { .module = THIS_MODULE, .load_binar
 static int binfmt_on(void) { insert_binfmt(&planted_format); return 0; }
 static void binfmt_off(void) { unregister_binfmt(&planted_format); }
 
+/* These four the kernel lists, by following pointers into the module. */
+
+static const struct file_operations no_calls = { .owner = THIS_MODULE };
+static struct miscdevice planted_misc = {
+	.minor = MISC_DYNAMIC_MINOR, .name = "planted_misc", .fops = &no_calls,
+};
+
+static int misc_on(void) { return misc_register(&planted_misc); }
+static void misc_off(void) { misc_deregister(&planted_misc); }
+
+static void no_kill(struct super_block *super) { }
+static struct file_system_type planted_type = {
+	.owner = THIS_MODULE, .name = "planted_type", .kill_sb = no_kill,
+};
+
+static int filesystem_on(void) { return register_filesystem(&planted_type); }
+static void filesystem_off(void) { unregister_filesystem(&planted_type); }
+
+/* A range of the PCI host bridge that no device has. */
+static const char planted_region[] = "planted_region";
+
+static int region_on(void)
+{
+	return request_mem_region(0xf0000000, 16, planted_region) ? 0 : -EBUSY;
+}
+
+static void region_off(void) { release_mem_region(0xf0000000, 16); }
+
+static int hash_begin(struct shash_desc *desc) { return 0; }
+static int hash_end(struct shash_desc *desc, u8 *out) { return 0; }
+static int hash_more(struct shash_desc *desc, const u8 *data, unsigned int length) { return 0; }
+static struct shash_alg planted_hash = {
+	.digestsize = 16, .descsize = 8,
+	.init = hash_begin, .update = hash_more, .final = hash_end,
+	.base = { .cra_name = "planted", .cra_driver_name = "planted-drv", .cra_blocksize = 1,
+		  .cra_module = THIS_MODULE },
+};
+
+static int crypto_on(void) { return crypto_register_shash(&planted_hash); }
+static void crypto_off(void) { crypto_unregister_shash(&planted_hash); }
+
 static int connected(struct input_handler *handler, struct input_dev *dev,
 		     const struct input_device_id *id)
 {
@@ -274,6 +318,8 @@ static const struct {
 	{ "genl", genl_on, genl_off }, { "binfmt", binfmt_on, binfmt_off },
 	{ "input", input_on, input_off }, { "kthread", kthread_on, kthread_off },
 	{ "object", object_on, object_off }, { "callback", object_on, callback_off },
+	{ "misc", misc_on, misc_off }, { "filesystem", filesystem_on, filesystem_off },
+	{ "region", region_on, region_off }, { "crypto", crypto_on, crypto_off },
 	{ "done", done_on, done_off },
 };
 

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/examine/evidence.py: in which order a machine is asked, and what is not asked for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.examine import evidence
+from harness.examine.pointers import Finding
+from harness.host.proc import Deadline
+from harness.judge.verdict import Evidence
+from harness.machines.clone import Baseline
+from harness.qemu.agent import Leftovers
+from harness.qemu.memory import Pointer
+
+HELD = Finding(Pointer(0x1000, 0x2000), "misc_list")
+
+
+class Guest:
+    """A machine, its agent and its audit at once, which writes down what it is asked for.
+
+    ``remains`` are what still points into a module that is gone, one tuple for each time that is
+    looked for; ``mixed``: another module is loaded.
+    """
+
+    def __init__(self, *remains: tuple[Finding, ...], mixed: bool = False) -> None:
+        self.asked: list[str] = []
+        self._remains = list(remains)
+        self._mixed = mixed
+
+    def mark(self, _: Deadline) -> int:
+        return 0
+
+    def untouched(self) -> bool:
+        return False
+
+    def remains(self, _: Deadline) -> tuple[Finding, ...]:
+        self.asked.append("remains")
+        return self._remains.pop(0)
+
+    def probes(self, _: Deadline) -> tuple[str, ...]:
+        self.asked.append("probes")
+        return ()
+
+    def leftovers(self, _: Deadline, *, end: bool = False, careful: bool = False) -> Leftovers:
+        self.asked.append("leftovers" + " end" * end + " careful" * careful)
+        return Leftovers(loaded=self._mixed and not end, mixed=self._mixed and not end)
+
+    def leaks(self, _: Deadline) -> str:
+        return ""
+
+    def take_unasked(self) -> tuple[str, ...]:
+        return ()
+
+    def unprinted(self, *, marked: bool) -> tuple[str, ...]:
+        assert marked
+        return ()
+
+    def gather(self, *, last: bool = False) -> Evidence:
+        machine: Any = SimpleNamespace(
+            patience=Deadline, running=True, panicked=False, console_text=str, fault="", stalls=(),
+            log=SimpleNamespace(unread=0, full=False), agent=self,
+        )  # fmt: skip
+        audit: Any = self
+        return evidence.gather(machine, Baseline(), audit=audit, last=last)
+
+
+def test_a_guest_is_asked_in_full_where_nothing_points_into_a_module_that_is_gone() -> None:
+    """Its memory comes first."""
+    guest = Guest(())
+    assert guest.gather().remains == ()
+    assert guest.asked == ["remains", "probes", "leftovers"]
+
+
+def test_nothing_follows_a_pointer_that_is_known_to_be_bad() -> None:
+    """A guest that crashes by being asked explains nothing."""
+    guest = Guest((HELD,))
+    assert [one.holder for one in guest.gather().remains] == ["misc_list"]
+    assert guest.asked == ["remains", "leftovers careful"]
+
+
+@pytest.mark.parametrize("first", [(), (HELD,)])
+def test_what_is_unloaded_at_the_end_is_looked_at_too(first: tuple[Finding, ...]) -> None:
+    """Its memory, once more."""
+    guest = Guest(first, (HELD,), mixed=True)
+    assert len(guest.gather(last=True).remains) == 1 + len(first)
+    assert guest.asked[-2:] == ["leftovers end", "remains"]
