@@ -17,6 +17,7 @@ from harness.machines import pool
 from harness.testing import Clone
 
 NAME = "planted_stuck"
+POKE = f"/sys/module/{NAME}/parameters/poke"
 two_cpus = pytest.mark.machine(cpus=2)
 # Where the kernel may take the CPU from a thread at any time, others run beside one that spins.
 preempts = pytest.mark.needs(config="CONFIG_PREEMPT_RT")
@@ -44,6 +45,11 @@ def victim(request: pytest.FixtureRequest, lab: Lab, stuck: Module) -> Iterator[
 def after(victim: Clone, act: str) -> Sequence[Problem]:
     """The machine's verdict after the module was loaded and did ``act``."""
     victim.guest.check(f"insmod {NAME}.ko act={act}")
+    return now(victim)
+
+
+def now(victim: Clone) -> Sequence[Problem]:
+    """The machine's verdict."""
     return verdict.judge(evidence.gather(victim.machine, victim.baseline))
 
 
@@ -57,6 +63,72 @@ def test_a_lock_of_the_kernels_that_is_kept_is_named(victim: Clone) -> None:
     assert outcome(after(victim, "rtnl")) == [
         (Verdict.HUNG, "rtnl_mutex is held: what needs this lock of the kernel's waits for ever")
     ]
+
+
+# The locks of @locks in vm/agent, and their types in the kernel. Without cpu_hotplug_lock, which no
+# module can take for itself alone.
+LOCKS = {
+    "rtnl_mutex": "mutex",
+    "namespace_sem": "rw_semaphore",
+    "module_mutex": "mutex",
+    "chrdevs_lock": "mutex",
+    "misc_mtx": "mutex",
+    "tty_mutex": "mutex",
+    "input_mutex": "mutex",
+    "crypto_alg_sem": "rw_semaphore",
+    "slab_mutex": "mutex",
+    "event_mutex": "mutex",
+}
+
+
+def hold(victim: Clone, act: str, lock: str) -> None:
+    """Have a thread of the module take a lock of the kernel's."""
+    said = victim.guest.check(f"grep ' {lock}$' /proc/kallsyms")
+    address = said.split()[0]
+    victim.guest.check(f"insmod {NAME}.ko act={act} lock=0x{address} type={LOCKS[lock]}")
+    state = f"grep -s '^State:.S' /proc/$(pgrep -x {NAME})/status"
+    victim.guest.check(f"until {state}; do :; done")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_global_lock_that_a_thread_keeps_is_named(victim: Clone, lock: str) -> None:
+    """The thread sleeps, so that nothing else is wrong."""
+    hold(victim, "hold", lock)
+    title = f"{lock} is held: what needs this lock of the kernel's waits for ever"
+    assert (Verdict.HUNG, title) in outcome(now(victim))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_global_lock_that_was_given_back_is_green(victim: Clone, lock: str) -> None:
+    """By a thread that goes on sleeping."""
+    hold(victim, "healthy_hold", lock)
+    assert outcome(now(victim)) == []
+
+
+@preempts
+def test_a_reader_that_does_not_end_is_named(victim: Clone) -> None:
+    """Others run beside it; whoever waits until all readers are gone waits for ever."""
+    found = outcome(after(victim, "rcu"))
+    title = "no grace period of RCU ends: somebody has not left a read-side section"
+    assert (Verdict.HUNG, title) in found
+    assert any(text.startswith("planted_stuck(") for _, text in found)
+
+
+@pytest.mark.needs(config="CONFIG_PREEMPT_RCU")  # else there is nothing that could be kept
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_a_reader_that_a_process_is_left_in_is_reported(victim: Clone, user: str) -> None:
+    """By the kernel, when the process sleeps: the end of the process would hide it."""
+    victim.guest.check(f"insmod {NAME}.ko act=reader; chmod 666 {POKE}")
+    victim.guest.run(f"echo 1 >{POKE}", user=user)
+    assert {problem.verdict for problem in now(victim)} == {Verdict.SPLAT}
+
+
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_a_reader_that_ends_is_green(victim: Clone, user: str) -> None:
+    """The same call, with its end."""
+    victim.guest.check(f"insmod {NAME}.ko act=healthy_reader; chmod 666 {POKE}")
+    victim.guest.check(f"echo 1 >{POKE}", user=user)
+    assert outcome(now(victim)) == []
 
 
 @two_cpus

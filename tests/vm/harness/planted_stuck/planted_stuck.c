@@ -12,14 +12,36 @@
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
 #include <linux/rtnetlink.h>
+#include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/string.h>
 
 static char *act = "";
 module_param(act, charp, 0);
 
+/* For "hold": a lock of the kernel's that no module can name, by its address and its type. */
+static unsigned long lock;
+module_param(lock, ulong, 0);
+static char *type = "";
+module_param(type, charp, 0);
+
 static struct task_struct *thread;
 static DEFINE_MUTEX(mutex);
+
+/* Done by whoever writes to the parameter "poke". */
+static int poked(const char *value, const struct kernel_param *param)
+{
+	if (!strcmp(act, "reader"))
+		rcu_read_lock();
+	if (!strcmp(act, "healthy_reader")) {
+		rcu_read_lock();
+		rcu_read_unlock();
+	}
+	return 0;
+}
+
+static const struct kernel_param_ops poke_ops = { .set = poked };
+module_param_cb(poke, &poke_ops, NULL, 0200);
 
 /* On a kernel without preemption nothing else runs on this CPU any more. */
 static noinline int planted_spin(void *data)
@@ -79,6 +101,41 @@ static noinline int planted_sleeps(void *data)
 	return 0;
 }
 
+static void take_lock(void)
+{
+	if (!strcmp(type, "mutex"))
+		mutex_lock((struct mutex *)lock);
+	else
+		down_write((struct rw_semaphore *)lock);
+}
+
+static void give_lock(void)
+{
+	if (!strcmp(type, "mutex"))
+		mutex_unlock((struct mutex *)lock);
+	else
+		up_write((struct rw_semaphore *)lock);
+}
+
+/* The thread sleeps, and is not to be blamed for anything else. */
+static noinline int planted_holds(void *data)
+{
+	take_lock();
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(HZ);
+	give_lock();
+	return 0;
+}
+
+static noinline int planted_gives_back(void *data)
+{
+	take_lock();
+	give_lock();
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(HZ);
+	return 0;
+}
+
 static int run(int (*what)(void *), int cpu)
 {
 	thread = kthread_create(what, NULL, "planted_stuck");
@@ -104,6 +161,10 @@ static int __init planted_stuck_init(void)
 		return run(planted_busy, -1);
 	if (!strcmp(act, "busy_1"))
 		return run(planted_busy, 1);
+	if (!strcmp(act, "hold"))
+		return run(planted_holds, -1);
+	if (!strcmp(act, "healthy_hold"))
+		return run(planted_gives_back, -1);
 	if (!strcmp(act, "healthy_busy"))
 		return run(planted_works, -1);
 	if (!strcmp(act, "rcu"))
