@@ -20,6 +20,8 @@ from harness.testing import Clone, Lab
 CONTROL = "/sys/kernel/debug/planted"
 SILENCE = "echo N >/sys/module/printk/parameters/ignore_loglevel; dmesg -n 1"
 RESTORE = "dmesg -n 7; echo Y >/sys/module/printk/parameters/ignore_loglevel"
+# drivers/tty/serial/serial_core.c, console_store()
+UNREGISTER = "echo N >/sys/class/tty/ttyS0/console"
 
 
 @pytest.fixture
@@ -54,9 +56,10 @@ def test_a_line_that_is_no_report_is_missed_too(planted: Clone) -> None:
     assert outcome(planted) == []
 
 
-def test_a_console_that_stays_silent_is_said(planted: Clone) -> None:
+@pytest.mark.parametrize("silence", [SILENCE, UNREGISTER], ids=["silenced", "unregistered"])
+def test_a_console_that_stays_silent_is_said(planted: Clone, silence: str) -> None:
     """The guest answers, and so it is not lost; its log is judged all the same."""
-    planted.guest.check(f"{SILENCE}; echo warn >{CONTROL}")
+    planted.guest.check(f"{silence}; echo warn >{CONTROL}")
     (report, hidden) = outcome(planted)
     assert report == (Verdict.SPLAT, "WARNING in planted_warn")
     assert hidden[0] is Verdict.LOG_GAP

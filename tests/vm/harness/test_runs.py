@@ -73,7 +73,7 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_next_test_is_clean(trials: Run) -> None:
     """After everything that went wrong before it, a test that does nothing is green."""
-    assert trials.passed == {"test_clean"}
+    assert trials.passed == {"test_clean", "test_quiet_finalizer", "test_known_bug"}
 
 
 def test_a_splat_in_a_fixture_explains_its_failure(trials: Run) -> None:
@@ -97,6 +97,24 @@ def test_a_splat_while_a_fixture_ends_is_an_error(trials: Run) -> None:
 def test_a_skip_hides_no_splat(trials: Run) -> None:
     """A test that skips has to answer for what it has done before."""
     assert "splat: WARNING in planted_warn" in trials.failed["test_skips"]
+
+
+def test_a_splat_in_a_finalizer_is_an_error(trials: Run) -> None:
+    """Also in one that the test has added itself, which ends before its fixtures do."""
+    assert "splat: WARNING in planted_warn" in trials.errors["test_finalizer"]
+    assert "test_finalizer" not in trials.failed
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("test_known_bug_warns", "splat: WARNING in planted_warn"),
+        ("test_known_bug_panics", "panic: kernel panic: planted"),
+    ],
+)
+def test_xfail_excuses_no_report_of_the_kernels(trials: Run, name: str, said: str) -> None:
+    """It excuses what the test asserts; an expected report is what expect_splat is for."""
+    assert said in trials.failed[name]
 
 
 def test_a_test_without_end_is_ended(trials: Run) -> None:

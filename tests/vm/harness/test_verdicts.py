@@ -136,6 +136,22 @@ def test_a_reboot_is_never_green(victim: Clone) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "kernel BUG at night is the title of a song",
+        "watchdog: BUG: soft lockup detection enabled",
+        "planted: Kernel panic - not syncing: avoided",
+        "BUG: none was found",
+        "WARNING: battery level 2",
+        "Oops: said the driver",
+    ],
+)
+def test_a_sentence_that_only_begins_like_a_report_is_green(victim: Clone, sentence: str) -> None:
+    """There is nothing below it, and the kernel goes on without a taint."""
+    assert outcome(after(victim, f"echo '{sentence}' >/dev/kmsg")) == []
+
+
 # -- memory ------------------------------------------------------------------------
 
 # What the allocator of any kernel with CONFIG_SLUB_DEBUG (all of Debian's) checks if it is

@@ -49,6 +49,30 @@ def test_skips(loaded: Guest) -> None:
     pytest.skip("after a splat")
 
 
+def test_finalizer(request: pytest.FixtureRequest, loaded: Guest) -> None:
+    request.addfinalizer(lambda: loaded.check(f"echo warn >{CONTROL}"))
+
+
+def test_quiet_finalizer(request: pytest.FixtureRequest, loaded: Guest) -> None:
+    request.addfinalizer(lambda: loaded.check("true"))
+
+
+@pytest.mark.xfail
+def test_known_bug_warns(loaded: Guest) -> None:
+    loaded.check(f"echo warn >{CONTROL}")
+    pytest.fail("as is known")
+
+
+@pytest.mark.xfail
+def test_known_bug_panics(loaded: Guest) -> None:
+    loaded.check(f"echo panic >{CONTROL}")
+
+
+@pytest.mark.xfail
+def test_known_bug(loaded: Guest) -> None:
+    loaded.check("false")
+
+
 @pytest.fixture
 def tidy(loaded: Guest) -> Iterator[None]:
     yield
