@@ -353,6 +353,22 @@ def report(_: Context, folder: str | None = None) -> int:
     return report.run(_path(folder))
 
 
+@task(
+    name="new-module",
+    help={
+        "name": "NAME of the module and of its folder",
+        "kind": "misc (default), chardev, platform or netfilter",
+        "folder": "DIR to be made (default: NAME here)",
+    },
+)
+@_explained
+def new_module(_: Context, name: str, kind: str = "misc", folder: str | None = None) -> int:
+    """Make a folder with a module that works and a first test of it."""
+    from harness.commands import new_module
+
+    return new_module.run(name, kind, _path(folder))
+
+
 @task(help=_help("json"))
 @_explained
 def doctor(_: Context, json: bool = False) -> int:
