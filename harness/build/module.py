@@ -20,6 +20,7 @@ from harness.build.kernel import Kernel
 from harness.build.source import Folder, Given, Recipe, Source
 from harness.errors import (
     BuildError,
+    CommandError,
     DeadlineError,
     InputError,
     NotForKernelError,
@@ -115,7 +116,7 @@ def check_source(given: Given) -> None:
     What is in a Debian package is known only once it is there.
     """
     source = sources.of(given)
-    if not source.package:
+    if not (source.package or source.finished):
         sources.inspect(source.path)
 
 
@@ -127,9 +128,11 @@ def build(
     It is built without a network and with nothing writable but a copy of the folder. ``strict``
     makes warnings errors (and asks for W=1); ``sparse`` has each file checked by sparse too.
     Raises ``InputError`` for a folder that is not a module's, ``BuildError`` with the compiler's
-    words.
+    words. A finished .ko file is taken as it is, if it is for this kernel.
     """
     source = sources.of(given)
+    if source.finished:
+        return _taken_as_it_is(kernel, source, cache)
     folder = _folder(source, kernel, cache)
     options = ["W=1", "KCFLAGS=-Werror"] if strict else []
     if sparse:
@@ -183,6 +186,56 @@ def _folder(source: Source, kernel: Kernel, cache: Cache) -> Folder:
         )
     folder = sources.inspect(below)
     return replace(folder, why=f"{folder.why}, package {its}")
+
+
+def _taken_as_it_is(kernel: Kernel, source: Source, cache: Cache) -> Module:
+    """A finished .ko file; raises ``InputError`` where it is for another kernel."""
+    try:
+        if source.path.stat().st_size > _MAX_KO:
+            raise InputError(f"{source} has more than {_MAX_KO >> 20} MiB")
+        content = requirements.unpacked(source.path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+    name = re.sub(r"\.ko\..*$", ".ko", source.path.name, flags=re.DOTALL)
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{source}: that is no name for a module", hint="letters, digits, - and _")
+    if not content.startswith(_ELF):
+        raise InputError(f"{source} is no module: it is no ELF file", hint="see `file` of it")
+    key = {
+        "recipe": 1,
+        "kernel": kernel.digest,
+        "name": name,
+        "content": hashlib.sha256(content).hexdigest(),
+    }
+
+    def make(target: Path) -> None:
+        (target / name).write_bytes(content)
+        try:
+            _describe(target, kernel)
+        except (CommandError, SandboxError) as error:
+            raise InputError(f"{source} is no module that can be read", tail=error.tail) from error
+
+    entry = cache.get("module", kernel.name, key, make)
+    objects = _objects(entry.path, (entry.path / "modinfo").read_text())
+    wanted = requirements.modules_of(kernel, cache).vermagic or kernel.release
+    for one in objects:
+        if one.vermagic.split()[:1] != wanted.split()[:1] or (
+            wanted != kernel.release and one.vermagic.split() != wanted.split()
+        ):
+            raise InputError(
+                f"{source} was built for another kernel: its vermagic is {one.vermagic!r}, and "
+                f"kernel {kernel.name} has {wanted!r}",
+                hint="give --kernel the one that it was built for, or give its source",
+            )
+    built = Module(
+        objects=in_order(objects), source=source, kernel=kernel, digest=entry.digest,
+        how="by somebody else: it is a finished .ko",
+    )  # fmt: skip
+    return _with_needs(_wanted(built), {}, cache)
+
+
+# What an ELF file begins with (elf(5)).
+_ELF = b"\x7fELF"
 
 
 def _wanted(built: Module) -> Module:

@@ -58,10 +58,10 @@ class Recipe(enum.Enum):
 class Source:
     """What somebody named as the module, and what of it is wanted.
 
-    ``path`` is a folder; for a Debian ``package`` it is deb:NAME. The package is of ``suite``, or
-    of the kernel's where that is empty. ``only`` names the .ko files that are wanted (all, if it
-    is empty; what these need of the others comes along). ``params`` are NAME=VALUE for insmod, or
-    MODULE.NAME=VALUE for one of several modules.
+    ``path`` is a folder or a finished .ko file; for a Debian ``package`` it is deb:NAME. The
+    package is of ``suite``, or of the kernel's where that is empty. ``only`` names the modules that
+    are wanted (all, if it is empty; what these need of the others comes along). ``params`` are
+    NAME=VALUE for insmod, or MODULE.NAME=VALUE for one of several modules.
     """
 
     path: Path
@@ -76,21 +76,30 @@ class Source:
         return self.path.resolve() == config.MODULE.resolve()
 
     @property
+    def finished(self) -> bool:
+        """Whether it is a .ko file that somebody has built, perhaps a packed one."""
+        return _KO_FILE.fullmatch(self.path.name) is not None and self.path.is_file()
+
+    @property
     def name(self) -> str:
         """What messages call it."""
         if self.package:
             return self.package
-        return f"{Path(os.path.abspath(self.path)).name}/"
+        return f"{Path(os.path.abspath(self.path)).name}{'' if self.finished else '/'}"
 
     def __str__(self) -> str:
         return str(self.path)
 
     def arguments(self) -> list[str]:
         """The options of pytest that mean the same, from whichever folder it is started."""
-        given = [f"--module={self.path if self.package else self.path.resolve()}"]
+        # A link to a .ko may lead to a file of another name, as in a store of packages.
+        path = self.path if self.package else self.path.resolve()
+        given = [f"--module={os.path.abspath(self.path) if self.finished else path}"]
         given += [f"--ko={','.join(self.only)}"] if self.only else []
         return [*given, *(f"--param={each}" for each in self.params)]
 
+
+_KO_FILE = re.compile(r"(?s).+\.ko(\.(xz|zst|gz))?")
 
 # A folder alone is enough where all of it is wanted.
 Given = Source | Path
@@ -161,9 +170,10 @@ def inspect(folder: Path) -> Folder:
     Raises ``InputError`` for what is not there, cannot be copied or holds no module's source.
     """
     if not folder.is_dir():
+        is_file = folder.is_file()
         raise InputError(
-            f"there is no folder {folder}",
-            hint="--module takes a module's folder, a finished .ko, or deb:PACKAGE",
+            f"{folder} is no folder and no .ko file" if is_file else f"there is no folder {folder}",
+            hint="--module takes a module's folder, a finished .ko file, or deb:PACKAGE",
         )
     files = tuple(_files(folder))
     for root in (folder, *_below(folder, files)):

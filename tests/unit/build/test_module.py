@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -524,3 +525,73 @@ def test_a_module_is_known_by_what_was_compiled(
     monkeypatch.setattr(module, "digest_of_files", and_then_somebody_saves)
     module.build(a_kernel(), source, cache)
     assert compiler.found["wee-one.c"] == before
+
+
+# -- a finished .ko ----------------------------------------------------------------
+
+VERMAGIC = "6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions"
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module that somebody has built, for a kernel that has modules of its own."""
+    known = KernelModules({name: (f"{name}.ko",) for name in MODULES}, frozenset(), VERMAGIC)
+    monkeypatch.setattr(requirements, "modules_of", lambda *_: known)
+    path = tmp_path / "wee-one.ko"
+    path.write_bytes(b"\x7fELF...")
+    return path
+
+
+def test_a_finished_module_is_taken_as_it_is(
+    compiler: Compiler, cache: Cache, finished: Path
+) -> None:
+    """Nothing is built; it needs what it needs, packed or not."""
+    built = module.build(a_kernel(), finished, cache)
+    assert compiler.makes == []
+    assert (built.name, built.ko.read_bytes()) == ("wee_one", b"\x7fELF...")
+    assert built.needs == ("virtio", "virtio_ring")
+    assert "finished .ko" in built.how
+    packed = finished.with_name("wee-one.ko.gz")
+    packed.write_bytes(gzip.compress(finished.read_bytes()))
+    assert module.build(a_kernel(), packed, cache).digest == built.digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("6.12.9+deb13", "6.1.0-9"), ("mod_unload ", ""), (VERMAGIC, "")],
+    ids=["release", "options", "none"],
+)
+def test_a_finished_module_for_another_kernel_is_told_so(
+    compiler: Compiler, cache: Cache, finished: Path, old: str, new: str
+) -> None:
+    """The kernel would say "Invalid module format" and no more."""
+    compiler.modinfo = MODINFO.replace(old, new)
+    with pytest.raises(InputError, match="was built for another kernel") as caught:
+        module.build(a_kernel(), finished, cache)
+    assert VERMAGIC in str(caught.value)
+    assert "--kernel" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("wee.ko", b"#!/bin/sh\n", "it is no ELF file"),
+        ("wee.ko.xz", b"\xfd7zXZ\x00" + bytes(40), "cannot be unpacked"),
+        ("wee one.ko", b"\x7fELF", "no name for a module"),
+        ("-wee.ko", b"\x7fELF", "no name for a module"),
+    ],
+)
+def test_what_is_no_finished_module_is_told_so(
+    compiler: Compiler, cache: Cache, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    """A sentence, before anything of it is run."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        module.build(a_kernel(), tmp_path / name, cache)
+
+
+def test_another_file_is_no_module(tmp_path: Path) -> None:
+    """It is not taken for a folder that is not there."""
+    (tmp_path / "wee.c").touch()
+    with pytest.raises(InputError, match=r"is no folder and no \.ko file"):
+        module.check_source(tmp_path / "wee.c")

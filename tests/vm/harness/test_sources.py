@@ -11,7 +11,7 @@ import pytest
 
 from harness.build import source as sources
 from harness.build.source import Source
-from harness.errors import BuildError, HarnessError, NotForKernelError
+from harness.errors import BuildError, HarnessError, InputError, NotForKernelError
 from harness.examine import loading
 from harness.lab import Lab
 from harness.machines.clone import clone
@@ -192,3 +192,17 @@ def test_a_package_without_a_module_is_said(lab: Lab, package: str, said: str) -
     """Whether there is no such package, or another kind of it."""
     with pytest.raises(HarnessError, match=said):
         lab.build(sources.parse(package))
+
+
+def test_a_finished_module_is_loaded_as_it_is(lab: Lab, tmp_path: Path) -> None:
+    """Somebody has built it for this kernel. For another one it is refused before a machine is."""
+    ko = tmp_path / "hello.ko"
+    ko.write_bytes(lab.build(folder(tmp_path, {"hello.c": HELLO})).ko.read_bytes())
+    built = lab.build(ko)
+    with clone(lab.template(), tmp_path) as running:
+        loading.load(running.guest, built)
+        running.guest.check("rmmod hello")
+    release = lab.kernel.release.encode()
+    ko.write_bytes(ko.read_bytes().replace(b"vermagic=" + release, b"vermagic=" + release[::-1]))
+    with pytest.raises(InputError, match="was built for another kernel"):
+        lab.build(ko)
