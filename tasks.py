@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP = {
     "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all, or a "
     "kernel tree's path",
-    "module": "DIR: the folder with the module's source (default: module/)",
+    "module": "DIR: the folder with the module's source, or a finished .ko (default: module/)",
     "ko": "NAME[,NAME]: of several modules, only these and what they need",
     "param": "NAME=VALUE: a parameter for the module (may be given several times)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
@@ -109,7 +109,43 @@ def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
     return wrapper
 
 
+# What takes the place of several folders in one word: no name of a file can have it.
+_BETWEEN = "\0"
+
+
+def together(words: Sequence[str]) -> list[str]:
+    """The words of a command line in which the folders of `judge` are one word.
+
+    invoke takes one word for a positional argument, and the next one for a task.
+    """
+    if not words or words[0] != "judge":
+        return list(words)
+    options, folders = [], []
+    rest = iter(words[1:])
+    for word in rest:
+        if not word.startswith("-"):
+            folders.append(word)
+            continue
+        options.append(word)
+        alone = "=" in word or word in _FLAGS or (len(word) > 2 and word[1] != "-")
+        if not alone:
+            options += [value for value in [next(rest, None)] if value is not None]
+    return ["judge", *([_BETWEEN.join(folders)] if folders else []), *options]
+
+
+_FLAGS = ("--verbose", "-v", "--help", "-h")  # of judge's options, those without a value
+
+
+def _several_folders(parse: Callable[[], None]) -> Callable[[], None]:
+    def wrapper() -> None:
+        program.core.unparsed[:] = together(program.core.unparsed)
+        parse()
+
+    return wrapper
+
+
 # invoke has read its own options when it loads this file, and parses tasks and theirs after it.
+program.parse_tasks = _several_folders(program.parse_tasks)  # type: ignore[method-assign]
 program.parse_tasks = _bad_input(program.parse_tasks)  # type: ignore[method-assign]
 program.parse_cleanup = _bad_input(program.parse_cleanup)  # type: ignore[method-assign]
 
@@ -227,6 +263,32 @@ def test_vm(
         minutes=_number("--minutes", minutes), verbose=verbose,
     )  # fmt: skip
     return test_vm.run(request)
+
+
+@task(
+    positional=["folders"],
+    help=_help(
+        "kernel", "jobs", "verbose",
+        folders="DIR...: modules' folders, or a folder of such folders",
+        suite="NAME[,NAME]: contract, any (default: any, and contract for what looks like the "
+        "exercise)",
+    ),
+)  # fmt: skip
+@_explained
+def judge(
+    _: Context,
+    folders: str,
+    kernel: str | None = None,
+    suite: str | None = None,
+    jobs: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Test the modules in these folders, and write a card for each."""
+    from harness.commands import judge
+    from harness.runs.request import Request
+
+    request = Request(kernel, suite=suite, jobs=_number("--jobs", jobs), verbose=verbose)
+    return judge.run(request, folders.split(_BETWEEN))
 
 
 @task(

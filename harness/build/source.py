@@ -183,6 +183,26 @@ def inspect(folder: Path) -> Folder:
     raise _nothing(folder, files)
 
 
+def says_how(folder: Path) -> bool:
+    """Whether a folder itself, and not only one below it, says how it is built."""
+    try:
+        files = [path for path in sorted(folder.iterdir())[:_MAX_ENTRIES] if path.is_file()]
+        return _recipe(folder, folder, files) is not None
+    except OSError:
+        return False  # who looks through it is told why
+
+
+def solves_exercise(folder: Folder) -> bool:
+    """Whether the sources look like the exercise's: a device or a thread named eudyptula."""
+    return any(
+        _EXERCISE.search(_text(path)) for path in folder.files if path.suffix in (".c", ".h")
+    )
+
+
+# Its device's and its thread's name.
+_EXERCISE = re.compile(r'"eudyptula"')
+
+
 # -- which files there are ---------------------------------------------------------
 
 

@@ -72,6 +72,8 @@ def save_artifacts(
         if stuck:
             (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
             said.append(f"registers: {shown}/registers.txt")
+        if keeper.limit == 0:
+            return "\n".join(said)
         place = claim(run, keeper.limit)
         if place is None:
             said.append(f"(its machine is not kept: those of {keeper.limit} other red tests are)")

@@ -46,6 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--keep", action="store_true", help="leave the machine of the first red test running"
     )
     group.addoption(
+        "--machines",
+        metavar="N",
+        type=int,
+        help="how many red tests leave their machine to be opened again (default: 5)",
+    )
+    group.addoption(
         "--profile", metavar="NAME", default="", help="what is added to a kernel tree's config"
     )
     group.addoption("--config", metavar="FILE", type=Path, help="a kernel tree's own config")

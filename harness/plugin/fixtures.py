@@ -19,7 +19,7 @@ from harness import config
 from harness.build import source as sources
 from harness.build.module import Module
 from harness.errors import InputError
-from harness.examine.artifacts import Keeper
+from harness.examine.artifacts import MACHINES, Keeper
 from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
@@ -52,7 +52,12 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
     """Where the tests' machines come from."""
     option = request.config.getoption
-    keeper = Keeper(partial(_run_folder, request.config, lab), hold_first=option("--keep"))
+    machines = option("--machines")
+    keeper = Keeper(
+        partial(_run_folder, request.config, lab),
+        hold_first=option("--keep"),
+        limit=MACHINES if machines is None else machines,
+    )
     given = sources.parse(option("--module"), option("--ko"), option("--param"))
     source = MachineSource(lab, given, keeper)
     request.config.stash[SOURCE] = source

@@ -74,6 +74,8 @@ class Ready:
     status: int = 0
     left_out: str = ""
     how: str = ""  # by what the module was built, and why
+    module: str = ""  # the digest of the module, once it is built
+    error: str = ""  # all that was said where it cannot be tested
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -90,7 +92,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) ->
         spec = ready.spec = kernel.spec
         ready.release = kernel.release
         module = way.build()
-        ready.how = module.how
+        ready.how, ready.module = module.how, module.digest
         ready.cells["build"] = Cell(False, "ok")
         ready.cells["warnings"] = _warnings(module)
         template = way.boot()
@@ -105,6 +107,7 @@ def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) ->
             ready.left_out = _none_now(spec, cache)
         elif isinstance(error, NotForKernelError):
             ready.left_out = error.what
+        ready.error = str(error)
         ready.cells[way.stage.column] = Cell(True, "red", reason(error))
         # Without a loaded module most tests will say more; without a disk none will.
         tell = way.stage is Stage.DONE and not isinstance(error, HostError)

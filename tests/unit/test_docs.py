@@ -240,7 +240,7 @@ def wrong_task(words: list[str], known: Known) -> Iterator[str]:
             yield f"there is no task {words[-1]}"
     else:
         try:
-            known.parser.parse_argv(words)
+            known.parser.parse_argv(tasks.together(words))
         except ParseError as error:
             yield str(error)
 

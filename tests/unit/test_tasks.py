@@ -51,6 +51,34 @@ def test_what_the_host_refuses_is_a_sentence_and_not_red(
     assert ("free some space" in said) is (number == errno.ENOSPC)
 
 
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        (["judge", "a", "b"], ["judge", "a\0b"]),
+        (["judge", "--kernel", "sid", "a", "-j", "2", "b"],
+         ["judge", "a\0b", "--kernel", "sid", "-j", "2"]),
+        (["judge", "-v", "a", "--jobs=2", "-ksid", "b"],
+         ["judge", "a\0b", "-v", "--jobs=2", "-ksid"]),
+        (["judge"], ["judge"]),
+        (["judge", "--jobs"], ["judge", "--jobs"]),
+        (["kernels", "build", "x"], ["kernels", "build", "x"]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_judge_takes_several_folders(words: list[str], read: list[str]) -> None:
+    """invoke would take the second one for a task."""
+    assert tasks.together(words) == read
+
+
+def test_judge_without_a_module_is_bad_input(tmp_path: Path) -> None:
+    """No folder, one that is not there, and the one among two that is not there."""
+    for folders in ([], ["nobody"], [str(tmp_path), "nobody"]):
+        done = invoke("judge", *folders)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+    assert "there is no folder nobody" in done.stderr
+
+
 def invoke(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `invoke` as a person does."""
     command = [str(Path(sys.executable).parent / "invoke"), *arguments]

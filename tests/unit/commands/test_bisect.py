@@ -166,7 +166,9 @@ def far(
         def do(*_: object, **__: object) -> object:
             if stage == name and isinstance(result, Exception):
                 raise result
-            return SimpleNamespace(build=step("build"), template=step("boot"), how="by Kbuild")
+            return SimpleNamespace(
+                build=step("build"), template=step("boot"), how="by Kbuild", digest="m"
+            )
 
         return do
 

@@ -137,7 +137,7 @@ class Stages:
 
     def build(self, _: Path) -> object:
         self._stage("build")
-        return SimpleNamespace(warnings=self.warnings, how="by Kbuild")
+        return SimpleNamespace(warnings=self.warnings, how="by Kbuild", digest="m")
 
     def template(self) -> None:
         self._stage("boot")

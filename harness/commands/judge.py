@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke judge`: cards of other people's modules, such as the solutions of a class."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from harness import config, qemu
+from harness.errors import Status
+from harness.report import card as cards
+from harness.report import table
+from harness.runs import cards as runs
+from harness.runs.cards import Judge
+from harness.runs.request import Request
+
+log = logging.getLogger(__name__)
+
+
+def run(request: Request, given: Sequence[str]) -> int:
+    """Judge what was ``given`` and print what came of it; 0 only if all is green.
+
+    2: nothing is red, but a folder holds no module; 3: only the host is to blame.
+    """
+    found = runs.subjects(given)
+    qemu.check_version()
+    matrix = config.load()
+    every = Judge(request, matrix).run(found, request.select(matrix))
+    place = os.path.relpath(runs.folder())
+    if len(every) == 1:
+        print(cards.markdown(every[0]))
+    else:
+        print(table.columns_of(cards.overview(every)))
+        print()
+        kinds = {finding.kind for one in every for finding in one.findings}
+        for kind, said in cards.KINDS.items():
+            if kind in kinds:
+                print(f"{kind}: {said}")
+    log.info("cards: %s/cards.md, cards.json, cards.csv", place)
+    statuses = {one.status for one in every}
+    return Status.RED if Status.RED in statuses else max(statuses)

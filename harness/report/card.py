@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The card of a module: what its tests have found, as a person can act on it. Pure.
+
+Many tests may be red for one fault: a module that breaks something when it is loaded makes all of
+them red. So a card has findings, each with all the tests that show it, the worst first.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from harness.host import text as texts
+from harness.report import table
+from harness.report.result import Case, KernelResult
+
+# What a finding is about, the worst first, and how a heading says it.
+KINDS = {
+    "input": "there is no module to judge",
+    "build": "it does not build",
+    "panic": "the kernel stopped",
+    "memory": "memory that is not its own",
+    "locking": "locks and sleeping",
+    "report": "the kernel reported a bug",
+    "hang": "something does not come back",
+    "left": "something is left behind",
+    "load": "it does not load",
+    "rule": "a rule is broken",
+    "style": "the sources",
+    "unknown": "not known",
+}
+
+# How the kernel's reports begin (judge/verdict.py), what they are about, and what that means.
+_MEANINGS = (
+    (
+        r"panic: ",
+        "panic",
+        "The kernel could not go on. On a real computer everything that runs is lost.",
+    ),
+    (
+        r"splat: .*(scheduling while atomic|sleeping function|Voluntary context switch)",
+        "locking",
+        "It sleeps where nobody may, such as while it holds a spinlock. Whoever waits for that "
+        "lock may wait for ever. Take a mutex, or copy and allocate before the lock is taken.",
+    ),
+    (
+        r"splat: .*(task hung|blocked for more|lockup|stall)",
+        "hang",
+        "It waits for what never comes, or runs in circles. On a real computer only a reboot "
+        "helps. A lock that was not given back, for example where an error is returned, does it.",
+    ),
+    (
+        r"splat: .*(deadlock|lock|recursive|inconsistent|unlock|RCU usage)",
+        "locking",
+        "A lock is not taken, not given back, or taken in an order that can stop two processors "
+        "for ever.",
+    ),
+    (
+        r"splat: .*(usercopy|Buffer overflow|overwrit|out-of-bounds|Redzone|field-spanning)",
+        "memory",
+        "More is copied than there is room for, so that other memory is overwritten or shown. "
+        "The length comes from the user: limit it by the size of the buffer.",
+    ),
+    (
+        r"splat: .*(use-after-free|already free|double.free|invalid.free|list_(add|del)|refcount"
+        r"|Poison|not a valid)",
+        "memory",
+        "Memory is used or freed although it was freed before. Often two do so at the same time "
+        "without a lock, or something goes on after rmmod.",
+    ),
+    (
+        r"splat: .*(NULL pointer|unable to handle|general protection|page fault|Oops|SMAP"
+        r"|user.access)",
+        "memory",
+        "A pointer was used that leads nowhere: NULL, an error (ERR_PTR), an address of the user's "
+        "without copy_from_user(), or the code of a module that is gone.",
+    ),
+    (
+        r"splat: ",
+        "report",
+        "The kernel checks itself, and a rule of its own was broken. Its message says which.",
+    ),
+    (
+        r"hung: ",
+        "hang",
+        "What waits there cannot even be killed. On a real computer only a reboot helps.",
+    ),
+    (
+        r"lost: ",
+        "hang",
+        "The whole machine does not answer any more: something runs in circles, or holds a lock "
+        "that all need.",
+    ),
+    (
+        r"residue: ",
+        "left",
+        "The module is unloaded, and the kernel still has something of it. Whoever uses that runs "
+        "code that is not there any more. Undo in exit, and where init fails, all that init did.",
+    ),
+    (r"leak: ", "left", "Memory was allocated, and nobody can free it any more."),
+    (
+        r"log gap: ",
+        "unknown",
+        "The module printed so much that nobody knows what else the kernel has said.",
+    ),
+    (r"host fault: ", "unknown", "That was this computer's fault, and not the module's."),
+)
+_PROBLEM = re.compile(
+    r"^((?:panic|splat|hung|lost|residue|leak|log gap|host fault): .*)$", re.MULTILINE
+)
+# How an assertion is told below the kernel's reports (plugin/hooks.py).
+_SAYS = re.compile(r"^(?:AssertionError|Failed): (.*)$", re.MULTILINE)
+# What tests say, after their names, where that is more than the rule that the test is for.
+_ASSERTIONS = (
+    (
+        r"^test_(builds_without_warnings|has_a_description): ",
+        "style",
+        "The compiler or the kernel's build asks for it.",
+    ),
+    (
+        r"^test_(has_a_licence|licence_is_free): ",
+        "rule",
+        "The kernel keeps much of what modules need from those without a free licence. "
+        'MODULE_LICENSE("GPL") is one.',
+    ),
+    (
+        r"the guest does not take the command|does not answer over SSH",
+        "unknown",
+        "The machine was not reached, and nothing says why. Run it once more.",
+    ),
+    (
+        r"does not load|\binsmod\b.* ended with status",
+        "load",
+        "init answers with an error on a machine where it should work.",
+    ),
+    (
+        r"does not come back|Timeout|was still in `",
+        "hang",
+        "Whoever makes that call waits for ever.",
+    ),
+    (
+        r"left behind|memory is lost",
+        "left",
+        "Nobody can use or free it any more. Undo in exit all that init did, and the same where "
+        "init fails.",
+    ),
+)
+_PLACE = re.compile(r"(?<![\w/.])((?:[\w.-]+/)*[\w.-]+\.[ch]:\d+)\b")
+_RULES = {
+    "contract": "The exercise asks for it: see the section contract of docs/suites.md.",
+    "any": "It holds for every module: see the section any of docs/suites.md.",
+}
+_SEEN = 400  # characters of what was seen
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault: ``kind`` is one of ``KINDS``.
+
+    ``seen`` is what was seen, ``says`` what a test says of it besides, ``means`` what that means,
+    ``where`` a place in the source (file:line) where it is known, ``again`` the command that shows
+    it, and ``tests`` are the names of the tests that do.
+    """
+
+    kind: str
+    seen: str
+    means: str
+    where: str = ""
+    again: str = ""
+    tests: tuple[str, ...] = ()
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of one module on one kernel.
+
+    ``status`` is a task's (``errors.Status``). ``notes`` are sentences on what is no fault.
+    """
+
+    name: str
+    path: str
+    kernel: str
+    release: str
+    status: int
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def outcome(self) -> str:
+        """The card in a few words."""
+        kinds = {finding.kind for finding in self.findings}
+        for kind, said in (("input", "no module"), ("build", "does not build")):
+            if kind in kinds:
+                return said
+        count = sum(finding.kind != "unknown" for finding in self.findings)
+        if count:
+            return f"{count} fault{'s' if count > 1 else ''}"
+        if self.status != 0:
+            return "not known"
+        return "green" if self.passed else "not tried"
+
+
+@dataclass
+class _Group:
+    finding: Finding
+    tests: list[str] = field(default_factory=list)
+
+
+def card(
+    name: str,
+    path: str,
+    result: KernelResult,
+    said: Mapping[str, str],
+    *,
+    error: str = "",
+    options: Sequence[str] = (),
+) -> Card:
+    """The card of a result.
+
+    ``said`` is what its red tests say in full (report.junit.failures), ``error`` what was said
+    where it came to no test, and ``options`` are those of a command that names the module.
+    """
+    options = [texts.printable(option) for option in options]
+    groups: dict[tuple[str, str], _Group] = {}
+    for case in result.tests:
+        if case.outcome not in ("failed", "error"):
+            continue
+        command = _command(result.kernel, options, case)
+        finding = _of_test(case, said.get(case.name, "") or case.why, command)
+        group = groups.setdefault(_key(finding), _Group(finding))
+        group.tests.append(case.name)
+        if finding.says and not group.finding.says:
+            group.finding = finding
+    findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
+    findings += _without_tests(result, error, options)
+    outcomes = [case.outcome for case in result.tests]
+    return Card(
+        name, path, result.kernel, result.release, result.status,
+        findings=tuple(sorted(findings, key=_worst_first)),
+        notes=tuple(_notes(result)),
+        passed=outcomes.count("passed"),
+        failed=outcomes.count("failed") + outcomes.count("error"),
+        skipped=outcomes.count("skipped"),
+        seconds=result.ready_s + result.tests_s,
+    )  # fmt: skip
+
+
+def unfit(name: str, path: str, kernel: str, why: str, hint: str = "", status: int = 2) -> Card:
+    """The card of a folder that is no module's."""
+    finding = Finding("input", _short(why), texts.beginning(hint, _SEEN))
+    return Card(name, path, kernel, "", status, (finding,))
+
+
+def _worst_first(finding: Finding) -> tuple[int, int]:
+    return list(KINDS).index(finding.kind), -len(finding.tests)
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    """What two findings have in common that are one fault."""
+    # The same place is reached by different ways, with other numbers and addresses each time.
+    return finding.kind, finding.where or re.sub(r"0x[0-9a-f]+|\d+", "#", finding.seen)
+
+
+def _of_test(case: Case, said: str, command: str) -> Finding:
+    """What a red test has found: what the kernel reported first, or else what the test says.
+
+    Of several reports the first one has mostly led to the others.
+    """
+    for problem in _PROBLEM.findall(said):
+        for pattern, kind, means in _MEANINGS:
+            if re.match(pattern, problem, re.IGNORECASE):
+                where = _where(problem) or _where(_after(said, problem))
+                says = _SAYS.search(said)
+                told = _short(says[1]) if says else ""
+                return Finding(kind, _short(problem), means, where, command, says=told)
+    function = case.name.rpartition("::")[2].partition("[")[0]
+    seen = _assertion(said)
+    for pattern, kind, means in _ASSERTIONS:
+        if re.search(pattern, f"{function}: {seen}"):
+            return Finding(kind, seen, means, _where(said), command)
+    words = function.removeprefix("test_").replace("_", " ")
+    means = f'The test is called "{words}". {_RULES.get(case.suite, "")}'.strip()
+    return Finding("rule", seen, means, _where(said), command)
+
+
+def _assertion(said: str) -> str:
+    """What an assertion says, without pytest's marks."""
+    marked = re.findall(r"^E\s{1,7}(.*)$", said, re.MULTILINE)
+    lines = [line for line in (marked or said.splitlines()) if line.strip()]
+    first = lines[0].strip() if lines else "(nothing was said)"
+    first = re.sub(r"^(AssertionError|Failed): ", "", first)
+    return _short(first)
+
+
+def _after(said: str, problem: str) -> str:
+    """A problem's own evidence: the lines below it that are indented."""
+    rest = said.partition(problem)[2].lstrip("\n")
+    kept = []
+    for line in rest.splitlines():
+        if line and not line.startswith("    "):
+            break
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def _where(said: str) -> str:
+    """The first place in a C source that a text names."""
+    found = _PLACE.search(said)
+    return found[1] if found else ""
+
+
+def _short(said: str) -> str:
+    return texts.beginning(said.strip(), _SEEN)
+
+
+def _command(kernel: str, options: Sequence[str], case: Case) -> str:
+    function = case.name.rpartition("::")[2].partition("[")[0]
+    words = ["invoke", "test-vm", *options, "--kernel", kernel, "--filter", function]
+    return shlex.join([*words, *(["--suite", case.suite] if case.suite else [])])
+
+
+def _without_tests(result: KernelResult, error: str, options: Sequence[str]) -> list[Finding]:
+    """What kept tests from being run at all."""
+    build = shlex.join(["invoke", "build", *options, "--kernel", result.kernel])
+    for name, cell in result.cells.items():
+        if not cell.red or not cell.why:
+            continue
+        if name == "build":
+            means = "What the compiler or the kernel's build says is below."
+            kind = "input" if result.status == 2 else "build"
+            if kind == "input":
+                means = "Nothing was tried with it."
+            seen = _short(cell.why)
+            return [Finding(kind, seen, f"{means}\n{_block(error)}" if error else means,
+                            _where(error or seen), build)]  # fmt: skip
+        if not result.tests:
+            return [Finding("unknown", _short(f"{name}: {cell.why}"),
+                            "Nothing is known of the module.", "", build)]  # fmt: skip
+    return []
+
+
+def _block(error: str) -> str:
+    return texts.end(error.strip(), 4000)
+
+
+def _notes(result: KernelResult) -> list[str]:
+    notes = [f"It was built {texts.printable(result.how)}."] if result.how else []
+    if result.left_out:
+        notes += [f"Not tried: {cell.why}" for cell in result.cells.values() if cell.why]
+    warnings = result.cells.get("warnings")
+    if warnings and warnings.text not in ("0", ""):
+        notes.append(f"The compiler or the kernel's tools gave {warnings.text} warning(s).")
+    reasons = dict.fromkeys(
+        case.why.removeprefix("Skipped: ") for case in result.tests if case.outcome == "skipped"
+    )
+    notes += [f"Not tried: {texts.printable(reason)}" for reason in reasons if reason]
+    return notes
+
+
+# -- written down ------------------------------------------------------------------
+
+
+def markdown(one: Card) -> str:
+    """A card as Markdown."""
+    tests = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped"
+    lines = [
+        f"## {table.escaped(one.name)}: {one.outcome}",
+        "",
+        f"{table.escaped(one.path)}, kernel {one.kernel} {one.release}: {tests}, "
+        f"{one.seconds:.0f} s.",
+    ]
+    for number, finding in enumerate(one.findings, 1):
+        first, _, block = finding.means.partition("\n")
+        lines += ["", f"### {number}. {KINDS[finding.kind].capitalize()}", ""]
+        lines.append(f"- seen: {table.escaped(finding.seen)}")
+        if finding.says:
+            lines.append(f"- the test says: {table.escaped(finding.says)}")
+        if first:
+            lines.append(f"- what it means: {table.escaped(first)}")
+        if finding.where:
+            lines.append(f"- where: {table.escaped(finding.where)}")
+        if finding.again:
+            lines.append(f"- see it yourself: `{finding.again}`")
+        if finding.tests:
+            more = f" and {len(finding.tests) - 5} more" if len(finding.tests) > 5 else ""
+            lines.append(f"- tests: {table.escaped(', '.join(finding.tests[:5]))}{more}")
+        if block:
+            lines += ["", *(f"    {line}" for line in block.splitlines())]
+    if one.notes:
+        lines += ["", "### Notes", "", *(f"- {table.escaped(note)}" for note in one.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def overview(cards: Sequence[Card]) -> list[list[str]]:
+    """Rows of who and which kinds of fault, with headings; kinds that nobody has are left out."""
+    kinds = [kind for kind in KINDS if any(kind in _kinds(one) for one in cards)]
+    rows = [["module", "kernel", "outcome", *kinds]]
+    for one in cards:
+        counts = [_kinds(one).count(kind) for kind in kinds]
+        shown = texts.printable(one.name).replace("\n", "\\n")
+        rows.append([shown, one.kernel, one.outcome, *(str(count or "-") for count in counts)])
+    return rows
+
+
+def _kinds(one: Card) -> list[str]:
+    return [finding.kind for finding in one.findings]
+
+
+def all_as_markdown(cards: Sequence[Card]) -> str:
+    """The overview, and each card below it; those with faults first, by name within."""
+    head, *rows = [
+        f"| {' | '.join(table.escaped(cell) for cell in row)} |" for row in overview(cards)
+    ]
+    lines = ["# Cards", "", head, "|---" * (head.count(" | ") + 1) + "|", *rows, ""]
+    kinds = {kind for one in cards for kind in _kinds(one)}
+    lines += [f"- {kind}: {said}" for kind, said in KINDS.items() if kind in kinds]
+    return "\n".join(lines) + "\n\n" + "\n".join(markdown(one) for one in cards)
+
+
+def as_json(cards: Iterable[Card]) -> str:
+    """All that the cards hold."""
+    return json.dumps([{**asdict(one), "outcome": one.outcome} for one in cards], indent=2) + "\n"
+
+
+def from_json(said: str) -> list[Card]:
+    """Cards that ``as_json`` wrote; raises ``ValueError`` for anything else."""
+    try:
+        found = []
+        for data in json.loads(said):
+            del data["outcome"]
+            data["findings"] = tuple(
+                Finding(**{**one, "tests": tuple(one["tests"])}) for one in data["findings"]
+            )
+            found.append(Card(**{**data, "notes": tuple(data["notes"])}))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no cards: {error}") from error
+    return found
+
+
+def as_csv(cards: Sequence[Card]) -> str:
+    """A row for each card: its outcome, how many findings of each kind, and the worst of them."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["module", "folder", "kernel", "release", "outcome", "passed", "failed",
+                     "skipped", *KINDS, "worst", "where"])  # fmt: skip
+    for one in cards:
+        worst = one.findings[0] if one.findings else Finding("", "", "")
+        counts = [str(_kinds(one).count(kind)) for kind in KINDS]
+        row = [one.name, one.path, one.kernel, one.release, one.outcome, str(one.passed),
+               str(one.failed), str(one.skipped), *counts, worst.seen, worst.where]  # fmt: skip
+        writer.writerow([_harmless(cell) for cell in row])
+    return out.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/report/card.py: what a person gets to know of a module."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from harness.report import card
+from harness.report.card import Card, Finding
+from harness.report.result import Case, Cell, KernelResult
+
+OOPS = """\
+splat: BUG: kernel NULL pointer dereference, address: 0000000000000010, in wee_write at wee.c:31
+    BUG: kernel NULL pointer dereference, address: 0000000000000010
+    Call Trace:
+     wee_write+0x12/0x40 [wee] (wee.c:31)
+
+AssertionError: open: was ended by signal 9
+"""
+
+
+def case(name: str, outcome: str = "failed", suite: str = "any", why: str = "") -> Case:
+    return Case(name, suite, outcome, 1.0, why)
+
+
+def result(*tests: Case, status: int = 1, cells: dict[str, Cell] | None = None) -> KernelResult:
+    return KernelResult(
+        "trixie", "6.12", "1", status, 0.0, 3.0, 4.0, cells or {}, tests, "by Kbuild"
+    )
+
+
+def made(*tests: Case, said: dict[str, str] | None = None, **more: object) -> Card:
+    return card.card("alice", "/class/alice", result(*tests, **more), said or {},  # type: ignore[arg-type]
+                     options=["--module=/class/alice"])  # fmt: skip
+
+
+def test_a_fault_that_many_tests_show_is_one_finding() -> None:
+    """At the same place, reported in other words: one, with all its tests."""
+    other = OOPS.replace("kernel NULL pointer dereference", "unable to handle page fault")
+    one = made(case("a::test_one"), case("a::test_two[x]"),
+               said={"a::test_one": OOPS, "a::test_two[x]": other})  # fmt: skip
+    (finding,) = one.findings
+    assert (finding.kind, finding.where) == ("memory", "wee.c:31")
+    assert finding.tests == ("a::test_one", "a::test_two[x]")
+    assert finding.again == (
+        "invoke test-vm --module=/class/alice --kernel trixie --filter test_one --suite any"
+    )
+    assert "copy_from_user()" in finding.means
+    assert finding.says == "open: was ended by signal 9"
+    assert (one.outcome, one.failed) == ("1 fault", 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("panic: kernel panic: Fatal exception", "panic"),
+        ("splat: BUG: scheduling while atomic: perl/123", "locking"),
+        ("splat: possible recursive locking detected", "locking"),
+        ("splat: usercopy: Kernel memory overwrite attempt detected", "memory"),
+        ("splat: BUG kmalloc-64: Right Redzone overwritten", "memory"),
+        ("splat: KASAN: slab-use-after-free in wee_write", "memory"),
+        ("splat: general protection fault in wee_write", "memory"),
+        ("splat: WARNING in wee_init", "report"),
+        ("hung: the guest is well, but rmmod does not end", "hang"),
+        ("lost: the guest does not answer", "hang"),
+        ("residue: the module is unloaded, and a timer of it runs", "left"),
+        ("leak: 64 bytes", "left"),
+        ("host fault: QEMU was ended by SIGKILL", "unknown"),
+        ("E   AssertionError: idle, rmmod does not come back from `rmmod wee`", "hang"),
+        ("E   AssertionError: insmod fails with -ENOMEM, and left behind /dev/wee", "left"),
+        ("E   Failed: wee does not load: insmod: ERROR", "load"),
+        ("the guest does not take the command `true`: SSH session not active", "unknown"),
+        ("splat: INFO: task hung in wee_write at wee.c:3", "hang"),
+        ("E   AssertionError: its mode is 0666, and should be 0222", "rule"),
+    ],
+)
+def test_what_was_seen_has_a_kind(said: str, kind: str) -> None:
+    """Each report of the kernel's, and what tests say."""
+    (finding,) = made(case("a::test_it"), said={"a::test_it": said}).findings
+    assert finding.kind == kind
+    assert finding.seen in said
+    assert finding.means
+
+
+def test_the_worst_comes_first() -> None:
+    """However the tests are ordered."""
+    said = {"a::test_mode": "E   AssertionError: its mode is 0666", "a::test_oops": OOPS,
+            "a::test_panic": "panic: kernel panic: Fatal"}  # fmt: skip
+    one = made(*(case(name) for name in said), said=said)
+    assert [finding.kind for finding in one.findings] == ["panic", "memory", "rule"]
+    assert one.outcome == "3 faults"
+
+
+def test_what_was_not_tried_is_a_note() -> None:
+    """A skipped test is no fault, and not hidden either."""
+    one = made(case("a::test_it", "skipped", why="Skipped: it brings no device node"),
+               case("a::test_other", "passed"), status=0)  # fmt: skip
+    assert one.outcome == "green"
+    assert one.notes == ("It was built by Kbuild.", "Not tried: it brings no device node")
+    assert (one.passed, one.skipped) == (1, 1)
+
+
+def test_what_does_not_build_says_why() -> None:
+    """The compiler's first words, where, and its last ones below."""
+    why = "alice/ does not build: wee.c:3:1: error: expected ';'"
+    found = card.card("alice", "/class/alice", result(cells={"build": Cell(True, "red", why)}), {},
+                      error="wee.c:3:1: error: expected ';'\nmake: *** [Makefile:1] Error 2",
+                      options=["--module=/class/alice"])  # fmt: skip
+    (finding,) = found.findings
+    assert (finding.kind, finding.where, found.outcome) == ("build", "wee.c:3", "does not build")
+    assert finding.again == "invoke build --module=/class/alice --kernel trixie"
+    assert "    make: *** [Makefile:1] Error 2" in card.markdown(found)
+
+
+def test_red_without_a_finding_is_never_green() -> None:
+    """A pytest that ended without a word."""
+    assert made(status=70).outcome == "not known"
+
+
+def test_what_is_foreign_does_no_harm() -> None:
+    """Neither in Markdown, nor in a spreadsheet."""
+    hostile = card.unfit("=HYPERLINK(1)", "/x", "trixie", "<img src=x> | \x1b[2J", "give `another`")
+    text = card.all_as_markdown([hostile])
+    assert "<img" not in text.replace("\\<img", "")
+    assert "\x1b" not in text
+    (row,) = list(csv.DictReader(card.as_csv([hostile]).splitlines()))
+    assert row["module"] == "'=HYPERLINK(1)"
+
+
+def test_cards_survive_their_json() -> None:
+    """So that an interrupted run goes on with them."""
+    cards = [
+        made(case("a::test_one"), said={"a::test_one": OOPS}),
+        card.unfit("b", "/b", "k", "no"),
+    ]
+    assert card.from_json(card.as_json(cards)) == cards
+    with pytest.raises(ValueError, match="no cards"):
+        card.from_json('[{"name": 1}]')
+
+
+def test_the_overview_has_the_kinds_that_there_are() -> None:
+    """Who, and how many faults of which kind."""
+    one = made(case("a::test_one"), case("a::test_two"),
+               said={"a::test_one": OOPS, "a::test_two": "E   its mode is 0666"})  # fmt: skip
+    assert card.overview([one, card.unfit("bob", "/class/bob", "trixie", "no source")]) == [
+        ["module", "kernel", "outcome", "input", "memory", "rule"],
+        ["alice", "trixie", "2 faults", "-", "1", "1"],
+        ["bob", "trixie", "no module", "1", "-", "-"],
+    ]
+
+
+def test_a_finding_without_a_place_or_tests_is_written_all_the_same() -> None:
+    """Lines for what is not known are left out."""
+    text = card.markdown(Card("a", "/a", "k", "", 3, (Finding("unknown", "no disk", ""),)))
+    assert "- seen: no disk" in text
+    assert "where" not in text

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/runs/cards.py: many modules, and nothing that one does harms another's card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.config import GuestSpec, KernelSpec, Matrix
+from harness.errors import InputError, SpaceError, Status
+from harness.host.cache import Cache
+from harness.report.card import Card
+from harness.report.result import Cell
+from harness.runs import cards, sweep
+from harness.runs import cards as runs
+from harness.runs.cards import Judge, Subject
+from harness.runs.pytest_process import Ended
+from harness.runs.request import Request
+from harness.runs.sweep import Ready
+
+SPEC = KernelSpec("one", "trixie", "amd64", version="1-1")
+MATRIX = Matrix("one", {"one": SPEC}, GuestSpec("trixie", (), ()))
+C = 'MODULE_LICENSE("GPL"); module_init(x);\n'
+JUNIT = (
+    '<testsuites><testsuite><testcase classname="tests.vm.any.test_life" name="test_it" time="1">'
+    "{inside}</testcase></testsuite></testsuites>"
+)
+
+
+def folder(parent: Path, name: str, text: str = C) -> Path:
+    """A module's folder."""
+    made = parent / name
+    made.mkdir(parents=True)
+    (made / "mod.c").write_text(text)
+    return made
+
+
+class Stages:
+    """What stands in for what is below: it remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.tested: list[str] = []  # names of folders
+        self.arguments: list[list[str]] = []
+        self.ready: dict[str, Callable[[KernelSpec], Ready]] = {}
+        self.inside: dict[str, str] = {}  # of a folder's test in its JUnit file
+        self.after: Callable[[], None] = lambda: None  # called at the end of each pytest
+
+
+@pytest.fixture(autouse=True)
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """No kernel, no pytest, and results and a cache of this test's own."""
+    made = Stages()
+
+    def make_ready(spec: KernelSpec, _: object, cache: Cache, source: object) -> Ready:
+        how = made.ready.get(Path(str(source)).name)
+        return how(spec) if how else Ready(spec, "6.12")
+
+    class Process:
+        def __init__(self, arguments: list[str], *_: object, **__: object) -> None:
+            self._arguments = arguments
+
+        def wait(self) -> Ended:
+            options = dict(word.split("=", 1) for word in self._arguments if "=" in word)
+            name = Path(options["--module"]).name
+            made.tested.append(name)
+            made.arguments.append(self._arguments)
+            inside = made.inside.get(name, "")
+            Path(options["--junitxml"]).write_text(JUNIT.format(inside=inside))
+            made.after()
+            return Ended(Status.RED if inside else Status.GREEN)
+
+        def interrupt(self) -> None:
+            pass
+
+        def join(self, seconds: float) -> None:
+            pass
+
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    monkeypatch.setenv("EUDYPTULA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sweep, "make_ready", make_ready)
+    monkeypatch.setattr(cards, "PytestProcess", Process)
+    return made
+
+
+def subjects(given: list[Path]) -> list[Subject]:
+    """What a person gives are words."""
+    return runs.subjects([str(path) for path in given])
+
+
+def judge(found: list[Subject]) -> list[Card]:
+    return Judge(Request(jobs=1), MATRIX).run(found, [SPEC])
+
+
+# -- which folders -----------------------------------------------------------------
+
+
+def test_a_folder_of_folders_is_all_of_them(tmp_path: Path) -> None:
+    """Those without a module too: theirs is a card that says so. Hidden ones are left out."""
+    parent = tmp_path / "class"
+    folder(parent, "bob")
+    folder(parent, "alice/src")
+    (parent / "carol").mkdir()
+    (parent / ".git-cache").mkdir()
+    assert [one.name for one in subjects([parent])] == ["alice", "bob", "carol"]
+
+
+def test_a_modules_folder_is_one(tmp_path: Path) -> None:
+    """Whatever else is in it; a repository is one as well, although its module lies below."""
+    one = folder(tmp_path, "one")
+    folder(one, "tests")
+    other = tmp_path / "other"
+    (other / ".git").mkdir(parents=True)
+    folder(other, "src")
+    (other / "docs").mkdir()
+    assert [each.name for each in subjects([one, other])] == ["one", "other"]
+
+
+def test_two_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    """Their cards have places of their own. The same folder twice is one."""
+    first, second = folder(tmp_path, "a/wee"), folder(tmp_path, "b/wee")
+    found = subjects([first, second, tmp_path / "a" / ".." / "a" / "wee"])
+    assert [one.name for one in found] == ["a/wee", "b/wee"]
+    assert len({one.key for one in found}) == 2
+
+
+@pytest.mark.parametrize("name", ["with blank, comma", "-dash", "\u00e9\u4e2d", "\udcff"])
+def test_odd_names_are_no_trouble(tmp_path: Path, name: str) -> None:
+    """A folder may be called anything; what is made of it is plain."""
+    (found,) = subjects([folder(tmp_path, name)])
+    assert found.key.isascii()
+    assert not set(found.key) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    (card,) = judge([found])
+    assert card.outcome == "green"
+
+
+def test_what_is_no_folder_is_bad_input(tmp_path: Path) -> None:
+    """Before anything is begun."""
+    with pytest.raises(InputError, match="there is no folder"):
+        subjects([tmp_path / "nobody"])
+
+
+def test_what_is_no_folder_of_sources_is_judged_too(tmp_path: Path) -> None:
+    """A finished module, and a Debian package."""
+    (tmp_path / "wee.ko").write_bytes(b"\x7fELF")
+    found = runs.subjects([str(tmp_path / "wee.ko"), "deb:acpi-call-dkms"])
+    assert [one.name for one in found] == ["wee.ko", "deb:acpi-call-dkms"]
+    assert [one.source.package for one in found] == ["", "acpi-call-dkms"]
+
+
+# -- a run -------------------------------------------------------------------------
+
+
+def test_what_goes_wrong_with_one_is_its_card(tmp_path: Path, stages: Stages) -> None:
+    """No source, no build, a fault of ours, a full disk: the others are judged all the same."""
+    parent = tmp_path / "class"
+    for name in ("broken", "ours", "full", "well", "wrong"):
+        folder(parent, name)
+    (parent / "empty").mkdir()
+    cell = Cell(True, "red", "broken/ does not build: mod.c:1:1: error: x")
+    stages.ready["broken"] = lambda spec: Ready(spec, "6.12", {"build": cell}, status=1)
+
+    def ours(_: KernelSpec) -> Ready:
+        raise ZeroDivisionError("1/0")
+
+    def full(_: KernelSpec) -> Ready:
+        raise SpaceError("no space left")
+
+    stages.ready["ours"], stages.ready["full"] = ours, full
+    stages.inside["wrong"] = "<failure>E   AssertionError: it is wrong</failure>"
+    made = judge(subjects([parent]))
+    assert {one.name: one.outcome for one in made} == {
+        "broken": "does not build", "empty": "no module", "full": "not known",
+        "ours": "not known", "well": "green", "wrong": "1 fault",
+    }  # fmt: skip
+    assert [one.status for one in made] == [1, 2, 3, 70, 0, 1]
+    place = cards.folder()
+    assert {"cards.md", "cards.json", "cards.csv"} <= {path.name for path in place.iterdir()}
+    assert "it is wrong" in (place / subjects([parent])[5].key / "card.md").read_text()
+    assert len(json.loads((place / "cards.json").read_text())) == 6
+
+
+def test_what_is_not_for_the_kernel_is_no_fault(tmp_path: Path, stages: Stages) -> None:
+    """Its own dkms.conf says so: that is neither green nor red."""
+    cell = {"build": Cell(True, "red", "not for 6.12")}
+    stages.ready["a"] = lambda spec: Ready(spec, "6.12", cell, status=1, left_out="not for 6.12")
+    (made,) = judge(subjects([folder(tmp_path, "a")]))
+    assert (made.outcome, made.status, made.findings) == ("not tried", 0, ())
+    assert made.notes == ("Not tried: not for 6.12",)
+
+
+def test_the_suites_are_those_that_fit(tmp_path: Path, stages: Stages) -> None:
+    """The contract is for what looks like the exercise."""
+    judge(subjects([folder(tmp_path, "any")]))
+    judge(subjects([folder(tmp_path, "wee", f'{C}char *name = "eudyptula";\n')]))
+    any_suite, both = (
+        [word for word in words if word.startswith("tests/")] for words in stages.arguments
+    )
+    assert any_suite == ["tests/vm/any"]
+    assert both == ["tests/vm/contract", "tests/vm/any"]
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, stages: Stages) -> None:
+    """What was judged is not judged again, unless it has changed; a new run judges all."""
+    parent = tmp_path / "class"
+    for name in ("a", "b", "c"):
+        folder(parent, name)
+
+    def interrupt() -> None:
+        if "b" in stages.tested:
+            raise KeyboardInterrupt
+
+    stages.after = interrupt
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        judge(subjects([parent]))
+    assert "1 of 3 are judged" in interrupted.value.__notes__[0]
+    stages.after = lambda: None
+    assert [one.outcome for one in judge(subjects([parent]))] == ["green"] * 3
+    assert stages.tested.count("a") == 1
+    before = len(stages.tested)
+    judge(subjects([parent]))
+    assert stages.tested[before:] == ["a", "b", "c"]
+
+
+def test_what_has_changed_meanwhile_is_judged_again(tmp_path: Path, stages: Stages) -> None:
+    """A card is of the sources that it was made of."""
+    parent = tmp_path / "class"
+    first = folder(parent, "a")
+    folder(parent, "b")
+
+    def interrupt() -> None:
+        if stages.tested == ["a", "b"]:
+            raise KeyboardInterrupt
+
+    stages.after = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        judge(subjects([parent]))
+    (first / "mod.c").write_text(f"{C}\n/* mended */\n")
+    judge(subjects([parent]))
+    assert stages.tested == ["a", "b", "a", "b"]
+
+
+def test_frozen_machines_of_a_module_are_removed(tmp_path: Path, stages: Stages) -> None:
+    """Thirty modules would leave ten gigabytes. Those of other modules stay."""
+    kept = []
+    with Cache() as cache:
+        for module in ("mine", "other"):
+            key = {"base": "x", "key": {"module": module}}
+            entry = cache.get("template", module, key, lambda path: (path / "memory").touch())
+            kept.append(entry.path)
+    stages.ready["a"] = lambda spec: Ready(spec, "6.12", module="mine")
+    judge(subjects([folder(tmp_path, "a")]))
+    assert [path.exists() for path in kept] == [False, True]

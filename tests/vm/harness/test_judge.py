@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`invoke judge` on modules that are right and wrong, each in a machine of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.runs import cards
+from harness.runs.cards import Judge
+from harness.runs.request import Request
+from harness.testing import Lab
+
+from .test_runs import SECONDS
+from .test_sources import HELLO
+
+# It starts runs of pytest, which take longer than one test may.
+pytestmark = pytest.mark.timeout(SECONDS)
+
+
+def test_each_gets_its_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is right, one that panics, one that does not compile, one that is none.
+
+    Those that are wrong come first, and the next one is judged all the same.
+    """
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    sources = {
+        "a-broken": HELLO.replace("return 0;", "return 0"),
+        "b-panics": HELLO.replace('pr_info("hello\\n");', 'panic("planted");'),
+        "c-empty": "",
+        "d-hello": HELLO,
+    }
+    for name, text in sources.items():
+        (tmp_path / "class" / name).mkdir(parents=True)
+        if text:
+            (tmp_path / "class" / name / "hello.c").write_text(text)
+    request = Request(kernels=lab.kernel.name, expression="licence or loads_and_unloads", jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    broken, panics, empty, hello = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    assert (broken.outcome, broken.findings[0].where) == ("does not build", "hello.c:2")
+    assert (panics.outcome, panics.findings[0].kind) == ("1 fault", "panic")
+    assert "planted" in panics.findings[0].seen
+    assert empty.outcome == "no module"
+    assert (hello.outcome, hello.passed) == ("green", 2)
