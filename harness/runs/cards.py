@@ -274,7 +274,7 @@ class Judge:
             return ready, self._pytest(ready, plan, run)
         finally:
             if ready.module:
-                _forget(ready.module)
+                forget_machines(ready.module)
 
     def _pytest(self, ready: sweep.Ready, plan: Plan, run: Run) -> KernelResult:
         with self._lock:
@@ -374,7 +374,7 @@ def _kept(place: Path, made_of: str, began: float) -> Card | None:
     return None
 
 
-def _forget(module: str) -> None:
+def forget_machines(module: str) -> None:
     """Remove the frozen machines that have a module loaded, of some 110 MB each."""
     with Cache() as cache:
         for stored in cache.stored():
