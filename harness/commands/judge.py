@@ -29,7 +29,7 @@ def run(request: Request, given: Sequence[str]) -> int:
     every = Judge(request, matrix).run(found, request.select(matrix))
     place = os.path.relpath(runs.folder())
     if len(every) == 1:
-        print(cards.markdown(every[0]))
+        print(cards.markdown(every[0], escaped=str))
     else:
         print(table.columns_of(cards.overview(every)))
         print()

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from harness.host import text as texts
@@ -370,34 +370,33 @@ def _notes(result: KernelResult) -> list[str]:
 # -- written down ------------------------------------------------------------------
 
 
-def markdown(one: Card) -> str:
-    """A card as Markdown."""
+def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
+    """A card as Markdown; with ``str`` for ``escaped`` as people read it in a terminal."""
     tests = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped"
     lines = [
-        f"## {table.escaped(one.name)}: {one.outcome}",
+        f"## {escaped(one.name)}: {one.outcome}",
         "",
-        f"{table.escaped(one.path)}, kernel {one.kernel} {one.release}: {tests}, "
-        f"{one.seconds:.0f} s.",
+        f"{escaped(one.path)}, kernel {one.kernel} {one.release}: {tests}, {one.seconds:.0f} s.",
     ]
     for number, finding in enumerate(one.findings, 1):
         first, _, block = finding.means.partition("\n")
         lines += ["", f"### {number}. {KINDS[finding.kind].capitalize()}", ""]
-        lines.append(f"- seen: {table.escaped(finding.seen)}")
+        lines.append(f"- seen: {escaped(finding.seen)}")
         if finding.says:
-            lines.append(f"- the test says: {table.escaped(finding.says)}")
+            lines.append(f"- the test says: {escaped(finding.says)}")
         if first:
-            lines.append(f"- what it means: {table.escaped(first)}")
+            lines.append(f"- what it means: {escaped(first)}")
         if finding.where:
-            lines.append(f"- where: {table.escaped(finding.where)}")
+            lines.append(f"- where: {escaped(finding.where)}")
         if finding.again:
             lines.append(f"- see it yourself: `{finding.again}`")
         if finding.tests:
             more = f" and {len(finding.tests) - 5} more" if len(finding.tests) > 5 else ""
-            lines.append(f"- tests: {table.escaped(', '.join(finding.tests[:5]))}{more}")
+            lines.append(f"- tests: {escaped(', '.join(finding.tests[:5]))}{more}")
         if block:
             lines += ["", *(f"    {line}" for line in block.splitlines())]
     if one.notes:
-        lines += ["", "### Notes", "", *(f"- {table.escaped(note)}" for note in one.notes)]
+        lines += ["", "### Notes", "", *(f"- {escaped(note)}" for note in one.notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -129,6 +129,13 @@ def test_what_is_foreign_does_no_harm() -> None:
     assert row["module"] == "'=HYPERLINK(1)"
 
 
+def test_a_terminal_needs_no_escapes() -> None:
+    """What is printed is what is meant; Markdown would show it so as well."""
+    one = made(case("a::test_one"), said={"a::test_one": OOPS})
+    assert "in wee_write at wee.c:31" in card.markdown(one, escaped=str)
+    assert "in wee\\_write at wee.c:31" in card.markdown(one)
+
+
 def test_cards_survive_their_json() -> None:
     """So that an interrupted run goes on with them."""
     cards = [
