@@ -75,6 +75,9 @@ def after(victim: Clone, remains: Module, *commands: str) -> Sequence[Problem]:
         ("filesystem", "still holds planted_type"),
         ("region", "still holds planted_region"),
         ("crypto", "crypto_alg_list still holds planted_hash: crypto_unregister"),
+        ("sysctl", "still holds planted_table"),
+        ("tracepoint", "still holds planted_traced"),
+        ("kthread", "the stack of planted_sleeps still holds sleeps: kthread_stop()"),
     ],
 )
 def test_what_is_left_registered_is_named(
@@ -90,7 +93,7 @@ def test_what_is_left_registered_is_named(
     assert (named.location or "").startswith(f"{NAME}.c:")
 
 
-@pytest.mark.parametrize("kind", ["hrtimer", "kprobe", "kthread"])
+@pytest.mark.parametrize("kind", ["hrtimer", "kprobe"])
 def test_what_the_kernel_uses_at_once_is_red_in_any_case(
     victim: Clone, remains: Module, kind: str
 ) -> None:
@@ -102,11 +105,31 @@ def test_what_the_kernel_uses_at_once_is_red_in_any_case(
     "kind",
     ["nothing", "reboot", "panic", "die", "netdevice", "inet", "netfilter", "timer", "hrtimer",
      "work", "kprobe", "proc", "debugfs", "cdev", "genl", "binfmt", "input", "kthread", "object",
-     "misc", "filesystem", "region", "crypto", "callback", "done"],
+     "misc", "filesystem", "region", "crypto", "sysctl", "tracepoint", "open", "callback",
+     "done"],
 )  # fmt: skip
 def test_what_is_taken_away_in_time_is_green(victim: Clone, remains: Module, kind: str) -> None:
     """The same, and what is freed after a grace period, and work that was done."""
     assert list(after(victim, remains, f"insmod {FILE} what={kind}", f"rmmod {NAME}")) == []
+
+
+OPENS = "sleep 1000 </dev/planted_open >/dev/null 2>&1 &"
+
+
+def test_a_file_that_is_open_when_its_module_goes_is_named(victim: Clone, remains: Module) -> None:
+    """Nothing kept the module from going: its operations name no owner."""
+    problems = after(victim, remains, f"insmod {FILE} what=open; {OPENS}", f"rmmod {NAME}")
+    assert {problem.verdict for problem in problems} == {Verdict.RESIDUE}
+    titles = [problem.title for problem in problems]
+    assert any("still holds without_owner: an open file was not" in title for title in titles), (
+        titles
+    )
+
+
+def test_a_file_that_was_closed_in_time_is_green(victim: Clone, remains: Module) -> None:
+    """By the end of the process that had it."""
+    opened = f"insmod {FILE} what=open; {OPENS} kill $!; wait"
+    assert list(after(victim, remains, opened, f"rmmod {NAME}")) == []
 
 
 def test_thirty_lives_leave_nothing(victim: Clone, remains: Module) -> None:

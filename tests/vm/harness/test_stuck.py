@@ -85,7 +85,8 @@ def hold(victim: Clone, act: str, lock: str) -> None:
     """Have a thread of the module take a lock of the kernel's."""
     said = victim.guest.check(f"grep ' {lock}$' /proc/kallsyms")
     address = said.split()[0]
-    victim.guest.check(f"insmod {NAME}.ko act={act} lock=0x{address} type={LOCKS[lock]}")
+    load = f"insmod {NAME}.ko act={act} lock=0x{address} type={LOCKS[lock]}"
+    victim.guest.check(f"{load}; echo 1 >{POKE}")
     state = f"grep -s '^State:.S' /proc/$(pgrep -x {NAME})/status"
     victim.guest.check(f"until {state}; do :; done")
 

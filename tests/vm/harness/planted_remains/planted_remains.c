@@ -28,7 +28,9 @@
 #include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/sysctl.h>
 #include <linux/timer.h>
+#include <linux/tracepoint.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
 #include <net/genetlink.h>
@@ -227,6 +229,56 @@ static struct shash_alg planted_hash = {
 static int crypto_on(void) { return crypto_register_shash(&planted_hash); }
 static void crypto_off(void) { crypto_unregister_shash(&planted_hash); }
 
+static int planted_value;
+static struct ctl_table planted_table[] = {
+	{ .procname = "planted_value", .data = &planted_value, .maxlen = sizeof(int),
+	  .mode = 0444, .proc_handler = proc_dointvec },
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+	{ }
+#endif
+};
+static struct ctl_table_header *planted_header;
+
+static int sysctl_on(void)
+{
+	planted_header = register_sysctl("kernel", planted_table);
+	return planted_header ? 0 : -ENOMEM;
+}
+
+static void sysctl_off(void) { unregister_sysctl_table(planted_header); }
+
+/* A probe in a place that the kernel comes to only when a CPU is plugged in. */
+static struct tracepoint *planted_point;
+
+static void find_point(struct tracepoint *point, void *data)
+{
+	if (!strcmp(point->name, "cpuhp_enter"))
+		planted_point = point;
+}
+
+static void planted_traced(void *data) { }
+
+static int tracepoint_on(void)
+{
+	for_each_kernel_tracepoint(find_point, NULL);
+	return planted_point ? tracepoint_probe_register(planted_point, planted_traced, NULL) : -ENODEV;
+}
+
+static void tracepoint_off(void)
+{
+	tracepoint_probe_unregister(planted_point, planted_traced, NULL);
+	tracepoint_synchronize_unregister();
+}
+
+/* A device whose files do not keep the module from being unloaded. */
+static const struct file_operations without_owner;
+static struct miscdevice planted_open = {
+	.minor = MISC_DYNAMIC_MINOR, .name = "planted_open", .fops = &without_owner,
+};
+
+static int open_on(void) { return misc_register(&planted_open); }
+static void open_off(void) { misc_deregister(&planted_open); }
+
 static int connected(struct input_handler *handler, struct input_dev *dev,
 		     const struct input_device_id *id)
 {
@@ -320,7 +372,8 @@ static const struct {
 	{ "object", object_on, object_off }, { "callback", object_on, callback_off },
 	{ "misc", misc_on, misc_off }, { "filesystem", filesystem_on, filesystem_off },
 	{ "region", region_on, region_off }, { "crypto", crypto_on, crypto_off },
-	{ "done", done_on, done_off },
+	{ "sysctl", sysctl_on, sysctl_off }, { "tracepoint", tracepoint_on, tracepoint_off },
+	{ "open", open_on, open_off }, { "done", done_on, done_off },
 };
 
 static int chosen;

@@ -28,21 +28,6 @@ module_param(type, charp, 0);
 static struct task_struct *thread;
 static DEFINE_MUTEX(mutex);
 
-/* Done by whoever writes to the parameter "poke". */
-static int poked(const char *value, const struct kernel_param *param)
-{
-	if (!strcmp(act, "reader"))
-		rcu_read_lock();
-	if (!strcmp(act, "healthy_reader")) {
-		rcu_read_lock();
-		rcu_read_unlock();
-	}
-	return 0;
-}
-
-static const struct kernel_param_ops poke_ops = { .set = poked };
-module_param_cb(poke, &poke_ops, NULL, 0200);
-
 /* On a kernel without preemption nothing else runs on this CPU any more. */
 static noinline int planted_spin(void *data)
 {
@@ -147,6 +132,26 @@ static int run(int (*what)(void *), int cpu)
 	return 0;
 }
 
+/* Done by whoever writes to the parameter "poke". */
+static int poked(const char *value, const struct kernel_param *param)
+{
+	if (!strcmp(act, "reader"))
+		rcu_read_lock();
+	if (!strcmp(act, "healthy_reader")) {
+		rcu_read_lock();
+		rcu_read_unlock();
+	}
+	/* Not while it is loaded, which takes some of these locks as well. */
+	if (!strcmp(act, "hold"))
+		return run(planted_holds, -1);
+	if (!strcmp(act, "healthy_hold"))
+		return run(planted_gives_back, -1);
+	return 0;
+}
+
+static const struct kernel_param_ops poke_ops = { .set = poked };
+module_param_cb(poke, &poke_ops, NULL, 0200);
+
 static int __init planted_stuck_init(void)
 {
 	if (!strcmp(act, "rtnl"))
@@ -161,10 +166,6 @@ static int __init planted_stuck_init(void)
 		return run(planted_busy, -1);
 	if (!strcmp(act, "busy_1"))
 		return run(planted_busy, 1);
-	if (!strcmp(act, "hold"))
-		return run(planted_holds, -1);
-	if (!strcmp(act, "healthy_hold"))
-		return run(planted_gives_back, -1);
 	if (!strcmp(act, "healthy_busy"))
 		return run(planted_works, -1);
 	if (!strcmp(act, "rcu"))
