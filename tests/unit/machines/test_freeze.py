@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from harness.errors import GuestLost, HarnessError, MachineError, MachineFault, StateError
+from harness.errors import (
+    GuestLost,
+    HarnessError,
+    HostError,
+    MachineError,
+    MachineFault,
+    StateError,
+)
 from harness.examine import audit
 from harness.host.cache import Entry
 from harness.host.proc import Deadline
@@ -208,3 +216,62 @@ def test_a_template_without_a_session_says_so_to_who_wants_more(
         freeze._warn(Template(nothing, nothing, Entry("template", "x", "", tmp_path), known), "x")
     assert "kernel x: no SSH session is frozen" in caplog.text
     assert "the reason" in caplog.text
+
+
+# -- the guest's clock -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "right"), [(1.0, True), (1.1, True), (0.9, True), (58.5, False), (0.5, False)]
+)
+def test_a_clock_that_runs_as_the_hosts_does_is_right(rate: float, right: bool) -> None:
+    """Nearly, since an answer takes its time."""
+    assert freeze.clock_is_right(rate) is right
+
+
+def test_the_rate_of_a_clock_is_that_of_two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest says for how long it has been up."""
+    answers, moments = iter([10.0, 126.0]), iter([100.0, 102.0])
+    machine: Any = SimpleNamespace(agent=SimpleNamespace(sleep=lambda *_: next(answers)))
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    deadline: Any = None
+    since = freeze._clocks(machine, deadline)
+    assert freeze._clock_rate(machine, since, deadline) == 58.0
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """How often a machine is booted whose clock has these rates, one after the other."""
+
+    def count(*rates: float) -> int:
+        to_come = list(rates)
+
+        def boot_once(_spec: object, _keys: object, folder: Path) -> float:
+            assert not list(folder.iterdir())
+            (folder / "memory").touch()
+            return to_come.pop(0)
+
+        monkeypatch.setattr(freeze, "_check_space", lambda *_: None)
+        monkeypatch.setattr(freeze, "_boot_once", boot_once)
+        nothing: Any = None
+        freeze._boot_and_freeze(nothing, nothing, tmp_path)
+        assert (tmp_path / "memory").exists()
+        return len(rates) - len(to_come)
+
+    return count
+
+
+def test_a_machine_whose_clock_is_right_is_booted_once(boots: Callable[..., int]) -> None:
+    """The look-alike of the two below."""
+    assert boots(1.0, 1.0) == 1
+
+
+def test_a_machine_whose_clock_is_wrong_is_booted_again(boots: Callable[..., int]) -> None:
+    """A template is kept, and so would be what a busy host has done to it once."""
+    assert boots(58.0, 0.2, 1.0) == 3
+
+
+def test_a_clock_that_stays_wrong_is_the_hosts_fault(boots: Callable[..., int]) -> None:
+    """No module is to blame, and a person is told what to do."""
+    with pytest.raises(HostError, match=r"its clock runs at 58\.00 times"):
+        boots(*[58.0] * 5)
