@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Looks through a machine's memory for what still points into modules that are gone.
+"""Looks through a machine's memory for what modules that are gone have left.
+
+That is what still points to them, and what they allocated and nobody has.
 
 ``note`` and ``settle`` find out what there is to know of a kernel while its template is made;
 ``Audit`` looks at a clone of that template, from outside.
@@ -7,20 +9,25 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
+import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from harness.errors import MachineError
-from harness.examine import pointers, ring
+from harness.examine import pointers, record, ring
+from harness.examine.allocations import Gone, Reader
+from harness.examine.lost import Lost, Search
 from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
+from harness.examine.record import Record
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
 from harness.qemu import Machine
@@ -42,19 +49,34 @@ SYMBOLS = "symbols"  # /proc/kallsyms without modules, compressed (zlib)
 POINTERS = "pointers"  # into the module area, when the machine was frozen: pairs of u64
 SECTIONS = "sections.json"  # of the modules that are loaded, as in /sys/module/NAME/sections
 STALE = "stale"  # those of the kernel's own that pointed to nothing before any test
+RECENT = "recent.json"  # the pages that a derived template has written to since it was booted
 
 # How often what is found is looked at again, after the kernel has been made to do what it has
 # put off: freeing memory after a grace period, which may itself put off more.
 ROUNDS = 3
 
 
-def note(guest: Guest, folder: Path) -> None:
-    """Ask a guest for what its memory alone does not tell."""
+def note(guest: Guest, folder: Path, memory_mib: int, cpus: int) -> None:
+    """Ask a guest for what its memory alone does not tell, and prepare the record there.
+
+    A sixteenth of its memory is for the record of allocations.
+    """
     symbols = guest.check("grep -v ']$' /proc/kallsyms || true")
     (folder / SYMBOLS).write_bytes(zlib.compress(symbols.encode(), 1))
     files = "*/slab_size */destroy_by_rcu */ctor"
     slabs = guest.check(f"cd /sys/kernel/slab 2>/dev/null && grep -H . {files} || true")
     (folder / "slabs").write_text(slabs)
+    names = Symbols(symbols)
+    if any(names.address(name) is not None for name in pointers.DEBUG):
+        return
+    # Written into the ring buffer, so that it can be found.
+    word = f"eudyptula-{secrets.token_hex(8)}"
+    done = guest.run(record.setup_script(names, word, (memory_mib << 10) // 16 // cpus))
+    if done.status:
+        log.warning("this kernel cannot record allocations, so nothing looks for what a module "
+                    "has lost: %s", done.stderr.strip())  # fmt: skip
+        return
+    (folder / "record").write_text(f"{word}\n{done.stdout}")
 
 
 Sections = Mapping[str, Mapping[str, str]]  # the addresses as text, by module and section
@@ -87,10 +109,13 @@ def settle(folder: Path, base: Path | None = None) -> None:
     source = base or folder
     with FrozenMemory(folder / "memory") as memory:
         if base is not None:
-            for name in (LAYOUT, SYMBOLS, STALE, ring.FILE):
+            for name in (LAYOUT, SYMBOLS, STALE, record.FILE, ring.FILE):
                 if (base / name).exists():
                     (folder / name).write_bytes((base / name).read_bytes())
             layout = _layout(folder)
+            with FrozenMemory(base / "memory") as before:
+                pages = _joined([*_recent(base), *_differing(before, memory)])
+            (folder / RECENT).write_text(json.dumps([[run.start, run.stop] for run in pages]))
         else:
             names = Symbols(zlib.decompress((source / SYMBOLS).read_bytes()).decode())
             layout = pointers.learn(memory, names, (source / "slabs").read_text())
@@ -102,6 +127,7 @@ def settle(folder: Path, base: Path | None = None) -> None:
                             "console only")  # fmt: skip
             if layout is not None:
                 (folder / LAYOUT).write_text(layout.to_json())
+                _settle_record(folder, memory, layout, names)
         if layout is None:
             log.warning("this kernel's memory cannot be read from outside: nothing looks for "
                         "what a module leaves there")  # fmt: skip
@@ -111,6 +137,42 @@ def settle(folder: Path, base: Path | None = None) -> None:
     _write(folder / POINTERS, found)
     if base is None:
         _write(folder / STALE, pointers.dangling(found, area.mapped))
+
+
+def _settle_record(folder: Path, memory: FrozenMemory, layout: Layout, symbols: Symbols) -> None:
+    """Find the record of allocations in a machine's memory, where there is one."""
+    file = folder / "record"
+    if not file.exists():
+        return
+    word, _, said = file.read_text().partition("\n")
+    found = record.learn(memory, layout, symbols, memory.blocks(memory.used()), said, word)
+    if found is None:
+        log.warning("the record of allocations is not found in memory, so nothing looks for what "
+                    "a module has lost")  # fmt: skip
+    else:
+        (folder / record.FILE).write_text(found.to_json())
+    file.unlink()
+
+
+def _differing(before: FrozenMemory, after: FrozenMemory) -> Iterator[range]:
+    """The pages of a machine that are not as they were."""
+    for run in after.used():
+        first = None
+        for number in run:
+            at = after.address(number * PAGE)
+            if after.read(at, PAGE) != before.read(at, PAGE):
+                first = number if first is None else first
+            elif first is not None:
+                yield range(first, number)
+                first = None
+        if first is not None:
+            yield range(first, run.stop)
+
+
+def _recent(folder: Path) -> list[range]:
+    """The pages that a template has written to since the one that was booted was frozen."""
+    file = folder / RECENT
+    return [range(*run) for run in json.loads(file.read_text())] if file.exists() else []
 
 
 def _layout(folder: Path) -> Layout | None:
@@ -142,6 +204,10 @@ class Audit:
         self._area: ModuleArea | None = None  # as it was when it was looked at last
         self._tables = b""  # what its page tables held then
         self._found: list[Finding] = []
+        self._record: Record | None = None
+        self._lost: list[Lost] = []
+        self._told: set[int] = set()  # what was found lost, by its order in the record
+        self._incomplete = False  # whether the record of allocations ran over in a module's life
         self._looked = -1  # how many commands had begun when it was last looked for remains
         self.guest: Guest | None = None  # once somebody asks for it
         self._sections: dict[str, Mapping[str, str]] = {}
@@ -159,6 +225,8 @@ class Audit:
             self._area = pointers.module_area(frozen, layout)
             self._tables = _content(frozen, self._area)
             self._sections = json.loads((self._folder / SECTIONS).read_text())
+            file = self._folder / record.FILE
+            self._record = Record.from_json(file.read_text()) if file.exists() else None
         return self._open
 
     @property
@@ -229,20 +297,33 @@ class Audit:
 
     def _remains(self, layout: Layout, deadline: Deadline) -> tuple[Finding, ...]:
         self._looked = self._commands
-        found = self._look(layout, deadline)
+        pointing, lost = self._look(layout, deadline)
         for _ in range(ROUNDS):
-            if not found:
+            if not pointing and not lost:
                 return ()
             self._machine.agent.order("let-go", "let-go", deadline)
-            found = self._look(layout, deadline)
-        if not found:
-            return ()
-        return self._described(layout, found, deadline)
+            pointing, lost = self._look(layout, deadline)
+        self._lost += lost
+        self._told |= {one.order for one in lost}
+        # What is told as lost memory need not be told as a pointer in it.
+        own = [addresses for one in lost for addresses in one.ranges]
+        found = [one for one in pointing if not any(one.at in addresses for addresses in own)]
+        return self._described(layout, found, deadline) if found else ()
+
+    def take_lost(self) -> tuple[Lost, ...]:
+        """What modules that are gone allocated and nobody has; each is told once."""
+        lost, self._lost = self._lost, []
+        return tuple(lost)
+
+    def take_incomplete(self) -> bool:
+        """Whether the record ran over before a module was gone; that is told once."""
+        incomplete, self._incomplete = self._incomplete, False
+        return incomplete
 
     def _described(
         self, layout: Layout, found: list[Pointer], deadline: Deadline
     ) -> tuple[Finding, ...]:
-        symbols = Symbols(zlib.decompress((self._folder / SYMBOLS).read_bytes()).decode())
+        symbols = self._symbols()
         with self._machine.clock.stopped(deadline):
             scene = self._scene(layout)
             return tuple(pointers.describe(scene, symbols, pointer) for pointer in found)
@@ -258,13 +339,15 @@ class Audit:
         pages = itertools.chain(frozen.used(), running.written())
         return running.blocks(iter(_joined(pages)))
 
-    def _look(self, layout: Layout, deadline: Deadline) -> list[Pointer]:
-        """The references to what is gone, as they are now."""
+    def _look(self, layout: Layout, deadline: Deadline) -> tuple[list[Pointer], list[Lost]]:
+        """The references to what is gone, and what it allocated and nobody has, as of now."""
         assert self._open is not None
         _, memory, _ = self._open
         with self._machine.clock.stopped(deadline):
             area = pointers.module_area(memory, layout)
             candidates = pointers.dangling(self._pointers(area), area.mapped)
+            if self._record is not None:
+                candidates = [one for one in candidates if not self._record.has(one.at)]
             stale = set(_read(self._folder / STALE))
             fresh = [one for one in candidates if one not in stale]
             if not area.mapped <= layout.mapped:
@@ -273,7 +356,43 @@ class Audit:
                     for one in fresh
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
-            return pointers.references(self._scene(layout), fresh)
+            left = pointers.references(self._scene(layout), fresh)
+            return left, self._lost_now(layout, area)
+
+    def _lost_now(self, layout: Layout, area: ModuleArea) -> list[Lost]:
+        """What modules that are gone allocated, and neither freed nor left to anybody."""
+        if self._record is None or self._open is None:
+            return []
+        memory = self._open[1]
+        reader = Reader(memory, layout, self._record)
+        if reader.full:  # what has been freed since is taken for lost
+            self._incomplete = True
+            return []
+        gone = _gone(area)
+        scene = Scene(memory, layout, self._recent)
+        search = Search(scene, self._record, self._symbols, gone)
+        every = reader.allocations(area.start, area.end, gone)
+        left = [
+            one for one in every
+            if one.order not in self._told and search.is_left(one) and not reader.has_ended(one)
+        ]  # fmt: skip
+        log.debug("%d bytes of record, %d allocations of modules that are gone, %d not freed",
+                  reader.bytes_used, len(every), len(left))  # fmt: skip
+        if log.isEnabledFor(logging.DEBUG):
+            for one in left:
+                log.debug("not freed: %s", search.shown(one))
+        return search.lost(left) if left else []
+
+    def _symbols(self) -> Symbols:
+        return _symbols_of(self._folder)
+
+    def _recent(self) -> Iterator[tuple[int, bytes]]:
+        """The memory that was written to since the machine booted, which alone can have pointers
+        to what was allocated since."""
+        assert self._open is not None
+        running = self._open[1]
+        pages = itertools.chain(_recent(self._folder), running.written())
+        return running.blocks(iter(_joined(pages)))
 
     def _pointers(self, area: ModuleArea) -> list[Pointer]:
         """All pointers into the module area: in pages that changed, and in those that did not."""
@@ -310,12 +429,28 @@ class Audit:
         self.close()
 
 
+@functools.lru_cache(maxsize=2)
+def _symbols_of(folder: Path) -> Symbols:
+    """The symbols of a template's kernel. Reading them takes a fifth of a second."""
+    return Symbols(zlib.decompress((folder / SYMBOLS).read_bytes()).decode())
+
+
+def _gone(area: ModuleArea) -> Gone:
+    """Whether code at an address was a module's that is gone."""
+
+    def gone(address: int) -> bool:
+        page = address & -PAGE
+        return area.start <= address < area.end and page not in area.mapped
+
+    return gone
+
+
 def _content(memory: Memory, area: ModuleArea) -> bytes:
     """What the page tables of the module area hold."""
     return b"".join(memory.read(table, PAGE) for table in area.tables)
 
 
-def _joined(runs: Iterator[range]) -> list[range]:
+def _joined(runs: Iterable[range]) -> list[range]:
     """Ranges without those that overlap, in order."""
     joined: list[range] = []
     for run in sorted(runs, key=lambda run: run.start):

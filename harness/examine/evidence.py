@@ -16,7 +16,7 @@ from harness.examine import symbols
 from harness.examine.audit import Audit
 from harness.examine.pointers import Finding
 from harness.host.proc import Deadline
-from harness.judge.verdict import Evidence, Expectation, Problem, Remain
+from harness.judge.verdict import Evidence, Expectation, LostMemory, Problem, Remain
 from harness.machines.clone import MARK_SECONDS, Baseline
 from harness.qemu import Machine
 
@@ -43,13 +43,15 @@ def gather(
     declared: int = 0,
     last: bool = False,
     probing: bool = True,
+    unrecorded: bool = False,
     audit: Audit | None = None,
 ) -> Evidence:
     """Ask a machine how it is, whatever its state; it is judged from ``baseline`` on.
 
     ``declared``: the taint flags that its modules may set. ``last``: nobody uses the machine
     after this, so its processes may be ended. ``probing``: find out whether everything in its
-    kernel goes on, which takes the longest. ``audit`` looks through its memory.
+    kernel goes on, which takes the longest. ``unrecorded``: the record of allocations may run
+    over. ``audit`` looks through its memory.
     """
     since = baseline.console_offset
     said = _Said()
@@ -90,6 +92,11 @@ def gather(
         leaks=said.leaks,
         stalls=tuple((start - since, seconds) for start, seconds in machine.stalls),
         remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in said.remains),
+        lost=tuple(
+            LostMemory(one.size, one.call, one.stack, one.more, one.held, one.undo)
+            for one in (audit.take_lost() if audit else ())
+        ),
+        unrecorded=bool(audit and audit.take_incomplete()) and not unrecorded,
     )
 
 
@@ -178,14 +185,17 @@ def with_names(
     any more. They are those of where ``audit`` has seen the module last; else of the template
     that it was loaded in, whose ``facts`` say that.
     """
-    if not (seen.leaks or seen.remains):
+    if not (seen.leaks or seen.remains or seen.lost):
         return seen
     for each in module.objects:
         sections = audit.sections.get(each.name, {}) if audit else {}
         sections = sections or facts.get("sections", {}).get(each.name, {})
-        if not sections:
-            continue
         try:
+            if not sections and seen.lost:
+                stacks = [one.stack for one in seen.lost]
+                sections = symbols.find_sections(module.kernel.sysroot, each.ko, stacks)
+            if not sections:
+                continue
             known = symbols.definitions(module.kernel.sysroot, each.ko)
         except HarnessError as error:
             log.warning("what the module left behind has no names: %s", error)
@@ -197,7 +207,11 @@ def with_names(
             remains.append(named)
         functions = [one.symbol for one in known if one.is_function]
         leaks = symbols.named(seen.leaks, functions, sections, each.name)
-        seen = replace(seen, leaks=leaks, remains=tuple(remains))
+        lost = [
+            replace(one, stack=symbols.named(one.stack, functions, sections, each.name))
+            for one in seen.lost
+        ]
+        seen = replace(seen, leaks=leaks, remains=tuple(remains), lost=tuple(lost))
     return seen
 
 

@@ -14,17 +14,17 @@ from __future__ import annotations
 import bisect
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.qemu.memory import PAGE, Memory, Pointer, pointers_into
 
-# Documentation/arch/x86/x86_64/mm.rst. The kernel's image is mapped from _IMAGE on, so that a
+# Documentation/arch/x86/x86_64/mm.rst. The kernel's image is mapped from IMAGE on, so that a
 # symbol's physical address is its distance from there. Modules follow it: from _MODULES on, or
 # 512 MiB later where the kernel could be placed at random (CONFIG_RANDOMIZE_BASE); what is behind
 # _MODULES_END are mappings at fixed addresses.
-_IMAGE = 0xFFFFFFFF80000000
+IMAGE = 0xFFFFFFFF80000000
 _MODULES = 0xFFFFFFFFA0000000
 _MODULES_END = 0xFFFFFFFFFF000000
 _DIRECT = 0xFFFF888000000000  # all of memory, where CONFIG_RANDOMIZE_MEMORY is off
@@ -36,7 +36,7 @@ _FIVE_LEVELS = 0xFF11000000000000  # where all of memory is mapped with tables o
 # where that is a large page; bits 12 to 51 are its physical address.
 _PRESENT, _LARGE, _FRAME = 1, 1 << 7, 0x000FFFFFFFFFF000
 
-_PAGE_STRUCT = 64  # bytes of a struct page (linux/mm_types.h), of which eight are a word
+PAGE_STRUCT = 64  # bytes of a struct page (linux/mm_types.h), of which eight are a word
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ class Layout:
     ``vmemmap`` and ``vmalloc`` are virtual addresses: of all memory, of the array of struct page,
     of what vmalloc() maps. ``percpu`` is what is added to a per-CPU variable's address, for each
     CPU. ``slabs`` has each slab cache by its virtual address, and ``slab_word`` which word of a
-    struct page points to it (None: it could not be found out). ``loader`` are ranges of
-    physical addresses: variables of the kernel's in which its module loader leaves addresses.
-    ``variables`` are such ranges too: those with all of the kernel's static variables.
+    struct page points to it (None: it could not be found out). ``cache_size`` is where a struct
+    kmem_cache has the size of its objects. ``loader`` are ranges of physical addresses: variables
+    of the kernel's in which its module loader leaves addresses. ``variables`` are such ranges too:
+    those with all of the kernel's static variables.
     ``mapped`` are the pages of modules that the template has loaded. ``stack``, ``comm`` and
     ``tasks`` are where a task_struct has the address of its stack, its name and the list of all
     processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
@@ -85,6 +86,7 @@ class Layout:
     task_size: int = 0
     tasks: int = 0
     first_task: int = 0
+    cache_size: int = 0
 
     def to_json(self) -> str:
         slabs = {hex(at): asdict(slab) for at, slab in self.slabs.items()}
@@ -114,6 +116,10 @@ class Symbols:
         self._names = [name for _, name in found]
         self._by_name = {name: address for address, name in found}
 
+    @property
+    def names(self) -> Collection[str]:
+        return self._by_name.keys()
+
     def address(self, name: str) -> int | None:
         return self._by_name.get(name)
 
@@ -124,6 +130,14 @@ class Symbols:
             return 0
         after = bisect.bisect_right(self._addresses, start)
         return self._addresses[after] - start if after < len(self._addresses) else 0
+
+    def functions(self, name: str) -> list[tuple[int, int]]:
+        """A function and the parts that gcc has made of it (NAME.part.0 and the like).
+
+        Each with its address and how far it is to the next symbol, in bytes.
+        """
+        parts = [one for one in self._by_name if one.partition(".")[0] == name]
+        return [(self._by_name[one], self.size(one)) for one in sorted(parts)]
 
     def at(self, address: int) -> tuple[str, int] | None:
         """The symbol that an address is in, and how far from its beginning."""
@@ -148,8 +162,8 @@ def _entries(memory: Memory, table: int) -> tuple[int, ...]:
 
 def physical(memory: Memory, layout: Layout, address: int) -> int | None:
     """Where in memory a virtual address of the kernel's is; None where nothing is mapped."""
-    if _IMAGE <= address < _MODULES:
-        return address - _IMAGE
+    if IMAGE <= address < _MODULES:
+        return address - IMAGE
     if layout.direct <= address < layout.direct + (1 << 40):
         return address - layout.direct
     return _walk(memory, layout, address)
@@ -192,7 +206,7 @@ def module_area(memory: Memory, layout: Layout) -> ModuleArea:
     if layout.direct == _FIVE_LEVELS:
         table = memory.word(table + 8 * (_MODULES >> 48 & 511)) & _FRAME
     upper = memory.word(table + 8 * (_MODULES >> 39 & 511)) & _FRAME
-    for gigabyte in (_IMAGE, _IMAGE + (1 << 30)):
+    for gigabyte in (IMAGE, IMAGE + (1 << 30)):
         middle = memory.word(upper + 8 * (gigabyte >> 30 & 511))
         if not middle & _PRESENT:
             continue
@@ -225,7 +239,7 @@ _LOADER = ("mod_tree", "module_addr_min", "module_addr_max", "cur_orc_table", "c
 
 # Functions that only a debug kernel has: KASAN, lockdep and kmemleak keep call stacks and addresses
 # of what is gone, in quarantines and records of their own, which are no references.
-_DEBUG = ("kasan_report", "lock_acquire", "kmemleak_alloc")
+DEBUG = ("kasan_report", "lock_acquire", "kmemleak_alloc")
 
 
 def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
@@ -236,12 +250,12 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
     as it differs from one kernel to the next.
     """
     root = symbols.address("init_top_pgt") or symbols.address("swapper_pg_dir")
-    if root is None or any(symbols.address(name) is not None for name in _DEBUG):
+    if root is None or any(symbols.address(name) is not None for name in DEBUG):
         return None
 
     def variable(name: str, otherwise: int) -> int:
         address = symbols.address(name)
-        return otherwise if address is None else memory.word(address - _IMAGE)
+        return otherwise if address is None else memory.word(address - IMAGE)
 
     direct = variable("page_offset_base", _DIRECT)
     # The array has an entry for each CPU that the kernel could have. What it says of one that is
@@ -249,16 +263,16 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
     offsets, percpu = symbols.address("__per_cpu_offset"), []
     first = symbols.address("__per_cpu_start") or 0
     for place in range(0, min(symbols.size("__per_cpu_offset"), 8 * 64), 8):
-        offset = memory.word((offsets or 0) - _IMAGE + place)
+        offset = memory.word((offsets or 0) - IMAGE + place)
         if 0 <= (offset + first) % (1 << 64) - direct < memory.size and offset not in percpu:
             percpu.append(offset)
     ranges = []
     for name in _LOADER:
         start = symbols.address(name)
         if start is not None:
-            ranges.append((start - _IMAGE, start - _IMAGE + max(8, symbols.size(name))))
+            ranges.append((start - IMAGE, start - IMAGE + max(8, symbols.size(name))))
     layout = Layout(
-        tables=root - _IMAGE,
+        tables=root - IMAGE,
         direct=direct,
         vmemmap=variable("vmemmap_base", _VMEMMAP),
         vmalloc=variable("vmalloc_base", _VMALLOC),
@@ -284,7 +298,7 @@ def _variables(symbols: Symbols) -> tuple[tuple[int, int], ...]:
     """
 
     def first(*names: str) -> int:
-        return next((at for at in map(symbols.address, names) if at), _IMAGE) - _IMAGE
+        return next((at for at in map(symbols.address, names) if at), IMAGE) - IMAGE
 
     start, end = first("_sdata", "_text"), first("__bss_stop", "_end")
     ranges = [(first("__start_rodata"), first("__end_rodata")), (start, end)]
@@ -309,11 +323,11 @@ def _learn_slabs(
     head, known = symbols.address("slab_caches"), symbols.address("filp_cachep")
     if head is None or known is None:
         return unknown
-    filp = memory.word(known - _IMAGE)
-    nodes = list(_list(memory, layout, head))
+    filp = memory.word(known - IMAGE)
+    nodes = list(list_nodes(memory, layout, head))
     name_at = next(
-        (at for at in range(0, 512, 8) if _text(memory, layout, _at(memory, layout, filp + at))
-         == "filp"), None,
+        (at for at in range(0, 512, 8)
+         if text_at(memory, layout, word_at(memory, layout, filp + at)) == "filp"), None,
     )  # fmt: skip
     distances = [node - filp for node in nodes if 0 <= node - filp < 512]
     if name_at is None or not distances:
@@ -322,15 +336,25 @@ def _learn_slabs(
     slabs = {}
     for node in nodes:
         cache = node - min(distances)
-        name = _text(memory, layout, _at(memory, layout, cache + name_at))
+        name = text_at(memory, layout, word_at(memory, layout, cache + name_at))
         kept = files.get(f"{name}/destroy_by_rcu", "0") == "1" or files.get(f"{name}/ctor")
         size = int(files.get(f"{name}/slab_size", "0"))
         if name and size:
             slabs[cache] = SlabCache(name, size, not kept)
     # A slab cache's own description is an object of a cache: which word of its page says so?
-    page = _page(memory, layout, filp - layout.direct)
+    page = block_of(memory, layout, filp - layout.direct).words
     word = next((number for number, value in enumerate(page) if value in slabs), None)
-    return {"slabs": slabs, "slab_word": word}
+    size = _size_at(memory, layout, slabs)
+    return {"slabs": slabs, "slab_word": word, "cache_size": size}
+
+
+def _size_at(memory: Memory, layout: Layout, slabs: Mapping[int, SlabCache]) -> int:
+    """Where a struct kmem_cache has ``size``: what is right for all caches that are known."""
+    right = set(range(0, 128, 4))
+    for cache, about in slabs.items():
+        data = memory.read(cache - layout.direct, 128)
+        right &= {at for at in right if data[at : at + 4] == about.size.to_bytes(4, "little")}
+    return min(right, default=0) if slabs else 0
 
 
 def _learn_tasks(
@@ -342,7 +366,7 @@ def _learn_tasks(
     size = next((slab.size for slab in slabs.values() if slab.name == "task_struct"), 0)
     if task is None or stack is None or not size:
         return {}
-    data = memory.read(task - _IMAGE, size)
+    data = memory.read(task - IMAGE, size)
     at, comm = data.find(struct.pack("<Q", stack)), data.find(b"swapper")
     # Of all the lists that the first task is in, that of all processes is the longest one whose
     # members have the address of a stack and a name where the first task has them.
@@ -350,7 +374,7 @@ def _learn_tasks(
     for place in range(0, len(data) - 15, 8):
         node = struct.unpack_from("<Q", data, place)[0]
         if layout.direct <= node < layout.direct + memory.size:
-            nodes = list(_list(memory, layout, task + place))
+            nodes = list(list_nodes(memory, layout, task + place))
             if all(_is_task(memory, layout, node - place, at, comm) for node in nodes):
                 lists[place] = len(nodes)
     if at <= 0 or comm <= 0 or not lists:
@@ -360,50 +384,62 @@ def _learn_tasks(
 
 
 def _is_task(memory: Memory, layout: Layout, address: int, stack: int, comm: int) -> bool:
-    name = _text(memory, layout, address + comm)
-    start = _at(memory, layout, address + stack)
+    name = text_at(memory, layout, address + comm)
+    start = word_at(memory, layout, address + stack)
     return name.isprintable() and name != "" and start % 4096 == 0 and start >= layout.vmalloc
 
 
-def _at(memory: Memory, layout: Layout, address: int) -> int:
+def word_at(memory: Memory, layout: Layout, address: int) -> int:
     """The word at a virtual address; 0 where nothing is mapped."""
     where = physical(memory, layout, address)
     return 0 if where is None else memory.word(where)
 
 
-def _text(memory: Memory, layout: Layout, address: int) -> str:
+def text_at(memory: Memory, layout: Layout, address: int) -> str:
     """The text that begins at a virtual address."""
     where = physical(memory, layout, address) if address else None
     data = b"" if where is None else memory.read(where, 64)
     return data.partition(b"\0")[0].decode("ascii", errors="replace")
 
 
-def _list(memory: Memory, layout: Layout, head: int) -> Iterator[int]:
+def list_nodes(memory: Memory, layout: Layout, head: int) -> Iterator[int]:
     """The nodes of one of the kernel's circular lists (linux/list.h), but for its head."""
-    node = _at(memory, layout, head)
+    node = word_at(memory, layout, head)
     for _ in range(10_000):  # more than any of those that are looked at has
         if node in (0, head):
             return
         yield node
-        node = _at(memory, layout, node)
+        node = word_at(memory, layout, node)
 
 
 # -- what is no reference ----------------------------------------------------------
 
 
-def _page(memory: Memory, layout: Layout, at: int) -> tuple[int, ...]:
-    """The struct page of an address in memory, as words; of a larger block its first page's."""
-    address = layout.vmemmap + at // PAGE * _PAGE_STRUCT
+@dataclass(frozen=True)
+class Block:
+    """One page of memory, or several that were allocated together (compound pages).
+
+    ``start`` is its physical address, ``words`` are those of its first struct page; all are 0 where
+    there is none.
+    """
+
+    start: int
+    words: tuple[int, ...]
+
+
+def block_of(memory: Memory, layout: Layout, at: int) -> Block:
+    """The block that an address in memory is in."""
+    address = layout.vmemmap + at // PAGE * PAGE_STRUCT
     for _ in range(2):
         where = _walk(memory, layout, address)
-        data = b"" if where is None else memory.read(where, _PAGE_STRUCT)
-        if len(data) < _PAGE_STRUCT:
+        data = b"" if where is None else memory.read(where, PAGE_STRUCT)
+        if len(data) < PAGE_STRUCT:
             break
         words = struct.unpack("<8Q", data)
         if not words[1] & 1:  # compound_head in linux/mm_types.h
-            return words
+            return Block((address - layout.vmemmap) // PAGE_STRUCT * PAGE, words)
         address = words[1] & ~1
-    return (0,) * 8
+    return Block(0, (0,) * 8)
 
 
 @dataclass(frozen=True)
@@ -415,20 +451,17 @@ class SlabObject:
 
 
 def slab_object(memory: Memory, layout: Layout, at: int) -> SlabObject | None:
-    """The object of a slab cache that an address in memory is in, if it is in one."""
+    """The object of a slab cache that an address in memory is in, if it is in one.
+
+    Caches that were made since the template was frozen are not known.
+    """
     if layout.slab_word is None:
         return None
-    address = layout.vmemmap + at // PAGE * _PAGE_STRUCT
-    where = _walk(memory, layout, address)
-    if where is not None:
-        first = memory.word(where + 8)
-        if first & 1:
-            address = first & ~1
-    cache = layout.slabs.get(_page(memory, layout, at)[layout.slab_word])
+    block = block_of(memory, layout, at)
+    cache = layout.slabs.get(block.words[layout.slab_word])
     if cache is None:
         return None
-    start = (address - layout.vmemmap) // _PAGE_STRUCT * PAGE
-    return SlabObject(cache, at - (at - start) % cache.size)
+    return SlabObject(cache, at - (at - block.start) % cache.size)
 
 
 def of_a_process(memory: Memory, layout: Layout, at: int) -> bool:
@@ -437,7 +470,7 @@ def of_a_process(memory: Memory, layout: Layout, at: int) -> bool:
     A program may have written down the addresses that it has read somewhere. ``mapping`` in struct
     page is set there; bit 0 tells a process's page (PAGE_MAPPING_ANON in linux/page-flags.h).
     """
-    mapping = _page(memory, layout, at)[3]
+    mapping = block_of(memory, layout, at).words[3]
     return bool(mapping & 1) or mapping >= layout.direct
 
 
@@ -479,13 +512,13 @@ def is_worker(memory: Memory, layout: Layout, found: SlabObject) -> bool:
     ``last_func`` in it is what the worker did last, which may have been a module's work, and is
     not called again (process_one_work() in kernel/workqueue.c). It has a pointer to its task.
     """
-    for word in _words(memory.read(found.start, found.cache.size)):
+    for word in as_words(memory.read(found.start, found.cache.size)):
         where = word - layout.direct
         if not layout.comm or not 0 <= where < memory.size:
             continue
         task = slab_object(memory, layout, where)
         if task and task.cache.name == "task_struct" and task.start == where:
-            return _text(memory, layout, word + layout.comm).startswith("kworker/")
+            return text_at(memory, layout, word + layout.comm).startswith("kworker/")
     return False
 
 
@@ -502,11 +535,12 @@ def of_a_loaded_module(memory: Memory, layout: Layout, area: ModuleArea, pointer
         return True
     found = slab_object(memory, layout, pointer.at)
     start, size = (found.start, found.cache.size) if found else (pointer.at & -PAGE, PAGE)
-    words = _words(memory.read(start, size))
+    words = as_words(memory.read(start, size))
     return any(word & -PAGE in fresh for word in words)
 
 
-def _words(data: bytes) -> tuple[int, ...]:
+def as_words(data: bytes) -> tuple[int, ...]:
+    """Bytes of memory as numbers of eight bytes each."""
     return struct.unpack_from(f"<{len(data) // 8}Q", data)
 
 
@@ -638,7 +672,7 @@ def _holds(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
     # From 6.18 on the allocator has lists of free objects in objects of its own: a struct
     # slab_sheaf (mm/slub.c), in whose first words is the slab cache that it is for.
     head = memory.read(holder.start, min(64, holder.cache.size))
-    return not any(word in layout.slabs for word in _words(head))
+    return not any(word in layout.slabs for word in as_words(head))
 
 
 def _pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabObject, Pointer]]:
@@ -746,18 +780,18 @@ def task_of(scene: Scene, stack: Stack) -> Task | None:
     layout, memory = scene.layout, scene.memory
     if not layout.tasks or not layout.first_task:
         return None
-    for node in _list(memory, layout, layout.first_task + layout.tasks):
+    for node in list_nodes(memory, layout, layout.first_task + layout.tasks):
         task = node - layout.tasks
-        if _at(memory, layout, task + layout.stack) != stack.start:
+        if word_at(memory, layout, task + layout.stack) != stack.start:
             continue
         where = physical(memory, layout, task)
         data = b"" if where is None else memory.read(where, layout.task_size)
-        words = _words(data)
+        words = as_words(data)
         # The lowest address that a task_struct has of its own stack is where the task was when it
         # went to sleep (thread.sp); others, as of a plug, are of frames above.
         used = [word for word in words if stack.start < word < stack.start + stack.size]
         return Task(
-            _text(memory, layout, task + layout.comm)[:15],
+            text_at(memory, layout, task + layout.comm)[:15],
             min(used, default=stack.start + stack.size),
         )
     return None
@@ -893,8 +927,8 @@ def _variable(layout: Layout, symbols: Symbols, at: int) -> str:
     """The variable of the kernel's that an address in memory is in."""
     start, end = symbols.address("_text") or 0, symbols.address("_end") or 0
     freed = range(symbols.address("__init_begin") or 0, symbols.address("__init_end") or 0)
-    if start <= _IMAGE + at < end and _IMAGE + at not in freed:
-        place = symbols.at(_IMAGE + at)
+    if start <= IMAGE + at < end and IMAGE + at not in freed:
+        place = symbols.at(IMAGE + at)
         return place[0] if place else ""
     cpu = _percpu(layout, symbols, at)
     return f"{cpu[0]} of CPU {cpu[1]}" if cpu else ""
@@ -920,13 +954,13 @@ def _registry(memory: Memory, layout: Layout, symbols: Symbols, at: int) -> Regi
         if cpu and registry.symbol == cpu[0]:
             return registry
         start = symbols.address(registry.symbol)
-        if start is None or start < _IMAGE:
+        if start is None or start < IMAGE:
             continue
         size = symbols.size(registry.symbol)
-        if start <= _IMAGE + at < start + size:
+        if start <= IMAGE + at < start + size:
             return registry
         if registry.step is not None and any(
-            _leads_to(memory, layout, _at(memory, layout, start + place), registry.step, at)
+            _leads_to(memory, layout, word_at(memory, layout, start + place), registry.step, at)
             for place in range(0, min(size, 256), 8)
         ):
             return registry

@@ -8,8 +8,10 @@ knows what was inlined, for which pyelftools leaves the search to its user.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,6 +225,51 @@ def look_up(tree: Sysroot, ko: Path, wanted: Iterable[Place]) -> dict[Place, lis
         )  # fmt: skip
         found.update({place: answer.get(address, []) for place, address in addresses.items()})
     return found
+
+
+# A line of `objdump --disassemble`: an address, and what is there.
+_INSTRUCTION = re.compile(r"^ *([0-9a-f]+):\t(\w+)", re.MULTILINE)
+_ON_A_STACK = re.compile(r"^ 0x([0-9a-f]{16})\n(?: (do_one_initcall)\+)?", re.MULTILINE)
+_PAGE = 4096
+
+
+def returns_in(disassembly: str) -> list[int]:
+    """Where the calls in a section return to, by what ``objdump --disassemble`` printed."""
+    found = _INSTRUCTION.findall(disassembly)
+    return [
+        int(after, 16)
+        for (_, instruction), (after, _) in itertools.pairwise(found)
+        if instruction.startswith("call")
+    ]
+
+
+def find_sections(tree: Sysroot, ko: Path, stacks: Sequence[str]) -> dict[str, str]:
+    """Where a module's code was that was gone before anybody could ask for it.
+
+    A section that is the first of its kind begins with a page (layout_sections() in
+    kernel/module/main.c), and an address on a stack is behind a call. What do_one_initcall()
+    calls is in ``.init.text``, all else most probably in ``.text``. What cannot be told apart is
+    left out.
+    """
+    wanted: dict[str, set[int]] = {".text": set(), ".init.text": set()}
+    for stack in stacks:
+        for address, caller in _ON_A_STACK.findall(f"{stack}\n"):
+            wanted[".init.text" if caller else ".text"].add(int(address, 16))
+    sections = {}
+    for section, addresses in wanted.items():
+        if not addresses:
+            continue
+        text = _ask(tree, ko, "objdump", "--disassemble", f"--section={section}",
+                    "--no-show-raw-insn", f"{_OBJECTS}/{ko.name}")  # fmt: skip
+        returns = returns_in(text)
+        bases = Counter(
+            address - one for address in addresses for one in returns
+            if (address - one) % _PAGE == 0
+        )  # fmt: skip
+        best = bases.most_common(2)
+        if best and (len(best) == 1 or best[0][1] > best[1][1]):
+            sections[section] = hex(best[0][0])
+    return sections
 
 
 _BARE = re.compile(r"(?<=\s)0x([0-9a-f]{16})$", re.MULTILINE)

@@ -62,6 +62,8 @@ class Evidence:
     remains: tuple[Remain, ...] = ()
     silent: bool = False  # what the kernel logs does not reach its console any more
     unprinted: tuple[str, ...] = ()  # lines of the kernel's log that are not on its console
+    lost: tuple[LostMemory, ...] = ()
+    unrecorded: bool = False  # the record of allocations ran over, so that some may be missing
     probes: tuple[str, ...] = ()  # what does not go on, as vm/agent names it: KIND:NAME
 
 
@@ -79,6 +81,24 @@ class Remain:
     forgotten: str = ""
     what: str = ""
     location: str | None = None
+
+
+@dataclass(frozen=True)
+class LostMemory:
+    """Memory that a module has allocated and not freed although it is gone.
+
+    ``size`` is in bytes. ``call`` is the function of the kernel's that the module called for it,
+    and ``stack`` the call stack, as lines of a kernel log. ``more`` is how many other allocations
+    were lost with it, which only it has. ``held``: it is not lost, but the kernel still has this,
+    which ``undo`` would take away.
+    """
+
+    size: int
+    call: str
+    stack: str
+    more: int = 0
+    held: str = ""
+    undo: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,7 +222,7 @@ def _judge(evidence: Evidence) -> Sequence[Problem]:
     problems = problems or [*_end(evidence, stopped), *_probes(evidence)]
     return problems or [
         *_gap(evidence), *_taint(evidence), *_residue(evidence), *_remains(evidence),
-        *_leaks(evidence), *_unasked(evidence),
+        *_leaks(evidence), *_lost(evidence), *_unrecorded(evidence), *_unasked(evidence),
     ]  # fmt: skip
 
 
@@ -534,3 +554,35 @@ def _remains(evidence: Evidence) -> list[Problem]:
 def _leaks(evidence: Evidence) -> list[Problem]:
     """What kmemleak found; as with reports, equal ones are one problem."""
     return _reports(Evidence(evidence.leaks, evidence.taint_before, evidence.taint_after))[0]
+
+
+def _lost(evidence: Evidence) -> list[Problem]:
+    """What modules that are gone have not freed; equal ones are one problem."""
+    found: dict[tuple[str, str], Problem] = {}
+    for one in evidence.lost:
+        if one.held:
+            verdict = Verdict.RESIDUE
+            title = f"{one.held} is still there: {one.undo} was not called"
+        else:
+            more = f" (and {one.more} more that only this one points to)" if one.more else ""
+            size = "1 byte" if one.size == 1 else f"{one.size} bytes"
+            verdict = Verdict.LEAK
+            title = f"{size} that {one.call}() allocated were never freed{more}"
+        known = found.get((title, one.stack))
+        found[title, one.stack] = (
+            replace(known, times=known.times + 1)
+            if known
+            else Problem(verdict, title, one.stack, function=_in_module(one.stack))
+        )
+    return list(found.values())
+
+
+def _unrecorded(evidence: Evidence) -> list[Problem]:
+    """Where allocations are missing in the record, what was lost is not known."""
+    if not evidence.unrecorded:
+        return []
+    title = (
+        "more was allocated than can be recorded, so what the module has lost is not known"
+        " (@pytest.mark.unrecorded allows that)"
+    )
+    return [Problem(Verdict.LOG_GAP, title)]

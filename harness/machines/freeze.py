@@ -75,7 +75,7 @@ def prepare_template(
         kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
     )
     key = {
-        "recipe": 11, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        "recipe": 13, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
         "ssh": session.LIBRARY,
         "clock": "compared with the host's",
@@ -126,7 +126,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 11, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 13, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
@@ -193,7 +193,7 @@ def _boot_once(spec: MachineSpec, keys: Keys, folder: Path) -> float:
         since = _clocks(machine, deadline)
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
-            audit.note(running.guest, folder)
+            audit.note(running.guest, folder, spec.memory_mib, spec.cpus)
         machine.agent.take_inventory(deadline)
         rate = _clock_rate(machine, since, deadline)
         if not clock_is_right(rate):

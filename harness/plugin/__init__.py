@@ -96,6 +96,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "taint(*names): taints of the kernel that the test's modules may set: proprietary, "
         "staging, test, livepatch, auxiliary",
     )
+    config.addinivalue_line(
+        "markers",
+        "unrecorded: more may be allocated in the test than is recorded; what its modules lose is "
+        "then not looked for",
+    )
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)

@@ -51,6 +51,7 @@ def judge_machines(
         seen = evidence.gather(
             machine, clone.baseline, timed_out=timed_out, expected=expected,
             declared=declared_taints(item), last=last and not used.give_back,
+            unrecorded=item.get_closest_marker("unrecorded") is not None,
             probing=used.probed != clone.commands, audit=clone.audit,
         )  # fmt: skip
         named = evidence.with_names(seen, clone.facts, built, clone.audit) if built else seen

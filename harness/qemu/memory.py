@@ -232,19 +232,26 @@ def pointers_into(blocks: Iterator[tuple[int, bytes]], start: int, end: int) -> 
     It is looked for by the upper bytes, which the addresses have in common; the fewer there are of
     them, the longer it takes.
     """
-    same = 8
-    while start >> 64 - 8 * same != (end - 1) >> 64 - 8 * same:
-        same -= 1
-    upper = start.to_bytes(8, "big")[:same][::-1]
-    needle = re.compile(re.escape(upper), re.DOTALL)
-    lower = 8 - same
+    upper = upper_bytes(start, end)
+    lower = 8 - len(upper)
     for address, data in blocks:
-        for found in needle.finditer(data):
-            at = found.start() - lower
-            if at >= 0 and at % 8 == 0:
+        place = data.find(upper, lower)
+        while place >= 0:
+            at = place - lower
+            if at % 8 == 0:
                 value = int.from_bytes(data[at : at + 8], "little")
                 if start <= value < end:
                     yield Pointer(address + at, value)
+            # On to the next place where a word's upper bytes can begin.
+            place = data.find(upper, (at & -8) + 8 + lower)
+
+
+def upper_bytes(start: int, end: int) -> bytes:
+    """What the addresses from ``start`` to before ``end`` have in common, as it is in memory."""
+    same = 8
+    while start >> 64 - 8 * same != (end - 1) >> 64 - 8 * same:
+        same -= 1
+    return start.to_bytes(8, "big")[:same][::-1]
 
 
 # From linux/falloc.h.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.examine import evidence
+from harness.examine.lost import Lost
 from harness.examine.pointers import Finding
 from harness.host.proc import Deadline
 from harness.judge.verdict import Evidence
@@ -30,6 +31,7 @@ class Guest:
         self.asked: list[str] = []
         self._remains = list(remains)
         self._mixed = mixed
+        self.incomplete = False
 
     def mark(self, _: Deadline) -> int:
         return 0
@@ -55,17 +57,23 @@ class Guest:
     def take_unasked(self) -> tuple[str, ...]:
         return ()
 
+    def take_lost(self) -> tuple[Lost, ...]:
+        return ()
+
+    def take_incomplete(self) -> bool:
+        return self.incomplete
+
     def unprinted(self, *, marked: bool) -> tuple[str, ...]:
         assert marked
         return ()
 
-    def gather(self, *, last: bool = False) -> Evidence:
+    def gather(self, *, last: bool = False, unrecorded: bool = False) -> Evidence:
         machine: Any = SimpleNamespace(
             patience=Deadline, running=True, panicked=False, console_text=str, fault="", stalls=(),
             log=SimpleNamespace(unread=0, full=False), agent=self,
         )  # fmt: skip
         audit: Any = self
-        return evidence.gather(machine, Baseline(), audit=audit, last=last)
+        return evidence.gather(machine, Baseline(), audit=audit, last=last, unrecorded=unrecorded)
 
 
 def test_a_guest_is_asked_in_full_where_nothing_points_into_a_module_that_is_gone() -> None:
@@ -88,3 +96,11 @@ def test_what_is_unloaded_at_the_end_is_looked_at_too(first: tuple[Finding, ...]
     guest = Guest(first, (HELD,), mixed=True)
     assert len(guest.gather(last=True).remains) == 1 + len(first)
     assert guest.asked[-2:] == ["leftovers end", "remains"]
+
+
+def test_a_record_that_ran_over_is_told_unless_that_is_allowed() -> None:
+    """As a mark of the test does."""
+    guest = Guest((), ())
+    guest.incomplete = True
+    assert guest.gather().unrecorded
+    assert not guest.gather(unrecorded=True).unrecorded

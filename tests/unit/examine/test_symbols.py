@@ -147,3 +147,13 @@ def test_lines_are_relative_and_innermost_first() -> None:
         0x5C: ["include/linux/list.h:195", "sub/wee.c:42"],
         0x60: [],
     }
+
+
+def test_where_calls_return_to_is_read_from_a_disassembly() -> None:
+    """The instruction after each call, whatever the call is."""
+    text = (
+        "\nDisassembly of section .text:\n\n0000000000000000 <get>:\n"
+        "   0:\tcall   5 <get+0x5>\n   5:\tmov    %rax,%rbx\n   8:\tcall   *%rax\n"
+        "   a:\tret\n"
+    )
+    assert symbols.returns_in(text) == [5, 10]

@@ -26,6 +26,7 @@ from harness.judge.problem import KernelProblem
 from harness.judge.verdict import (
     Evidence,
     Expectation,
+    LostMemory,
     Remain,
     Verdict,
     condensed,
@@ -1712,3 +1713,29 @@ def test_a_race_of_the_kernels_own_is_no_modules() -> None:
     (problem,) = judge(replace(CLEAN, console=BOOT + ours))
     assert "data-race" in problem.title
     assert problem.function == "wee_write"
+
+
+def test_memory_that_was_lost_is_named_with_who_allocated_it() -> None:
+    """Equal losses are one problem; what the kernel still has is left behind rather than lost."""
+    stack = " kstrdup+0x2f/0x60\n get+0x1f/0x30 [planted]\n do_one_initcall+0x58/0x310"
+    lost = (
+        LostMemory(16, "kstrdup", stack),
+        LostMemory(16, "kstrdup", stack),
+        LostMemory(1, "kmalloc", " put+0x1/0x2 [planted]", more=2),
+        LostMemory(320, "alloc_workqueue", stack, held="the work queue q", undo="destroy()"),
+    )
+    problems = judge(Evidence("", 0, 0, lost=lost))
+    assert [(one.verdict, one.function, one.times) for one in problems] == [
+        (Verdict.LEAK, "get", 2), (Verdict.LEAK, "put", 1), (Verdict.RESIDUE, "get", 1),
+    ]  # fmt: skip
+    assert problems[0].title.startswith("16 bytes that kstrdup() allocated were never freed")
+    assert problems[1].title.startswith("1 byte that kmalloc()")
+    assert "and 2 more" in problems[1].title
+    assert problems[2].title == "the work queue q is still there: destroy() was not called"
+
+
+def test_a_record_that_ran_over_is_missing_evidence() -> None:
+    """Nobody knows what a module has lost then."""
+    [problem] = judge(Evidence("", 0, 0, unrecorded=True))
+    assert problem.verdict is Verdict.LOG_GAP
+    assert "unrecorded" in problem.title

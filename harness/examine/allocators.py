@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which memory the kernel's allocators have in use, by what they keep of it themselves.
+
+Pure but for reading memory that it is handed, and for x86-64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.examine import pointers
+from harness.examine.allocations import PAGES, PERCPU, Allocation
+from harness.examine.pointers import Layout, as_words
+from harness.qemu.memory import PAGE, Memory, Pointer
+
+_LARGEST_SLAB = 16 * PAGE  # bytes: more than any slab has (slub_max_order in mm/slub.c)
+
+
+@dataclass(frozen=True)
+class Slab:
+    """An object of a slab cache, in use or not.
+
+    ``cache`` is the cache's virtual address; ``start`` and ``first`` are physical ones, of the
+    object and of the pages that it is in. ``name`` is "" of a cache made since the freeze.
+    ``wiped`` is as in ``SlabCache``; False where it is not known.
+    """
+
+    cache: int
+    name: str
+    wiped: bool
+    size: int
+    start: int
+    first: int
+
+
+class Allocators:
+    """Asks the allocators of a machine that stands still."""
+
+    def __init__(
+        self, memory: Memory, layout: Layout, skb_caches: Sequence[tuple[int, int]]
+    ) -> None:
+        """``skb_caches`` are those of a ``Record``."""
+        self._memory = memory
+        self._layout = layout
+        # The slab objects that are known to be free or not, by where they begin.
+        self._free: dict[int, bool] = {}
+        self._notes: dict[int, bool] = {}
+        for start, end in skb_caches:
+            self._find_kept_skbs(start, end)
+
+    def slab(self, at: int) -> Slab | None:
+        """The slab object that a physical address is in; also in a cache made since the freeze."""
+        layout, memory = self._layout, self._memory
+        if layout.slab_word is None:
+            return None
+        block = pointers.block_of(memory, layout, at)
+        cache = block.words[layout.slab_word]
+        known = layout.slabs.get(cache)
+        if known is not None:
+            name, wiped, size = known.name, known.wiped, known.size
+        else:
+            start = cache - layout.direct
+            own = pointers.slab_object(memory, layout, start)
+            if own is None or own.cache.name != "kmem_cache" or own.start != start:
+                return None
+            data = memory.read(start + layout.cache_size, 4)
+            name, wiped, size = "", False, int.from_bytes(data, "little")
+            if not size:
+                return None
+        return Slab(cache, name, wiped, size, at - (at - block.start) % size, block.start)
+
+    def is_free(self, one: Slab) -> bool:
+        """Whether a slab object is in a list of free ones (mm/slub.c).
+
+        Such an object has a link to the next. Where that lies outside of what is used of an object
+        it stays when the object is handed out, so that only the lists themselves tell.
+        """
+        if one.start not in self._free:
+            linked = self._next(one) is not None
+            self._free[one.start] = linked and (one.wiped or self._is_listed(one))
+        return self._free[one.start]
+
+    def _next(self, one: Slab) -> int | None:
+        """The next free object (a virtual address), 0 after the last; None where there is no link.
+
+        Somewhere in a free object is the address of the next one in the same slab, or 0, combined
+        with a random number of the cache's and with its own address, with its bytes in reverse
+        (CONFIG_SLAB_FREELIST_HARDENED).
+        """
+        memory, layout = self._memory, self._layout
+        cache = pointers.slab_object(memory, layout, one.cache - layout.direct)
+        if cache is None:
+            return None
+        about = as_words(memory.read(cache.start, cache.cache.size))
+        randoms = {word for word in about if word >> 48}
+        for number, word in enumerate(as_words(memory.read(one.start, one.size))):
+            at = layout.direct + one.start + 8 * number
+            swapped = int.from_bytes(at.to_bytes(8, "little"), "big")
+            for random in randoms if word else ():
+                after = word ^ random ^ swapped
+                if after == 0 or self._is_in_slab(one, after):
+                    return after
+        return None
+
+    def _is_in_slab(self, one: Slab, address: int) -> bool:
+        """Whether an object begins at a virtual address, in the same slab as another."""
+        inside = address - self._layout.direct - one.first
+        return 0 <= inside < _LARGEST_SLAB and inside % one.size == 0
+
+    def _is_listed(self, one: Slab) -> bool:
+        """Whether one of the lists of a slab leads to an object.
+
+        One begins in its struct page, one for each CPU in a struct kmem_cache_cpu, whose address
+        is the first word of a struct kmem_cache.
+        """
+        memory, layout = self._memory, self._layout
+        cpus = memory.word(one.cache - layout.direct)
+        heads = [
+            *pointers.block_of(memory, layout, one.start).words,
+            *(pointers.word_at(memory, layout, (cpus + cpu) % (1 << 64)) for cpu in layout.percpu),
+        ]
+        for head in heads:
+            address: int | None = head
+            for _ in range(_LARGEST_SLAB // one.size):
+                if not address or not self._is_in_slab(one, address):
+                    break
+                start = address - layout.direct
+                if start == one.start:
+                    return True
+                address = self._next(replace(one, start=start))
+        return False
+
+    def is_note(self, pointer: Pointer) -> bool | None:
+        """Whether a pointer is an allocator's own note of an object that is free.
+
+        None where it is somebody else's, False where it is an old note. From 6.18 on a cache has
+        lists of free objects in objects of their own: a struct slab_sheaf (mm/slub.c) has the
+        cache that it is for, the number of the objects, and the objects.
+        """
+        if pointer.at in self._notes:
+            return self._notes[pointer.at]
+        sheaf, freed = self.slab(pointer.at), self.slab(pointer.to - self._layout.direct)
+        if sheaf is None or freed is None:
+            return None
+        head = as_words(self._memory.read(sheaf.start, min(64, sheaf.size)))
+        if freed.cache not in head[:-1]:
+            return None
+        count = head.index(freed.cache) + 1
+        number = (pointer.at - sheaf.start) // 8 - count - 1
+        return number < head[count] & 0xFFFFFFFF if number >= 0 else None
+
+    def in_use(self, one: Allocation) -> bool:
+        """Whether an allocation is still in use, as far as the allocator itself says."""
+        if one.event == PERCPU:
+            return True  # there is an event where one is freed
+        at = one.address - self._layout.direct
+        if self._memory.offset(at) is None:
+            return False
+        slab = self.slab(at)
+        if one.event != PAGES and slab is not None:
+            return slab.start == at and not self.is_free(slab)
+        # What the allocator of slabs takes, or a process, is its own.
+        return (
+            slab is None
+            and at % PAGE == 0
+            and self.users(at) > 0
+            and not pointers.of_a_process(self._memory, self._layout, at)
+        )
+
+    def users(self, at: int) -> int:
+        """How many use a block of pages: ``_refcount`` in struct page."""
+        return pointers.block_of(self._memory, self._layout, at).words[6] >> 32
+
+    def _find_kept_skbs(self, start: int, end: int) -> None:
+        """A CPU keeps some packets' heads that are free, rather than give them back.
+
+        ``napi_alloc_cache`` in net/core/skbuff.c ends with their number and an array of their
+        addresses, of which those above that number are old.
+        """
+        about = as_words(self._memory.read(start, end - start))
+        first = next((number for number, word in enumerate(about) if self._is_skb(word)), 0)
+        count = about[first - 1] & 0xFFFFFFFF if first else 0
+        for number, word in enumerate(about[first:] if first else ()):
+            self._notes[start + 8 * (first + number)] = number < count
+            if number < count:
+                self._free[word - self._layout.direct] = True
+
+    def _is_skb(self, word: int) -> bool:
+        slab = self.slab(word - self._layout.direct) if word > self._layout.direct else None
+        return slab is not None and slab.name.startswith("skbuff_")

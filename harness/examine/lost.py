@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a module allocated and nobody has any more, from a machine's memory.
+
+When a module is gone, what it allocated may have been freed, it may have been handed out again, or
+something in the kernel may point to it. What is left is lost.
+
+Pure but for reading memory that it is handed, and for x86-64.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.examine import pointers
+from harness.examine.allocations import PAGES, PERCPU, Allocation, Gone
+from harness.examine.allocators import Allocators
+from harness.examine.pointers import Scene, StackAreas, Symbols, as_words
+from harness.examine.record import Record
+from harness.qemu.memory import PAGE, Pointer, pointers_into
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Memory that a module allocated and that nobody has, or that it left registered.
+
+    ``size`` is in bytes. ``call`` is the function of the kernel's that the module called, and
+    ``stack`` the whole call stack, as lines of a kernel log but for the module's own addresses,
+    which are bare. ``order`` tells allocations apart. ``ranges`` are the physical addresses of this
+    and of the ``more`` others that only this one has. ``held`` is what of the kernel's still has
+    it, and ``undo`` what takes it away there, "" where it is lost.
+    """
+
+    size: int
+    call: str
+    stack: str
+    order: int
+    ranges: tuple[range, ...]
+    more: int = 0
+    held: str = ""
+    undo: str = ""
+
+
+class _Node:
+    """An allocation: whether the kernel points to it (``held``), and which others it ``has``.
+
+    ``targets`` are the ranges of values that are pointers to it, ``own`` the physical addresses of
+    its content. ``area`` are the addresses of vmalloc()'s that it describes, if it does.
+    """
+
+    def __init__(
+        self, allocation: Allocation, targets: list[tuple[int, int]], own: list[range],
+        area: range | None,
+    ) -> None:  # fmt: skip
+        self.allocation = allocation
+        self.targets = targets
+        self.own = own
+        self.area = area
+        self.held = False
+        self.has: set[_Node] = set()
+
+
+class Search:
+    """Says what became of allocations, by the memory of a machine that stands still."""
+
+    def __init__(
+        self, scene: Scene, record: Record, symbols: Callable[[], Symbols], gone: Gone
+    ) -> None:
+        """``symbols`` are asked for only where something is left."""
+        self._scene = scene
+        self._memory = scene.memory
+        self._layout = scene.layout
+        self._record = record
+        self._symbols = symbols
+        self._gone = gone
+        self._allocators = Allocators(scene.memory, scene.layout, record.skb_caches)
+        self._areas = StackAreas(scene)
+
+    def is_left(self, one: Allocation) -> bool:
+        """Whether it is the module's own, and still in use as far as its allocator says."""
+        return self._is_the_modules(one) and self._allocators.in_use(one)
+
+    def _is_the_modules(self, one: Allocation) -> bool:
+        """Whether the module asked for it, rather than an interrupt that came while it ran."""
+        for address in one.stack:
+            if self._gone(address):
+                return True
+            if self._record.works_for_others(address):
+                return False
+        return False
+
+    def lost(self, found: Sequence[Allocation]) -> list[Lost]:
+        """What is lost of these allocations, all of them left, and what is still registered."""
+        # The pages of a large kmalloc() were recorded before it, as pages.
+        large = {one.address for one in found if one.event != PAGES}
+        nodes = [self._node(one) for one in found if one.event != PAGES or one.address not in large]
+        if not nodes:
+            return []
+        self._find_holders(nodes)
+        reached = _closure(node for node in nodes if node.held)
+        results = []
+        for node in nodes:
+            registered = self._registered(node)
+            if registered is not None:
+                results.append(registered)
+                reached |= _closure([node])
+        rest = [node for node in nodes if node not in reached]
+        # One that another one has is told with that; of those that have each other, the first.
+        had = {other for node in rest for other in node.has if other is not node}
+        told: set[_Node] = set()
+        for node in [*(one for one in rest if one not in had), *rest]:
+            if node not in told:
+                below = _closure([node]) - told
+                told |= below
+                results.append(self._described(node, below - {node}))
+        return results
+
+    # -- who has it --
+
+    def _node(self, one: Allocation) -> _Node:
+        layout = self._layout
+        if one.event == PERCPU:
+            starts = [(one.address + offset) % (1 << 64) for offset in layout.percpu]
+            places = [pointers.physical(self._memory, layout, start) for start in starts]
+            targets = [(start, start + one.size) for start in (one.address, *starts)]
+            return _Node(one, targets, [range(at, at + one.size) for at in places if at], None)
+        at = one.address - layout.direct
+        own = [range(at, at + one.size)]
+        area = self._area(one)
+        if area is not None:
+            return _Node(one, [(area.start, area.stop)], own, area)
+        targets = [(one.address, one.address + max(one.size, 8))]
+        if self._allocators.slab(at) is None:
+            start = layout.vmemmap + at // PAGE * pointers.PAGE_STRUCT
+            pages = 1 << (-(-one.size // PAGE) - 1).bit_length()
+            targets.append((start, start + pages * pointers.PAGE_STRUCT))
+        return _Node(one, targets, own, None)
+
+    def _area(self, one: Allocation) -> range | None:
+        """The addresses of vmalloc()'s that an allocation describes, if it is a struct vm_struct.
+
+        The kernel has one in a list for each area (linux/vmalloc.h): that is nobody who uses it.
+        """
+        if one.event == PAGES or one.size < 24:
+            return None
+        _, start, size = as_words(self._memory.read(one.address - self._layout.direct, 24))
+        if start % PAGE or not size or start < self._layout.vmalloc:
+            return None
+        names = (self._name(address) for address in one.stack)
+        caller = next((name for name in names if not _OF_THE_ALLOCATOR.match(name)), "")
+        return range(start, start + size) if caller == "__get_vm_area_node" else None
+
+    def _name(self, address: int) -> str:
+        place = self._symbols().at(address)
+        return place[0] if place else ""
+
+    def _find_holders(self, nodes: Sequence[_Node]) -> None:
+        """Find out what points to each of the allocations: others of them, or the kernel."""
+        inside = _Intervals((own.start, own.stop, node) for node in nodes for own in node.own)
+        targets = _Intervals((start, end, node) for node in nodes for start, end in node.targets)
+        for pointer in self._pointers(targets):
+            node = targets.at(pointer.to)
+            if node is None or self._record.has(pointer.at) or self._is_bookkeeping(node, pointer):
+                continue
+            holder = inside.at(pointer.at)
+            if holder is not None:
+                holder.has.add(node)
+            elif not node.held and self._is_holder(pointer):
+                node.held = True
+        self._find_page_tables(nodes)
+
+    def _pointers(self, targets: _Intervals) -> Iterator[Pointer]:
+        """What points to the targets. Those near one another are looked for together."""
+        regions: dict[tuple[int, int], None] = {}
+        for start, end in targets.ranges:
+            first, last = start >> 16, end - 1 >> 16
+            # A small number is not looked for by its upper bytes, which are zeros.
+            if last - first > 16 or start < 1 << 32:
+                regions[start, end] = None
+            else:
+                for number in range(first, last + 1):
+                    regions[number << 16, (number + 1) << 16] = None
+        for block in self._scene.everything():
+            for start, end in regions:
+                yield from pointers_into(iter([block]), start, end)
+
+    def _is_bookkeeping(self, node: _Node, pointer: Pointer) -> bool:
+        """Whether it is the allocator's own pointer to what it has handed out."""
+        if node.area is not None:
+            slab = self._allocators.slab(pointer.at)
+            return slab is not None and slab.name == "vmap_area"
+        # The struct pages of a block point to its first one.
+        return pointer.to >= self._layout.vmemmap and self._describes(node, pointer.at)
+
+    def _describes(self, node: _Node, at: int) -> bool:
+        """Whether an address in memory is in a struct page of the allocation's own pages."""
+        for start, end in node.targets:
+            if start < self._layout.vmemmap:
+                continue
+            for page in range(start & -PAGE, end, PAGE):
+                where = pointers.physical(self._memory, self._layout, page)
+                if where is not None and where & -PAGE == at & -PAGE:
+                    return start <= page + at % PAGE < end
+        return False
+
+    def _is_holder(self, pointer: Pointer) -> bool:
+        """Whether somebody may follow a pointer: the kernel, or the allocator if it is free."""
+        variables, at = self._layout.variables, pointer.at
+        if variables and variables[0][0] <= at < variables[-1][1]:
+            return any(start <= at < end for start, end in variables)
+        note = self._allocators.is_note(pointer)
+        if note is not None:
+            return note
+        slab = self._allocators.slab(at)
+        if slab is not None:
+            return not self._allocators.is_free(slab)
+        if not self._allocators.users(at) or pointers.of_a_process(self._memory, self._layout, at):
+            return False
+        stack = self._areas.of(at)
+        if stack is None:
+            return True
+        task = pointers.task_of(self._scene, stack)
+        return bool(task and task.pointer <= stack.address(at))
+
+    def _find_page_tables(self, nodes: Sequence[_Node]) -> None:
+        """Pages that a page table is in are the kernel's: another table has their address."""
+        direct = self._layout.direct
+        pages = [node for node in nodes if node.allocation.event == PAGES and not node.held]
+        starts = [(node.allocation.address - direct, node) for node in pages]
+        physical = _Intervals((start, start + PAGE, node) for start, node in starts)
+        regions = {start >> 16 for start, _ in starts}
+        for block in self._scene.everything() if regions else ():
+            for number in regions:
+                for pointer in pointers_into(iter([block]), number << 16, (number + 1) << 16):
+                    node = physical.at(pointer.to)
+                    # Present, writable, accessed and dirty: _KERNPG_TABLE, whose pages may be run.
+                    if node is not None and pointer.to & 0x63 == 0x63:
+                        node.held = True
+
+    # -- in words --
+
+    def shown(self, one: Allocation) -> str:
+        """An allocation with its innermost callers, in one line."""
+        names = " ".join(self._name(address) or "?" for address in one.stack[:12])
+        return f"{one.event} {one.address:#x} ({one.size} bytes): {names}"
+
+    def _registered(self, node: _Node) -> Lost | None:
+        """An allocation that is in one of the kernel's lists, where only the module can take it
+        away."""
+        one = node.allocation
+        if not one.event.startswith("kmalloc"):
+            return None
+        call = self._call(one)
+        if call.startswith("dma_pool_create"):
+            return self._described(node, (), "DMA pool", "dma_pool_destroy()")
+        head = self._symbols().address("workqueues")
+        if call.endswith("alloc_workqueue") and head is not None:
+            own = range(one.address, one.address + one.size)
+            if any(at in own for at in pointers.list_nodes(self._memory, self._layout, head)):
+                return self._described(node, (), "work queue", "destroy_workqueue()")
+        return None
+
+    def _call(self, one: Allocation) -> str:
+        """The function of the kernel's that the module called."""
+        called = ""
+        for address in one.stack:
+            if self._gone(address):
+                break
+            called = self._name(address)
+        return called
+
+    def _described(
+        self, node: _Node, others: Collection[_Node], kind: str = "", undo: str = ""
+    ) -> Lost:
+        """What is said of an allocation; ``kind`` is what it still is in the kernel, if it is."""
+        one = node.allocation
+        held = ""
+        if kind:
+            content = self._memory.read(one.address - self._layout.direct, one.size)
+            held = f"the {kind} {_name_in(content)}"
+        lines = []
+        for frame in one.stack:
+            place = self._symbols().at(frame)
+            if self._gone(frame):
+                lines.append(f" {frame:#018x}")
+            elif place and not _OF_THE_TRACER.match(place[0]):
+                lines.append(f" {place[0]}+{place[1]:#x}/{self._symbols().size(place[0]):#x}")
+        return Lost(
+            # The last page of an area is none: it guards the end.
+            size=one.size if node.area is None else len(node.area) - PAGE,
+            call=shown_as(self._call(one), one.event),
+            stack="\n".join(lines),
+            order=one.order,
+            ranges=tuple(own for each in (node, *others) for own in each.own),
+            # What an area is made of is not counted.
+            more=0 if node.area else len(others),
+            held=held,
+            undo=undo,
+        )
+
+
+_OF_THE_TRACER = re.compile(r"trace_event_raw_event_|ftrace_|__traceiter_|trace_event_buffer")
+_OF_THE_ALLOCATOR = re.compile(rf"{_OF_THE_TRACER.pattern}|_*kmalloc|_*kmem_cache_alloc")
+
+
+def shown_as(function: str, event: str) -> str:
+    """The name that a programmer knows a function by, of those that allocate.
+
+    What is inline in a header has a name of its own in a stack, which changes from one kernel to
+    the next: kzalloc() shows as __kmalloc_cache_noprof().
+    """
+    name = function.partition(".")[0].removesuffix("_noprof")
+    if event == PAGES and re.match(r"_*(alloc_pages|get_free_pages?|folio_alloc)", name):
+        return "alloc_pages"
+    if re.match(r"_*kmalloc|kmem_cache_alloc_trace|trace_event", name):
+        return "kmalloc"
+    if re.match(r"_*kvmalloc", name):
+        return "kvmalloc"
+    if re.match(r"pcpu_alloc|_*alloc_percpu", name):
+        return "alloc_percpu"
+    if re.match(r"_*vmalloc(_node)?$", name):
+        return "vmalloc"
+    return name
+
+
+def _name_in(data: bytes) -> str:
+    """The longest text in an object, which is its name."""
+    texts = re.findall(rb"[\x21-\x7e]{3,}", data)
+    return max(texts, key=len, default=b"").decode("ascii")
+
+
+def _closure(nodes: Iterable[_Node]) -> set[_Node]:
+    """The nodes, all that they have, and so on."""
+    found: set[_Node] = set()
+    fresh = list(nodes)
+    while fresh:
+        node = fresh.pop()
+        if node not in found:
+            found.add(node)
+            fresh += node.has
+    return found
+
+
+class _Intervals:
+    """Ranges that do not overlap, each with the node that it is of."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int, _Node]]) -> None:
+        self._all = sorted(ranges, key=lambda one: one[:2])
+        self._starts = [start for start, _, _ in self._all]
+
+    def at(self, value: int) -> _Node | None:
+        place = bisect.bisect_right(self._starts, value) - 1
+        if place < 0:
+            return None
+        start, end, node = self._all[place]
+        return node if start <= value < end else None
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(start, end) for start, end, _ in self._all]

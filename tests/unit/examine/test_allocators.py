@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/examine/allocators.py: which memory is in use."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.examine.allocations import PAGES, Allocation
+from harness.examine.allocators import Allocators
+from harness.qemu.memory import PAGE, Pointer
+from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, Kernel
+
+RANDOM = 0x1234567812345678  # of a slab cache
+AT_RANDOM = 200  # bytes: where a struct kmem_cache has it
+
+
+@pytest.fixture(autouse=True)
+def caches(kernel: Kernel) -> None:
+    """Slab caches; the pages with their descriptions are such of the cache kmem_cache."""
+    for name, wiped in (("kmalloc-64", True), ("constructed", False)):
+        kernel.cache(name, 64, wiped=wiped)
+        own = kernel.caches[name] - DIRECT
+        kernel.page(own, "kmem_cache")
+        kernel.word(own + AT_RANDOM, RANDOM)
+
+
+def allocators(kernel: Kernel, *skb_caches: tuple[int, int]) -> Allocators:
+    scene = kernel.scene()
+    return Allocators(scene.memory, scene.layout, skb_caches)
+
+
+def swapped(at: int) -> int:
+    return int.from_bytes((DIRECT + at).to_bytes(8, "little"), "big")
+
+
+def taken(at: int, size: int = 64, event: str = "kmalloc") -> Allocation:
+    return Allocation(event, DIRECT + at, size, 1)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_slab_object_in_the_list_of_free_ones_is_free(kernel: Kernel, last: bool) -> None:
+    """Its link is the next one's address or 0, combined with two numbers."""
+    first = kernel.object("kmalloc-64")
+    free, used = first + 64, first + 128
+    kernel.word(free + 32, (0 if last else DIRECT + first + 320) ^ RANDOM ^ swapped(free + 32))
+    kernel.word(used + 32, DIRECT + first + 320)
+    found = allocators(kernel)
+    assert not found.in_use(taken(free))
+    assert found.in_use(taken(used))
+    assert not found.in_use(taken(used + 8))  # where no object begins
+
+
+@pytest.mark.parametrize("of_a_cpu", [False, True])
+def test_an_old_link_does_not_make_an_object_free(kernel: Kernel, of_a_cpu: bool) -> None:
+    """A cache with a constructor has it outside of what is used, and nobody takes it away."""
+    first = kernel.object("constructed")
+    listed, last, used = first, first + 128, first + 192
+    for at, after in ((listed, DIRECT + last), (last, 0), (used, DIRECT + last)):
+        kernel.word(at + 56, after ^ RANDOM ^ swapped(at + 56))
+    if of_a_cpu:
+        kernel.word(PERCPU + 0x5000, DIRECT + listed)
+        kernel.word(kernel.caches["constructed"] - DIRECT, 0x5000)
+    else:
+        kernel.word(0x800000 + first // PAGE * 64 + 32, DIRECT + listed)
+    found = allocators(kernel)
+    assert [found.in_use(taken(at)) for at in (listed, last, used)] == [False, False, True]
+
+
+def test_a_cache_that_was_made_later_is_known_by_its_description(kernel: Kernel) -> None:
+    """Its page says which it is, and that has a size."""
+    kernel.cache("later", 96)
+    own = kernel.caches["later"] - DIRECT
+    kernel.page(own, "kmem_cache")
+    at = kernel.object("later") + 96
+    kernel.files = [line for line in kernel.files if not line.startswith("later/")]
+    found = allocators(kernel)
+    slab = found.slab(at + 8)
+    assert slab is not None
+    assert (slab.name, slab.size, slab.start) == ("", 96, at)
+
+
+def test_pages_are_in_use_while_somebody_uses_them(kernel: Kernel) -> None:
+    """But those that the allocator of slabs, or a process, has taken since are theirs."""
+    used, free, slab, mapped = (kernel.take() for _ in range(4))
+    kernel.page(slab, "kmalloc-64")
+    kernel.page(mapped, mapping=DIRECT + 1)
+    for at in (used, slab, mapped):
+        kernel.word(0x800000 + at // PAGE * 64 + 48, 1 << 32)
+    found = allocators(kernel)
+    assert [found.in_use(taken(at, PAGE, PAGES)) for at in (used, free, slab, mapped)] == [
+        True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_a_cache_has_lists_of_free_objects_in_objects(kernel: Kernel) -> None:
+    """A struct slab_sheaf of two, and an old pointer behind them."""
+    kernel.cache("kmalloc-96", 96)
+    sheaf, objects = kernel.object("kmalloc-96"), kernel.object("kmalloc-64")
+    to = [DIRECT + objects + 64 * number for number in range(3)]
+    kernel.word(sheaf + 16, kernel.caches["kmalloc-64"], 2, *to)
+    found = allocators(kernel)
+    notes = [found.is_note(Pointer(sheaf + 32 + 8 * at, one)) for at, one in enumerate(to)]
+    assert notes == [True, True, False]
+    # Before them, and in an object that is about another cache.
+    assert found.is_note(Pointer(sheaf, to[0])) is None
+    other = kernel.object("filp")
+    assert found.is_note(Pointer(sheaf + 32, DIRECT + other)) is None
+    assert found.is_note(Pointer(PLACES["somewhere"], to[0])) is None
+
+
+def test_each_cpu_keeps_packets_that_are_free(kernel: Kernel) -> None:
+    """As many as it says; the rest of the array is old."""
+    kernel.cache("skbuff_head_cache", 256)
+    objects = kernel.object("skbuff_head_cache")
+    kept = PERCPU + 0x1000
+    to = [DIRECT + objects, DIRECT + objects + 256]
+    kernel.word(kept + 8, 1, *to)
+    found = allocators(kernel, (kept, kept + 64))
+    assert [found.is_note(Pointer(kept + 16 + 8 * at, one)) for at, one in enumerate(to)] == [
+        True, False,
+    ]  # fmt: skip
+    assert not found.in_use(taken(objects, 256))
+    assert found.in_use(taken(objects + 256, 256))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/examine/lost.py: what nobody has any more, and how it is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.examine import lost
+from harness.examine.allocations import PAGES, PERCPU, Allocation
+from harness.examine.lost import Lost, Search
+from harness.examine.record import Record
+from harness.qemu.memory import PAGE
+from tests.unit.examine.fake_kernel import (
+    DIRECT,
+    IMAGE,
+    MODULES,
+    PLACES,
+    VMEMMAP,
+    Kernel,
+)
+from tests.unit.examine.fake_kernel import (
+    PERCPU as CPU,
+)
+
+MODULE = MODULES + 0x5010
+STACK = (IMAGE + PLACES["somewhere"], MODULE, IMAGE + PLACES["formats"])
+
+
+def search(kernel: Kernel, *others: tuple[int, int]) -> Search:
+    def gone(address: int) -> bool:
+        return MODULES + 0x5000 <= address < MODULES + 0x6000
+
+    record = Record(((0x300000,),), {}, others=others)
+    return Search(kernel.scene(), record, lambda: kernel.symbols, gone)
+
+
+def taken(kernel: Kernel, size: int = 64, event: str = "kmalloc", order: int = 1) -> Allocation:
+    """An object, or pages, that the module has allocated."""
+    if event == PAGES:
+        at = kernel.take(size // PAGE)
+        kernel.word(0x800000 + at // PAGE * 64 + 48, 1 << 32)
+    else:
+        if "kmalloc-64" not in kernel.caches:
+            kernel.cache("kmalloc-64", 64)
+        at = kernel.object("kmalloc-64")
+    return Allocation(event, DIRECT + at, size, order, STACK)
+
+
+def lost_of(kernel: Kernel, *found: Allocation) -> list[int]:
+    """Which of them are lost, by their order."""
+    return [one.order for one in search(kernel).lost(found)]
+
+
+def test_what_nobody_points_to_is_lost(kernel: Kernel) -> None:
+    """It is told with its size, who allocated it and where it is."""
+    one = taken(kernel)
+    at = one.address - DIRECT
+    assert search(kernel).lost([one]) == [
+        Lost(
+            64, "somewhere", f" somewhere+0x0/0x3000\n {MODULE:#018x}\n formats+0x0/0x1000", 1,
+            (range(at, at + 64),),
+        )
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [0, 63])
+def test_what_a_variable_of_the_kernels_points_to_is_not(kernel: Kernel, inside: int) -> None:
+    """Wherever into it."""
+    one = taken(kernel)
+    kernel.word(PLACES["somewhere"], one.address + inside)
+    assert lost_of(kernel, one) == []
+
+
+def test_a_pointer_behind_it_does_not_keep_it(kernel: Kernel) -> None:
+    """That is the next object's."""
+    one = taken(kernel)
+    kernel.word(PLACES["somewhere"], one.address + 64)
+    assert lost_of(kernel, one) == [1]
+
+
+def test_what_only_lost_memory_points_to_is_told_with_that(kernel: Kernel) -> None:
+    """Also where they point to each other."""
+    outer, inner, last = (taken(kernel, order=number) for number in (1, 2, 3))
+    kernel.word(outer.address - DIRECT, inner.address)
+    kernel.word(inner.address - DIRECT, last.address)
+    kernel.word(last.address - DIRECT, inner.address)
+    [told] = search(kernel).lost([inner, outer, last])
+    assert (told.order, told.more, len(told.ranges)) == (1, 2, 3)
+
+
+def test_what_memory_points_to_that_somebody_has_is_not_lost(kernel: Kernel) -> None:
+    """However many steps it is away."""
+    outer, inner = taken(kernel, order=1), taken(kernel, order=2)
+    kernel.word(outer.address - DIRECT, inner.address)
+    kernel.word(PLACES["somewhere"], outer.address)
+    assert lost_of(kernel, outer, inner) == []
+
+
+def test_the_record_itself_has_nothing(kernel: Kernel) -> None:
+    """Its events are full of addresses."""
+    one = taken(kernel)
+    kernel.word(0x300000 + 64, one.address)
+    kernel.word(0x800000 + 0x300000 // PAGE * 64 + 48, 1 << 32)
+    assert lost_of(kernel, one) == [1]
+
+
+def test_only_the_part_of_a_stack_that_is_in_use_counts(kernel: Kernel) -> None:
+    """Behind the stack pointer of a task that sleeps are calls that have returned."""
+    start, page = kernel.stack()
+    kernel.task("sleeper", start, start + 3 * PAGE + 0x800)
+    old, live = taken(kernel, order=1), taken(kernel, order=2)
+    kernel.word(page + 0x700, old.address)
+    kernel.word(page + 0x900, live.address)
+    kernel.word(0x800000 + page // PAGE * 64 + 48, 1 << 32)
+    assert lost_of(kernel, old, live) == [1]
+
+
+def test_pages_may_be_known_by_their_struct_page(kernel: Kernel) -> None:
+    """Of several, that of each."""
+    kept, one = taken(kernel, 2 * PAGE, PAGES, 1), taken(kernel, PAGE, PAGES, 2)
+    kernel.word(PLACES["somewhere"], VMEMMAP + ((kept.address - DIRECT) // PAGE + 1) * 64)
+    assert lost_of(kernel, kept, one) == [2]
+
+
+def test_a_page_table_is_known_by_its_physical_address(kernel: Kernel) -> None:
+    """To which flags are added."""
+    table, one = taken(kernel, PAGE, PAGES, 1), taken(kernel, PAGE, PAGES, 2)
+    kernel.word(PLACES["somewhere"], table.address - DIRECT | 0x63)
+    kernel.word(PLACES["somewhere"] + 8, one.address - DIRECT)
+    assert lost_of(kernel, table, one) == [2]
+
+
+def test_per_cpu_memory_may_be_known_by_one_cpus_part(kernel: Kernel) -> None:
+    """Or by what is added to for each CPU."""
+    found = [Allocation(PERCPU, 0x4000 + 64 * at, 64, at, STACK) for at in range(3)]
+    kernel.word(PLACES["somewhere"], 0x4000 + 64)
+    kernel.word(PLACES["somewhere"] + 8, DIRECT + CPU + 0x4000 + 128)
+    assert lost_of(kernel, *found) == [0]
+
+
+def test_what_an_interrupt_asked_for_is_not_the_modules(kernel: Kernel) -> None:
+    """Although it has the module on its stack."""
+    one = taken(kernel)
+    entry = PLACES["somewhere"] + IMAGE
+    assert search(kernel).is_left(one)
+    assert not search(kernel, (entry, entry + 16)).is_left(one)
+
+
+@pytest.mark.parametrize(
+    ("function", "event", "shown"),
+    [
+        ("__kmalloc_cache_noprof", "kmalloc", "kmalloc"),
+        ("kmem_cache_alloc_trace", "kmalloc", "kmalloc"),
+        ("kmem_cache_alloc_noprof", "kmem_cache_alloc", "kmem_cache_alloc"),
+        ("kstrdup", "kmalloc", "kstrdup"),
+        ("__alloc_pages", "mm_page_alloc", "alloc_pages"),
+        ("get_free_pages_noprof", "mm_page_alloc", "alloc_pages"),
+        ("__vmalloc_node_range.part.0", "kmalloc", "__vmalloc_node_range"),
+        ("__vmalloc_node", "kmalloc", "vmalloc"),
+        ("__kvmalloc_node_noprof", "kmalloc", "kvmalloc"),
+        ("pcpu_alloc_noprof", "percpu_alloc_percpu", "alloc_percpu"),
+    ],
+)
+def test_a_function_is_called_as_its_users_know_it(function: str, event: str, shown: str) -> None:
+    """What a header makes of a name differs from one kernel to the next."""
+    assert lost.shown_as(function, event) == shown

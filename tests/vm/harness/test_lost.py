@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Memory that a module allocates and loses is found on a stock kernel, with the line that lost it.
+
+Each kind is planted twice: lost, and given back in time, which must be green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.examine import evidence
+from harness.judge import verdict
+from harness.judge.verdict import Problem, Verdict
+from harness.machines import pool
+from harness.testing import Clone, Guest, Lab, Module
+
+NAME = "planted_lost"
+FILE = f"/root/{NAME}.ko"
+USE = {
+    "init": "true",
+    "open": f"true </dev/{NAME}",
+    "write": f"echo >/dev/{NAME}",
+    # 0x5401 is TCGETS of asm-generic/ioctls.h: any number will do.
+    "ioctl": f"perl -e 'open(my $file, q(<), q(/dev/{NAME})); ioctl($file, 0x5401, 0)'",
+}
+
+
+@pytest.fixture(scope="session")
+def planted(lab: Lab) -> Module:
+    """The module that loses what it is asked to."""
+    return lab.build(Path(__file__).parent / NAME)
+
+
+@pytest.fixture
+def victim(lab: Lab, planted: Module) -> Iterator[Clone]:
+    """A machine that has the module's file, and is not this test's own."""
+    clone = pool.open_clone(lab.template(), lab.cache)
+    try:
+        clone.guest.put(planted.loadable, FILE)
+        clone.guest.check("mkdir -p /lib/firmware && echo planted >/lib/firmware/planted.bin")
+        yield clone
+    finally:
+        clone.close()
+
+
+def after(victim: Clone, planted: Module, *commands: str) -> Sequence[Problem]:
+    """The machine's verdict after these commands."""
+    for command in commands:
+        victim.guest.run(command)
+    seen = evidence.gather(victim.machine, victim.baseline, audit=victim.audit)
+    named = evidence.with_names(seen, victim.facts, planted, victim.audit)
+    return evidence.explain(verdict.judge(named), planted)
+
+
+def only(problems: Sequence[Problem]) -> Problem:
+    assert len(problems) == 1, [str(one) for one in problems]
+    return problems[0]
+
+
+LOST = [
+    ("kmalloc", "100 bytes that kmalloc() allocated"),
+    ("kzalloc", "300 bytes that kmalloc() allocated"),
+    ("large", "100000 bytes that kmalloc() allocated"),
+    ("atomic", "64 bytes that kmalloc() allocated"),
+    ("kstrdup", "4 bytes that kstrdup() allocated"),
+    ("kmemdup", "16 bytes that kmemdup() allocated"),
+    ("kasprintf", "20 bytes that kasprintf() allocated"),
+    ("krealloc", "400 bytes that krealloc() allocated"),
+    ("kvmalloc", "8388608 bytes that kvmalloc() allocated"),
+    ("vmalloc", "20480 bytes that vmalloc() allocated"),
+    ("pages", "16384 bytes that alloc_pages() allocated"),
+    ("onepage", "4096 bytes that alloc_pages() allocated"),
+    ("percpu", "48 bytes that alloc_percpu() allocated"),
+    ("skb", "alloc_skb() allocated"),
+    ("dma", "8192 bytes that dma_alloc_attrs() allocated"),
+]
+
+
+@pytest.mark.parametrize(("kind", "said"), LOST)
+def test_what_nobody_frees_is_named(victim: Clone, planted: Module, kind: str, said: str) -> None:
+    """How much it is, what allocated it, and the line of the module that called that."""
+    problem = only(after(victim, planted, f"insmod {FILE} what={kind} take=0", f"rmmod {NAME}"))
+    assert problem.verdict is Verdict.LEAK
+    assert said in problem.title
+    assert (problem.function or "").startswith(f"{kind}_get")
+    assert (problem.location or "").startswith(f"{NAME}.c:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("workqueue", "the work queue planted_queue is still there: destroy_workqueue()"),
+        ("bound", "the work queue planted_ordered is still there: destroy_workqueue()"),
+        ("pool", "the DMA pool planted_pool is still there: dma_pool_destroy()"),
+    ],
+)
+def test_what_the_kernel_still_has_in_a_list_is_named(
+    victim: Clone, planted: Module, kind: str, said: str
+) -> None:
+    """Nothing in it points to the module, so that only who allocated it tells whose it is."""
+    problem = only(after(victim, planted, f"insmod {FILE} what={kind} take=0", f"rmmod {NAME}"))
+    assert problem.verdict is Verdict.RESIDUE
+    assert said in problem.title
+    assert (problem.location or "").startswith(f"{NAME}.c:")
+
+
+def test_the_kernels_own_report_of_a_cache_that_is_not_empty_is_enough(
+    victim: Clone, planted: Module
+) -> None:
+    """It is there on every kernel."""
+    assert after(victim, planted, f"insmod {FILE} what=cache take=0", f"rmmod {NAME}")
+
+
+@pytest.mark.parametrize("where", ["open", "write", "ioctl"])
+@pytest.mark.parametrize(("how", "kind"), [("overwritten", "kmalloc"), ("outer", "kstrdup")])
+def test_where_and_how_it_is_lost_does_not_matter(
+    victim: Clone, planted: Module, where: str, how: str, kind: str
+) -> None:
+    """A pointer to it was overwritten, or only the structure was freed that had it."""
+    take = int(how == "overwritten")
+    load = f"insmod {FILE} what={kind} where={where} how={how} take={take}"
+    problem = only(after(victim, planted, load, USE[where], f"rmmod {NAME}"))
+    assert problem.verdict is Verdict.LEAK
+    assert problem.function == f"{kind}_get"
+    assert f"planted_{where}" in problem.detail
+
+
+def test_what_an_init_that_fails_has_lost_is_named(victim: Clone, planted: Module) -> None:
+    """The module is gone before anybody could ask where it is."""
+    problem = only(after(victim, planted, f"insmod {FILE} what=kmemdup where=fail take=0"))
+    assert problem.verdict is Verdict.LEAK
+    assert problem.function == "kmemdup_get"
+    assert (problem.location or "").startswith(f"{NAME}.c:")
+
+
+def test_a_whole_life_in_one_command_is_no_hiding_place(victim: Clone, planted: Module) -> None:
+    """Each life loses its own, and the lines are the same."""
+    life = f"insmod {FILE} what=kasprintf take=0 && rmmod {NAME}"
+    problem = only(after(victim, planted, f"{life} && {life}"))
+    assert problem.times == 2
+    assert (problem.location or "").startswith(f"{NAME}.c:")
+
+
+HEALTHY = [kind for kind, _ in LOST] + [
+    "nothing", "cache", "workqueue", "bound", "pool", "rcu", "callback", "many", "devm",
+    "netdevice", "debugfs", "firmware",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_what_is_given_back_is_green(victim: Clone, planted: Module, kind: str) -> None:
+    """The same kinds, and what frees later, or hands memory to the kernel for a while."""
+    assert list(after(victim, planted, f"insmod {FILE} what={kind}", f"rmmod {NAME}")) == []
+
+
+def test_pages_that_a_process_has_for_a_while_are_green(victim: Clone, planted: Module) -> None:
+    """A page that was mapped into a process, which has ended, and was then freed."""
+    # mmap(2) is 9 in asm/unistd_64.h; PROT_READ, MAP_SHARED.
+    use = f"perl -e 'open(my $f, q(+<), q(/dev/{NAME})); syscall(9, 0, 4096, 1, 1, fileno($f), 0)'"
+    commands = [f"insmod {FILE} what=nothing", use, f"rmmod {NAME}"]
+    assert list(after(victim, planted, *commands)) == []
+
+
+def test_thirty_lives_lose_nothing(victim: Clone, planted: Module) -> None:
+    """However often it is loaded, and whatever it frees only after a grace period."""
+    life = f"insmod {FILE} what=many && rmmod {NAME} || exit 1"
+    assert list(after(victim, planted, f"for life in $(seq 30); do {life}; done")) == []
+
+
+@pytest.mark.machine(append=("tp_printk",))
+def test_a_kernel_that_prints_its_events_does_not_record(guest: Guest, planted: Module) -> None:
+    """It would print each allocation, and hardly come to anything else."""
+    guest.put(planted.loadable, FILE)
+    guest.check(f"insmod {FILE} what=kmalloc && rmmod {NAME}")
+    assert "kmalloc: call_site" not in guest.check("dmesg")
