@@ -43,6 +43,15 @@ def test_nothing(guest, number):
     pass
 """
 _TRIVIAL_TESTS = 100
+# One of tests that do as little as can be done with a module; what is left is judging them.
+_JUDGED = """\
+import pytest
+@pytest.mark.parametrize("number", range({count}))
+def test_life(loaded, number):
+    loaded.check("echo {{}} >/dev/eudyptula".format(number))
+    loaded.check("rmmod waitqueues")
+"""
+_JUDGED_TESTS = 20
 
 
 def run(
@@ -70,6 +79,7 @@ def run(
                 _whole(spec.asked, samples)
             for _ in range(min(rounds, 3) if suites else 0):
                 _trivial(spec.asked, samples)
+                _judged(spec.asked, samples)
         if scratch:
             _from_nothing(samples)
         print(as_json(samples) if json else as_text(samples))
@@ -189,25 +199,38 @@ def _trivial(kernel: str, samples: Samples) -> None:
     """per_test_overhead_s: all of a suite of trivial tests on one job, for each of its tests;
     speedup_2_jobs: how many times faster the same suite is on two.
     """
+    alone = _suite_seconds(kernel, _TRIVIAL.format(count=_TRIVIAL_TESTS))
+    together = _suite_seconds(kernel, _TRIVIAL.format(count=_TRIVIAL_TESTS), "-n", "2")
+    samples.setdefault("per_test_overhead_s", []).append(alone / _TRIVIAL_TESTS)
+    samples.setdefault("speedup_2_jobs", []).append(alone / together)
+
+
+def _judged(kernel: str, samples: Samples) -> None:
+    """judged_test_s: all of a suite of tests that have the module loaded, write once and unload
+    it, for each of its tests.
+    """
+    took = _suite_seconds(kernel, _JUDGED.format(count=_JUDGED_TESTS))
+    samples.setdefault("judged_test_s", []).append(took / _JUDGED_TESTS)
+
+
+def _suite_seconds(kernel: str, source: str, *options: str) -> float:
+    """How long pytest takes with a suite that consists of this file, which has to be green."""
     with tempfile.TemporaryDirectory() as folder:
-        suite = Path(folder, "test_trivial.py")
-        suite.write_text(_TRIVIAL.format(count=_TRIVIAL_TESTS))
-        took = []
-        for options in ([], ["-n", "2"]):
-            given = ["-q", "-p", "no:cacheprovider",
-                     "-c", str(config.PROJECT / "pyproject.toml"), f"--rootdir={folder}",
-                     f"--kernel={kernel}", *options, str(suite)]  # fmt: skip
-            said = Path(folder, "said")
-            started = time.monotonic()
-            with said.open("wb") as out:
-                ended = pytest_process.run(given, Path(folder, "results"), out=out)
-            took.append(time.monotonic() - started)
-            if ended.status != Status.GREEN:
-                raise OwnFaultError(
-                    "tests that do nothing are not green", tail=said.read_text(errors="replace")
-                )
-    samples.setdefault("per_test_overhead_s", []).append(took[0] / _TRIVIAL_TESTS)
-    samples.setdefault("speedup_2_jobs", []).append(took[0] / took[1])
+        suite = Path(folder, "test_suite.py")
+        suite.write_text(source)
+        given = ["-q", "-p", "no:cacheprovider", "-c", str(config.PROJECT / "pyproject.toml"),
+                 f"--rootdir={folder}", f"--kernel={kernel}", *options, str(suite)]  # fmt: skip
+        said = Path(folder, "said")
+        started = time.monotonic()
+        with said.open("wb") as out:
+            ended = pytest_process.run(given, Path(folder, "results"), out=out)
+        took = time.monotonic() - started
+        if ended.status != Status.GREEN:
+            raise OwnFaultError(
+                "tests that nothing is wrong with are not green",
+                tail=said.read_text(errors="replace"),
+            )
+    return took
 
 
 def _touched(source: Path, folder: Path) -> Path:

@@ -52,7 +52,7 @@ def test_a_tree_is_measured_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(proc, "run", run)
     monkeypatch.setattr(pytest_process, "run", run_pytest)
     bench.run(str(tree), json=False, rounds=1)
-    assert asked == [str(tree)] * 3
+    assert asked == [str(tree)] * 4
 
 
 @pytest.mark.parametrize("rounds", ["0", "-1", "two"])
