@@ -27,6 +27,9 @@ _DIED = 1 << 7  # the taint of an oops
 
 # Seconds. vm/agent gives each of its probes, a dozen and one for each CPU, some seconds (STUCK).
 PROBES_SECONDS = 120.0
+# Where the host has kept a virtual CPU waiting for so long in all, a probe may take so long: less
+# than it takes the kernel to report a lockup.
+_STARVED_SECONDS, _STARVED_LIMIT = 2.0, 12.0
 
 
 def patience(machine: Machine) -> Deadline:
@@ -138,7 +141,7 @@ def _ask(
         said.remains = looking.remains(patience(machine))
     # What a task held that an oops has ended, nobody gives back.
     if probing and not said.remains and not taint & _DIED:
-        said.probes = machine.agent.probes(machine.patience(PROBES_SECONDS))
+        said.probes = _probe(machine)
     if said.probes:
         if not timed_out:
             said.stacks = machine.agent.stacks(patience(machine))
@@ -156,6 +159,16 @@ def _ask(
     if not found.loaded:
         said.left = found.names
         said.leaks = machine.agent.leaks(patience(machine))
+
+
+def _probe(machine: Machine) -> tuple[str, ...]:
+    """What of the guest's kernel does not go on."""
+    found = machine.agent.probes(machine.patience(PROBES_SECONDS))
+    if found and machine.cpus.kept_waiting() > _STARVED_SECONDS:
+        # The guest cannot know that the host did not let it run: once more, with more time.
+        deadline = machine.patience(PROBES_SECONDS)
+        found = machine.agent.probes(deadline, limit=_STARVED_LIMIT)
+    return found
 
 
 def _mark(machine: Machine) -> tuple[int, bool]:

@@ -232,13 +232,15 @@ class Agent:
         """What kmemleak has found since it was last remembered, in kmemleak's own words."""
         return unquote(self.order("leaks", "leaks", deadline))
 
-    def probes(self, deadline: Deadline) -> tuple[str, ...]:
+    def probes(self, deadline: Deadline, *, limit: float | None = None) -> tuple[str, ...]:
         """What of the kernel does not go on, as KIND:NAME; vm/agent lists the kinds.
 
+        ``limit``: for how many seconds a step is waited for, if not for vm/agent's STUCK.
         Each that is named takes the guest some seconds. Where no module came since the inventory
         nothing is tried.
         """
-        return tuple(self.order("probes", "probes", deadline).split())
+        order = "probes" if limit is None else f"probes {limit}"
+        return tuple(self.order(order, "probes", deadline).split())
 
     def stacks(self, deadline: Deadline) -> str:
         """The stacks of the tasks that are in a module's code, in the form of a kernel log."""

@@ -24,11 +24,16 @@ class Guest:
     """A machine, its agent and its audit at once, which writes down what it is asked for.
 
     ``remains`` are what still points into a module that is gone, one tuple for each time that is
-    looked for; ``mixed``: another module is loaded.
+    looked for; ``mixed``: another module is loaded. ``stuck`` is what does not go on, unless it is
+    given more time, and ``waited`` for how long the host kept it from running, in seconds.
     """
 
-    def __init__(self, *remains: tuple[Finding, ...], mixed: bool = False) -> None:
+    def __init__(
+        self, *remains: tuple[Finding, ...], mixed: bool = False, stuck: str = "",
+        waited: float = 0.0,
+    ) -> None:  # fmt: skip
         self.asked: list[str] = []
+        self._stuck, self._waited = stuck, waited
         self._remains = list(remains)
         self._mixed = mixed
         self.incomplete = False
@@ -43,9 +48,15 @@ class Guest:
         self.asked.append("remains")
         return self._remains.pop(0)
 
-    def probes(self, _: Deadline) -> tuple[str, ...]:
+    def probes(self, _: Deadline, *, limit: float = 0.0) -> tuple[str, ...]:
         self.asked.append("probes")
-        return ()
+        return (self._stuck,) if self._stuck and not limit else ()
+
+    def kept_waiting(self) -> float:
+        return self._waited
+
+    def stacks(self, _: Deadline) -> str:
+        return ""
 
     def leftovers(self, _: Deadline, *, end: bool = False, careful: bool = False) -> Leftovers:
         self.asked.append("leftovers" + " end" * end + " careful" * careful)
@@ -70,7 +81,7 @@ class Guest:
     def gather(self, *, last: bool = False, unrecorded: bool = False) -> Evidence:
         machine: Any = SimpleNamespace(
             patience=Deadline, running=True, panicked=False, console_text=str, fault="", stalls=(),
-            log=SimpleNamespace(unread=0, full=False), agent=self,
+            log=SimpleNamespace(unread=0, full=False), agent=self, cpus=self,
         )  # fmt: skip
         audit: Any = self
         return evidence.gather(machine, Baseline(), audit=audit, last=last, unrecorded=unrecorded)
@@ -104,3 +115,17 @@ def test_a_record_that_ran_over_is_told_unless_that_is_allowed() -> None:
     guest.incomplete = True
     assert guest.gather().unrecorded
     assert not guest.gather(unrecorded=True).unrecorded
+
+
+def test_what_does_not_go_on_is_asked_again_where_the_host_let_nothing_go_on() -> None:
+    """A guest whose CPU gets no processor is no guest whose CPU is stuck."""
+    guest = Guest((), stuck="cpu:0", waited=60.0)
+    assert guest.gather().probes == ()
+    assert guest.asked == ["remains", "probes", "probes", "leftovers"]
+
+
+def test_what_does_not_go_on_is_not_asked_again_on_a_quiet_host() -> None:
+    """It takes long enough as it is."""
+    guest = Guest((), stuck="cpu:0", waited=0.1)
+    assert guest.gather().probes == ("cpu:0",)
+    assert guest.asked == ["remains", "probes"]
