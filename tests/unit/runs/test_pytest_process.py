@@ -134,6 +134,23 @@ def test_what_pytest_and_its_plugin_say_together(
     assert why in ended.why
 
 
+NAMED = """\
+import pathlib
+import time
+
+def test_first():
+    raise ValueError("because")
+
+def test_then():
+    # With pytest-xdist another process prints it, a moment later.
+    said = "red: test_two.py::test_first: ValueError: because\\n"
+    end = time.monotonic() + 20
+    while said not in pathlib.Path("out").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+"""
+
+
 @pytest.mark.parametrize("jobs", [0, 1])
 def test_a_red_test_is_named_while_others_still_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
@@ -141,11 +158,7 @@ def test_a_red_test_is_named_while_others_still_run(
     """With why it is red; pytest itself tells that at the end of all tests."""
     monkeypatch.setattr(config, "PROJECT", tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
-    (tmp_path / "test_two.py").write_text(
-        "def test_first():\n    raise ValueError('because')\n\n"
-        "def test_then():\n    said = 'red: test_two.py::test_first: ValueError: because\\n'\n"
-        "    assert said in open('out').read()\n"
-    )
+    (tmp_path / "test_two.py").write_text(NAMED)
     with (tmp_path / "out").open("wb") as out:
         pytest_process.run(["test_two.py", f"-n{jobs}"], tmp_path / "results", out=out)
     assert "1 failed, 1 passed" in (tmp_path / "out").read_text()
