@@ -215,11 +215,13 @@ def fault(output: str, suite: str) -> HarnessError | None:
         )
     found = re.search(
         r"E: (?:Version \W*(?P<version>\S+?)\W* for \W*(?P<name>[\w.+-]+)\W* was not found"
-        r"|Unable to locate package (?P<unknown>\S+))",
+        r"|Unable to locate package (?P<unknown>\S+)"
+        r"|Can't select candidate version from package (?P<none>\S+) )",
         output,
     )
     if found:
-        name, version = found["name"] or found["unknown"], found["version"]
+        name = found["name"] or found["unknown"] or found["none"]
+        version = found["version"]
         of = f" {version}" if version else ""
         return GoneError(f"Debian {suite} has no package {name}{of}", tail=tail)
     unmet = re.search(r"unmet dependencies:\n\s+(.+)", output)

@@ -278,6 +278,11 @@ def mmdebstrap(
         ("bwrap: setting up uid map: Permission denied", HostError, "user namespaces"),
         ("E: Unable to locate package linux-image-nonesuch", GoneError, "linux-image-nonesuch"),
         (
+            "E: Can't select candidate version from package oss4-dkms as it has no candidate",
+            GoneError,
+            "no package oss4-dkms",
+        ),
+        (
             "E: Version \u20186.1~1-1\u2019 for \u2018linux-image-6.1+x-amd64\u2019 was not found",
             GoneError,
             "linux-image-6.1+x-amd64 6.1~1-1",
