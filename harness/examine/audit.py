@@ -204,6 +204,7 @@ class Audit:
         self._area: ModuleArea | None = None  # as it was when it was looked at last
         self._tables = b""  # what its page tables held then
         self._found: list[Finding] = []
+        self.held = False  # whether something that points into a module that is gone was ever found
         self._record: Record | None = None
         self._lost: list[Lost] = []
         self._told: set[int] = set()  # what was found lost, by its order in the record
@@ -289,6 +290,7 @@ class Audit:
         # At several moments of a test, in most of which nothing has happened since the last.
         if self._looked != self._commands or _content(memory, area) != self._tables:
             found += self._remains(layout, deadline)
+        self.held = self.held or bool(found)
         return tuple(dict.fromkeys(found))
 
     @property

@@ -146,7 +146,7 @@ def _ask(
         if not timed_out:
             said.stacks = machine.agent.stacks(patience(machine))
         return  # looking for what is left needs the same locks, so that it might not end either
-    if said.remains:
+    if said.remains or (audit and audit.held):  # each is told once, and stays
         found = machine.agent.leftovers(patience(machine), careful=True)
     else:
         found = machine.agent.leftovers(patience(machine))

@@ -55,7 +55,8 @@ def setup_script(symbols: Symbols, word: str, kib: int) -> str:
 
     Nothing is recorded before a module is loaded: the event of that switches on the others. ``kib``
     is how large the ring buffer of each CPU is, and ``word`` is written into each. The script fails
-    where the kernel cannot do it or has not been tried, and where each event would be printed as well (tp_printk).
+    where the kernel cannot do it or has not been tried, and where each event would be printed as
+    well (tp_printk).
     """
     ranges = [
         (at, at + size - 1)

@@ -33,6 +33,7 @@ class Guest:
         waited: float = 0.0,
     ) -> None:  # fmt: skip
         self.asked: list[str] = []
+        self.held = False  # at an earlier judgement
         self._stuck, self._waited = stuck, waited
         self._remains = list(remains)
         self._mixed = mixed
@@ -129,3 +130,11 @@ def test_what_does_not_go_on_is_not_asked_again_on_a_quiet_host() -> None:
     guest = Guest((), stuck="cpu:0", waited=0.1)
     assert guest.gather().probes == ("cpu:0",)
     assert guest.asked == ["remains", "probes"]
+
+
+def test_a_pointer_that_was_told_of_is_not_followed_at_the_next_judgement() -> None:
+    """It is still there."""
+    guest = Guest(())
+    guest.held = True
+    assert guest.gather().remains == ()
+    assert guest.asked[-1] == "leftovers careful"
