@@ -47,7 +47,9 @@ _OF_PROCESSES = (
 _MOVABLE = 0x08
 
 
-_TRIED = "6.12."  # releases on which the record was seen to be right
+# `uname -r` of the kernels on which the record was seen to be right. On those of PREEMPT_RT one
+# object of 9,000 that kfree_rcu() has freed was once taken for lost.
+_TRIED, _NOT_RIGHT = "6.12.*", "*-rt-*"
 
 
 def setup_script(symbols: Symbols, word: str, kib: int) -> str:
@@ -74,7 +76,11 @@ def setup_script(symbols: Symbols, word: str, kib: int) -> str:
         "set -e",
         # On 6.1 the ring buffer was not found in memory. Its events, taken for the kernel's own
         # pointers, would then make each module red.
-        f"case $(uname -r) in {_TRIED}*) ;; *) echo 'not tried on this release' >&2; exit 1;; esac",
+        "case $(uname -r) in",
+        f"{_NOT_RIGHT}) echo 'not right on this release' >&2; exit 1;;",
+        f"{_TRIED}) ;;",
+        "*) echo 'not tried on this release' >&2; exit 1;;",
+        "esac",
         "if grep -qx 1 /proc/sys/kernel/tracepoint_printk; then",
         "echo 'the kernel prints all trace events (tp_printk)' >&2",
         "exit 1",
