@@ -26,7 +26,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +35,9 @@ from harness import config
 from harness.build import source as sources
 from harness.build.source import Source
 from harness.config import KernelSpec, Matrix
-from harness.errors import HarnessError, InputError, Status, refused
-from harness.host import files, proc
+from harness.errors import HarnessError, InputError, Status
+from harness.host import files
 from harness.host.cache import Cache, digest_of, digest_of_files
-from harness.host.proc import Deadline
 from harness.host.text import printable
 from harness.report import card as cards
 from harness.report.card import Card
@@ -181,7 +180,7 @@ class Judge:
             raise
         pool.shutdown()
         every = [self.cards[task.subject.key, task.spec.name] for task in tasks]
-        with _writing():
+        with store.writing("the cards"):
             files.write(folder() / "cards.md", cards.all_as_markdown(every))
             files.write(folder() / "cards.json", cards.as_json(every))
             files.write(folder() / "cards.csv", cards.as_csv(every))
@@ -213,7 +212,7 @@ class Judge:
             self._left -= 1
             self.cards[key] = made
             own = [one for (subject, _), one in self.cards.items() if subject == key[0]]
-            with _writing():
+            with store.writing("the cards"):
                 text = "\n".join(map(cards.markdown, own))
                 (folder() / key[0]).mkdir(parents=True, exist_ok=True)
                 files.write(folder() / key[0] / "card.md", text)
@@ -313,7 +312,7 @@ class Judge:
             )  # fmt: skip
             return began
         began = time.time()
-        with _writing():
+        with store.writing("the cards"):
             folder().mkdir(parents=True, exist_ok=True)
             files.write(place, json.dumps({"began": began}))
         return began
@@ -329,22 +328,7 @@ class Judge:
         with self._lock:
             self._stopped = True
             running = list(self._running)
-        for process in running:
-            process.interrupt()
-        deadline = Deadline(pytest_process.CLEANUP_SECONDS)
-        for process in running:
-            process.join(deadline.left)
-        proc.end_all()
-
-
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise refused(
-            error, "writing the cards", "free some space on the disk that has results/"
-        ) from error
+        pytest_process.end(running)
 
 
 def _said(run: Run) -> dict[str, str]:
@@ -359,7 +343,7 @@ def _keep(place: Path, made: Card, made_of: str) -> None:
     """Remember a card; what is not known is tried again."""
     if made.status in (Status.HOST, Status.OURS):
         return
-    with _writing():
+    with store.writing("the cards"):
         place.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"made_of": made_of, "at": time.time(), "card": cards.as_json([made])})
         files.write(place / "card.json", text)

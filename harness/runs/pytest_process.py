@@ -26,6 +26,7 @@ from typing import IO
 from harness import config
 from harness.errors import InputError, Status
 from harness.host import files, proc
+from harness.host.proc import Deadline
 
 PROGRESS = "progress.json"
 # How long an interrupted pytest may take to end its machines, in seconds.
@@ -204,6 +205,16 @@ class PytestProcess:
     def _end(self) -> None:
         self.interrupt()
         self.join(CLEANUP_SECONDS)
+
+
+def end(running: Sequence[PytestProcess]) -> None:
+    """End every pytest, each of which ends its machines itself if it gets the time for it."""
+    for process in running:
+        process.interrupt()
+    deadline = Deadline(CLEANUP_SECONDS)
+    for process in running:
+        process.join(deadline.left)
+    proc.end_all()
 
 
 def run(

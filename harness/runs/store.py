@@ -87,20 +87,20 @@ def new_name() -> str:
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def writing(what: str = "the results") -> Iterator[None]:
     """Say what the system refuses as a fault of the host's, with the right thing to do."""
     try:
         yield
     except OSError as error:
         raise refused(
-            error, "writing the results", "free some space on the disk that has results/"
+            error, f"writing {what}", "free some space on the disk that has results/"
         ) from error
 
 
 def folder_of(kernel: str) -> Path:
     """Where the results of a kernel are."""
     folder = config.RESULTS / kernel
-    with _writing():
+    with writing():
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -111,7 +111,7 @@ def begin(kernel: str, *, whole: bool, name: str = "") -> Run:
     Raises ``HostError`` (``SpaceError``, if the disk is full) where there can be no folder.
     """
     parent = folder_of(kernel)
-    with _writing():
+    with writing():
         return _begin(parent, Run(parent / (name or new_name()), whole=whole))
 
 
@@ -168,7 +168,7 @@ def write(run: Run, result: KernelResult, *, says: bool) -> None:
     Raises ``HostError`` as ``begin`` does.
     """
     parent = folder_of(result.kernel)
-    with _writing():
+    with writing():
         _write(parent, run, result, says)
 
 

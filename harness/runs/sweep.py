@@ -357,9 +357,4 @@ class Sweep:
         with self._lock:
             self._stopped.set()
             running = list(self._running)
-        for process in running:
-            process.interrupt()
-        deadline = Deadline(pytest_process.CLEANUP_SECONDS)
-        for process in running:
-            process.join(deadline.left)
-        proc.end_all()
+        pytest_process.end(running)
