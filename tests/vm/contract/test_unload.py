@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.testing import Guest, Module
+from harness.testing import Guest, Lab, Module
 
-from ..calls import named, perform
+from ..calls import at_once, named, perform
 from .conftest import NODE, Threads, left_behind, path_of
 
-# "rmmod returns at once": generous, and in the guest's own time.
-SECONDS = 1.0
 EWOULDBLOCK, ENOENT = 11, 2
 
 
@@ -47,7 +45,7 @@ BEFORE = {
 @pytest.mark.machine(clock="ahead")
 @pytest.mark.parametrize("when", BEFORE)
 def test_rmmod_removes_everything_at_once(
-    threads: Threads, loaded: Guest, module: Module, when: str
+    threads: Threads, loaded: Guest, module: Module, lab: Lab, when: str
 ) -> None:
     """rmmod returns within a second; node, thread and sysfs entries are gone with it."""
     thread = threads.only()
@@ -68,9 +66,10 @@ def test_rmmod_removes_everything_at_once(
     assert removed.how == "ended", f"{when}, rmmod {removed.told}"
     assert removed.answers[-1] == "0", f"{when}, rmmod is refused: {removed.told}"
     if before != "writers":
-        assert removed.seconds <= SECONDS, (
+        limit = at_once(lab)
+        assert removed.seconds <= limit, (
             f"{when}, rmmod took {removed.seconds:.1f} s, and should take no more than "
-            f"{SECONDS:.0f} s: the thread has to be woken up by kthread_stop(), at any time"
+            f"{limit:.0f} s: the thread has to be woken up by kthread_stop(), at any time"
         )
     assert left_behind(loaded, module) == []
 
