@@ -125,9 +125,10 @@ def settle(folder: Path, base: Path | None = None) -> None:
             else:
                 log.warning("this kernel does not say where its log is: it is read from the "
                             "console only")  # fmt: skip
+            if layout is not None and not _settle_record(folder, memory, layout, names):
+                layout = None
             if layout is not None:
                 (folder / LAYOUT).write_text(layout.to_json())
-                _settle_record(folder, memory, layout, names)
         if layout is None:
             log.warning("this kernel's memory cannot be read from outside: nothing looks for "
                         "what a module leaves there")  # fmt: skip
@@ -139,19 +140,23 @@ def settle(folder: Path, base: Path | None = None) -> None:
         _write(folder / STALE, pointers.dangling(found, area.mapped))
 
 
-def _settle_record(folder: Path, memory: FrozenMemory, layout: Layout, symbols: Symbols) -> None:
-    """Find the record of allocations in a machine's memory, where there is one."""
+def _settle_record(folder: Path, memory: FrozenMemory, layout: Layout, symbols: Symbols) -> bool:
+    """Find the record of allocations in a machine's memory; False where it is not found.
+
+    The guest keeps it all the same. Its events have addresses of modules, which would be taken for
+    pointers of the kernel's own, and make each module red.
+    """
     file = folder / "record"
     if not file.exists():
-        return
+        return True
     word, _, said = file.read_text().partition("\n")
     found = record.learn(memory, layout, symbols, memory.blocks(memory.used()), said, word)
     if found is None:
-        log.warning("the record of allocations is not found in memory, so nothing looks for what "
-                    "a module has lost")  # fmt: skip
+        log.warning("the record of allocations is not found in this kernel's memory")
     else:
         (folder / record.FILE).write_text(found.to_json())
     file.unlink()
+    return found is not None
 
 
 def _differing(before: FrozenMemory, after: FrozenMemory) -> Iterator[range]:
