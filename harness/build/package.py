@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.build import archive
-from harness.errors import DeadlineError, NetworkError
+from harness.errors import DeadlineError, HostError, NetworkError
 from harness.host import debian, proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
@@ -55,9 +55,14 @@ def unpacked(name: str, suite: str, cache: Cache) -> Package:
             except NetworkError:
                 if age is None:
                     raise
-        found = _PRINTED.search(_apt(folder, suite, ["--print-uris", name], cwd=folder))
+        said = _apt(folder, suite, ["--print-uris", name], cwd=folder)
+        found = _PRINTED.search(said)
         if found is None:
-            raise NetworkError(f"apt does not say where package {name} of Debian {suite} is")
+            raise HostError(
+                f"apt does not say where it gets package {name} of Debian {suite} from",
+                tail=said,
+                hint=f"see what `apt-get download --print-uris {name}` prints on this host",
+            )
         version = found["version"].replace("%3a", ":")
 
         def make(into: Path) -> None:
