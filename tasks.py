@@ -34,7 +34,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP = {
     "kernel": "NAME[,NAME]: kernels of vm/kernels.toml (default: its default), versions, all, or a "
     "kernel tree's path",
-    "module": "DIR: the folder with the module's source, or a finished .ko (default: module/)",
+    "module": "DIR: the folder with the module's source, a finished .ko, or deb:PACKAGE (default: "
+    "module/)",
     "ko": "NAME[,NAME]: of several modules, only these and what they need",
     "param": "NAME=VALUE: a parameter for the module (may be given several times)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",

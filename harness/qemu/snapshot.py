@@ -141,7 +141,8 @@ def with_configuration(devices: bytes, origin: bytes) -> bytes:
     return devices[:8] + section + devices[8:]
 
 
-# From QEMU's softmmu/cpu-timers.c (vmstate_timers) and migration/savevm.c: the section's header has
+# From QEMU's cpu-timers.c (vmstate_timers; in softmmu/, later in system/, the same in both) and
+# migration/savevm.c: the section's header has
 # its type (QEMU_VM_SECTION_FULL) and its number, then come its name with the length before it, its
 # instance and its version. It holds where the processor's counter stood, eight bytes of nothing,
 # and where the clock of the devices stood, in nanoseconds.
