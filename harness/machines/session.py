@@ -24,6 +24,7 @@ from typing import Any
 
 import paramiko
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from paramiko.common import cMSG_CHANNEL_CLOSE
 
 # The cheapest of today's algorithms for a guest without an accelerator.
 KEX, HOST_KEY, CIPHER, MAC = (
@@ -165,6 +166,27 @@ class Transport(paramiko.Transport):
         channel.exec_command(command)
         return channel
 
+    def open_channel(self, *given: Any, **named: Any) -> paramiko.Channel:
+        """A new channel; see paramiko. It sends nothing any more once its end was said."""
+        base: Any = super()
+        channel: paramiko.Channel = base.open_channel(*given, **named)
+        its: Any = channel
+        its._set_transport(_Outlet(self))
+        return channel
+
+    def _send_message(self, message: paramiko.Message) -> None:
+        """Send what was said, but for what comes too late: see ``_Outlet``.
+
+        paramiko calls this with a lock held where it is a channel that sends.
+        """
+        outlet: _Outlet | None = getattr(message, "outlet", None)
+        if outlet is not None:
+            if outlet.closed:
+                return
+            outlet.closed = message.asbytes()[:1] == cMSG_CHANNEL_CLOSE
+        base: Any = super()
+        base._send_message(message)
+
     def open_shell(self, timeout: float) -> None:
         """Have one more shell wait."""
         channel = self.open_session(timeout=timeout)
@@ -239,7 +261,7 @@ class Transport(paramiko.Transport):
         for shell in session.shells:
             channel: Any = paramiko.Channel(shell.number)
             me._channels.put(shell.number, channel)
-            channel._set_transport(self)
+            channel._set_transport(_Outlet(self))
             channel._set_window(me.default_window_size, me.default_max_packet_size)
             channel.in_window_sofar = shell.taken
             channel._set_remote_channel(shell.remote, shell.window, shell.packet)
@@ -285,6 +307,27 @@ class Transport(paramiko.Transport):
         self.packetizer.complete_handshake()
         self._restored = False  # from here on it is as any other
         self._looping.set()
+
+
+class _Outlet:
+    """A transport as one channel sees it, which is silent after the channel's end.
+
+    A channel looks whether it is still open, and sends a moment later. In between the transport's
+    own thread may have answered the server's end of the channel. A server does not know the channel
+    any more then (RFC 4254, section 5.3), and dropbear ends the whole session.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.closed = False
+
+    def _send_user_message(self, message: Any) -> None:
+        message.outlet = self
+        transport: Any = self._transport
+        transport._send_user_message(message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @functools.cache

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_DATA
 
 from harness.host.proc import Deadline
 from harness.machines import freeze, pool, session
@@ -89,6 +93,35 @@ def test_shells_that_a_test_has_ended_are_not_missed(clone: Clone) -> None:
     assert guest.run("pkill -KILL -x sh").status == -1
     assert guest.check("echo well") == "well\n"
     assert waiting(guest) == 0
+
+
+def test_what_is_sent_too_late_does_not_end_the_session(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may stop between its look at a channel and its sending, and the channel be closed.
+
+    The server ends a session in which something comes for a channel that is not there any more.
+    """
+    transport = clone.guest._transport
+    channel: Any = transport.waiting[0]
+    close = bytes([cMSG_CHANNEL_CLOSE[0]]) + channel.remote_chanid.to_bytes(4, "big")
+    closed = threading.Event()
+    send = transport._send_message
+
+    def watched(message: paramiko.Message) -> None:
+        send(message)
+        if message.asbytes() == close:
+            closed.set()
+
+    monkeypatch.setattr(transport, "_send_message", watched)
+    assert clone.guest.run("pkill -KILL -x sh").status == -1
+    assert closed.wait(60)
+    late = paramiko.Message()
+    late.add_byte(cMSG_CHANNEL_DATA)
+    late.add_int(channel.remote_chanid)
+    late.add_string("echo late\n")
+    channel.transport._send_user_message(late)
+    assert clone.guest.check("echo well") == "well\n"
 
 
 def test_a_guest_without_memory_for_a_command_says_so(clone: Clone) -> None:
