@@ -19,6 +19,7 @@ from harness.qemu.memory import PAGE, Memory, upper_bytes
 # The events of which more than the fields has to be known.
 PAGES, PERCPU, _PERCPU_FREED = "mm_page_alloc", "percpu_alloc_percpu", "percpu_free_percpu"
 _STACK = "kernel_stack"
+KMALLOC = ("kmalloc", "kmalloc_node")
 
 Gone = Callable[[int], bool]  # whether code at an address was a module's that is gone
 
@@ -124,24 +125,27 @@ class Reader:
         place = fields.get("bytes_req") or fields["size"]
         return Allocation(name, address, _value(event, place), order)
 
-    def has_ended(self, one: Allocation) -> bool:
+    def has_ended(self, one: Allocation, block: int) -> bool:
         """Whether the record has an end of it: the same memory was handed out again later.
 
-        Of per-CPU memory it has that it was freed. The lists of free objects say it of all else.
+        ``block`` is the physical address of the block of pages that is there now: the pages of an
+        object are handed out again after all objects in them were freed. Of per-CPU memory the
+        record has that it was freed. The lists of free objects say it of all else.
         """
-        value = one.address
-        if one.event == PAGES:
-            value = (one.address - self._layout.direct) // PAGE
-        needle = struct.pack("<Q", value)
+        needles = [struct.pack("<Q", block // PAGE)] if one.event != PERCPU else []
+        if one.event != PAGES:
+            needles.append(struct.pack("<Q", one.address))
         return any(
-            order > one.order and needle in event and self._ends(one, event)
+            order > one.order
+            and any(needle in event for needle in needles)
+            and self._ends(one, block, event)
             for pages in self._pages
             for page in pages
-            if needle in page
+            if any(needle in page for needle in needles)
             for order, event in _events(page)
         )
 
-    def _ends(self, one: Allocation, event: bytes) -> bool:
+    def _ends(self, one: Allocation, block: int, event: bytes) -> bool:
         """Whether a later event is the end of an allocation."""
         name, fields = self._about.events.get(_value(event, (0, 2)), (_STACK, {}))
         if name == _STACK:
@@ -149,12 +153,12 @@ class Reader:
         if name == _PERCPU_FREED:
             return one.event == PERCPU and _value(event, fields["ptr"]) == one.address
         other = self._allocation(name, fields, event, 0)
-        # The pages of a large allocation are an event of their own, before it.
-        return (
-            other is not None
-            and other.address == one.address
-            and (one.event != PAGES or other.event == PAGES)
-        )
+        if other is None:
+            return False
+        if other.event == PAGES:
+            # The pages of an object were handed out before it, and those of a large one as well.
+            return one.event != PERCPU and other.address - self._layout.direct == block
+        return one.event != PAGES and other.address == one.address
 
 
 def _used(memory: Memory, pages: Sequence[int]) -> list[bytes]:

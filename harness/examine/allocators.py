@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.examine import pointers
-from harness.examine.allocations import PAGES, PERCPU, Allocation
+from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation
 from harness.examine.pointers import Layout, as_words
 from harness.qemu.memory import PAGE, Memory, Pointer
 
 _LARGEST_SLAB = 16 * PAGE  # bytes: more than any slab has (slub_max_order in mm/slub.c)
+# kmalloc() has slab caches for up to so many bytes (KMALLOC_MAX_CACHE_SIZE in linux/slab.h), and
+# takes pages for more.
+_LARGEST_OBJECT = 2 * PAGE
 
 
 @dataclass(frozen=True)
@@ -160,13 +163,22 @@ class Allocators:
         slab = self.slab(at)
         if one.event != PAGES and slab is not None:
             return slab.start == at and not self.is_free(slab)
-        # What the allocator of slabs takes, or a process, is its own.
+        # What the allocator of slabs takes, or a process, is its own. An object of a slab is gone
+        # where its pages are somebody else's.
         return (
             slab is None
+            and (one.event == PAGES or (one.event in KMALLOC and one.size > _LARGEST_OBJECT))
             and at % PAGE == 0
             and self.users(at) > 0
             and not pointers.of_a_process(self._memory, self._layout, at)
         )
+
+    def block(self, one: Allocation) -> int:
+        """The physical address of the block of pages that an allocation is or was in."""
+        at = one.address - self._layout.direct
+        if one.event == PERCPU or self._memory.offset(at) is None:
+            return -1
+        return pointers.block_of(self._memory, self._layout, at).start
 
     def users(self, at: int) -> int:
         """How many use a block of pages: ``_refcount`` in struct page."""

@@ -379,10 +379,7 @@ class Audit:
         scene = Scene(memory, layout, self._recent)
         search = Search(scene, self._record, self._symbols, gone)
         every = reader.allocations(area.start, area.end, gone)
-        left = [
-            one for one in every
-            if one.order not in self._told and search.is_left(one) and not reader.has_ended(one)
-        ]  # fmt: skip
+        left = [one for one in every if one.order not in self._told and search.is_left(one, reader)]
         log.debug("%d bytes of record, %d allocations of modules that are gone, %d not freed",
                   reader.bytes_used, len(every), len(left))  # fmt: skip
         if log.isEnabledFor(logging.DEBUG):

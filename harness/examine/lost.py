@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.examine import pointers
-from harness.examine.allocations import PAGES, PERCPU, Allocation, Gone
+from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation, Gone, Reader
 from harness.examine.allocators import Allocators
 from harness.examine.pointers import Scene, StackAreas, Symbols, as_words
 from harness.examine.record import Record
@@ -78,9 +78,13 @@ class Search:
         self._allocators = Allocators(scene.memory, scene.layout, record.skb_caches)
         self._areas = StackAreas(scene)
 
-    def is_left(self, one: Allocation) -> bool:
-        """Whether it is the module's own, and still in use as far as its allocator says."""
-        return self._is_the_modules(one) and self._allocators.in_use(one)
+    def is_left(self, one: Allocation, reader: Reader) -> bool:
+        """Whether it is the module's own, and still in use: by its allocator and by the record."""
+        return (
+            self._is_the_modules(one)
+            and self._allocators.in_use(one)
+            and not reader.has_ended(one, self._allocators.block(one))
+        )
 
     def _is_the_modules(self, one: Allocation) -> bool:
         """Whether the module asked for it, rather than an interrupt that came while it ran."""
@@ -250,7 +254,7 @@ class Search:
         """An allocation that is in one of the kernel's lists, where only the module can take it
         away."""
         one = node.allocation
-        if not one.event.startswith("kmalloc"):
+        if one.event not in KMALLOC:
             return None
         call = self._call(one)
         if call.startswith("dma_pool_create"):

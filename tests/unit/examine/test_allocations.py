@@ -151,8 +151,24 @@ def test_what_was_handed_out_again_later_is_somebody_elses(tmp_path: Path) -> No
     )
     read = reader(tmp_path, [ours], [early, late])
     first, second = allocations(read)
-    assert not read.has_ended(first)
-    assert read.has_ended(second)
+    assert not read.has_ended(first, 0)
+    assert read.has_ended(second, 0)
+
+
+def test_pages_that_were_handed_out_again_have_no_object_of_before(tmp_path: Path) -> None:
+    """They were given back after all objects in them; those that came before are the object's."""
+    around = pages(7, 3), kmalloc(DIRECT + 9 * PAGE, 104), stack(*OURS), pages(5, 0), pages(9, 0)
+    (one,) = allocations(reader(tmp_path, [page(*around)]))
+    for block, ended in ((7, False), (9, True), (5, True), (11, False)):
+        assert reader(tmp_path, [page(*around)]).has_ended(one, block * PAGE) is ended
+
+
+def test_pages_end_where_they_are_handed_out_again(tmp_path: Path) -> None:
+    """And not where an object of them is, as nobody else can have one there."""
+    read = reader(tmp_path, [page(pages(5, 0), stack(*OURS), kmalloc(DIRECT + 5 * PAGE, 9000))])
+    assert not read.has_ended(allocations(read)[0], 5 * PAGE)
+    read = reader(tmp_path, [page(pages(5, 0), stack(*OURS), pages(5, 0))])
+    assert read.has_ended(allocations(read)[0], 5 * PAGE)
 
 
 def test_per_cpu_memory_has_an_event_for_its_end(tmp_path: Path) -> None:
@@ -165,7 +181,7 @@ def test_per_cpu_memory_has_an_event_for_its_end(tmp_path: Path) -> None:
     end = event(head(FREED, pid=7) + struct.pack("<Q", DIRECT))
     others = page(end, stack(*THEIRS, pid=7), time=50)
     read = reader(tmp_path, [first, others])
-    assert [read.has_ended(one) for one in allocations(read)] == [True, False]
+    assert [read.has_ended(one, -1) for one in allocations(read)] == [True, False]
 
 
 def test_a_ring_that_is_used_to_its_last_page_may_lack_something(tmp_path: Path) -> None:

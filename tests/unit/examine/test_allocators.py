@@ -92,6 +92,24 @@ def test_pages_are_in_use_while_somebody_uses_them(kernel: Kernel) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("event", "size", "used"),
+    [
+        ("kmalloc", 104, False),
+        ("kmalloc_node", 2 * PAGE, False),
+        ("kmem_cache_alloc", 3 * PAGE, False),
+        ("kmalloc", 2 * PAGE + 1, True),
+    ],
+)
+def test_an_object_is_gone_with_the_slab_it_was_in(
+    kernel: Kernel, event: str, size: int, used: bool
+) -> None:
+    """Its page may be a page table now, which begins where it did. Only large ones are pages."""
+    page = kernel.take()
+    kernel.word(0x800000 + page // PAGE * 64 + 48, 1 << 32)
+    assert allocators(kernel).in_use(taken(page, size, event)) is used
+
+
 def test_a_cache_has_lists_of_free_objects_in_objects(kernel: Kernel) -> None:
     """A struct slab_sheaf of two, and an old pointer behind them."""
     kernel.cache("kmalloc-96", 96)

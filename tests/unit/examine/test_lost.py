@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.examine import lost
-from harness.examine.allocations import PAGES, PERCPU, Allocation
+from harness.examine.allocations import PAGES, PERCPU, Allocation, Reader
 from harness.examine.lost import Lost, Search
 from harness.examine.record import Record
 from harness.qemu.memory import PAGE
@@ -142,8 +142,9 @@ def test_what_an_interrupt_asked_for_is_not_the_modules(kernel: Kernel) -> None:
     """Although it has the module on its stack."""
     one = taken(kernel)
     entry = PLACES["somewhere"] + IMAGE
-    assert search(kernel).is_left(one)
-    assert not search(kernel, (entry, entry + 16)).is_left(one)
+    reader = Reader(kernel.scene().memory, kernel.scene().layout, Record((), {}))
+    assert search(kernel).is_left(one, reader)
+    assert not search(kernel, (entry, entry + 16)).is_left(one, reader)
 
 
 @pytest.mark.parametrize(
