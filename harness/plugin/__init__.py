@@ -72,6 +72,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a parameter for the module under test; may be given several times",
     )
     group.addoption(
+        "--hangs",
+        metavar="SECONDS",
+        type=float,
+        help="skip the rest when tests that hang have taken so long (default: run them all)",
+    )
+    group.addoption(
         "--results",
         metavar="DIR",
         type=Path,
@@ -109,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
-        for name in ("select", "fixtures", "hooks"):
+        for name in ("select", "fixtures", "hooks", "hangs"):
             config.pluginmanager.import_plugin(f"harness.plugin.{name}")
 
 

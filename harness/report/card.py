@@ -12,6 +12,7 @@ import io
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -223,12 +224,14 @@ def card(
     said: Mapping[str, str],
     *,
     error: str = "",
+    late: str = "",
     options: Sequence[str] = (),
 ) -> Card:
     """The card of a result.
 
     ``said`` is what its red tests say in full (report.junit.failures), ``error`` what was said
-    where it came to no test, and ``options`` are those of a command that names the module.
+    where it came to no test, ``late`` that its tests had to be ended, if they had, and ``options``
+    are those of a command that names the module.
     """
     options = [texts.printable(option) for option in options]
     groups: dict[tuple[str, str], _Group] = {}
@@ -242,7 +245,10 @@ def card(
         if finding.says and not group.finding.says:
             group.finding = finding
     findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
-    findings += _without_tests(result, error, options)
+    if late:
+        findings.append(Finding("hang", _short(late), "What was not run by then is not known."))
+    else:
+        findings += _without_tests(result, error, options)
     outcomes = [case.outcome for case in result.tests]
     return Card(
         name, path, result.kernel, result.release, result.status,
@@ -291,6 +297,11 @@ def _of_test(case: Case, said: str, command: str) -> Finding:
     words = function.removeprefix("test_").replace("_", " ")
     means = f'The test is called "{words}". {_RULES.get(case.suite, "")}'.strip()
     return Finding("rule", seen, means, _where(said), command)
+
+
+def kind_of(test: str, said: str) -> str:
+    """Of which of ``KINDS`` it is what a red test has found; ``said`` is all that it says."""
+    return _of_test(Case(test, "", "failed", 0.0), said, "").kind
 
 
 def _assertion(said: str) -> str:
@@ -360,10 +371,12 @@ def _notes(result: KernelResult) -> list[str]:
     warnings = result.cells.get("warnings")
     if warnings and warnings.text not in ("0", ""):
         notes.append(f"The compiler or the kernel's tools gave {warnings.text} warning(s).")
-    reasons = dict.fromkeys(
+    reasons = Counter(
         case.why.removeprefix("Skipped: ") for case in result.tests if case.outcome == "skipped"
     )
-    notes += [f"Not tried: {texts.printable(reason)}" for reason in reasons if reason]
+    for reason, count in reasons.items():
+        tests = f"{count} tests: " if count > 1 else ""
+        notes += [f"Not tried: {tests}{texts.printable(reason)}"] if reason else []
     return notes
 
 

@@ -44,15 +44,18 @@ from harness.report.card import Card
 from harness.report.junit import failures
 from harness.report.result import KernelResult, left_out, to_json
 from harness.runs import pytest_process, store, suites, sweep
-from harness.runs.pytest_process import PytestProcess
+from harness.runs.pytest_process import Progress, PytestProcess
 from harness.runs.request import Plan, Request
 from harness.runs.store import Run
 
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.5  # how long the main thread waits before it looks whether a signal has come
-# One module's tests are interrupted after that time. Those of a healthy one take a minute or two;
-# each test has a limit of its own, and with all of them hanging it would be hours.
+# What tests of one module that hang may take together before the rest is skipped; see
+# harness/plugin/hangs.py. A test waits half a minute for insmod, and a minute for rmmod.
+HANG_SECONDS = 60.0
+# One module's tests are ended after that time, whatever they do. Those of a healthy one take a
+# minute or two.
 MODULE_SECONDS = 1800.0
 
 
@@ -253,32 +256,34 @@ class Judge:
         plan = Plan(request, suites.folders(self._request.suite or names, source))
         name = f"{folder().name}/{task.subject.key}/{task.spec.name}"
         with store.begin(name, whole=False) as run:
-            ready, result = self._tested(task, plan, run)
+            ready, result, late = self._tested(task, plan, run)
             files.write(run.folder / "report.json", to_json(result))
             said = _said(run)
         return cards.card(
-            *self._of(task)[:2], result, said, error=ready.error,
+            *self._of(task)[:2], result, said, error=ready.error, late=late,
             options=source.arguments(),
         )  # fmt: skip
 
-    def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult]:
+    def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:
+        """What came of it, and a sentence if its tests had to be ended."""
         with Cache() as cache:
             ready = sweep.make_ready(task.spec, self._matrix, cache, plan.request.source)
         try:
             if ready.left_out:
                 its = ready.spec
-                return ready, left_out(its.name, ready.release, its.version, ready.left_out)
+                return ready, left_out(its.name, ready.release, its.version, ready.left_out), ""
             if ready.status:
-                return ready, sweep.not_tested(ready)
-            return ready, self._pytest(ready, plan, run)
+                return ready, sweep.not_tested(ready), ""
+            return ready, *self._pytest(ready, plan, run)
         finally:
             if ready.module:
                 forget_machines(ready.module)
 
-    def _pytest(self, ready: sweep.Ready, plan: Plan, run: Run) -> KernelResult:
+    def _pytest(self, ready: sweep.Ready, plan: Plan, run: Run) -> tuple[KernelResult, str]:
         with self._lock:
             jobs = sweep.share(self._jobs, self._left)
         given = [*plan.arguments(ready.spec, jobs, run.junit), "--machines=0"]
+        given.append(f"--hangs={HANG_SECONDS:.0f}")
         started = time.monotonic()
         with run.log.open("wb") as out:
             with self._lock:
@@ -286,7 +291,18 @@ class Judge:
                     raise InputError("interrupted")
                 process = PytestProcess(given, run.folder, out=out)
                 self._running.add(process)
-            limit = threading.Timer(MODULE_SECONDS, process.interrupt)
+            late: list[str] = []  # filled once its time is over
+
+            def end() -> None:
+                seen = pytest_process.progress(run.folder) or Progress()
+                within = f" while it ran {', '.join(seen.running)}" if seen.running else ""
+                late.append(
+                    f"its tests took more than {MODULE_SECONDS / 60:.0f} minutes, and were "
+                    f"ended{within}"
+                )
+                process.end()
+
+            limit = threading.Timer(MODULE_SECONDS, end)
             limit.start()
             try:
                 ended = process.wait()
@@ -294,10 +310,13 @@ class Judge:
                 limit.cancel()
                 with self._lock:
                     self._running.discard(process)
-        if ended.status == Status.INTERRUPTED and not self._stopped:
-            why = f"its tests took more than {MODULE_SECONDS / 60:.0f} minutes, and were ended"
-            ended = pytest_process.Ended(Status.RED, why=why)
-        return sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if late and ended.status != Status.GREEN and not self._stopped:
+            ended = pytest_process.Ended(Status.RED, why=late[0])
+            result = sweep.result_of(ready, plan, ended, run.junit, seconds)
+            # A pytest that had to be killed has not written what its tests came to.
+            return replace(result, status=Status.RED), late[0]
+        return sweep.result_of(ready, plan, ended, run.junit, seconds), ""
 
     # -- the run -------------------------------------------------------------------
 

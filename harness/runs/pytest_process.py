@@ -171,15 +171,15 @@ class PytestProcess:
                     break
             else:
                 silent = SILENT_SECONDS
-                self._end()
+                self.end()
         except KeyboardInterrupt as error:
-            self._end()
+            self.end()
             seen = progress(self._results)
             if seen and seen.running:
                 error.add_note(f"this ran: {', '.join(seen.running)}")
             raise
         except BaseException:
-            self._end()
+            self.end()
             raise
         finally:
             proc.kill(self._process)
@@ -202,9 +202,11 @@ class PytestProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ask it to end, and end it where it does not do so in ``CLEANUP_SECONDS``."""
         self.interrupt()
         self.join(CLEANUP_SECONDS)
+        proc.kill(self._process)
 
 
 def end(running: Sequence[PytestProcess]) -> None:

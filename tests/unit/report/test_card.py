@@ -102,6 +102,16 @@ def test_what_was_not_tried_is_a_note() -> None:
     assert (one.passed, one.skipped) == (1, 1)
 
 
+def test_a_reason_that_many_tests_have_is_one_note() -> None:
+    """With how many they are, such as those that were not run since something hangs."""
+    why = "Skipped: something hangs, as test_life.py::test_it has shown"
+    one = made(case("a::test_one", "skipped", why=why), case("a::test_two", "skipped", why=why),
+               case("a::test_it"))  # fmt: skip
+    assert one.notes[-1] == (
+        "Not tried: 2 tests: something hangs, as test_life.py::test_it has shown"
+    )
+
+
 def test_what_does_not_build_says_why() -> None:
     """The compiler's first words, where, and its last ones below."""
     why = "alice/ does not build: wee.c:3:1: error: expected ';'"

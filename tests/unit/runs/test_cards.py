@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Stages:
         self.ready: dict[str, Callable[[KernelSpec], Ready]] = {}
         self.inside: dict[str, str] = {}  # of a folder's test in its JUnit file
         self.after: Callable[[], None] = lambda: None  # called at the end of each pytest
+        self.hanging: set[str] = set()  # folders whose pytest does not end before it is told to
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +64,16 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     class Process:
         def __init__(self, arguments: list[str], *_: object, **__: object) -> None:
             self._arguments = arguments
+            self._told = threading.Event()
 
         def wait(self) -> Ended:
             options = dict(word.split("=", 1) for word in self._arguments if "=" in word)
             name = Path(options["--module"]).name
             made.tested.append(name)
             made.arguments.append(self._arguments)
+            if name in made.hanging:
+                assert self._told.wait(60)
+                return Ended(Status.OURS, why="pytest was ended by SIGKILL")
             inside = made.inside.get(name, "")
             Path(options["--junitxml"]).write_text(JUNIT.format(inside=inside))
             made.after()
@@ -75,6 +81,9 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
 
         def interrupt(self) -> None:
             pass
+
+        def end(self) -> None:
+            self._told.set()
 
         def join(self, seconds: float) -> None:
             pass
@@ -181,6 +190,31 @@ def test_what_goes_wrong_with_one_is_its_card(tmp_path: Path, stages: Stages) ->
     assert {"cards.md", "cards.json", "cards.csv"} <= {path.name for path in place.iterdir()}
     assert "it is wrong" in (place / subjects([parent])[5].key / "card.md").read_text()
     assert len(json.loads((place / "cards.json").read_text())) == 6
+
+
+def test_tests_that_do_not_end_are_ended(
+    tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pytest that takes too long and leaves no result: a card says so, and the next is judged."""
+    parent = tmp_path / "class"
+    folder(parent, "hangs")
+    stages.hanging.add("hangs")
+    (hangs,) = (one for one in subjects([parent]) if one.name == "hangs")
+    with monkeypatch.context() as short:
+        short.setattr(cards, "MODULE_SECONDS", 0.0)
+        (made,) = judge([hangs])
+    assert (made.outcome, made.status) == ("1 fault", Status.RED)
+    assert (made.findings[0].kind, made.findings[0].seen) == (
+        "hang", "its tests took more than 0 minutes, and were ended"
+    )  # fmt: skip
+    (well,) = judge(subjects([folder(parent, "well")]))
+    assert well.outcome == "green"
+
+
+def test_a_module_that_hangs_does_not_hang_in_every_test(tmp_path: Path, stages: Stages) -> None:
+    """Its tests are told how long they may do so together."""
+    judge(subjects([folder(tmp_path, "any")]))
+    assert f"--hangs={cards.HANG_SECONDS:.0f}" in stages.arguments[0]
 
 
 def test_what_is_not_for_the_kernel_is_no_fault(tmp_path: Path, stages: Stages) -> None:

@@ -225,6 +225,21 @@ def test_an_interrupted_run_lets_pytest_clean_up(
     assert (tmp_path / "said").read_text() == "cleaned\n"
 
 
+def test_a_pytest_that_does_not_heed_is_killed(
+    python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it gets to know how it ended."""
+    monkeypatch.setattr(pytest_process, "CLEANUP_SECONDS", 0.2)
+    python(f"trap '' INT; touch {tmp_path}/started; sleep 1000 & wait; wait")
+    process = pytest_process.PytestProcess(["tests"], tmp_path)
+    while not (tmp_path / "started").exists():
+        pass
+    process.end()
+    ended = process.wait()
+    assert ended.status == Status.OURS
+    assert "was ended by SIGKILL" in ended.why
+
+
 @pytest.mark.parametrize(
     ("cores", "memory_mib", "jobs"), [(2, 8192, 2), (16, 8192, 8), (8, 500, 1), (1, 64000, 1)]
 )

@@ -44,3 +44,36 @@ def test_each_gets_its_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "planted" in panics.findings[0].seen
     assert empty.outcome == "no module"
     assert (hello.outcome, hello.passed) == ("green", 2)
+
+
+NEVER = "wait_for_completion(&never);"  # not even SIGKILL ends that
+
+
+def test_one_that_hangs_has_its_card_and_the_next_goes_on(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At load and in exit: what hangs is waited for once, the tests left are skipped."""
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(cards, "HANG_SECONDS", 0.0)
+    waits = HELLO.replace("static int", "static DECLARE_COMPLETION(never);\nstatic int", 1)
+    waits = f"#include <linux/completion.h>\n{waits}"
+    planted = {
+        "a-init": waits.replace('pr_info("hello\\n");', NEVER),
+        "b-exit": waits.replace('pr_info("bye\\n");', NEVER),
+        "c-hello": HELLO,
+    }
+    for name, text in planted.items():
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "hello.c").write_text(text)
+    request = Request(kernels=lab.kernel.name, expression="licence or test_life", jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    *hanging, hello = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    for one in hanging:
+        assert (one.outcome, one.findings[0].kind) == ("1 fault", "hang")
+        assert (one.passed, one.failed, one.skipped) == (1, 1, 4)
+        assert one.notes[-1] == (
+            "Not tried: 4 tests: something hangs, as test_life.py::test_loads_and_unloads has shown"
+        )
+    assert "insmod" in hanging[0].findings[0].seen
+    assert "rmmod" in hanging[1].findings[0].seen
+    assert (hello.outcome, hello.passed) == ("green", 6)
