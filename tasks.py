@@ -269,27 +269,35 @@ def test_vm(
 @task(
     positional=["folders"],
     help=_help(
-        "kernel", "jobs", "verbose",
+        "kernel", "ko", "param", "profile", "config", "jobs", "verbose",
         folders="DIR...: modules' folders, or a folder of such folders",
         suite="NAME[,NAME]: contract, any (default: any, and contract for what looks like the "
         "exercise)",
     ),
+    iterable=["param"],
 )  # fmt: skip
 @_explained
 def judge(
     _: Context,
     folders: str,
     kernel: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
     suite: str | None = None,
     jobs: str | None = None,
+    profile: str = "",
+    config: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Test the modules in these folders, and write a card for each."""
     from harness.commands import judge
     from harness.runs.request import Request
 
-    request = Request(kernel, suite=suite, jobs=_number("--jobs", jobs), verbose=verbose)
-    return judge.run(request, folders.split(_BETWEEN))
+    request = Request(
+        kernel, suite=suite, jobs=_number("--jobs", jobs), profile=profile,
+        own_config=_path(config), verbose=verbose,
+    )  # fmt: skip
+    return judge.run(request, folders.split(_BETWEEN), ko, param or ())
 
 
 @task(

@@ -18,12 +18,15 @@ from harness.runs.request import Request
 log = logging.getLogger(__name__)
 
 
-def run(request: Request, given: Sequence[str]) -> int:
+def run(
+    request: Request, given: Sequence[str], only: str | None = None, params: Sequence[str] = ()
+) -> int:
     """Judge what was ``given`` and print what came of it; 0 only if all is green.
 
+    ``only`` and ``params`` are the options --ko and --param.
     2: nothing is red, but a folder holds no module; 3: only the host is to blame.
     """
-    found = runs.subjects(given)
+    found = runs.subjects(given, only, params)
     qemu.check_version()
     matrix = config.load()
     every = Judge(request, matrix).run(found, request.select(matrix))

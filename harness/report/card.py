@@ -15,6 +15,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 
 from harness.host import text as texts
 from harness.report import table
@@ -119,9 +120,14 @@ _SAYS = re.compile(r"^(?:AssertionError|Failed): (.*)$", re.MULTILINE)
 # What tests say, after their names, where that is more than the rule that the test is for.
 _ASSERTIONS = (
     (
-        r"^test_(builds_without_warnings|has_a_description): ",
+        r"^test_has_a_description: ",
         "style",
-        "The compiler or the kernel's build asks for it.",
+        "The kernel's build asks for it.",
+    ),
+    (
+        r"^test_builds_without_warnings: ",
+        "rule",
+        "What the compiler or the kernel's own tools warn of is mostly a fault.",
     ),
     (
         r"^test_(has_a_licence|licence_is_free): ",
@@ -175,13 +181,16 @@ class Finding:
     again: str = ""
     tests: tuple[str, ...] = ()
     says: str = ""
+    new: bool = False
+    accepted: str = ""
 
 
 @dataclass(frozen=True)
 class Card:
     """What is known of one module on one kernel.
 
-    ``status`` is a task's (``errors.Status``). ``notes`` are sentences on what is no fault.
+    ``status`` is a task's (``errors.Status``). ``notes`` are sentences on what is no fault, and
+    ``accepted`` are findings that are known and are none.
     """
 
     name: str
@@ -195,10 +204,16 @@ class Card:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    accepted: tuple[Finding, ...] = ()
 
     @property
     def outcome(self) -> str:
         """The card in a few words."""
+        known = f" ({len(self.accepted)} accepted)" if self.accepted else ""
+        return f"{self._outcome}{known}"
+
+    @property
+    def _outcome(self) -> str:
         kinds = {finding.kind for finding in self.findings}
         for kind, said in (("input", "no module"), ("build", "does not build")):
             if kind in kinds:
@@ -208,7 +223,7 @@ class Card:
             return f"{count} fault{'s' if count > 1 else ''}"
         if self.status != 0:
             return "not known"
-        return "green" if self.passed else "not tried"
+        return "green" if self.passed or self.accepted else "not tried"
 
 
 @dataclass
@@ -242,18 +257,21 @@ def card(
         finding = _of_test(case, said.get(case.name, "") or case.why, command)
         group = groups.setdefault(_key(finding), _Group(finding))
         group.tests.append(case.name)
-        if finding.says and not group.finding.says:
+        if _rank(finding) < _rank(group.finding):
             group.finding = finding
     findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
+    style = [finding for finding in findings if finding.kind == "style"]
+    findings = [finding for finding in findings if finding.kind != "style"]
     if late:
         findings.append(Finding("hang", _short(late), "What was not run by then is not known."))
     else:
         findings += _without_tests(result, error, options)
     outcomes = [case.outcome for case in result.tests]
+    only_style = style and not findings and result.status == 1
     return Card(
-        name, path, result.kernel, result.release, result.status,
+        name, path, result.kernel, result.release, 0 if only_style else result.status,
         findings=tuple(sorted(findings, key=_worst_first)),
-        notes=tuple(_notes(result)),
+        notes=(*_notes(result), *(f"Style: {finding.seen}" for finding in style)),
         passed=outcomes.count("passed"),
         failed=outcomes.count("failed") + outcomes.count("error"),
         skipped=outcomes.count("skipped"),
@@ -267,14 +285,79 @@ def unfit(name: str, path: str, kernel: str, why: str, hint: str = "", status: i
     return Card(name, path, kernel, "", status, (finding,))
 
 
-def _worst_first(finding: Finding) -> tuple[int, int]:
-    return list(KINDS).index(finding.kind), -len(finding.tests)
+def _worst_first(finding: Finding) -> tuple[bool, int, int]:
+    return not finding.new, list(KINDS).index(finding.kind), -len(finding.tests)
+
+
+def _rank(finding: Finding) -> tuple[int, bool]:
+    """Of several that are one fault, the least says most: the worst, and what a test says of it."""
+    return list(KINDS).index(finding.kind), not finding.says
 
 
 def _key(finding: Finding) -> tuple[str, str]:
     """What two findings have in common that are one fault."""
-    # The same place is reached by different ways, with other numbers and addresses each time.
-    return finding.kind, finding.where or re.sub(r"0x[0-9a-f]+|\d+", "#", finding.seen)
+    # The same place is reached by different ways, with other numbers and addresses each time. One
+    # test ends there with an oops, and another one with what its oops has left behind.
+    return ("", finding.where) if finding.where else _same(finding)
+
+
+def _same(finding: Finding) -> tuple[str, str]:
+    """What a finding has in common with the same one of another run, in which lines have moved."""
+    return finding.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", finding.seen)
+
+
+# -- what is known already ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A finding that somebody accepts: one whose words have ``finding`` in them.
+
+    It is accepted because of ``why``, up to and with the day ``until``.
+    """
+
+    finding: str
+    why: str
+    until: date
+
+
+def with_accepted(one: Card, known: Sequence[Accepted], today: date) -> Card:
+    """The card with what is known shown apart. What is accepted no more is a finding again."""
+    findings, accepted, notes = [], [], list(one.notes)
+    met: set[Accepted] = set()
+    for finding in one.findings:
+        of = [each for each in known if each.finding in finding.seen]
+        valid = [each for each in of if today <= each.until]
+        met.update(of)
+        if valid and finding.kind != "unknown":
+            why = f"{valid[0].why} (until {valid[0].until})"
+            accepted.append(replace(finding, accepted=texts.printable(why)))
+            continue
+        findings.append(finding)
+        notes += [
+            f"It was accepted until {each.until}, and is not any more: "
+            f"{texts.printable(each.finding)}"
+            for each in of
+        ]
+    notes += [
+        f"It is accepted, and was not found: {texts.printable(each.finding)}"
+        for each in known
+        if each not in met
+    ]
+    status = one.status if findings or not accepted else 0
+    return replace(
+        one, status=status, findings=tuple(findings), accepted=tuple(accepted), notes=tuple(notes)
+    )
+
+
+def compared(one: Card, before: Card) -> Card:
+    """The card with what the one before did not have marked, and put first."""
+    then = {_same(each) for each in (*before.findings, *before.accepted)}
+    now = {_same(each) for each in (*one.findings, *one.accepted)}
+    findings = [replace(each, new=_same(each) not in then) for each in one.findings]
+    gone = [each for each in before.findings if _same(each) not in now]
+    notes = (*one.notes, *(f"No longer found: {each.seen}" for each in gone))
+    return replace(one, findings=tuple(sorted(findings, key=_worst_first)), notes=notes)
 
 
 def _of_test(case: Case, said: str, command: str) -> Finding:
@@ -393,7 +476,9 @@ def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
     ]
     for number, finding in enumerate(one.findings, 1):
         first, _, block = finding.means.partition("\n")
-        lines += ["", f"### {number}. {KINDS[finding.kind].capitalize()}", ""]
+        new = "New: " if finding.new else ""
+        heading = KINDS[finding.kind] if new else KINDS[finding.kind].capitalize()
+        lines += ["", f"### {number}. {new}{heading}", ""]
         lines.append(f"- seen: {escaped(finding.seen)}")
         if finding.says:
             lines.append(f"- the test says: {escaped(finding.says)}")
@@ -408,6 +493,9 @@ def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
             lines.append(f"- tests: {escaped(', '.join(finding.tests[:5]))}{more}")
         if block:
             lines += ["", *(f"    {line}" for line in block.splitlines())]
+    if one.accepted:
+        lines += ["", "### Accepted", ""]
+        lines += [f"- {escaped(each.seen)}: {escaped(each.accepted)}" for each in one.accepted]
     if one.notes:
         lines += ["", "### Notes", "", *(f"- {escaped(note)}" for note in one.notes)]
     return "\n".join(lines) + "\n"
@@ -450,9 +538,10 @@ def from_json(said: str) -> list[Card]:
         found = []
         for data in json.loads(said):
             del data["outcome"]
-            data["findings"] = tuple(
-                Finding(**{**one, "tests": tuple(one["tests"])}) for one in data["findings"]
-            )
+            for key in ("findings", "accepted"):
+                data[key] = tuple(
+                    Finding(**{**one, "tests": tuple(one["tests"])}) for one in data[key]
+                )
             found.append(Card(**{**data, "notes": tuple(data["notes"])}))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no cards: {error}") from error

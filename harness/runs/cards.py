@@ -29,6 +29,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from harness import config
@@ -43,7 +44,7 @@ from harness.report import card as cards
 from harness.report.card import Card
 from harness.report.junit import failures
 from harness.report.result import KernelResult, left_out, to_json
-from harness.runs import pytest_process, store, suites, sweep
+from harness.runs import accepted, pytest_process, store, suites, sweep
 from harness.runs.pytest_process import Progress, PytestProcess
 from harness.runs.request import Plan, Request
 from harness.runs.store import Run
@@ -73,15 +74,18 @@ def folder() -> Path:
     return config.RESULTS / "judge"
 
 
-def subjects(given: Sequence[str]) -> list[Subject]:
+def subjects(
+    given: Sequence[str], only: str | None = None, params: Sequence[str] = ()
+) -> list[Subject]:
     """What is judged: each folder, .ko file or deb:PACKAGE that was given, or all folders in one.
 
     Those in it are meant where the folder itself does not say how it is built, and is no
-    repository of its own. Raises ``InputError`` for what is nothing of these.
+    repository of its own. ``only`` and ``params`` are the options --ko and --param, for each.
+    Raises ``InputError`` for what is nothing of these.
     """
     found: dict[Path, Source] = {}  # by where they really are
     for each in given:
-        source = sources.parse(each)
+        source = sources.parse(each, only, params)
         if source.package or source.finished:
             found.setdefault(source.path if source.package else source.path.resolve(), source)
             continue
@@ -92,7 +96,7 @@ def subjects(given: Sequence[str]) -> list[Subject]:
                 "and deb:PACKAGE",
             )
         for one in _within(source.path):
-            found.setdefault(one.resolve(), Source(one))
+            found.setdefault(one.resolve(), replace(source, path=one))
     names = _names(list(found))
     return [
         Subject(source, printable(name).replace("\n", " "), _key(path))
@@ -210,6 +214,8 @@ class Judge:
                 made = self._not_known(task, f"{type(error).__name__}: {error}", Status.OURS)
             if self._stopped:
                 return
+            before = _before(task.place)
+            made = cards.compared(made, before) if before else made
             _keep(task.place, made, made_of)
         with self._lock:
             self._left -= 1
@@ -243,11 +249,14 @@ class Judge:
         except (HarnessError, OSError) as error:
             content = str(error)
         key = {"content": content, "kernel": [task.spec.release, task.spec.version],
-               "suite": self._request.suite}  # fmt: skip
+               "suite": self._request.suite, "only": source.only, "params": source.params,
+               "profile": task.spec.profile, "config": str(task.spec.config)}  # fmt: skip
         return digest_of(key)
 
     def _judged(self, task: _Task) -> Card:
         source = task.subject.source
+        beside = source.path.parent if source.finished else source.path
+        known = () if source.package else accepted.read(beside)
         names = "any"
         if not (source.package or source.finished):
             inspected = sources.inspect(source.path)
@@ -259,10 +268,11 @@ class Judge:
             ready, result, late = self._tested(task, plan, run)
             files.write(run.folder / "report.json", to_json(result))
             said = _said(run)
-        return cards.card(
+        made = cards.card(
             *self._of(task)[:2], result, said, error=ready.error, late=late,
             options=source.arguments(),
         )  # fmt: skip
+        return cards.with_accepted(made, known, date.today())
 
     def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:
         """What came of it, and a sentence if its tests had to be ended."""
@@ -366,6 +376,13 @@ def _keep(place: Path, made: Card, made_of: str) -> None:
         place.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"made_of": made_of, "at": time.time(), "card": cards.as_json([made])})
         files.write(place / "card.json", text)
+
+
+def _before(place: Path) -> Card | None:
+    """The card that was made last, of whatever sources."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return cards.from_json(json.loads((place / "card.json").read_text())["card"])[0]
+    return None
 
 
 def _kept(place: Path, made_of: str, began: float) -> Card | None:

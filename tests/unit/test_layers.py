@@ -36,9 +36,9 @@ ONLY = {
 
 # What a pure module may import besides the harness: modules that compute and do nothing else.
 PURE = {
-    "__future__", "base64", "bisect", "collections", "csv", "dataclasses", "enum", "functools",
-    "hashlib", "io", "itertools", "jinja2", "json", "markupsafe", "math", "re", "shlex",
-    "typing", "xml",
+    "__future__", "base64", "bisect", "collections", "csv", "dataclasses", "datetime", "enum",
+    "functools", "hashlib", "io", "itertools", "jinja2", "json", "markupsafe", "math", "re",
+    "shlex", "typing", "xml",
 }  # fmt: skip
 # The scorer of the log reader reads a folder of logs, as its name says; the page of results reads
 # its own template.

@@ -47,9 +47,7 @@ def test_workers_of_xdist_do_the_same(pytester: pytest.Pytester) -> None:
 
 def test_the_seconds_are_those_that_hanging_took(pytester: pytest.Pytester) -> None:
     """Of the tests that hang, added up: the second one has had enough."""
-    pytester.makepyfile(
-        f"def test_a(): {HANGS}\ndef test_b(): {HANGS}\ndef test_c(): {HANGS}\n"
-    )
+    pytester.makepyfile(f"def test_a(): {HANGS}\ndef test_b(): {HANGS}\ndef test_c(): {HANGS}\n")
     pytester.makeconftest(
         "import pytest\n"
         "@pytest.hookimpl(wrapper=True, tryfirst=True)\n"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from datetime import date
 
 import pytest
 
@@ -82,6 +83,109 @@ def test_what_was_seen_has_a_kind(said: str, kind: str) -> None:
     assert finding.kind == kind
     assert finding.seen in said
     assert finding.means
+
+
+def test_a_place_is_one_fault_whatever_it_ends_in() -> None:
+    """An oops in one test, a panic in another one, what is left behind: the worst is told."""
+    said = {
+        "a::test_one": "residue: wee is left behind at wee.c:31",
+        "a::test_two": "panic: kernel panic: Fatal exception, in wee_write at wee.c:31",
+        "a::test_three": OOPS,
+    }
+    (finding,) = made(*(case(name) for name in said), said=said).findings
+    assert finding.kind == "panic"
+    assert finding.tests == tuple(said)
+
+
+STYLE = {"a::test_has_a_description": "E   AssertionError: there is no MODULE_DESCRIPTION()"}
+
+
+def test_style_alone_is_a_note() -> None:
+    """The card is green, and says it all the same."""
+    one = made(case("a::test_has_a_description"), case("a::test_it", "passed"), said=STYLE)
+    assert (one.outcome, one.status, one.findings) == ("green", 0, ())
+    assert one.notes[-1] == "Style: there is no MODULE_DESCRIPTION()"
+
+
+def test_style_beside_a_fault_is_a_note_too() -> None:
+    """The fault counts, and only the fault."""
+    said = STYLE | {"a::test_oops": OOPS}
+    one = made(*(case(name) for name in said), said=said)
+    assert (one.outcome, one.status) == ("1 fault", 1)
+    assert one.notes[-1].startswith("Style: ")
+
+
+def test_a_warning_of_the_compilers_is_a_fault() -> None:
+    """It is mostly one."""
+    said = {"a::test_builds_without_warnings": "E   AssertionError: wee.c:3: warning: x"}
+    one = made(case("a::test_builds_without_warnings"), said=said)
+    assert (one.outcome, one.status, one.findings[0].where) == ("1 fault", 1, "wee.c:3")
+
+
+LEFT = {"a::test_left": "residue: the module is unloaded, but timer_bases still holds wee at a.c:9"}
+TODAY = date(2026, 5, 1)
+
+
+def left_behind() -> Card:
+    return made(case("a::test_left"), case("a::test_it", "passed"), said=LEFT)
+
+
+def test_what_is_accepted_is_shown_apart() -> None:
+    """It makes nothing red until its last day is over."""
+    known = [card.Accepted("still holds wee", "the board's firmware wants it", TODAY)]
+    one = card.with_accepted(left_behind(), known, TODAY)
+    assert (one.outcome, one.status, one.findings) == ("green (1 accepted)", 0, ())
+    text = card.markdown(one, escaped=str)
+    assert "### Accepted\n\n- residue: the module is unloaded" in text
+    assert "the board's firmware wants it (until 2026-05-01)" in text
+
+
+def test_what_is_accepted_no_more_is_a_finding_again() -> None:
+    """And the card says that it was accepted."""
+    known = [card.Accepted("still holds wee", "for now", date(2026, 4, 30))]
+    one = card.with_accepted(left_behind(), known, TODAY)
+    assert (one.outcome, one.status) == ("1 fault", 1)
+    assert one.notes[-1] == (
+        "It was accepted until 2026-04-30, and is not any more: still holds wee"
+    )
+
+
+def test_what_is_accepted_excuses_nothing_else() -> None:
+    """The others stay red, and what does not occur is named, so that it is taken out."""
+    known = [card.Accepted("still holds wee", "for now", TODAY),
+             card.Accepted("no such thing", "for now", TODAY)]  # fmt: skip
+    said = LEFT | {"a::test_oops": OOPS}
+    one = card.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
+    assert (one.outcome, one.status) == ("1 fault (1 accepted)", 1)
+    assert one.notes[-1] == "It is accepted, and was not found: no such thing"
+
+
+def test_nobody_accepts_that_nothing_is_known() -> None:
+    """A host without disk space says nothing of the module."""
+    unknown = made(case("a::test_it"), said={"a::test_it": "host fault: QEMU was killed"})
+    known = [card.Accepted("QEMU", "it is always killed", TODAY)]
+    one = card.with_accepted(unknown, known, TODAY)
+    assert (one.outcome, one.status, one.accepted) == ("not known", 1, ())
+
+
+def test_what_is_new_comes_first() -> None:
+    """Before what is worse and was there already, in whichever line; what is gone is named."""
+    then = {"a::test_oops": OOPS, "a::test_mode": "E   AssertionError: its mode is x"}
+    before = made(*(case(name) for name in then), said=then)
+    moved = OOPS.replace("wee.c:31", "wee.c:40")
+    now = made(case("a::test_oops"), case("a::test_left"), said={"a::test_oops": moved} | LEFT)
+    one = card.compared(now, before)
+    assert [(each.kind, each.new) for each in one.findings] == [("left", True), ("memory", False)]
+    assert "### 1. New: something is left behind" in card.markdown(one)
+    assert one.notes[-1] == "No longer found: its mode is x"
+
+
+def test_a_card_can_be_read_again() -> None:
+    """With all that it holds."""
+    known = [card.Accepted("still holds wee", "for now", TODAY)]
+    said = LEFT | {"a::test_oops": OOPS}
+    one = card.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
+    assert card.from_json(card.as_json([one])) == [one]
 
 
 def test_the_worst_comes_first() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -288,3 +289,74 @@ def test_frozen_machines_of_a_module_are_removed(tmp_path: Path, stages: Stages)
     stages.ready["a"] = lambda spec: Ready(spec, "6.12", module="mine")
     judge(subjects([folder(tmp_path, "a")]))
     assert [path.exists() for path in kept] == [False, True]
+
+
+ACCEPTED = '[[accepted]]\nfinding = "it is wrong"\nwhy = "for now"\nuntil = {until}\n'
+WRONG = "<failure>E   AssertionError: it is wrong</failure>"
+
+
+def test_what_stands_beside_the_module_is_accepted(tmp_path: Path, stages: Stages) -> None:
+    """In eudyptula.toml, until its day is over."""
+    for name, until in (("known", "9999-12-31"), ("over", "2000-01-01")):
+        made = folder(tmp_path / "class", name)
+        (made / "eudyptula.toml").write_text(ACCEPTED.format(until=until))
+        stages.inside[name] = WRONG
+    known, over = judge(subjects([tmp_path / "class"]))
+    assert (known.outcome, known.status) == ("green (1 accepted)", 0)
+    assert (over.outcome, over.status) == ("1 fault", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("accepted = 1", "may have nothing but"),
+        ("[[accepted]]\nfinding = 'x'", "has other keys"),
+        (ACCEPTED.format(until="'tomorrow'"), "is no day"),
+        (ACCEPTED.format(until="2026-01-01T00:00:00"), "is no day"),
+        (ACCEPTED.format(until="2026-01-01").replace('"for now"', '" "'), "is no text"),
+        ("= what?", "is not valid TOML"),
+        ("\udcff", "is not valid TOML"),
+        ("a = " + "[" * 5000, "is not valid TOML"),
+    ],
+)
+def test_a_file_that_accepts_nothing_sensible_is_a_card(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    """Its card says what is wrong with it."""
+    made = folder(tmp_path, "a")
+    (made / "eudyptula.toml").write_bytes(text.encode(errors="surrogateescape"))
+    (card,) = judge(subjects([made]))
+    assert (card.outcome, card.status) == ("no module", Status.INPUT)
+    assert said in card.findings[0].seen
+
+
+def test_what_only_looks_like_that_file_is_not_read(tmp_path: Path) -> None:
+    """Whoever opens a fifo waits for a writer."""
+    made = folder(tmp_path, "a")
+    os.mkfifo(made / "eudyptula.toml")
+    (card,) = judge(subjects([made]))
+    assert "is no file" in card.findings[0].seen
+
+
+def test_what_the_last_run_did_not_find_is_new(tmp_path: Path, stages: Stages) -> None:
+    """In the first run nothing is."""
+    made = folder(tmp_path, "a")
+    stages.inside["a"] = WRONG
+    (first,) = judge(subjects([made]))
+    stages.inside["a"] = WRONG.replace("wrong", "very wrong")
+    (second,) = judge(subjects([made]))
+    (third,) = judge(subjects([made]))
+    assert [one.findings[0].new for one in (first, second, third)] == [False, True, False]
+    assert second.notes[-1] == "No longer found: it is wrong"
+
+
+def test_options_of_a_module_are_for_each(tmp_path: Path, stages: Stages) -> None:
+    """Which of several, its parameters, the profile of a kernel tree."""
+    folder(tmp_path / "class", "a")
+    folder(tmp_path / "class", "b")
+    found = runs.subjects([str(tmp_path / "class")], "wee,woo", ["n=1"])
+    tree = KernelSpec("tree", "trixie", profile="debug", tree=tmp_path)
+    Judge(Request(jobs=1, profile="debug"), MATRIX).run(found, [tree])
+    for arguments in stages.arguments:
+        assert {"--ko=wee,woo", "--param=n=1", "--profile=debug"} <= set(arguments)
+    assert len(stages.arguments) == 2

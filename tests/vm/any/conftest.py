@@ -45,6 +45,7 @@ def _place(item: pytest.Item) -> int:
 
 # Insmod's words for ENODEV and ENXIO.
 _NO_HARDWARE = "No such device"
+_EXISTS = "File exists"
 _BAD_PARAMETERS = "Invalid parameters"
 # Files of which there is one for each device, whatever its driver does.
 _USUAL = ("uevent", "/power/", "/subsystem/", "/driver/")
@@ -120,7 +121,10 @@ class Subject:
                 pytest.skip(f"{one.name} loads only with its hardware: {done.stderr.strip()}")
             if _BAD_PARAMETERS in done.stderr and one.parameters:
                 pytest.skip(f"{one.name} loads only with parameters: {done.stderr.strip()}")
-            pytest.fail(f"{one.name} does not load: {done.stderr.strip()}")
+            named = ""
+            if _EXISTS in done.stderr and self.guest.run(f"test -e /sys/module/{one.name}").ok:
+                named = " (the kernel has a module of that name already, so it needs another one)"
+            pytest.fail(f"{one.name} does not load: {done.stderr.strip()}{named}")
 
     def unload(self) -> bool:
         """Unload it, if the kernel lets it go; some modules are there to stay."""

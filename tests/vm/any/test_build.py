@@ -9,8 +9,12 @@ from ..modinfo import FREE, modinfo
 
 
 def test_builds_without_warnings(module: Module) -> None:
-    """Neither the compiler nor the kernel's own tools have found anything."""
-    assert module.warnings == (), "\n".join(module.warnings)
+    """Neither the compiler nor the kernel's own tools have found anything.
+
+    What modpost says of a missing description is another test's.
+    """
+    warnings = [line for line in module.warnings if "missing MODULE_DESCRIPTION" not in line]
+    assert warnings == [], "\n".join(warnings)
 
 
 def test_has_a_licence(module: Module) -> None:
