@@ -379,7 +379,7 @@ def object_name(name: str, taken: Collection[str] = ()) -> str:
     but letters and digits become underscores. ``taken`` names are not given twice.
     """
     stem = re.sub(r"\W+", "_", name.removesuffix(".c"), flags=re.ASCII)
-    stem = stem if stem.replace("_", "") else "module"
+    stem = stem if stem.replace("_", "") else "nameless"  # the kernel refuses "module"
     # A name that is right as it is stays, underscores at its ends too.
     stem = stem.strip("_") if f"{stem}.c" != name else stem
     found, number = stem, 1
