@@ -34,6 +34,7 @@ WORKFLOWS = [
     os.path.relpath(path, config.PROJECT)
     for path in sorted((config.PROJECT / ".github" / "workflows").glob("*.yml"))
 ]
+ACTIONS = [".github/actions/test-module/action.yml"]
 
 
 def run(kernels: str | None, given: Given) -> int:
@@ -53,9 +54,10 @@ def run(kernels: str | None, given: Given) -> int:
                 ("mypy", lambda: _tool([str(bin_ / "mypy")])),
                 ("spelling", lambda: _tool([str(bin_ / "codespell"), *python, "module", "vm",
                                             "README.md", "docs", "bootstrap", ".github",
-                                            ".gitlab-ci.yml", ".ci"])),
+                                            ".gitlab-ci.yml", ".ci", "templates"])),
                 ("shellcheck", lambda: _shellcheck(cache, matrix.guest.suite)),
                 ("workflows", lambda: _schema(bin_, "github-workflows", WORKFLOWS)),
+                ("actions", lambda: _schema(bin_, "github-actions", ACTIONS)),
                 ("gitlab-ci", lambda: _schema(bin_, "gitlab-ci", [".gitlab-ci.yml"])),
                 ("actionlint", lambda: _actionlint(cache, matrix.guest.suite)),
             ]  # fmt: skip
@@ -108,7 +110,7 @@ def _tools(cache: Cache, suite: str) -> Sysroot:
 
 
 def _shellcheck(cache: Cache, suite: str) -> None:
-    scripts = ["bootstrap", ".ci/run", "vm/init"]
+    scripts = ["bootstrap", ".ci/run", ".ci/test-module", "vm/init"]
     _inside(_tools(cache, suite), ["shellcheck", *scripts], config.PROJECT)
 
 
