@@ -11,13 +11,20 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError
 
-PROJECT = Path(__file__).resolve().parent.parent
+
+def _project(package: Path) -> Path:
+    """The folder that has vm/, module/ and tests/: the checkout's, or what setup.py has copied."""
+    checkout = package.parent
+    return checkout if (checkout / "vm" / "kernels.toml").exists() else package / "bundle"
+
+
+PROJECT = _project(Path(__file__).resolve().parent)
 KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
 KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"
@@ -202,6 +209,22 @@ class Matrix:
 def begins(prefix: str, version: str) -> bool:
     """Whether a version is ``prefix`` or goes on from it at a boundary: 6.1 is not 6.12."""
     return version.startswith(prefix) and not version[len(prefix) : len(prefix) + 1].isalnum()
+
+
+def work_in(root: Path) -> Callable[[], None]:
+    """Keep results and builds below ``root``, which is another repository's, from now on.
+
+    What this project itself is stays in ``PROJECT``. The function that is returned undoes it.
+    """
+    global RESULTS, BUILD  # the one place where they change
+    before = RESULTS, BUILD
+    RESULTS, BUILD = root / "results", root / "build"
+
+    def undo() -> None:
+        global RESULTS, BUILD
+        RESULTS, BUILD = before
+
+    return undo
 
 
 def load(path: Path = KERNELS_TOML) -> Matrix:

@@ -27,11 +27,13 @@ class Lab:
     image: GuestImage
     cache: Cache
 
-    def build(self, source: Given) -> Module:
+    def build(self, source: Given | str) -> Module:
         """The module that ``source`` names, built for this kernel.
 
         Warnings are errors for this project's own module; another's are only shown.
         """
+        if isinstance(source, str):
+            source = sources.parse(source)
         return module.build(self.kernel, source, self.cache, strict=sources.of(source).own)
 
     def template(

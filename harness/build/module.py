@@ -35,8 +35,6 @@ BUILD_SECONDS = 600.0
 INSIDE = "/mnt/module"
 _MAX_KO = 256 << 20  # bytes; with debug information, the largest drivers have a tenth
 _MAX_KOS = 200  # .ko files of one build; lttng-modules has some 80
-# Where the logs of failed builds are kept, as build/KERNEL/FOLDER-DIGEST.log.
-LOGS = config.BUILD
 _NAME = re.compile(r"\w[\w,.+-]*\.ko", re.ASCII)
 _COMPLAINT = re.compile(r"error:|^ERROR: modpost|undefined reference|\*\*\* ")
 _TAIL_LINES = 25  # of a failed build's log, in its error
@@ -703,7 +701,7 @@ def _kept(log: Path, kernel: Kernel, source: Source) -> Path | None:
     said = sandbox.log_text(log)
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     # Runs at the same time may write here: what is different has another name.
-    target = LOGS / kernel.name / f"{source.name.strip('/')}-{digest}.log"
+    target = config.BUILD / kernel.name / f"{source.name.strip('/')}-{digest}.log"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text.printable(said))

@@ -322,9 +322,9 @@ class Guest:
                 found[f"{facts.get('Name')}/{facts.get('Pid')}"] = int(value)
         return found, float(first.split()[0])
 
-    def put(self, source: Path | bytes, target: str, *, mode: int = 0o644) -> None:
-        """Write a file in the guest from a file of the host, or from bytes."""
-        data = source if isinstance(source, bytes) else source.read_bytes()
+    def put(self, source: Path | str | bytes, target: str, *, mode: int = 0o644) -> None:
+        """Write a file in the guest from a file of the host, named by a path, or from bytes."""
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
         path = shlex.quote(target)
         self.check(f"cat >{path} && chmod {mode:o} {path}", stdin=data)
 

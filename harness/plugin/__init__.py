@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import MODULE
+from harness.config import MODULE, PROJECT, Matrix, load, work_in
 from harness.errors import Status
 from harness.host.text import beginning
 from harness.report import junit
@@ -38,51 +38,78 @@ _HOST_ONLY = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a run.
+
+    Other plugins have options named --profile or --config too, and pytest does not start with two
+    of the same name. So most have a long name that is this plugin's alone. The short one is there
+    as well in this repository, where no such plugin is.
+    """
     group = parser.getgroup("eudyptula", "Linux kernel modules in QEMU")
+    here = Path.cwd().is_relative_to(PROJECT)
+
+    def add(name: str, **how: Any) -> None:
+        names = [f"--kernel-{name}", *([f"--{name}"] if here else [])]
+        group.addoption(*names, dest=f"kernel_{name}", **how)
+
     group.addoption(
-        "--kernel", metavar="NAME", help="the kernel to test on (default: see vm/kernels.toml)"
+        "--kernel", metavar="NAME", help="the kernel to test on (default: the matrix's own)"
     )
-    group.addoption(
-        "--keep", action="store_true", help="leave the machine of the first red test running"
-    )
-    group.addoption(
-        "--machines",
-        metavar="N",
-        type=int,
-        help="how many red tests leave their machine to be opened again (default: 5)",
-    )
-    group.addoption(
-        "--profile", metavar="NAME", default="", help="what is added to a kernel tree's config"
-    )
-    group.addoption("--config", metavar="FILE", type=Path, help="a kernel tree's own config")
     group.addoption(
         "--module",
         metavar="DIR",
-        default=str(MODULE),
-        help="the folder of the module under test (default: module/)",
+        help="the folder of the module under test (default: the ini option kernel_module, or else "
+        "module/)",
     )
     group.addoption(
         "--ko", metavar="NAME[,NAME]", help="of several modules, only these and what they need"
     )
-    group.addoption(
-        "--param",
+    add("keep", action="store_true", help="leave the machine of the first red test running")
+    add(
+        "machines",
+        metavar="N",
+        type=int,
+        help="how many red tests leave their machine to be opened again (default: 5)",
+    )
+    add("profile", metavar="NAME", default="", help="what is added to a kernel tree's config")
+    add("config", metavar="FILE", type=Path, help="a kernel tree's own config")
+    add(
+        "param",
         metavar="NAME=VALUE",
         action="append",
         default=[],
         help="a parameter for the module under test; may be given several times",
     )
-    group.addoption(
-        "--hangs",
+    add(
+        "hangs",
         metavar="SECONDS",
         type=float,
         help="skip the rest when tests that hang have taken so long (default: run them all)",
     )
-    group.addoption(
-        "--results",
+    add(
+        "results",
         metavar="DIR",
         type=Path,
         help="where red tests leave what there is to see (default: a new results/KERNEL/RUN)",
     )
+    parser.addini("kernel_module", "the module under test, as --module takes it", "string")
+    parser.addini(
+        "kernel_matrix", "a kernels.toml of one's own (default: vm/kernels.toml)", "string"
+    )
+
+
+def module_of(config: pytest.Config) -> str:
+    """The module under test as --module takes it; in the ini file, from where that stands."""
+    asked: str | None = config.getoption("--module")
+    told: str = config.getini("kernel_module")
+    if asked is not None or not told:
+        return asked if asked is not None else str(MODULE)
+    return told if told.startswith("deb:") else str(config.rootpath / told)
+
+
+def matrix_of(config: pytest.Config) -> Matrix:
+    """The kernels that there are: those of the repository that is tested, or this project's."""
+    told: str = config.getini("kernel_matrix")
+    return load(config.rootpath / told) if told else load()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -107,7 +134,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "unrecorded: more may be allocated in the test than is recorded; what its modules lose is "
         "then not looked for",
     )
-    results = config.getoption("--results")
+    if not config.rootpath.is_relative_to(PROJECT):
+        config.add_cleanup(work_in(config.rootpath))
+    results = config.getoption("kernel_results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)
         config.pluginmanager.register(Names(config))

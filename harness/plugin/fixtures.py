@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
 from harness.build import source as sources
 from harness.build.module import Module
 from harness.errors import InputError
@@ -24,7 +23,7 @@ from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
 from harness.machines.guest import Guest
-from harness.plugin import RUN
+from harness.plugin import RUN, matrix_of, module_of
 from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
 from harness.plugin.late import late_judge
@@ -40,7 +39,7 @@ _RUN = pytest.StashKey[Run]()
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Lab:
     """The kernel under test and its guest image."""
-    matrix = config.load()
+    matrix = matrix_of(request.config)
     spec = kernel_spec(request.config, matrix)
     # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
     cache = Cache()
@@ -52,13 +51,13 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
     """Where the tests' machines come from."""
     option = request.config.getoption
-    machines = option("--machines")
+    machines = option("kernel_machines")
     keeper = Keeper(
         partial(_run_folder, request.config, lab),
-        hold_first=option("--keep"),
+        hold_first=option("kernel_keep"),
         limit=MACHINES if machines is None else machines,
     )
-    given = sources.parse(option("--module"), option("--ko"), option("--param"))
+    given = sources.parse(module_of(request.config), option("--ko"), option("kernel_param"))
     source = MachineSource(lab, given, keeper)
     request.config.stash[SOURCE] = source
     try:
@@ -96,8 +95,8 @@ def last_judgement(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def machine(request: pytest.FixtureRequest, supply: MachineSource) -> Clone:
-    """The freshly booted machine of this test's own."""
+def kernel_machine(request: pytest.FixtureRequest, supply: MachineSource) -> Clone:
+    """The same as ``machine``, for ``guest``: a test file may have a fixture named machine."""
     clone = supply.take(kind_of(request.node, request.fixturenames))
     return _use(request.node, UsedMachine(clone))
 
@@ -109,15 +108,21 @@ def _use(item: pytest.Item, used: UsedMachine) -> Clone:
 
 
 @pytest.fixture
-def guest(machine: Clone) -> Guest:
+def machine(kernel_machine: Clone) -> Clone:
+    """The freshly booted machine of this test's own."""
+    return kernel_machine
+
+
+@pytest.fixture
+def guest(kernel_machine: Clone) -> Guest:
     """A freshly booted guest of this test's own, over SSH; no module is loaded."""
-    return machine.guest
+    return kernel_machine.guest
 
 
 @pytest.fixture
 def loaded(guest: Guest) -> Guest:
     """The test's fresh guest, in which the module under test has just been loaded."""
-    return guest  # `machine` has seen this fixture's name and has cloned the right template
+    return guest  # `kernel_machine` has seen this fixture's name and has cloned the right template
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +184,7 @@ def _run_folder(config: pytest.Config, lab: Lab) -> Path:
     It is held until the process ends, so that no other run removes it.
     """
     if _RUN not in config.stash:
-        given = config.getoption("--results")
+        given = config.getoption("kernel_results")
         if given:
             run = Run(Path(given))
         else:

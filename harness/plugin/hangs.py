@@ -2,9 +2,9 @@
 """Gives a run up whose tests hang: the rest of them is skipped, and says why.
 
 A module that does not come back from its init makes every test wait for as long as a test can
-wait, and each of them finds the same. With ``--hangs SECONDS`` the seconds are added up that were
-taken by tests which ended red because something hung. Once there are that many, each test that is
-left is skipped. What passes, or is red for another reason, takes nothing of it, however slow the
+wait, and each of them finds the same. With ``--kernel-hangs SECONDS`` the seconds are added up that
+were taken by tests which ended red because something hung. Once there are that many, each test that
+is left is skipped. What passes, or is red for another reason, takes nothing of it, however slow the
 host is.
 
 With pytest-xdist each worker counts for itself.
@@ -38,6 +38,6 @@ class _Hung:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    limit = config.getoption("--hangs")
+    limit = config.getoption("kernel_hangs")
     if limit is not None:
         config.pluginmanager.register(_Hung(limit))

@@ -111,7 +111,7 @@ class MachineSource:
     def prepare(self, item: pytest.Item | None) -> None:
         """Begin to make the machine of the test that comes next."""
         fixtures = getattr(item, "fixturenames", ())
-        if item and "machine" in fixtures:
+        if item and "kernel_machine" in fixtures:
             kind = kind_of(item, fixtures)
             self.pool.start(kind, lambda: self._make(kind))
 

@@ -4,9 +4,9 @@
 pytest's own exit status does not say enough. It is 3 for a fault of pytest's and 2 both for
 Ctrl-C and for a test file that cannot be imported, and a test that calls ``os._exit(0)`` makes it
 0. So the plugin (harness/plugin) writes down what has happened: the file ``progress.json`` in the
-folder that ``--results`` names says which tests run at the moment, and, once the session has come
-to its end, how that was. A pytest that does not say so has not tested anything for certain, which
-is ``Status.OURS``.
+folder that ``--kernel-results`` names says which tests run at the moment, and, once the session has
+come to its end, how that was. A pytest that does not say so has not tested anything for certain,
+which is ``Status.OURS``.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class PytestProcess:
         """Start it. ``out`` takes what it prints; else that goes where ours goes."""
         self._results = results
         (results / PROGRESS).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", *arguments, f"--results={results}"]
+        command = [sys.executable, "-m", "pytest", *arguments, f"--kernel-results={results}"]
         command += ["-v"] if verbose else []
         self._process = proc.popen(
             command,

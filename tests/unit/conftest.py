@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 ENDS = """\
 for word; do
     case $word in
-    --results=*) results=${word#*=} ;;
+    --kernel-results=*) results=${word#*=} ;;
     esac
 done
 says() { echo "{\\"running\\": [$1], \\"crashed\\": [], \\"status\\": $2, \\"pytest\\": $3}" \\

@@ -41,7 +41,7 @@ README_WORDS = 900  # as `wc -w` counts them, code included
 # What the pages invent, for readers to replace by something of their own.
 EXAMPLES = {"test_mine.py", "mymodule", "my.config", "../linux"}
 # Programs in examples that are not this repository's, so that nothing is known of their options.
-FOREIGN = {"git", "cd", "make"}
+FOREIGN = {"git", "cd", "make", "pip"}
 # Markers of pytest itself and of the plugins that come with this one.
 OTHER_MARKERS = {"filterwarnings", "parametrize", "pytester_example_path", "skip", "skipif",
                  "tryfirst", "trylast", "usefixtures", "xdist_group", "xfail"}  # fmt: skip
@@ -514,6 +514,8 @@ def test_every_option_is_explained(known: Known, request: pytest.FixtureRequest)
         flag for task in known.tasks.values() for flag in task.flags if flag.startswith("--")
     }
 
+    inis: set[str] = set()
+
     class Recorder:
         """Stands for pytest's parser and for a group of its options."""
 
@@ -523,10 +525,14 @@ def test_every_option_is_explained(known: Known, request: pytest.FixtureRequest)
         def addoption(self, *names: str, **_: object) -> None:
             options.update(name for name in names if name.startswith("--"))
 
+        def addini(self, name: str, *_: object) -> None:
+            inis.add(name)
+
     plugin = request.config.pluginmanager.get_plugin("eudyptula")
     assert plugin is not None
     plugin.pytest_addoption(Recorder())
     assert options - named == set()
+    assert inis <= {span for page in known.pages.values() for span in page.spans}
 
 
 def test_every_marker_has_a_row(known: Known) -> None:

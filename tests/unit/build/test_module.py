@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness import config
 from harness.build import module, requirements
 from harness.build.kernel import Kernel
 from harness.build.module import INSIDE, Module, ModuleObject
@@ -132,7 +133,7 @@ class Compiler:
 def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
     """Takes the sandbox's place."""
     made = Compiler()
-    monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(config, "BUILD", tmp_path / "logs")
     monkeypatch.setattr(sandbox, "run", made.run)
     known = KernelModules({name: (f"{name}.ko",) for name in MODULES}, frozenset())
     monkeypatch.setattr(requirements, "modules_of", lambda *_: known)
@@ -492,7 +493,7 @@ def test_a_folder_that_uses_the_host_up_is_told_so(
         return run(tree, ["sh", "-c", f"echo before; {script}"], **options)
 
     monkeypatch.setattr(sandbox, "run", make)
-    monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(config, "BUILD", tmp_path / "logs")
     monkeypatch.setattr(module, "BUILD_SECONDS", 2.0 if "within" in named else 60.0)
     small = replace(sandbox.MODULE, processes=60, disk=16 << 20, scratch=1 << 20)
     monkeypatch.setattr(sandbox, "MODULE", small)

@@ -1124,7 +1124,7 @@ def test_a_run_keeps_what_it_leaves_where_it_is_told(
     trial: Trial, pytester: pytest.Pytester
 ) -> None:
     """A run within another one's test does not write into that one's folder."""
-    done = trial("def test_red(guest):\n    assert False\n", "--results=elsewhere/here")
+    done = trial("def test_red(guest):\n    assert False\n", "--kernel-results=elsewhere/here")
     done.assert_outcomes(failed=1)
     (console,) = re.findall("^console: (.*)$", done.stdout.str(), re.MULTILINE)
     assert console.startswith("elsewhere/here/")

@@ -563,15 +563,17 @@ def test_commands_run_side_by_side(guest: Guest) -> None:
 
 
 def test_files_go_in_and_come_back(guest: Guest, tmp_path: Path) -> None:
-    """Any bytes, any name, with the mode asked for; from bytes or from a file."""
+    """Any bytes, any name, with the mode asked for; from bytes, a path or its text."""
     data = bytes(range(256)) * 500
     target = tmp_path / "a 'quoted' name; $HOME"
     guest.put(data, str(target), mode=0o750)
     assert target.read_bytes() == data
     assert target.stat().st_mode & 0o777 == 0o750
     assert guest.get(str(target)) == data
-    guest.put(target, str(tmp_path / "copy"))
-    assert (tmp_path / "copy").read_bytes() == data
+    for source in (target, str(target)):
+        guest.put(source, str(tmp_path / "copy"))
+        assert (tmp_path / "copy").read_bytes() == data
+        (tmp_path / "copy").unlink()
 
 
 def test_files_that_cannot_be_had_are_errors(guest: Guest, tmp_path: Path) -> None:

@@ -24,14 +24,14 @@ def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
 
 def test_the_rest_is_skipped_once_so_long_was_waited(pytester: pytest.Pytester) -> None:
     """What is red for another reason does not count. The reason names the test that hung."""
-    done = run(pytester, "--hangs=0")
+    done = run(pytester, "--kernel-hangs=0")
     done.assert_outcomes(passed=1, failed=2, skipped=2)
     done.stdout.fnmatch_lines(["SKIPPED*something hangs, as *::test_hangs has shown"])
 
 
 def test_all_are_run_until_then(pytester: pytest.Pytester) -> None:
     """The tests that hang have not taken an hour."""
-    run(pytester, "--hangs=3600").assert_outcomes(passed=3, failed=2)
+    run(pytester, "--kernel-hangs=3600").assert_outcomes(passed=3, failed=2)
 
 
 def test_all_are_run_without_the_option(pytester: pytest.Pytester) -> None:
@@ -41,7 +41,7 @@ def test_all_are_run_without_the_option(pytester: pytest.Pytester) -> None:
 
 def test_workers_of_xdist_do_the_same(pytester: pytest.Pytester) -> None:
     """Each counts for itself; here there is one."""
-    done = run(pytester, "--hangs=0", "-n1")
+    done = run(pytester, "--kernel-hangs=0", "-n1")
     done.assert_outcomes(passed=1, failed=2, skipped=2)
 
 
@@ -56,5 +56,5 @@ def test_the_seconds_are_those_that_hanging_took(pytester: pytest.Pytester) -> N
         "    report.duration = 30.0 if call.when == 'call' else 0.0\n"
         "    return report\n"
     )
-    run_again = pytester.runpytest("-p", "no:cacheprovider", "--hangs=60")
+    run_again = pytester.runpytest("-p", "no:cacheprovider", "--kernel-hangs=60")
     run_again.assert_outcomes(failed=2, skipped=1)

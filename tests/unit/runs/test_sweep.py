@@ -55,7 +55,7 @@ for word; do
     case $word in
     --junitxml=*) junit=${word#*=} ;;
     --kernel=*) kernel=${word#*=} ;;
-    --results=*) results=${word#*=} ;;
+    --kernel-results=*) results=${word#*=} ;;
     esac
 done
 # Ends as pytest and the plugin do: with that status, and saying so.
