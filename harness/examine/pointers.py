@@ -315,21 +315,29 @@ def _variables(symbols: Symbols) -> tuple[tuple[int, int], ...]:
     return tuple((low, high) for low, high in sorted(set(ranges)) if low < high)
 
 
+# Variables with the address of a slab cache, and its name: one that is known tells where a struct
+# kmem_cache has what. 7.x has no such variable for files any more.
+_CACHES = (("filp_cachep", "filp"), ("task_struct_cachep", "task_struct"))
+
+
 def _learn_slabs(
     memory: Memory, layout: Layout, symbols: Symbols, slab_files: str
 ) -> dict[str, Any]:
     """The slab caches, by walking the kernel's list of them."""
     unknown: dict[str, Any] = {"slabs": {}, "slab_word": None}
-    head, known = symbols.address("slab_caches"), symbols.address("filp_cachep")
+    head = symbols.address("slab_caches")
+    known, name = next(
+        ((at, name) for variable, name in _CACHES if (at := symbols.address(variable))), (None, "")
+    )
     if head is None or known is None:
         return unknown
-    filp = memory.word(known - IMAGE)
+    one = memory.word(known - IMAGE)
     nodes = list(list_nodes(memory, layout, head))
     name_at = next(
         (at for at in range(0, 512, 8)
-         if text_at(memory, layout, word_at(memory, layout, filp + at)) == "filp"), None,
+         if text_at(memory, layout, word_at(memory, layout, one + at)) == name), None,
     )  # fmt: skip
-    distances = [node - filp for node in nodes if 0 <= node - filp < 512]
+    distances = [node - one for node in nodes if 0 <= node - one < 512]
     if name_at is None or not distances:
         return unknown
     files = dict(line.split(":", 1) for line in slab_files.splitlines() if ":" in line)
@@ -342,7 +350,7 @@ def _learn_slabs(
         if name and size:
             slabs[cache] = SlabCache(name, size, not kept)
     # A slab cache's own description is an object of a cache: which word of its page says so?
-    page = block_of(memory, layout, filp - layout.direct).words
+    page = block_of(memory, layout, one - layout.direct).words
     word = next((number for number, value in enumerate(page) if value in slabs), None)
     size = _size_at(memory, layout, slabs)
     return {"slabs": slabs, "slab_word": word, "cache_size": size}

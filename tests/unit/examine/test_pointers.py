@@ -40,6 +40,21 @@ def test_the_layout_is_found_out_and_kept(kernel: Kernel) -> None:
     assert Layout.from_json(layout.to_json()) == layout
 
 
+def test_the_slab_caches_are_found_by_another_one_where_files_have_no_variable(
+    kernel: Kernel,
+) -> None:
+    """As from 7.0 on."""
+    kernel.page(kernel.caches["task_struct"] - DIRECT & -PAGE, "kmem_cache")
+    kernel.word(PLACES["somewhere"], kernel.caches["task_struct"])
+    places = {name: at for name, at in PLACES.items() if name not in ("filp_cachep", "somewhere")}
+    places["task_struct_cachep"] = PLACES["somewhere"]
+    before = kernel.scene().layout
+    kernel.symbols = Symbols("\n".join(f"{IMAGE + at:x} D {name}" for name, at in places.items()))
+    after = kernel.scene().layout
+    assert (after.slabs, after.slab_word) == (before.slabs, before.slab_word)
+    assert after.slab_word is not None
+
+
 def test_a_kernel_that_is_elsewhere_is_not_read(kernel: Kernel) -> None:
     """As one that was not booted with nokaslr: its tables do not map themselves."""
     kernel.map(IMAGE + PLACES["init_top_pgt"], 0x5000)
