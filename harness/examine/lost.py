@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import bisect
 import re
+import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.examine import pointers
 from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation, Gone, Reader
-from harness.examine.allocators import Allocators
+from harness.examine.allocators import Allocators, Slab
 from harness.examine.pointers import Scene, StackAreas, Symbols, as_words
 from harness.examine.record import Record
 from harness.qemu.memory import PAGE, Pointer, pointers_into
@@ -41,6 +42,9 @@ class Lost:
     more: int = 0
     held: str = ""
     undo: str = ""
+
+
+_FREELIST = 32  # bytes from the beginning of a struct page
 
 
 class _Node:
@@ -77,6 +81,8 @@ class Search:
         self._gone = gone
         self._allocators = Allocators(scene.memory, scene.layout, record.skb_caches)
         self._areas = StackAreas(scene)
+        self._rings: dict[int, list[tuple[int, int]]] = {}  # by where their places begin
+        self._page_structs: frozenset[int] | None = None  # the pages that they are in
 
     def is_left(self, one: Allocation, reader: Reader) -> bool:
         """Whether it is the module's own, and still in use: by its allocator and by the record."""
@@ -195,8 +201,22 @@ class Search:
         if node.area is not None:
             slab = self._allocators.slab(pointer.at)
             return slab is not None and slab.name == "vmap_area"
-        # The struct pages of a block point to its first one.
-        return pointer.to >= self._layout.vmemmap and self._describes(node, pointer.at)
+        if pointer.to >= self._layout.vmemmap:
+            # The struct pages of a block point to its first one.
+            return self._describes(node, pointer.at)
+        # A struct page has the first free object of a slab (``freelist`` in mm/slab.h), and keeps
+        # that address when its page is no slab any more.
+        return pointer.at % pointers.PAGE_STRUCT == _FREELIST and self._is_page_struct(pointer.at)
+
+    def _is_page_struct(self, at: int) -> bool:
+        """Whether an address in memory is in the array of struct page."""
+        if self._page_structs is None:
+            memory, layout = self._memory, self._layout
+            last = memory.address(memory.size - PAGE) // PAGE * pointers.PAGE_STRUCT
+            places = range(layout.vmemmap, layout.vmemmap + last + 1, PAGE)
+            found = (pointers.physical(memory, layout, address) for address in places)
+            self._page_structs = frozenset(page for page in found if page is not None)
+        return at & -PAGE in self._page_structs
 
     def _describes(self, node: _Node, at: int) -> bool:
         """Whether an address in memory is in a struct page of the allocation's own pages."""
@@ -219,7 +239,7 @@ class Search:
             return note
         slab = self._allocators.slab(at)
         if slab is not None:
-            return not self._allocators.is_free(slab)
+            return not self._allocators.is_free(slab) and not self._was_taken_out(slab, at)
         if not self._allocators.users(at) or pointers.of_a_process(self._memory, self._layout, at):
             return False
         stack = self._areas.of(at)
@@ -227,6 +247,35 @@ class Search:
             return True
         task = pointers.task_of(self._scene, stack)
         return bool(task and task.pointer <= stack.address(at))
+
+    def _was_taken_out(self, slab: Slab, at: int) -> bool:
+        """Whether an address in memory is in a queue, at a place that was taken out of it.
+
+        What is taken out of a struct ptr_ring (linux/ptr_ring.h) is cleared later, several at a
+        time. A network device's queue is one (net/sched/sch_generic.c), and so it has the packets
+        that were sent last. Until then they are between consumer_tail and consumer_head.
+        """
+        if not slab.name.startswith("kmalloc"):
+            return False
+        number = (at - slab.start) // 8
+        return any(tail <= number < head for head, tail in self._queues(slab))
+
+    def _queues(self, slab: Slab) -> list[tuple[int, int]]:
+        """The consumer_head and consumer_tail of each struct ptr_ring that has its places there."""
+        known = self._rings.get(slab.start)
+        if known is None:
+            known = self._rings[slab.start] = []
+            address = self._layout.direct + slab.start
+            for pointer in pointers_into(self._scene.everything(), address, address + 1):
+                data = self._memory.read(pointer.at - 72, 72)
+                # On a cache line of its own: the first two; on the next one: how many places there
+                # are, how many are cleared at a time, and the address of the places.
+                if len(data) < 72 or pointer.at % 64 != 8:
+                    continue
+                head, tail, places, batch = struct.unpack("<ii56xii", data)
+                if 0 <= tail <= head <= places <= slab.size // 8 and 0 < batch <= places:
+                    known.append((head, tail))
+        return known
 
     def _find_page_tables(self, nodes: Sequence[_Node]) -> None:
         """Pages that a page table is in are the kernel's: another table has their address."""
@@ -316,17 +365,21 @@ def shown_as(function: str, event: str) -> str:
     the next: kzalloc() shows as __kmalloc_cache_noprof().
     """
     name = function.partition(".")[0].removesuffix("_noprof")
-    if event == PAGES and re.match(r"_*(alloc_pages|get_free_pages?|folio_alloc)", name):
-        return "alloc_pages"
-    if re.match(r"_*kmalloc|kmem_cache_alloc_trace|trace_event", name):
-        return "kmalloc"
-    if re.match(r"_*kvmalloc", name):
-        return "kvmalloc"
-    if re.match(r"pcpu_alloc|_*alloc_percpu", name):
-        return "alloc_percpu"
-    if re.match(r"_*vmalloc(_node)?$", name):
-        return "vmalloc"
+    for pattern, shown in (*_OF_PAGES, *_SHOWN) if event == PAGES else _SHOWN:
+        if re.match(pattern, name):
+            return shown
     return name
+
+
+_OF_PAGES = ((r"_*(alloc_pages|get_free_pages?|folio_alloc)", "alloc_pages"),)
+_SHOWN = (
+    (r"_*kmalloc|kmem_cache_alloc_trace|trace_event", "kmalloc"),
+    (r"_*kvmalloc", "kvmalloc"),
+    (r"pcpu_alloc|_*alloc_percpu", "alloc_percpu"),
+    (r"_*vmalloc(_node)?$", "vmalloc"),
+    # Before 6.2 dma_alloc_attrs() jumps there instead of calling it.
+    (r"dma_direct_alloc$", "dma_alloc_attrs"),
+)
 
 
 def _name_in(data: bytes) -> str:

@@ -122,6 +122,33 @@ def test_pages_may_be_known_by_their_struct_page(kernel: Kernel) -> None:
     assert lost_of(kernel, kept, one) == [2]
 
 
+@pytest.mark.parametrize(("word", "lost"), [(3, []), (4, [1]), (5, [])])
+def test_the_free_list_of_a_slab_that_is_gone_has_nothing(
+    kernel: Kernel, word: int, lost: list[int]
+) -> None:
+    """A page's struct page keeps it when the page, or the one behind it, is handed out anew."""
+    other = kernel.take()
+    one = taken(kernel, PAGE, PAGES)
+    struct = 0x800000 + other // PAGE * 64
+    kernel.word(struct + 8 * word, one.address + 0x360)
+    kernel.word(0x800000 + struct // PAGE * 64 + 48, 1 << 32)  # its own page is in use
+    assert lost_of(kernel, one) == lost
+
+
+@pytest.mark.parametrize(("number", "lost"), [(4, []), (5, [1]), (6, [1]), (7, [])])
+def test_what_was_taken_out_of_a_queue_is_not_in_it(
+    kernel: Kernel, number: int, lost: list[int]
+) -> None:
+    """Its place is cleared later. Here those from 5 to before 7 were taken out."""
+    one = taken(kernel)
+    kernel.cache("kmalloc-1k", 1024)
+    places, ring = kernel.object("kmalloc-1k"), kernel.object("kmalloc-64")
+    kernel.word(places + 8 * number, one.address)
+    kernel.word(ring + 64, 5 << 32 | 7)
+    kernel.word(ring + 128, 16 << 32 | 100, DIRECT + places)
+    assert lost_of(kernel, one) == lost
+
+
 def test_a_page_table_is_known_by_its_physical_address(kernel: Kernel) -> None:
     """To which flags are added."""
     table, one = taken(kernel, PAGE, PAGES, 1), taken(kernel, PAGE, PAGES, 2)
@@ -159,6 +186,7 @@ def test_what_an_interrupt_asked_for_is_not_the_modules(kernel: Kernel) -> None:
         ("__vmalloc_node_range.part.0", "kmalloc", "__vmalloc_node_range"),
         ("__vmalloc_node", "kmalloc", "vmalloc"),
         ("__kvmalloc_node_noprof", "kmalloc", "kvmalloc"),
+        ("dma_direct_alloc", "mm_page_alloc", "dma_alloc_attrs"),
         ("pcpu_alloc_noprof", "percpu_alloc_percpu", "alloc_percpu"),
     ],
 )
