@@ -13,7 +13,6 @@ import functools
 import itertools
 import json
 import logging
-import secrets
 import struct
 import threading
 import zlib
@@ -23,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import MachineError
-from harness.examine import pointers, record, ring
+from harness.examine import pointers, record, ring, trial
 from harness.examine.allocations import Gone, Reader
 from harness.examine.lost import Lost, Search
 from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
@@ -49,6 +48,7 @@ SYMBOLS = "symbols"  # /proc/kallsyms without modules, compressed (zlib)
 POINTERS = "pointers"  # into the module area, when the machine was frozen: pairs of u64
 SECTIONS = "sections.json"  # of the modules that are loaded, as in /sys/module/NAME/sections
 STALE = "stale"  # those of the kernel's own that pointed to nothing before any test
+_SLABS = "slabs"  # files of /sys/kernel/slab, until it is frozen
 RECENT = "recent.json"  # the pages that a derived template has written to since it was booted
 
 # How often what is found is looked at again, after the kernel has been made to do what it has
@@ -56,27 +56,31 @@ RECENT = "recent.json"  # the pages that a derived template has written to since
 ROUNDS = 3
 
 
-def note(guest: Guest, folder: Path, memory_mib: int, cpus: int) -> None:
-    """Ask a guest for what its memory alone does not tell, and prepare the record there.
-
-    A sixteenth of its memory is for the record of allocations.
-    """
+def note(guest: Guest, folder: Path) -> None:
+    """Ask a guest for what its memory alone does not tell."""
     symbols = guest.check("grep -v ']$' /proc/kallsyms || true")
     (folder / SYMBOLS).write_bytes(zlib.compress(symbols.encode(), 1))
     files = "*/slab_size */destroy_by_rcu */ctor"
     slabs = guest.check(f"cd /sys/kernel/slab 2>/dev/null && grep -H . {files} || true")
-    (folder / "slabs").write_text(slabs)
-    names = Symbols(symbols)
+    (folder / _SLABS).write_text(slabs)
+
+
+def begin_record(machine: Machine, guest: Guest, folder: Path, deadline: Deadline) -> None:
+    """Begin to record allocations, if that is seen to work on this kernel; else say why not.
+
+    The machine has its memory in ``folder``, and shares it. A sixteenth of it is for the record.
+    """
+    names = _symbols_of(folder)
     if any(names.address(name) is not None for name in pointers.DEBUG):
         return
-    # Written into the ring buffer, so that it can be found.
-    word = f"eudyptula-{secrets.token_hex(8)}"
-    done = guest.run(record.setup_script(names, word, (memory_mib << 10) // 16 // cpus))
-    if done.status:
-        log.warning("this kernel cannot record allocations, so nothing looks for what a module "
-                    "has lost: %s", done.stderr.strip())  # fmt: skip
+    with machine.clock.stopped(deadline), FrozenMemory(folder / "memory") as memory:
+        layout = pointers.learn(memory, names, (folder / _SLABS).read_text())
+    if layout is None:
         return
-    (folder / "record").write_text(f"{word}\n{done.stdout}")
+    kib = (machine.spec.memory_mib << 10) // 16 // machine.spec.cpus
+    if why := trial.begin(machine, guest, names, layout, folder, kib, deadline):
+        log.warning("this kernel's allocations are not recorded, so nothing looks for what a "
+                    "module has lost: %s", why)  # fmt: skip
 
 
 Sections = Mapping[str, Mapping[str, str]]  # the addresses as text, by module and section
@@ -106,7 +110,6 @@ def settle(folder: Path, base: Path | None = None) -> None:
     the kernel's own doing, as the addresses of its modules' init sections are.
     """
     dig_holes(folder / "memory")
-    source = base or folder
     with FrozenMemory(folder / "memory") as memory:
         if base is not None:
             for name in (LAYOUT, SYMBOLS, STALE, record.FILE, ring.FILE):
@@ -117,16 +120,14 @@ def settle(folder: Path, base: Path | None = None) -> None:
                 pages = _joined([*_recent(base), *_differing(before, memory)])
             (folder / RECENT).write_text(json.dumps([[run.start, run.stop] for run in pages]))
         else:
-            names = Symbols(zlib.decompress((source / SYMBOLS).read_bytes()).decode())
-            layout = pointers.learn(memory, names, (source / "slabs").read_text())
-            (folder / "slabs").unlink()
+            names = _symbols_of(folder)
+            layout = pointers.learn(memory, names, (folder / _SLABS).read_text())
+            (folder / _SLABS).unlink()
             if (buffer := ring.learn(memory, names)) is not None:
                 (folder / ring.FILE).write_text(buffer.to_json())
             else:
                 log.warning("this kernel does not say where its log is: it is read from the "
                             "console only")  # fmt: skip
-            if layout is not None and not _settle_record(folder, memory, layout, names):
-                layout = None
             if layout is not None:
                 (folder / LAYOUT).write_text(layout.to_json())
         if layout is None:
@@ -138,25 +139,6 @@ def settle(folder: Path, base: Path | None = None) -> None:
     _write(folder / POINTERS, found)
     if base is None:
         _write(folder / STALE, pointers.dangling(found, area.mapped))
-
-
-def _settle_record(folder: Path, memory: FrozenMemory, layout: Layout, symbols: Symbols) -> bool:
-    """Find the record of allocations in a machine's memory; False where it is not found.
-
-    The guest keeps it all the same. Its events have addresses of modules, which would be taken for
-    pointers of the kernel's own, and make each module red.
-    """
-    file = folder / "record"
-    if not file.exists():
-        return True
-    word, _, said = file.read_text().partition("\n")
-    found = record.learn(memory, layout, symbols, memory.blocks(memory.used()), said, word)
-    if found is None:
-        log.warning("the record of allocations is not found in this kernel's memory")
-    else:
-        (folder / record.FILE).write_text(found.to_json())
-    file.unlink()
-    return found is not None
 
 
 def _differing(before: FrozenMemory, after: FrozenMemory) -> Iterator[range]:

@@ -75,7 +75,7 @@ def prepare_template(
         kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
     )
     key = {
-        "recipe": 15, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        "recipe": 16, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
         "ssh": session.LIBRARY,
         "clock": "compared with the host's",
@@ -126,7 +126,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 15, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 16, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
@@ -193,15 +193,17 @@ def _boot_once(spec: MachineSpec, keys: Keys, folder: Path) -> float:
         since = _clocks(machine, deadline)
         # A first session, so that what the kernel does only once is not done by every clone.
         with Clone(machine, keys) as running:
-            audit.note(running.guest, folder, spec.memory_mib, spec.cpus)
-        machine.agent.take_inventory(deadline)
-        rate = _clock_rate(machine, since, deadline)
-        if not clock_is_right(rate):
-            # An answer may have come late. In a longer time that counts less.
-            time.sleep(_LONGER_SECONDS)
+            audit.note(running.guest, folder)
             rate = _clock_rate(machine, since, deadline)
-        if clock_is_right(rate):
-            _freeze(machine, keys, folder, facts)
+            if not clock_is_right(rate):
+                # An answer may have come late. In a longer time that counts less.
+                time.sleep(_LONGER_SECONDS)
+                rate = _clock_rate(machine, since, deadline)
+            if not clock_is_right(rate):
+                return rate
+            audit.begin_record(machine, running.guest, folder, deadline)
+        machine.agent.take_inventory(deadline)
+        _freeze(machine, keys, folder, facts)
     return rate
 
 

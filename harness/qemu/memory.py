@@ -89,6 +89,18 @@ class Memory:
                 yield self.address(at), data
                 at += len(data)
 
+    def filled(self) -> Iterator[range]:
+        """The pages that are not all zeros, of all the memory that there is."""
+        zeros = bytes(_BLOCK)
+        for address, data in self.blocks(iter([range(self.size // PAGE)])):
+            first = at = (self.offset(address) or 0) // PAGE
+            for run in _zeros(data, zeros):
+                if at < first + run.start:
+                    yield range(at, first + run.start)
+                at = first + run.stop
+            if at < first + len(data) // PAGE:
+                yield range(at, first + len(data) // PAGE)
+
     def close(self) -> None:
         os.close(self._fd)
 

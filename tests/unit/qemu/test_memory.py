@@ -137,6 +137,13 @@ def test_holes_are_not_read(file: Path) -> None:
         assert sum(len(run) for run in frozen.used()) < 100
 
 
+@pytest.mark.parametrize("words", [[], [0], [1, 2, 5], [1022, 1023, 1024, 2047], [2047], [1023]])
+def test_pages_of_zeros_are_left_out(file: Path, words: list[int]) -> None:
+    """Whether they are holes or not, and where the parts begin in which memory is read."""
+    with FrozenMemory(filled(file, 2048 * PAGE, *((at * PAGE + 8, 1) for at in words))) as found:
+        assert [page for run in found.filled() for page in run] == words
+
+
 def test_zeros_become_holes_and_nothing_else_changes(file: Path) -> None:
     """A kernel that clears freed memory leaves them all over."""
     data = bytearray(300 * PAGE)

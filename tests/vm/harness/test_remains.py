@@ -16,6 +16,7 @@ from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
 from harness.testing import Clone, CommandTimeout, GuestLost, Lab, Module
+from tests.vm.harness.recorded import need_record
 
 NAME = "planted_remains"
 FILE = f"/root/{NAME}.ko"
@@ -104,11 +105,27 @@ def test_memory_that_nobody_has_is_lost_whatever_it_points_to(
     lab: Lab, victim: Clone, remains: Module
 ) -> None:
     """Nobody follows its pointer into the module. Where it was allocated says more."""
-    if not (lab.template().entry.path / record.FILE).exists():
-        pytest.skip("no record of allocations is kept on this kernel (docs/verdicts.md)")
+    need_record(lab)
     (problem,) = after(victim, remains, f"insmod {FILE} what=object take=0", f"rmmod {NAME}")
     assert problem.verdict is Verdict.LEAK
     assert problem.function == "object_on"
+
+
+def test_where_allocations_cannot_be_recorded_the_memory_is_looked_at_all_the_same(
+    lab: Lab, remains: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun of the record is taken away from the guest before it is frozen."""
+    monkeypatch.setattr(record, "TRIAL_FUNCTION", "no_function_of_this_name")
+    template = lab.template(append=("planted=no-record",))
+    assert not (template.entry.path / record.FILE).exists()
+    clone = pool.open_clone(template, lab.cache)
+    try:
+        clone.guest.put(remains.loadable, FILE)
+        assert list(after(clone, remains, f"insmod {FILE} what=reboot", f"rmmod {NAME}")) == []
+        (problem,) = after(clone, remains, f"insmod {FILE} what=reboot take=0", f"rmmod {NAME}")
+        assert "reboot_notifier_list still holds planted_block" in problem.title
+    finally:
+        clone.close()
 
 
 @pytest.mark.parametrize(

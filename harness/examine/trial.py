@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Begins the record of allocations in a guest, and tries whether it is right on its kernel.
+
+Where a kernel keeps what it is read from differs from one release to the next. So the record is
+trusted only where it was seen to work: the kernel is made to allocate memory and to free it, and
+each must be read from the machine's memory. Where that fails, the record is taken away from the
+guest again: its events have addresses of modules, which would be taken for pointers of the kernel's
+own.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+
+from harness.examine import record
+from harness.examine.allocations import PAGES, Reader
+from harness.examine.lost import Search
+from harness.examine.pointers import Layout, Scene, Symbols
+from harness.examine.record import Record
+from harness.host.proc import Deadline
+from harness.machines.guest import Guest
+from harness.qemu import Machine
+from harness.qemu.memory import FrozenMemory, Memory
+
+log = logging.getLogger(__name__)
+
+# From 6.13 on memory that code was in stays mapped (mm/execmem.c), so that nothing is seen to be a
+# module's that is gone.
+_CODE_STAYS = "execmem_restore_rox"
+
+
+def begin(
+    machine: Machine, guest: Guest, symbols: Symbols, layout: Layout, folder: Path, kib: int,
+    deadline: Deadline,
+) -> str:  # fmt: skip
+    """Begin the record, each CPU's of ``kib`` KiB; why there is none, or "".
+
+    The machine's memory is the file ``memory`` in ``folder``, which it shares. Where the record is
+    goes to ``record.FILE`` there. Raises ``GuestError`` or ``MachineError`` where the guest or the
+    machine does not answer, or a record that is not right cannot be taken away.
+    """
+    with FrozenMemory(folder / "memory") as memory:
+        attempt = _Attempt(machine, guest, symbols, layout, memory, deadline)
+        why = attempt.begin(kib)
+        if attempt.about is not None and not why:
+            (folder / record.FILE).write_text(attempt.about.to_json())
+            return ""
+    guest.check(record.END_SCRIPT)
+    return why
+
+
+class _Attempt:
+    """One guest in which the record is begun and tried."""
+
+    def __init__(
+        self, machine: Machine, guest: Guest, symbols: Symbols, layout: Layout, memory: Memory,
+        deadline: Deadline,
+    ) -> None:  # fmt: skip
+        self._machine = machine
+        self._guest = guest
+        self._symbols = symbols
+        self._layout = layout
+        self._memory = memory
+        self._deadline = deadline
+        self.about: Record | None = None
+
+    def begin(self, kib: int) -> str:
+        """Why the record is not to be trusted, or ""."""
+        if self._symbols.address(_CODE_STAYS) is not None:
+            return "the code of a module that is gone stays mapped on this kernel"
+        # Written into the ring buffer, so that it can be found.
+        word = f"eudyptula-{secrets.token_hex(8)}"
+        done = self._guest.run(record.setup_script(self._symbols, word, kib))
+        if done.status:
+            return f"the guest cannot begin it: {done.stderr.strip()}"
+        with self._machine.clock.stopped(self._deadline):
+            blocks = self._memory.blocks(self._memory.filled())
+            self.about = record.learn(
+                self._memory, self._layout, self._symbols, blocks, done.stdout, word
+            )
+        if self.about is None:
+            return "it is not found in the machine's memory"
+        done = self._guest.run(record.TRIAL_SCRIPT)
+        if done.status:
+            return f"the kernel does not record: {done.stderr.strip()}"
+        if why := self._look(freed=False):
+            return why
+        self._guest.check(record.TRIAL_END_SCRIPT)
+        self._machine.agent.order("let-go", "let-go", self._deadline)
+        return self._look(freed=True)
+
+    def _look(self, *, freed: bool) -> str:
+        """What is wrong with what the record says of the trial, or ""."""
+        assert self.about is not None
+        ranges = self._symbols.functions(record.TRIAL_FUNCTION)
+        if not ranges:
+            return f"the kernel has no {record.TRIAL_FUNCTION}()"
+        start, end = min(low for low, _ in ranges), max(low + size for low, size in ranges)
+
+        def by_the_trial(address: int) -> bool:
+            return any(low <= address < low + size for low, size in ranges)
+
+        with self._machine.clock.stopped(self._deadline):
+            reader = Reader(self._memory, self._layout, self.about)
+            filled = list(self._memory.filled())
+            scene = Scene(self._memory, self._layout, lambda: self._memory.blocks(iter(filled)))
+            search = Search(scene, self.about, lambda: self._symbols, by_the_trial)
+            every = reader.allocations(start, end, by_the_trial)
+            left = [one for one in every if search.is_left(one, reader)]
+            lost = search.lost(left)
+        pages = sum(one.event == PAGES for one in every)
+        log.debug("trial: %d pages and %d objects recorded, %d in use, %d lost",
+                  pages, len(every) - pages, len(left), len(lost))  # fmt: skip
+        if not 0 < pages < len(every):
+            return "allocations that were made are not found in it"
+        if not freed and len(left) < len(every):
+            return "memory in use is taken for free"
+        if lost:
+            return "memory that was freed, or that the kernel has, is taken for lost"
+        return ""
