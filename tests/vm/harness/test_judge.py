@@ -11,7 +11,7 @@ from harness import config
 from harness.runs import cards
 from harness.runs.cards import Judge
 from harness.runs.request import Request
-from harness.testing import Lab
+from harness.testing import Guest, Lab
 
 from .test_runs import SECONDS
 from .test_sources import HELLO
@@ -44,6 +44,34 @@ def test_each_gets_its_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "planted" in panics.findings[0].seen
     assert empty.outcome == "no module"
     assert (hello.outcome, hello.passed) == ("green", 2)
+
+
+def test_odd_modules_have_cards_that_say_what_is_odd(
+    lab: Lab, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that make would take apart, one that reboots, one named like a module of the kernel."""
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    loaded = guest.check("lsmod").splitlines()[1:]
+    taken = loaded[0].split()[0] if loaded else ""
+    reboots = HELLO.replace('pr_info("hello\\n");', "emergency_restart();")
+    sources = {
+        "-a b, \u00e9/-a b, \u00e9.c": HELLO,
+        "b/\u00e9.c": HELLO,
+        "c/reboots.c": f"#include <linux/reboot.h>\n{reboots}",
+    }
+    if taken:
+        sources[f"d/{taken}.c"] = HELLO
+    for name, text in sources.items():
+        path = tmp_path / "class" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    request = Request(kernels=lab.kernel.name, expression="loads_and_unloads", jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    made = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    assert [one.outcome for one in made[:3]] == ["green", "green", "1 fault"]
+    assert "the machine stopped or restarted by itself" in made[2].findings[0].seen
+    if taken:
+        assert "the kernel has a module of that name already" in made[3].findings[0].seen
 
 
 NEVER = "wait_for_completion(&never);"  # not even SIGKILL ends that
