@@ -26,6 +26,7 @@ from harness.errors import (
 from harness.lab import Lab
 from harness.machines.clone import Clone
 from harness.machines.guest import CommandResult, Guest, Passed, Running
+from harness.report.ktap import KtapTest
 
 __all__ = [
     "BuildError",
@@ -40,12 +41,28 @@ __all__ = [
     "GuestLost",
     "HarnessError",
     "HostError",
+    "KtapTest",
     "Lab",
     "MachineError",
     "Module",
     "Passed",
+    "RunKtap",
     "Running",
 ]
+
+
+class RunKtap(Protocol):
+    """What the fixture ``run_ktap`` is."""
+
+    def __call__(
+        self, guest: Guest, command: str, *, timeout: float = 30.0, user: str = "root"
+    ) -> tuple[KtapTest, ...]:
+        """Run a command in the guest that prints KTAP or TAP, and return the tests it has run.
+
+        Each is a subtest of this test, red if it failed. The test itself is red where the output
+        is not whole: no test, fewer than were planned, or a status that no failed test explains.
+        ``timeout`` is in seconds.
+        """
 
 
 class ExpectSplat(Protocol):

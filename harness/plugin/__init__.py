@@ -144,7 +144,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
-        for name in ("select", "fixtures", "hooks", "hangs"):
+        for name in ("select", "fixtures", "hooks", "hangs", "ktap"):
             config.pluginmanager.import_plugin(f"harness.plugin.{name}")
 
 
