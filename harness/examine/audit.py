@@ -285,13 +285,14 @@ class Audit:
         return self.guest.commands if self.guest else 0
 
     def _remains(self, layout: Layout, deadline: Deadline) -> tuple[Finding, ...]:
-        self._looked = self._commands
         pointing, lost = self._look(layout, deadline)
         for _ in range(ROUNDS):
             if not pointing and not lost:
-                return ()
+                break
             self._machine.agent.order("let-go", "let-go", deadline)
             pointing, lost = self._look(layout, deadline)
+        # Only now: where the machine did not answer in time, it is looked at again.
+        self._looked = self._commands
         self._lost += lost
         self._told |= {one.order for one in lost}
         # What is told as lost memory need not be told as a pointer in it.

@@ -110,6 +110,9 @@ class Search:
             return []
         self._find_holders(nodes)
         reached = _closure(node for node in nodes if node.held)
+        had = {other for node in nodes for other in node.has if other is not node}
+        self._find_page_tables([one for one in nodes if one not in reached and one not in had])
+        reached |= _closure(node for node in nodes if node.held)
         results = []
         for node in nodes:
             registered = self._registered(node)
@@ -179,7 +182,6 @@ class Search:
                 holder.has.add(node)
             elif not node.held and self._is_holder(pointer):
                 node.held = True
-        self._find_page_tables(nodes)
 
     def _pointers(self, targets: _Intervals) -> Iterator[Pointer]:
         """What points to the targets. Those near one another are looked for together."""
@@ -280,7 +282,7 @@ class Search:
     def _find_page_tables(self, nodes: Sequence[_Node]) -> None:
         """Pages that a page table is in are the kernel's: another table has their address."""
         direct = self._layout.direct
-        pages = [node for node in nodes if node.allocation.event == PAGES and not node.held]
+        pages = [node for node in nodes if node.allocation.event == PAGES]
         starts = [(node.allocation.address - direct, node) for node in pages]
         physical = _Intervals((start, start + PAGE, node) for start, node in starts)
         regions = {start >> 16 for start, _ in starts}
