@@ -813,15 +813,20 @@ class Registry:
     """A variable of the kernel's in which things are registered.
 
     ``step`` is how far from an element's beginning the pointer to the next one is, in bytes;
-    None where it holds elements itself, as a table does. ``undo`` is what takes one away.
+    None where it holds elements itself, as a table does. ``links`` are such places of a tree's
+    elements, of which the variable is the first. ``undo`` is what takes one away.
     """
 
     symbol: str
     undo: str
     step: int | None = None
+    links: tuple[int, ...] = ()
 
 
 _NOTIFIER = 8  # struct notifier_block in linux/notifier.h: the callback, then `next`
+# struct file_system_type in linux/fs.h: `next`, with `mount` before it and since that is gone.
+_FILE_SYSTEM, _FILE_SYSTEM_NOW = 56, 48
+_RESOURCE = (48, 56)  # struct resource in linux/ioport.h: `sibling`, `child`
 _LIST = 0  # struct list_head and struct hlist_node begin with `next`
 
 REGISTRIES = (
@@ -859,7 +864,8 @@ REGISTRIES = (
     Registry("event_class_list", "a trace event was not taken away", _LIST),
     Registry("ftrace_events", "the module's trace events were not taken away", _LIST),
     Registry("ftrace_ops_list", "unregister_ftrace_function()", None),
-    Registry("file_systems", "unregister_filesystem()", None),
+    Registry("file_systems", "unregister_filesystem()", _FILE_SYSTEM),
+    Registry("file_systems", "unregister_filesystem()", _FILE_SYSTEM_NOW),
     Registry("tcp_cong_list", "tcp_unregister_congestion_control()", _LIST),
     Registry("key_types_list", "unregister_key_type()", _LIST),
     Registry("all_lsm_hooks", "the security hook cannot be taken away", _LIST),
@@ -882,8 +888,8 @@ REGISTRIES = (
     Registry("chrdevs", "unregister_chrdev()", None),
     Registry("major_names", "unregister_blkdev()", None),
     Registry("nf_hooks_lwtunnel", "nf_unregister_net_hook()", None),
-    Registry("iomem_resource", "release_mem_region()", None),
-    Registry("ioport_resource", "release_region()", None),
+    Registry("iomem_resource", "release_mem_region()", links=_RESOURCE),
+    Registry("ioport_resource", "release_region()", links=_RESOURCE),
     Registry("timer_bases", "timer_delete_sync() or cancel_delayed_work_sync()", None),
     Registry("hrtimer_bases", "hrtimer_cancel()", None),
     Registry("tasklet_vec", "tasklet_kill()", None),
@@ -918,6 +924,8 @@ def describe(scene: Scene, symbols: Symbols, pointer: Pointer) -> Finding:
         return Finding(pointer, f"the stack of {task.name if task else 'a task'}",
                        _not_called("kthread_stop()"))  # fmt: skip
     found = slab_object(memory, layout, pointer.at)
+    if found and _is_netfilter(memory, layout, symbols, found):
+        return Finding(pointer, "init_net's netfilter", _not_called("nf_unregister_net_hook()"))
     if found:
         undo = _BY_CACHE.get(found.cache.name, "")
         return Finding(
@@ -972,7 +980,44 @@ def _registry(memory: Memory, layout: Layout, symbols: Symbols, at: int) -> Regi
             for place in range(0, min(size, 256), 8)
         ):
             return registry
+        if registry.links and _grows_to(memory, layout, start, registry.links, at):
+            return registry
     return None
+
+
+def _grows_to(memory: Memory, layout: Layout, root: int, links: Sequence[int], at: int) -> bool:
+    """Whether an address in memory is in one of a tree's elements."""
+    seen: set[int] = set()
+    fresh = [root]
+    while fresh and len(seen) < 1000:
+        element = fresh.pop()
+        where = physical(memory, layout, element) if element > _FIVE_LEVELS else None
+        if where is None or element in seen:
+            continue
+        seen.add(element)
+        if where <= at < where + max(links) + 8:
+            return True
+        fresh += (memory.word(where + link) for link in links)
+    return False
+
+
+def _is_netfilter(memory: Memory, layout: Layout, symbols: Symbols, found: SlabObject) -> bool:
+    """Whether an object has the hooks of the first network namespace for one place.
+
+    A struct nf_hook_entries (linux/netfilter.h) begins with their number, of two bytes. Then come
+    a function and a word for each, and one more word for each. A struct net has its address.
+    """
+    net = symbols.address("init_net")
+    if net is None:
+        return False
+    first, *words = as_words(memory.read(found.start, found.cache.size))
+    functions = words[: 2 * first : 2]
+    return (
+        0 < first <= len(words) // 3
+        and all(function > IMAGE for function in functions)
+        and layout.direct + found.start
+        in as_words(memory.read(net - IMAGE, symbols.size("init_net")))
+    )
 
 
 def _leads_to(memory: Memory, layout: Layout, element: int, step: int, at: int) -> bool:

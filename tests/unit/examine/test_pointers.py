@@ -276,6 +276,43 @@ def test_a_list_that_goes_round_ends(kernel: Kernel) -> None:
     assert described(kernel, PLACES["somewhere"] + 8) == ("somewhere", "")
 
 
+@pytest.mark.parametrize("step", [48, 56])
+def test_a_file_system_is_named_by_the_list_of_all(kernel: Kernel, step: int) -> None:
+    """The one before it may be a variable of the kernel's; where `next` is differs."""
+    first, second = kernel.take(), kernel.take()
+    kernel.word(PLACES["file_systems"], DIRECT + first)
+    kernel.word(first + step, DIRECT + second)
+    said = ("file_systems", "unregister_filesystem() was not called")
+    assert described(kernel, second + step) == said
+    assert described(kernel, second + step - 8)[0] != "file_systems"
+
+
+def test_a_region_is_named_wherever_it_is_in_the_tree(kernel: Kernel) -> None:
+    """It has the module's name for it. Here it is below the second one."""
+    kernel.cache("kmalloc-64", 64)
+    first, second, last = (kernel.object("kmalloc-64") for _ in range(3))
+    kernel.word(PLACES["iomem_resource"] + 56, DIRECT + first)
+    kernel.word(first + 48, DIRECT + second)
+    kernel.word(second + 56, DIRECT + last)
+    kernel.word(last + 40, DIRECT + second)
+    said = ("iomem_resource", "release_mem_region() was not called")
+    assert described(kernel, last + 16) == said
+    assert described(kernel, last + 64 + 16)[0] == "an object of the slab cache kmalloc-64"
+
+
+@pytest.mark.parametrize(("count", "known"), [(2, True), (0, False), (3, False), (1 << 20, False)])
+def test_hooks_of_netfilter_are_named(kernel: Kernel, count: int, known: bool) -> None:
+    """By what an object has that the network namespace points to."""
+    kernel.cache("kmalloc-64", 64)
+    at = kernel.object("kmalloc-64")
+    kernel.word(at, count, IMAGE + 16, 0, GONE, 0, 0)
+    kernel.word(PLACES["init_net"] + 0x800, DIRECT + at)
+    said = ("init_net's netfilter", "nf_unregister_net_hook() was not called")
+    assert (described(kernel, at + 48) == said) == known
+    kernel.word(PLACES["init_net"] + 0x800, 0)
+    assert described(kernel, at + 48) != said
+
+
 def test_a_table_is_named_wherever_it_points_from(kernel: Kernel) -> None:
     said = ("cpuhp_hp_states", "cpuhp_remove_state() was not called")
     assert described(kernel, PLACES["cpuhp_hp_states"] + 0xFC0) == said
