@@ -234,6 +234,7 @@ def build(
         suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
+        record="record each test's machine, for `invoke replay`",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
     iterable=["param"],
@@ -251,6 +252,7 @@ def test_vm(
     profile: str = "",
     config: str | None = None,
     keep: bool = False,
+    record: bool = False,
     minutes: str | None = None,
     verbose: bool = False,
 ) -> int:
@@ -261,7 +263,7 @@ def test_vm(
     request = Request(
         kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
         suite=suite, profile=profile, own_config=_path(config), keep=keep,
-        minutes=_number("--minutes", minutes), verbose=verbose,
+        record=record, minutes=_number("--minutes", minutes), verbose=verbose,
     )  # fmt: skip
     return test_vm.run(request)
 
@@ -413,6 +415,18 @@ def shell(
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
     request = Request(kernel, _source(module, ko, param), profile=profile, own_config=_path(config))
     return shell.run(request, command)
+
+
+@task(
+    positional=["recording"],
+    help=_help("verbose", recording="DIR: where a red test of `test-vm --record` has left one"),
+)
+@_explained
+def replay(_: Context, recording: str, verbose: bool = False) -> int:
+    """Play back what a red test has recorded, and say whether it goes the same way."""
+    from harness.commands import replay
+
+    return replay.run(Path(recording))
 
 
 @task(help={"folder": "DIR: results of another machine (default: results/)"})

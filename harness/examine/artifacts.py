@@ -21,6 +21,7 @@ from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
 from harness.machines import saved
 from harness.qemu import Machine
+from harness.qemu.machine import WantedRecording
 
 DUMP_SECONDS = 60.0
 # How many red tests of a run leave their machine: each takes what its guest has used.
@@ -65,14 +66,21 @@ def save_artifacts(
     said = [f"console: {os.path.relpath(folder / 'console.log')}"]
     stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
     alive = not {Verdict.PANIC, Verdict.LOST} & stuck
-    if not machine.running:
+    if not machine.running and machine.paced is None:
         return "\n".join(said)
     shown = os.path.relpath(folder)
     try:
-        if stuck:
+        if stuck and machine.running:
             (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
             said.append(f"registers: {shown}/registers.txt")
         if keeper.limit == 0:
+            return "\n".join(said)
+        about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
+        if machine.paced is not None:
+            if machine.wanted is None:  # else it is kept with the first judgement that was red
+                machine.wanted = WantedRecording(folder, about)
+            kept = os.path.relpath(machine.wanted.folder)
+            said.append(f"to go through it again: invoke replay {shlex.quote(kept)}")
             return "\n".join(said)
         place = claim(run, keeper.limit)
         if place is None:
@@ -81,7 +89,6 @@ def save_artifacts(
         if stuck:
             machine.debugger.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
             said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
-        about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
         try:
             saved.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
         finally:

@@ -16,7 +16,7 @@ from harness.lab import Lab
 from harness.machines import freeze
 from harness.machines.clone import Baseline, Clone
 from harness.machines.guest import Guest
-from harness.machines.template import Template
+from harness.machines.template import SetUp, Template
 from harness.qemu import Machine
 
 
@@ -70,6 +70,11 @@ def loaded_template(
     loading = _Loading(module, save_evidence, declared)
     key = {"module": module.digest} | ({"declared": declared} if declared else {})
     return freeze.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
+
+
+def set_up(module: Module, save_evidence: SaveEvidence = lambda *_: "", declared: int = 0) -> SetUp:
+    """What loads a module in a machine of its own, and judges that as ``loaded_template`` does."""
+    return _Loading(module, save_evidence, declared).set_up
 
 
 class _Loading:

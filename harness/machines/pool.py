@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 from harness.host.cache import Cache
 from harness.machines.clone import Clone, clone
-from harness.machines.template import Template
+from harness.machines.recorded import recorded
+from harness.machines.template import SetUp, Template
 
 
 def open_clone(template: Template, cache: Cache, *, ahead: bool = False) -> Clone:
@@ -21,6 +23,17 @@ def open_clone(template: Template, cache: Cache, *, ahead: bool = False) -> Clon
         folder = ends.enter_context(cache.scratch("test"))
         made = ends.enter_context(clone(template, folder, ahead=ahead))
         made.guest  # noqa: B018  # connects
+        made.ends = ends.pop_all()
+        return made
+
+
+def open_recorded(
+    template: Template, cache: Cache, carried: Sequence[Path], set_up: SetUp | None = None
+) -> Clone:
+    """A machine of a template's shape that is recorded; whoever takes it closes it."""
+    with ExitStack() as ends:
+        folder = ends.enter_context(cache.scratch("record"))
+        made = ends.enter_context(recorded(template, folder, carried, set_up))
         made.ends = ends.pop_all()
         return made
 

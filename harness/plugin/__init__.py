@@ -65,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("keep", action="store_true", help="leave the machine of the first red test running")
     add(
+        "record",
+        action="store_true",
+        help="record each test's machine; a red one's recording is kept (docs/back-in-time.md)",
+    )
+    add(
         "machines",
         metavar="N",
         type=int,

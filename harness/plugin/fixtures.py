@@ -58,7 +58,7 @@ def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
         limit=MACHINES if machines is None else machines,
     )
     given = sources.parse(module_of(request.config), option("--ko"), option("kernel_param"))
-    source = MachineSource(lab, given, keeper)
+    source = MachineSource(lab, given, keeper, record=option("kernel_record"))
     request.config.stash[SOURCE] = source
     try:
         yield source

@@ -95,9 +95,11 @@ def _save(
     again = f"-again-{used.saved}" if used.saved else ""
     used.saved += 1
     name = f"{artifacts.folder_name(item.nodeid)}{number}{again}"
-    about = {}
+    about: dict[str, object] = {}
     facts = used.clone.facts
     if "text" in facts:
         about = {"module": str(source.module.ko), "text": facts["text"]}
+    if source.built is not None:
+        about["modules"] = {one.name: str(one.ko) for one in source.built.objects}
     machine = used.clone.machine
     return save_artifacts(source.keeper, source.lab, machine, problems, name, about)

@@ -12,6 +12,7 @@ import pytest
 from harness.build.module import Module
 from harness.build.source import Given
 from harness.errors import InputError
+from harness.examine import loading
 from harness.examine.artifacts import Keeper, save_artifacts
 from harness.examine.loading import loaded_template
 from harness.judge.problem import KernelProblem
@@ -87,8 +88,10 @@ class UsedMachine:
 class MachineSource:
     """Where the tests' machines come from; ``keeper`` takes what those leave that are red."""
 
-    def __init__(self, lab: Lab, source: Given, keeper: Keeper) -> None:
+    def __init__(self, lab: Lab, source: Given, keeper: Keeper, *, record: bool = False) -> None:
+        """``record``: each machine boots, and its run is recorded (machines/recorded.py)."""
         self.lab = lab
+        self._record = record
         self.keeper = keeper
         self.pool = Pool()
         self._source = source
@@ -123,7 +126,16 @@ class MachineSource:
                 f"there is no clock named {clock!r} for a machine", hint='say "host" or "ahead"'
             )
         ahead = clock == "ahead"
+        if ahead and self._record:
+            raise InputError(
+                "a machine whose clock runs ahead cannot be recorded",
+                hint="run this test without --record",
+            )
         template = self.lab.template(**shape, emulated=ahead)  # type: ignore[arg-type]  # a marker's
+        if self._record:
+            carried = [one.loadable for one in self.module.objects]
+            load = loading.set_up(self.module, self._save, kind.taints) if kind.loaded else None
+            return pool.open_recorded(template, self.lab.cache, carried, load)
         if kind.loaded:
             template = self._loaded(template, kind.taints)
         return pool.open_clone(template, self.lab.cache, ahead=ahead)
@@ -141,4 +153,5 @@ class MachineSource:
 
     def _save(self, machine: Machine, problems: Sequence[Problem]) -> str:
         name = f"loading-{self.module.name}"
-        return save_artifacts(self.keeper, self.lab, machine, problems, name, {})
+        about = {"modules": {one.name: str(one.ko) for one in self.module.objects}}
+        return save_artifacts(self.keeper, self.lab, machine, problems, name, about)

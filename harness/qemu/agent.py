@@ -9,24 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from harness.errors import BootError, ConsoleSilent, MachineError, MachineFault
 from harness.host.proc import Deadline
 from harness.host.text import taint_mask
+from harness.qemu import port as ports
 from harness.qemu.clock import Clock
 from harness.qemu.console import Console
+from harness.qemu.port import Port
 from harness.qemu.process import Process, no_space
 from harness.qemu.stalls import Pulse
 
+T = TypeVar("T")
+
 # How many lines that nobody asked for are kept, and how many characters of each.
 _UNASKED_LINES, _UNASKED_LENGTH = 5, 100
-_ANSWER_BYTES = 16 << 20  # at most in one answer; some hundred stacks are 64 KiB
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,18 @@ class Agent:
         # The words of the orders that were not answered in time: their answers may come still.
         self._late: set[str] = set()
         self._unasked: list[str] = []
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._one = threading.RLock()  # who waits for an answer reads the others' as well
+        self._port: Port | None = None
 
-    async def connect(self, stream: socket.socket) -> None:
-        """Use a stream to the guest's serial port."""
-        self._reader, self._writer = await asyncio.open_connection(
-            sock=stream.dup(), limit=_ANSWER_BYTES
-        )
+    async def connect(self, port: Port) -> None:
+        """Use a way to the guest's serial port."""
+        self._port = port
+        await port.connect()
 
     async def disconnect(self) -> None:
         """Undo ``connect``."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._port is not None:
+            self._port.close()
 
     def order(self, text: str, answer: str, deadline: Deadline) -> str:
         """Give vm/agent an order and wait for its answer; the rest of the answer's line.
@@ -82,7 +84,7 @@ class Agent:
         Each order has a word of its own, with which its answer begins. What begins with another
         was not asked for (``take_unasked``): anybody in the guest can write to the port.
         """
-        with self._clock.running():
+        with self._one, self._clock.running():
             return self.receive(self.send(text, deadline), answer, deadline)
 
     def send(self, text: str, deadline: Deadline) -> str:
@@ -92,13 +94,10 @@ class Agent:
         """
         word = secrets.token_hex(4)
 
-        async def send() -> None:
-            assert self._writer is not None
-            self._writer.write(f"{word} {text}\n".encode())
-            await self._writer.drain()
-
+        assert self._port is not None
+        sending = self._unless_over(self._port.send(f"{word} {text}\n".encode()))
         try:
-            self._pulse.call(send(), deadline, f"ordering {text.partition(' ')[0]!r}")
+            self._pulse.call(sending, deadline, f"ordering {text.partition(' ')[0]!r}")
         except OSError as error:
             raise self._process.died(f"QEMU is gone (at {text.partition(' ')[0]!r})") from error
         self._late.add(word)
@@ -154,22 +153,28 @@ class Agent:
 
     async def _line(self) -> str:
         """The next line from vm/agent, or "" when QEMU ends or the guest panics first."""
-        assert self._reader is not None
-        line = asyncio.ensure_future(self._reader.readline())
+        assert self._port is not None
+        with contextlib.suppress(OSError):
+            try:
+                line = await self._unless_over(self._port.readline())
+            except ValueError as error:  # so readline() tells of a limit
+                raise MachineError(
+                    f"{ports.LINE_BYTES >> 20} MiB without an end of line came on the control port"
+                ) from error
+            return (line or b"").decode(errors="replace").strip()
+        return ""
+
+    async def _unless_over(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of ``work``, or None when QEMU ends or the guest panics first."""
+        task = asyncio.ensure_future(work)
         panic = asyncio.ensure_future(self._panic())
         gone = asyncio.ensure_future(self._process.ended.wait())
         try:
-            await asyncio.wait([line, panic, gone], return_when=asyncio.FIRST_COMPLETED)
-            with contextlib.suppress(OSError):
-                return line.result().decode(errors="replace").strip() if line.done() else ""
-            return ""
-        except ValueError as error:  # so readline() tells of a limit
-            raise MachineError(
-                f"{_ANSWER_BYTES >> 20} MiB without an end of line came on the control port"
-            ) from error
+            await asyncio.wait([task, panic, gone], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
         finally:
-            for task in (line, panic, gone):
-                task.cancel()
+            for each in (task, panic, gone):
+                each.cancel()
 
     def mark(self, deadline: Deadline) -> int:
         """Wait until all that the kernel has logged is on the console; its taint flags.

@@ -80,6 +80,25 @@ class Wiring:
     share: bool = False
     incoming: bool = False
     ahead: bool = False
+    control: Path | None = None  # a pair of named pipes for the control port (port.PacedPort)
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """That QEMU writes down all that is not decided by the guest itself, or goes by what it wrote.
+
+    ``log`` is that file. A machine that is to be replayed does not run before it is told to.
+    ``snapshots`` is an image that takes snapshots of it (record.empty_image).
+    """
+
+    log: Path
+    replay: bool = False
+    snapshots: Path | None = None
+
+
+# Of the kernel's command line, for vm/agent: it says what it has read.
+PACED = "eudyptula_paced=1"
 
 
 def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
@@ -91,7 +110,8 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
             f"share={'on' if wiring.share else 'off'},mem-path={escaped(wiring.memory)}"
         )
     # 64 MiB hold all the code that a small guest runs; the default would grow to 1 GiB.
-    thread = "single" if wiring.ahead else "multi"  # QEMU counts instructions with one only
+    counted = wiring.ahead or wiring.record is not None
+    thread = "single" if counted else "multi"  # QEMU counts instructions with one only
     emulated = f"tcg,thread={thread},tb-size=64"
     accelerator = emulated if spec.accelerator == "tcg" else spec.accelerator
     # Where there can only be one CPU, TCG leaves out the memory barriers of locked instructions
@@ -107,6 +127,10 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
     # `rep movsb` to clear and copy pages. TCG does one byte at a time there. Without them the
     # kernel writes eight bytes at a time, and boots in three quarters of the time.
     cpu = "host" if spec.accelerator == "kvm" else "max,-cx16,-erms,-fsrm"
+    append = (*APPEND, *spec.append, *((PACED,) if wiring.record else ()))
+    control = f"socket,id=control,fd={wiring.control_fd}"
+    if wiring.control is not None:
+        control = f"pipe,id=control,path={escaped(wiring.control)}"
     command = [
         QEMU,
         "-nodefaults", "-no-user-config", "-display", "none",
@@ -118,22 +142,18 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         "-smp", smp,
         "-kernel", str(spec.kernel),
         "-initrd", str(spec.initrd),
-        "-append", " ".join((*APPEND, *spec.append)),
+        "-append", " ".join(append),
         # The clock is right after a restore because it follows the host's.
         "-rtc", "base=utc,clock=host",
         # A guest that panics is stopped and kept, to be looked at; one that reboots ends.
         "-no-reboot", "-action", "panic=pause",
         "-chardev", f"file,id=console,path={escaped(wiring.console)},append=on",
         "-serial", "chardev:console",
-        "-chardev", f"socket,id=control,fd={wiring.control_fd}",
+        "-chardev", control,
         "-serial", "chardev:control",
         "-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}",
         "-mon", "chardev=qmp,mode=control",
-        "-chardev", f"socket,id=ssh,fd={wiring.ssh_fd}",
-        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,"
-        f"guestfwd=tcp:{SSH_ADDRESS}:22-chardev:ssh",
-        # Nobody is there to be told that the guest has moved.
-        "-device", "virtio-net-pci,netdev=net,romfile=,guest_announce=off",
+        *_network(wiring),
         "-device", "pvpanic",
         "-device", "vmcoreinfo",
     ]  # fmt: skip
@@ -143,7 +163,41 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         # The guest's time is the number of its instructions, 8 ns each, and not the host's; with
         # sleep=off it jumps to the next timer when all CPUs are idle (QEMU, docs/devel/tcg-icount).
         command += ["-icount", "shift=3,sleep=off"]
+    if wiring.record is not None:
+        command += _recording(wiring.record)
     return command
+
+
+def _network(wiring: Wiring) -> list[str]:
+    """The network card, and what is at its other end."""
+    # Nobody is there to be told that the guest has moved.
+    card = "virtio-net-pci{},romfile=,guest_announce=off"
+    if wiring.record is not None:
+        # Nobody is at the other end. QEMU 7.2 can record what comes over a network, but its replay
+        # then stands still.
+        return ["-device", card.format("")]
+    return [
+        "-chardev", f"socket,id=ssh,fd={wiring.ssh_fd}",
+        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,"
+        f"guestfwd=tcp:{SSH_ADDRESS}:22-chardev:ssh",
+        "-device", card.format(",netdev=net"),
+    ]  # fmt: skip
+
+
+def _recording(record: Record) -> list[str]:
+    """See QEMU's docs/system/replay.rst."""
+    what = "replay" if record.replay else "record"
+    # 8 ns for an instruction are about what they take here, so that the guest's clock keeps pace
+    # with the host's. QEMU can adapt that (shift=auto); it then made one interrupt of a busy guest
+    # take 10 ms of the guest's time.
+    command = ["-icount", f"shift=3,rr={what},rrfile={escaped(record.log)}"]
+    # Loading a snapshot has this device wait for the CPU (vapic_post_load() in
+    # hw/i386/kvmvapic.c), which in a replay waits for who loads it.
+    command += ["-global", "apic.vapic=off"]
+    if record.snapshots is not None:
+        image = escaped(record.snapshots)
+        command += ["-drive", f"file={image},format=qcow2,if=none,id=snapshots"]
+    return [*command, "-S"] if record.replay else command
 
 
 def shape(spec: MachineSpec) -> list[str]:

@@ -11,18 +11,20 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, MachineError, MachineFault
 from harness.host.proc import Deadline
 from harness.qemu.agent import Agent
-from harness.qemu.argv import MachineSpec, Wiring, argv, check_version
+from harness.qemu.argv import MachineSpec, Record, Wiring, argv, check_version
 from harness.qemu.clock import Clock
 from harness.qemu.console import Console
 from harness.qemu.debug import Debugger
 from harness.qemu.loop import loop
+from harness.qemu.port import PacedPort, Port, SocketPort
 from harness.qemu.process import Process
 from harness.qemu.qmp import Monitor
 from harness.qemu.snapshot import Snapshot
@@ -32,6 +34,16 @@ from harness.qemu.vcpu import VirtualCpus
 
 # Until QEMU answers. It needs a tenth of a second; nothing but the host can make it late.
 START_SECONDS = 180.0
+# What a recording may become; half a minute of a guest that is busy is 20 MiB. Its console may too.
+RECORD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class WantedRecording:
+    """Where the recording of a machine is to be kept when it ends, and facts for a debugger."""
+
+    folder: Path
+    about: Mapping[str, object]
 
 
 class Machine:
@@ -63,6 +75,8 @@ class Machine:
         self.snapshot = Snapshot(self.process, self.monitor)
         self.debugger = Debugger(self.process, self.monitor)
         self.stream = Stream()
+        self.paced: PacedPort | None = None  # the control port of a machine that is recorded
+        self.wanted: WantedRecording | None = None
         self._watching: asyncio.Task[None] | None = None
         self._port: int | None = None
 
@@ -74,13 +88,16 @@ class Machine:
         share: bool = False,
         incoming: bool = False,
         ahead: bool = False,
+        record: Record | None = None,
     ) -> None:
         """Start QEMU and connect to it; a start that fails leaves nothing running.
 
-        ``ahead``: see ``Wiring``.
+        ``ahead`` and ``record``: see ``Wiring``.
         """
         check_version()
         self.ahead = ahead
+        if record is not None:
+            self.paced = PacedPort(self.process.folder / "control")
         with contextlib.ExitStack() as ends:
             qmp, qmp_far = (ends.enter_context(end) for end in socket.socketpair())
             control, control_far = (ends.enter_context(end) for end in socket.socketpair())
@@ -88,14 +105,16 @@ class Machine:
             wiring = Wiring(
                 self.log.path, qmp_far.fileno(), control_far.fileno(), stream_far.fileno(),
                 memory, share, incoming, ahead,
+                self.paced.base if self.paced else None, record,
             )  # fmt: skip
             descriptors = (wiring.qmp_fd, wiring.control_fd, wiring.ssh_fd)
             self.process.start(argv(self.spec, wiring), descriptors)
             for far in (qmp_far, control_far, stream_far):
                 far.close()
             try:
-                loop().call(self._connect(qmp, control), deadline, "starting QEMU")
-                self.process.limit_files()
+                port = self.paced or SocketPort(control)
+                loop().call(self._connect(qmp, port), deadline, "starting QEMU")
+                self.process.limit_files(RECORD_BYTES if record else None)
             except BaseException as error:
                 died = None
                 if isinstance(error, OSError):
@@ -109,9 +128,9 @@ class Machine:
                     raise died from error
                 raise
 
-    async def _connect(self, qmp: socket.socket, control: socket.socket) -> None:
+    async def _connect(self, qmp: socket.socket, port: Port) -> None:
         await self.process.watch()
-        await self.agent.connect(control)
+        await self.agent.connect(port)
         await self.monitor.connect(qmp)
         cpus = await self.monitor.ask("query-cpus-fast")
         self.cpus.threads = [cpu["thread-id"] for cpu in cpus]

@@ -34,6 +34,7 @@ class Request:
     profile: str = ""  # of vm/kconfig, for a kernel tree
     own_config: Path | None = None  # a kernel tree's own .config
     keep: bool = False  # leave the machine of the first red test running
+    record: bool = False  # record each test's machine
     minutes: int | None = None  # begin with no other kernel after that time
     verbose: bool = False
 
@@ -92,6 +93,7 @@ class Plan:
         given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
         given += [f"--config={spec.config}"] if spec.config else []
         given += ["--keep"] if asked.keep else []
+        given += ["--record"] if asked.record else []
         given += ["-k", asked.expression] if asked.expression else []
         given += ["-n", str(jobs)] if jobs > 1 else []
         return [*given, f"--junitxml={junit}"]

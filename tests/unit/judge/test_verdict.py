@@ -823,7 +823,7 @@ PANIC = {panic!r}
 
 
 class Machine:
-    unread, full, fault, stalls = 0, False, "", ()
+    unread, full, fault, stalls, paced = 0, False, "", (), None
 
     def __init__(self, number):
         self.number, self.console, self.taint = number, "", {taint}

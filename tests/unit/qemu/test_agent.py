@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import BootError, MachineError
 from harness.host.proc import Deadline
-from harness.qemu import Machine, agent
+from harness.qemu import Machine, port
 from tests.unit.qemu.fake import PATIENCE
 
 
@@ -87,7 +87,7 @@ def test_an_answer_without_an_end_is_the_guests_fault(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A module can write to the control port; what it floods it with is a sentence."""
-    monkeypatch.setattr(agent, "_ANSWER_BYTES", 1 << 16)
+    monkeypatch.setattr(port, "LINE_BYTES", 1 << 16)
     running = machine("silent")
     running.execute("say", Deadline(PATIENCE), line="x" * 100_000)
     with pytest.raises(BootError, match="without an end of line") as caught:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import MissingToolError
 from harness.qemu import MachineSpec, argv
-from harness.qemu.argv import Wiring
+from harness.qemu.argv import Record, Wiring
 from tests.unit.qemu.fake import SPEC
 
 WIRING = Wiring(Path("/run/console.log"))
@@ -130,6 +130,28 @@ def test_a_clock_that_runs_ahead_changes_nothing_of_the_machine() -> None:
     assert "thread=single" in only("-accel", ahead).split(",")
     differ = {name for name, _ in set(ahead) ^ set(options())}
     assert differ == {"-icount", "-accel"}
+
+
+@pytest.mark.parametrize(("replay", "how"), [(False, "record"), (True, "replay")])
+def test_a_recording_and_its_replay_are_the_same_machine(replay: bool, how: str) -> None:
+    """One CPU at a time, no way in but the serial port; only the replay waits to be told to run."""
+    record = Record(Path("/run/log"), replay=replay)
+    found = options(wiring=replace(WIRING, control=Path("/run/control"), record=record))
+    assert only("-icount", found) == f"shift=3,rr={how},rrfile=/run/log"
+    assert "thread=single" in only("-accel", found).split(",")
+    assert "pipe,id=control,path=/run/control" in values("-chardev", found)
+    assert "virtio-net-pci,romfile=,guest_announce=off" in values("-device", found)
+    assert values("-netdev", found) == []
+    assert not any("id=ssh" in channel for channel in values("-chardev", found))
+    assert only("-append", found).endswith(argv.PACED)
+    assert (("-S", "") in found) == replay
+
+
+def test_snapshots_of_a_replay_have_a_place() -> None:
+    """An image that no device of the guest's has."""
+    record = Record(Path("/run/log"), replay=True, snapshots=Path("/run/a,b"))
+    found = options(wiring=replace(WIRING, control=Path("/run/control"), record=record))
+    assert only("-drive", found) == "file=/run/a,,b,format=qcow2,if=none,id=snapshots"
 
 
 def test_the_monitor_and_the_control_port_are_descriptors() -> None:

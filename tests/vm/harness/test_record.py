@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine that is recorded is used as any other, and its recording is played back the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.commands import replay
+from harness.machines import pool, recorded
+from harness.qemu.machine import WantedRecording
+from harness.testing import Clone, CommandTimeout, GuestLost, Lab, Module
+
+# A recorded machine boots, and is replayed in up to three times as long.
+pytestmark = pytest.mark.timeout(1000)
+
+
+@pytest.fixture
+def victim(lab: Lab, module: Module, tmp_path: Path) -> Iterator[Clone]:
+    """A machine whose recording is kept; nobody asks for its verdict."""
+    clone = pool.open_recorded(lab.template(), lab.cache, [module.loadable])
+    clone.machine.wanted = WantedRecording(tmp_path, {})
+    try:
+        yield clone
+    finally:
+        clone.close()
+
+
+def test_a_recorded_guest_is_as_any_other(
+    victim: Clone, module: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands, their streams and ends, files, a process beside the test; then all of it again."""
+    guest = victim.guest
+    done = guest.run("pwd; id -un; echo said >&2; exit 3")
+    assert (done.status, done.stdout, done.stderr) == (3, "/root\nroot\n", "said\n")
+    assert guest.run("kill -9 $$").status == -1
+    assert guest.run("id -un", user="nobody").stdout == "nobody\n"
+    every = bytes(range(256)) * 4
+    guest.put(every, "/root/every", mode=0o600)
+    assert guest.get("/root/every") == every
+    assert guest.check("stat -c %a /root/every") == "600\n"
+    # More than one of QEMU's sockets holds, of which nothing may be lost.
+    assert len(guest.check("head -c 300000 /dev/zero | tr '\\0' x")) == 300_000
+    with guest.spawn('while read -r line; do echo "got $line"; done') as process:
+        process.send(b"one\n")
+        assert process.read_line() == "got one"
+        assert process.running
+        process.end_input()
+        assert process.wait().ok
+    with pytest.raises(CommandTimeout):
+        guest.run("sleep 1000", timeout=0.5)
+    guest.put(module.loadable, f"/root/{module.loadable.name}")
+    guest.check(f"insmod /root/{module.loadable.name}; echo loaded >/dev/kmsg")
+    victim.close()
+
+    recording = recorded.load(tmp_path)
+    assert recording.about["sections"][module.name][".text"].startswith("0xffffffffc")
+    assert replay.run(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("same: ")
+
+
+def test_a_panic_is_played_back(
+    victim: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The guest is lost at once, and its recording goes as far as that."""
+    with pytest.raises(GuestLost):
+        victim.guest.run("echo c >/proc/sysrq-trigger")
+    victim.close()
+    assert recorded.load(tmp_path).panicked
+    assert replay.run(tmp_path) == 0
+    assert "up to the panic" in capsys.readouterr().out
