@@ -14,7 +14,7 @@ from harness.errors import HarnessError, HostError
 from harness.host.cache import Cache
 from harness.report import table
 from harness.report.result import Cell, KernelResult
-from harness.runs import pages, pytest_process, store, sweep
+from harness.runs import pytest_process, store, sweep
 from harness.runs.ready import Way
 from harness.runs.request import Plan, Request
 from harness.runs.store import Run
@@ -63,10 +63,20 @@ def run(request: Request) -> int:
 
 def _show(results: Sequence[KernelResult]) -> None:
     """Write the page of results. A verdict is not to be lost because that cannot be done."""
+    from harness.runs import pages  # noqa: PLC0415  # see _prepare_to_show
+
     try:
         log.info("the page of results: %s", os.path.relpath(pages.write(results)))
     except HostError as error:
         log.warning("there is no page of results: %s", error)
+
+
+def _prepare_to_show() -> None:
+    """Import what makes the page, and prepare it: an eighth of a second, while pytest begins."""
+    from harness.report import page  # noqa: PLC0415
+    from harness.runs import pages  # noqa: F401, PLC0415
+
+    page.prepare()
 
 
 def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
@@ -98,7 +108,9 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
         jobs = plan.request.jobs or pytest_process.default_jobs()
         options = plan.arguments(spec, jobs, run.junit)
         started = time.monotonic()
-        ended = pytest_process.run(options, run.folder, verbose=plan.request.verbose)
+        ended = pytest_process.run(
+            options, run.folder, verbose=plan.request.verbose, meanwhile=_prepare_to_show
+        )
         pytest_process.not_empty(ended)
         result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
         sweep.write_result(run, result)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from harness.judge.verdict import Problem
+if TYPE_CHECKING:  # who only catches it needs no log reader, which takes a tenth of a second
+    from harness.judge.verdict import Problem
 
 
 class KernelProblem(AssertionError):

@@ -121,6 +121,11 @@ def _template() -> Template:
     return environment.from_string(text)
 
 
+def prepare() -> None:
+    """Do what takes a twentieth of a second once, before there is a page to write."""
+    _template()
+
+
 def _page(results: Sequence[KernelResult], texts: Texts, now: float, about: str) -> _Page:
     columns = table.columns(results)
     empty = Cell(False, "-")

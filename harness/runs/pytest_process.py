@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -161,10 +161,14 @@ class PytestProcess:
         )
         self._began = time.time()
 
-    def wait(self) -> Ended:
-        """Wait for its end; when waiting is interrupted, so is pytest."""
+    def wait(self, meanwhile: Callable[[], object] = lambda: None) -> Ended:
+        """Wait for its end; when waiting is interrupted, so is pytest.
+
+        ``meanwhile`` is something short to do while pytest begins.
+        """
         silent = None
         try:
+            meanwhile()
             while (left := self._moved() + SILENT_SECONDS - time.time()) > 0:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(left)
@@ -225,9 +229,10 @@ def run(
     *,
     verbose: bool = False,
     out: IO[bytes] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Ended:
-    """Run pytest to its end."""
-    return PytestProcess(arguments, results, verbose=verbose, out=out).wait()
+    """Run pytest to its end; see ``PytestProcess``."""
+    return PytestProcess(arguments, results, verbose=verbose, out=out).wait(meanwhile)
 
 
 class NothingMatches(InputError):

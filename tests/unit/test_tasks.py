@@ -123,6 +123,14 @@ def test_listing_the_tasks_imports_next_to_nothing() -> None:
     }  # fmt: skip
 
 
+def test_testing_one_kernel_imports_neither_the_log_reader_nor_the_page() -> None:
+    """A third of the time that `invoke test-vm` takes beside pytest; pytest judges."""
+    done = python_as_invoke("import harness.commands.test_vm; print(*sys.modules)")
+    imported = set(done.stdout.split())
+    assert "harness.runs.sweep" in imported
+    assert not imported & {"harness.klog", "harness.judge.verdict", "jinja2"}
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interruption_before_the_task_is_said(name: str) -> None:
     """As in its first half second; invoke would say nothing and end with 1, which is red."""

@@ -64,7 +64,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
             ),
         )
 
-    def run(arguments: Sequence[str], results: Path, *, verbose: bool = False) -> Ended:
+    def run(arguments: Sequence[str], results: Path, **_: object) -> Ended:
         made.pytest.append(list(arguments))
         status = made.statuses.pop(0) if made.statuses else 0
         for word in arguments:

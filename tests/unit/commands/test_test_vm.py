@@ -91,7 +91,7 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
     ordinary = pytest_process.run
     left: list[Path] = []
 
-    def another_begins(arguments: Sequence[str], results: Path, *, verbose: bool) -> Ended:
+    def another_begins(arguments: Sequence[str], results: Path, **_: object) -> Ended:
         ended = ordinary(arguments, results)
         folder = results / "contract-test_contract.py-test_it"
         folder.mkdir()

@@ -7,7 +7,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,16 +192,19 @@ def test_what_pytest_has_left_running_ends_with_it(
         assert gone
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C does what it does: a run in the background may have been started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_run_lets_pytest_clean_up(
-    python: Callable[[str], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C is passed on and waited for: pytest ends its machines itself."""
-    # A run in the background may have been started with Ctrl-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     python(
         f"trap 'echo cleaned >{tmp_path}/said; kill $!; exit 130' INT\n"
         f"sleep 1000 &\nuntil [ -e {tmp_path}/started ]; do :; done\nkill -INT $PPID\nwait"
@@ -238,6 +241,26 @@ def test_a_pytest_that_does_not_heed_is_killed(
     ended = process.wait()
     assert ended.status == Status.OURS
     assert "was ended by SIGKILL" in ended.why
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_what_is_done_meanwhile_does_not_outlive_pytest(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """It is done beside pytest, and an interruption that comes in it ends pytest, too."""
+    os.mkfifo(tmp_path / "begun")
+    python(
+        f"trap 'echo cleaned >{tmp_path}/said; kill $!; exit 130' INT\n"
+        f"sleep 1000 &\necho >{tmp_path}/begun\nwait"
+    )
+
+    def interrupted() -> None:
+        (tmp_path / "begun").read_text()  # until pytest has begun
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pytest_process.run(["tests"], tmp_path, meanwhile=interrupted)
+    assert (tmp_path / "said").read_text() == "cleaned\n"
 
 
 @pytest.mark.parametrize(
