@@ -99,6 +99,15 @@ def test_what_nobody_frees_is_named(victim: Clone, planted: Module, kind: str, s
 
 
 @pytest.mark.usefixtures("recorded")
+def test_an_eighth_of_all_memory_is_soon_looked_for(victim: Clone, planted: Module) -> None:
+    """However much it is: a look that ends with the machine's patience finds nothing."""
+    problems = after(victim, planted, f"insmod {FILE} what=heap take=0", f"rmmod {NAME}")
+    assert len(problems) == 1
+    assert "1048576 bytes that alloc_pages() allocated" in problems[0].title
+    assert problems[0].times == 64
+
+
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -158,7 +167,7 @@ def test_a_whole_life_in_one_command_is_no_hiding_place(victim: Clone, planted: 
 
 
 HEALTHY = [kind for kind, _ in LOST] + [
-    "nothing", "cache", "workqueue", "bound", "pool", "rcu", "callback", "many", "devm",
+    "nothing", "heap", "cache", "workqueue", "bound", "pool", "rcu", "callback", "many", "devm",
     "netdevice", "debugfs", "firmware",
 ]  # fmt: skip
 

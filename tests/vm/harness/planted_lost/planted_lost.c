@@ -66,6 +66,27 @@ static void pages_put(void *it) { __free_pages(it, 2); }
 static void *onepage_get(void) { return (void *)__get_free_page(GFP_KERNEL); }
 static void onepage_put(void *it) { free_page((unsigned long)it); }
 
+/* 64 MiB */
+static struct page *planted_heap[64];
+
+static void *heap_get(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(planted_heap); i++)
+		planted_heap[i] = alloc_pages(GFP_KERNEL, 8);
+	return planted_heap[0];
+}
+
+static void heap_put(void *it)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(planted_heap); i++)
+		if (planted_heap[i])
+			__free_pages(planted_heap[i], 8);
+}
+
 static void *percpu_get(void) { return (void __force *)__alloc_percpu(48, 8); }
 static void percpu_put(void *it) { free_percpu((void __percpu __force *)it); }
 
@@ -215,7 +236,7 @@ static const struct {
 	SAME_PUT(kasprintf, kfree_put), SAME_PUT(krealloc, kfree_put),
 	SAME_PUT(kvmalloc, kvfree_put), SAME_PUT(vmalloc, vfree_put),
 	SAME_PUT(pages, pages_put), SAME_PUT(onepage, onepage_put),
-	SAME_PUT(percpu, percpu_put), SAME_PUT(cache, cache_put),
+	SAME_PUT(heap, heap_put), SAME_PUT(percpu, percpu_put), SAME_PUT(cache, cache_put),
 	{ "skb", skb_get_one, skb_put_one }, SAME_PUT(workqueue, workqueue_put),
 	SAME_PUT(bound, workqueue_put),
 	SAME_PUT(dma, dma_put), SAME_PUT(pool, pool_put),
