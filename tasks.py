@@ -419,13 +419,26 @@ def shell(
 
 @task(
     positional=["recording"],
-    help=_help("verbose", recording="DIR: where a red test of `test-vm --record` has left one"),
+    help=_help(
+        "verbose",
+        recording="DIR: where a red test of `test-vm --record` has left one",
+        debug="open gdb at its end, in which one can go backwards",
+        script="FILE: the commands that gdb runs there, instead of a prompt",
+    ),
 )
 @_explained
-def replay(_: Context, recording: str, verbose: bool = False) -> int:
+def replay(
+    _: Context,
+    recording: str,
+    debug: bool = False,
+    script: str | None = None,
+    verbose: bool = False,
+) -> int:
     """Play back what a red test has recorded, and say whether it goes the same way."""
     from harness.commands import replay
 
+    if debug or script is not None:
+        return replay.debug(Path(recording), _path(script))
     return replay.run(Path(recording))
 
 

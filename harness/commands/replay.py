@@ -1,20 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`invoke replay`: plays back what a red test has recorded, and compares."""
+"""`invoke replay`: plays back what a red test has recorded, and compares; or opens gdb in it."""
 
 from __future__ import annotations
 
 import logging
 import os
+import resource
+import shlex
+import shutil
+import signal
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
+from typing import Any
 
-from harness.errors import MachineError, MachineFault, Status
+from harness.build.module import INSIDE
+from harness.commands.shell import gdb_socket
+from harness.errors import InputError, MachineError, MachineFault, MissingToolError, Status
+from harness.examine import linked
+from harness.host import proc
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.host.text import printable
 from harness.machines import recorded
 from harness.machines.recorded import CONSOLE, Recording
+from harness.qemu import Machine, record
 
 log = logging.getLogger(__name__)
 
@@ -98,3 +110,121 @@ def _differs(recording: Recording, what: str, started: float) -> int:
 def deadline(recording: Recording) -> Deadline:
     """How long a replay may take."""
     return Deadline(_TIMES * recording.seconds + _SECONDS)
+
+
+# -- with a debugger ---------------------------------------------------------------
+
+# To go back, QEMU loads the snapshot before and runs on from there. 25 million instructions take
+# half a second or less, and a snapshot has some 100 MiB.
+_APART, _MOST = 25_000_000, 12
+_SNAPSHOT_SECONDS = 120.0
+_TRIES, _STEP = 20, 1000  # where a snapshot cannot be taken, and how many instructions later it may
+
+
+def debug(folder: Path, script: Path | None = None) -> int:
+    """Play back a recording to its end, and open gdb there, in which one can go backwards.
+
+    With a ``script`` gdb runs the commands in that file, and ends. Returns gdb's status.
+    """
+    if shutil.which("gdb") is None:
+        raise MissingToolError("gdb is not installed", hint="apt install gdb")
+    if script is not None and not script.is_file():
+        raise InputError(f"there is no file {script}")
+    recording = recorded.load(folder)
+    if recording.end is None:
+        raise InputError(
+            "the guest has restarted or powered off: at its end there is no machine to look into",
+            hint="invoke replay without --debug says whether it does so again",
+        )
+    with Cache() as cache, cache.scratch("replay") as work, gdb_socket() as socket:
+        image = work / "snapshots.qcow2"
+        record.empty_image(image)
+        with recorded.replayed(recording, work, snapshots=image) as machine:
+            log.info("playing back what took %.0f s to record", recording.seconds)
+            machine.process.limit_files(resource.RLIM_INFINITY)
+            points = snapshot_points(recording.began, recording.end)
+            try:
+                for number, point in enumerate(points):
+                    if point:
+                        recorded.run_to(machine, point, deadline(recording))
+                    _take_snapshot(machine, number, recording)
+                recorded.run_to(machine, recording.end, deadline(recording))
+            except MachineFault as fault:
+                why = fault.tail.splitlines()[-1] if fault.tail else fault.what
+                raise MachineError(f"the replay does not follow its recording: {why}") from fault
+            log.info("at the end of the recording, with %d snapshots to go back to", len(points))
+            machine.debugger.listen(socket, Deadline(10))
+            symbols = _link_symbols(recording.about, work)
+            command = gdb_arguments(recording, socket, symbols, script)
+            return _in_gdb(command, interactive=script is None)
+
+
+def snapshot_points(began: int, end: int | None) -> list[int]:
+    """At which instructions snapshots are taken: at the beginning, and all through the test."""
+    if end is None or end <= began:
+        return [0]
+    apart = max(_APART, (end - began) // _MOST + 1)
+    return [0, *(point for point in range(began, end, apart) if point > 0)]
+
+
+def _take_snapshot(machine: Machine, number: int, recording: Recording) -> None:
+    """Take one where the replay stands, or soon after where QEMU cannot take one there."""
+    for _ in range(_TRIES):
+        said = machine.monitor.human(f"savevm back{number}", Deadline(_SNAPSHOT_SECONDS)).strip()
+        if "right now" not in said:
+            break
+        further = recorded.instructions(machine) + _STEP
+        recorded.run_to(machine, further, deadline(recording))
+    if said:
+        raise MachineError("QEMU does not take a snapshot of the replay", tail=said)
+
+
+def _link_symbols(about: Mapping[str, Any], work: Path) -> list[Path]:
+    """A file with the symbols of each module whose place is known."""
+    found = []
+    modules, sysroot = about.get("modules", {}), Path(str(about.get("sysroot")))
+    for name, sections in about.get("sections", {}).items():
+        ko = Path(str(modules.get(name)))
+        if name not in modules:
+            log.warning("of %s nothing is known but its name: the test has brought it", name)
+        elif not (ko.exists() and sysroot.is_dir()):
+            log.warning("of %s there are no symbols: %s or %s is gone", name, ko, sysroot)
+        else:
+            folder = work / f"symbols-{name}"
+            folder.mkdir()
+            found.append(linked.link(sysroot, ko, sections, folder))
+    return found
+
+
+def gdb_arguments(
+    recording: Recording, socket: Path, symbols: Sequence[Path], script: Path | None
+) -> list[str]:
+    """gdb's command line: where it finds the machine, and what it can know of the module.
+
+    ``symbols``: files of modules, at their addresses.
+    """
+    about = recording.about
+    commands = ["set confirm off", "set remotetimeout 600"]
+    if source := about.get("source"):
+        commands.append(f"set substitute-path {INSIDE} {shlex.quote(source)}")
+    commands += [f"add-symbol-file {shlex.quote(str(file))}" for file in symbols]
+    commands.append(f"target remote {socket}")
+    # A file of symbols may name scripts for gdb, and this one is made of somebody's module.
+    found = ["gdb", "-q", "-iex", "set auto-load no", *(["-batch"] if script else [])]
+    for command in commands:
+        found += ["-ex", command]
+    found += ["-x", str(script)] if script else []
+    return [*found, str(about.get("vmlinux") or recording.spec.kernel)]
+
+
+def _in_gdb(command: list[str], *, interactive: bool) -> int:
+    """Run gdb with this process's terminal; Ctrl-C is for gdb. Its status."""
+    child = proc.popen(command, stdin=None if interactive else DEVNULL, stdout=None, stderr=None)
+    before = signal.getsignal(signal.SIGINT)
+    if interactive:
+        signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
+    try:
+        return child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        proc.kill(child)

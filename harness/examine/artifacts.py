@@ -78,6 +78,7 @@ def save_artifacts(
         about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
         if machine.paced is not None:
             if machine.wanted is None:  # else it is kept with the first judgement that was red
+                about["sysroot"] = str(lab.kernel.sysroot.root)
                 machine.wanted = WantedRecording(folder, about)
             kept = os.path.relpath(machine.wanted.folder)
             said.append(f"to go through it again: invoke replay {shlex.quote(kept)}")

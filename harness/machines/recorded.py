@@ -45,17 +45,20 @@ _CARRIED = "etc/eudyptula/carried"  # where the guest has the files that it carr
 # last moment that a replay comes to is not the last that was recorded.
 _AFTERWARDS = 0.2
 _QUIT_SECONDS = 30.0
+_QUERY_SECONDS = 30.0
 
 
 class RecordedClone(Clone):
     """A clone that has booted, and is recorded.
 
     ``sections`` says of each module that has come since where its sections are, by their names.
+    ``began``: how many instructions the guest had run when it was ready.
     """
 
     def __init__(self, machine: Machine, template: Template, carried: Mapping[str, str]) -> None:
         super().__init__(machine, template.keys)
         self.sections: dict[str, dict[str, str]] = {}
+        self.began = 0
         self._carried = carried
         self._known = ""  # the modules of the guest itself, as an order wants them
 
@@ -106,6 +109,7 @@ def recorded(
         machine.agent.await_answer("ready", machine.patience(BOOT_SECONDS))
         with running:
             running.guest.check("true")  # what the kernel does only once is done now
+            running.began = instructions(machine)
             machine.agent.take_inventory(machine.patience(MARK_SECONDS))
             running.facts = dict(template.facts)
             if set_up is not None:
@@ -125,7 +129,7 @@ def _finish(running: RecordedClone, initrd: Path, folder: Path, started: float) 
     deadline = Deadline(_QUIT_SECONDS)
     end, size = None, machine.log.size
     with suppress(MachineError):
-        end = int(machine.execute("query-replay", deadline)["icount"])
+        end = instructions(machine)
         size = machine.log.size
         if not machine.panicked:
             machine.agent.sleep(_AFTERWARDS, Deadline(_QUIT_SECONDS / 3))
@@ -141,6 +145,7 @@ def _finish(running: RecordedClone, initrd: Path, folder: Path, started: float) 
     about = {
         "spec": spec | {"kernel": str(spec["kernel"]), "initrd": str(initrd)},
         "qemu": version_text(),
+        "began": running.began,
         "end": end,
         "console": size,
         "panicked": machine.panicked,
@@ -154,13 +159,15 @@ def _finish(running: RecordedClone, initrd: Path, folder: Path, started: float) 
 class Recording:
     """A recording, in ``folder``.
 
-    ``end``: how many instructions the guest had run when its test was over (None: it ended by
-    itself). ``console``: how many bytes it had printed then. ``seconds``: for how long it was
-    recorded. ``about``: facts for a debugger: vmlinux, and the files and addresses of the module.
+    ``began``: how many instructions the guest had run when it was ready for the test, ``end`` when
+    that was over (None: the guest ended by itself). ``console``: how many bytes it had printed
+    then. ``seconds``: for how long it was recorded. ``about``: facts for a debugger: vmlinux, the
+    module's source, and the files and addresses of what was loaded.
     """
 
     folder: Path
     spec: MachineSpec
+    began: int
     end: int | None
     console: int
     panicked: bool
@@ -180,8 +187,8 @@ def load(folder: Path) -> Recording:
             "append": tuple(spec["append"]),
         }
         found = Recording(
-            folder, MachineSpec(**spec), text["end"], text["console"], text["panicked"],
-            text["seconds"], text["about"],
+            folder, MachineSpec(**spec), text["began"], text["end"], text["console"],
+            text["panicked"], text["seconds"], text["about"],
         )  # fmt: skip
         qemu = text["qemu"]
     except OSError as error:
@@ -219,6 +226,11 @@ def replayed(
         how = Record(recording.folder / LOG, replay=True, snapshots=snapshots)
         machine.start(Deadline(START_SECONDS), record=how)
         yield machine
+
+
+def instructions(machine: Machine) -> int:
+    """How many instructions a machine that is recorded or played back has run."""
+    return int(machine.execute("query-replay", Deadline(_QUERY_SECONDS))["icount"])
 
 
 def run_to(machine: Machine, instruction: int | None, deadline: Deadline) -> None:

@@ -100,6 +100,7 @@ def _save(
     if "text" in facts:
         about = {"module": str(source.module.ko), "text": facts["text"]}
     if source.built is not None:
+        about["source"] = str(source.built.source.path.resolve())
         about["modules"] = {one.name: str(one.ko) for one in source.built.objects}
     machine = used.clone.machine
     return save_artifacts(source.keeper, source.lab, machine, problems, name, about)

@@ -156,6 +156,8 @@ class Machine:
         self.stream.close()
         with contextlib.suppress(HarnessError):
             loop().call(self._disconnect(), Deadline(5), "closing QMP")
+        if self.paced is not None:  # a QEMU that did not start has not come to use it
+            self.paced.close()
 
     def quit(self, deadline: Deadline) -> None:
         """Have QEMU end by itself, so that what it writes is written."""

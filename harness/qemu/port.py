@@ -148,9 +148,10 @@ class PacedPort:
         return await self._lines.get()
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        while self._tasks:
+            self._tasks.pop().cancel()
         if self._transport is not None:
             self._transport.close()
+            self._transport = None
         while self._ends:
             os.close(self._ends.pop())

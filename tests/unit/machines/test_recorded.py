@@ -26,7 +26,8 @@ def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     spec = asdict(MachineSpec(folder / "kernel", folder / "initrd"))
     return {
         "spec": {**spec, "kernel": str(spec["kernel"]), "initrd": str(spec["initrd"])},
-        "qemu": "QEMU emulator version 7.2.22", "end": 1000, "console": 10, "panicked": False,
+        "qemu": "QEMU emulator version 7.2.22", "began": 400, "end": 1000,
+        "console": 10, "panicked": False,
         "seconds": 8.5, "about": {},
     }  # fmt: skip
 
@@ -39,7 +40,7 @@ def test_what_was_written_is_read(tmp_path: Path, about: dict[str, Any]) -> None
     """From the folder of the test's evidence, and from the recording's own."""
     write(tmp_path, about)
     found = recorded.load(tmp_path)
-    assert (found.end, found.console, found.seconds) == (1000, 10, 8.5)
+    assert (found.began, found.end, found.console, found.seconds) == (400, 1000, 10, 8.5)
     assert found.spec == MachineSpec(
         tmp_path / recorded.FOLDER / "kernel", tmp_path / recorded.FOLDER / "initrd"
     )

@@ -103,3 +103,13 @@ def test_a_line_without_an_end_is_dropped(tmp_path: Path, monkeypatch: pytest.Mo
         assert all(len(line) <= 64 for line in lines)
 
     run(tmp_path, talk)
+
+
+def test_a_port_that_nobody_used_is_closed(tmp_path: Path) -> None:
+    """As that of a QEMU that does not start; closing it twice is once too often, and no error."""
+    before = len(os.listdir("/proc/self/fd"))
+    port = PacedPort(tmp_path / "control")
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    port.close()
+    port.close()
+    assert len(os.listdir("/proc/self/fd")) == before

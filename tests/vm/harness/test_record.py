@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness import config
 from harness.commands import replay
 from harness.machines import pool, recorded
 from harness.qemu.machine import WantedRecording
 from harness.testing import Clone, CommandTimeout, GuestLost, Lab, Module
 
+HERE = Path(__file__).parent
 # A recorded machine boots, and is replayed in up to three times as long.
 pytestmark = pytest.mark.timeout(1000)
 
@@ -71,3 +77,34 @@ def test_a_panic_is_played_back(
     assert recorded.load(tmp_path).panicked
     assert replay.run(tmp_path) == 0
     assert "up to the panic" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_from_the_crash_back_to_the_mistake(lab: Lab, tmp_path: Path) -> None:
+    """A pointer is overwritten, used much later, and the write is found from the end backwards."""
+    source = HERE / "planted_corruption"
+    red = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         str(HERE / "trials_record.py"), f"--kernel={lab.kernel.spec.asked}",
+         f"--module={source}", "--record", f"--results={tmp_path}"],
+        cwd=config.PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert red.returncode == 1, red.stdout + red.stderr
+    said = re.search(r"invoke replay (\S+)", red.stdout)
+    assert said, red.stdout
+    script = tmp_path / "script"
+    # gdb stops behind the instruction that has written.
+    script.write_text(
+        "watch -location record.target\nreverse-continue\nreverse-stepi\ninfo line *$pc\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "invoke", "replay", said[1], f"--script={script}"],
+        cwd=config.PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    text = (source / "planted_corruption.c").read_text().splitlines()
+    (mistake,) = (number for number, line in enumerate(text, 1) if "/* the mistake */" in line)
+    assert f'Line {mistake} of "/mnt/module/planted_corruption.c"' in found.stdout, (
+        found.stdout + found.stderr
+    )
+    assert "<set_label" in found.stdout
+    assert found.returncode == 0
