@@ -18,6 +18,13 @@ from harness.testing import Guest, Lab, Module
 
 NAME = "eudyptula"  # of the device and of the thread
 NODE = f"/dev/{NAME}"
+# Allocated memory is filled with 0x6b (k) and ends in 0xa5, and has bytes of 0xcc or 0xbb around
+# it (include/linux/poison.h). What is freed or written over by mistake is reported.
+_POISON = "slub_debug=FZP"
+poisoned = pytest.mark.machine(append=(_POISON,))
+# All tests in which something may race share one kind of machine: for a module that was edited each
+# kind is made anew.
+racing = pytest.mark.machine(cpus=2, append=(_POISON,))
 # The states of a thread that waits without counting as load: proc_pid_stat(5), and I for "idle"
 # (TASK_IDLE in include/linux/sched.h).
 AT_REST = ("S", "I")

@@ -8,7 +8,7 @@ import pytest
 from harness.testing import Guest, Lab, Module
 
 from ..calls import at_once, named, perform
-from .conftest import NODE, Threads, left_behind, path_of
+from .conftest import NODE, Threads, left_behind, path_of, racing
 
 EWOULDBLOCK, ENOENT = 11, 2
 
@@ -74,7 +74,7 @@ def test_rmmod_removes_everything_at_once(
     assert left_behind(loaded, module) == []
 
 
-@pytest.mark.machine(cpus=2)
+@racing
 def test_unloading_while_others_write(loaded: Guest, module: Module) -> None:
     """With two processes that open, write and close all the time, it goes and comes back."""
     life = f"rmmod_at_last {module.name} ; insmod {path_of(module)}"

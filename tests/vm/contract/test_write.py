@@ -17,7 +17,7 @@ import pytest
 from harness.testing import Guest
 
 from ..calls import Group, perform
-from .conftest import NODE, Threads
+from .conftest import NODE, Threads, poisoned, racing
 
 SIZES = (0, 1, 2, 7, 8, 16, 63, 64, 100, 255, 256, 1000, 4095, 4096, 4097, 65536, 1 << 20)
 OFFSETS = ((1 << 63) - 4097, 1 << 62, 1 << 40, 1 << 32, (1 << 31) - 1, 4096, 100, 1)
@@ -103,9 +103,6 @@ def test_address_is_not_trusted(loaded: Guest, threads: Threads) -> None:
     threads.same(before, "after writes from every address")
 
 
-# Allocated memory is filled with 0x6b (k) and ends in 0xa5, and has bytes of 0xcc or 0xbb around
-# it (include/linux/poison.h). What is freed or written over by mistake is reported.
-poisoned = pytest.mark.machine(append=("slub_debug=FZP",))
 _POISON = re.compile(
     r"kkkk|\\xa5|\\xbb|\\xcc|[\xa5\xbb\xcc\ufffd]|\\x[89a-f][0-9a-f]", re.IGNORECASE
 )
@@ -135,7 +132,7 @@ def test_log_shows_only_what_was_written(loaded: Guest, threads: Threads) -> Non
         )
 
 
-@pytest.mark.machine(cpus=2, append=("slub_debug=FZP",))
+@racing
 def test_writers_at_the_same_time(loaded: Guest, threads: Threads) -> None:
     """Four processes write at once, on two processors, and memory is whole after it."""
     before = threads.only()
