@@ -145,22 +145,26 @@ def _boot(lab: Lab, samples: Samples) -> None:
         _answered(machine, lab)
 
 
+# By its path: the shell's own would need no process.
+_PROGRAM = "/bin/true"
+
+
 def _clone(lab: Lab, samples: Samples) -> None:
     """restore_s, ready_s, command_s and clone_rss_mib of one clone.
 
-    restore_s: starting QEMU to the machine running again; ready_s: to the first SSH command's
-    answer; command_s: one more command; clone_rss_mib: memory that this clone has for itself,
+    restore_s: starting QEMU to the machine running again; ready_s: to the answer of a first program
+    over SSH; command_s: one more; clone_rss_mib: memory that this clone has for itself,
     in MiB, once it rests.
     """
     frozen = lab.template()
     with lab.cache.scratch("bench") as folder:
         started = time.monotonic()
         with clone(frozen, folder) as running:
-            running.guest.check("true")
+            running.guest.check(_PROGRAM)
             samples.setdefault("restore_s", []).append(running.running_since - started)
             samples.setdefault("ready_s", []).append(time.monotonic() - started)
             with _timed(samples, "command_s"):
-                running.guest.check("true")
+                running.guest.check(_PROGRAM)
             running.guest.check("sleep 1")
             samples.setdefault("clone_rss_mib", []).append(_private_mib(running.machine.pid))
 
