@@ -308,7 +308,7 @@ class Search:
         if call.startswith("dma_pool_create"):
             return self._described(node, (), "DMA pool", "dma_pool_destroy()")
         head = self._symbols().address("workqueues")
-        if call.endswith("alloc_workqueue") and head is not None:
+        if call.removesuffix("_noprof").endswith("alloc_workqueue") and head is not None:
             own = range(one.address, one.address + one.size)
             if any(at in own for at in pointers.list_nodes(self._memory, self._layout, head)):
                 return self._described(node, (), "work queue", "destroy_workqueue()")
@@ -376,6 +376,7 @@ _OF_PAGES = ((r"_*(alloc_pages|get_free_pages?|folio_alloc)", "alloc_pages"),)
 _SHOWN = (
     (r"_*kmalloc|kmem_cache_alloc_trace|trace_event", "kmalloc"),
     (r"_*kvmalloc", "kvmalloc"),
+    (r"krealloc", "krealloc"),
     (r"pcpu_alloc|_*alloc_percpu", "alloc_percpu"),
     (r"_*vmalloc(_node)?$", "vmalloc"),
     # Before 6.2 dma_alloc_attrs() jumps there instead of calling it.

@@ -186,9 +186,10 @@ def _walk(memory: Memory, layout: Layout, address: int) -> int | None:
 class ModuleArea:
     """The addresses that modules are loaded at.
 
-    ``tables`` are the pages with its page tables, ``mapped`` the pages that are mapped (which are
-    those of loaded modules, and code that the kernel generates). Addresses from ``start`` to
-    before ``end`` have been in use at some time: a page table stays when what it maps goes.
+    ``tables`` are the pages with its page tables, ``mapped`` the pages that are mapped and in use
+    (which are those of loaded modules, and code that the kernel generates). Addresses from
+    ``start`` to before ``end`` have been in use at some time: a page table stays when what it maps
+    goes.
     """
 
     tables: tuple[int, ...]
@@ -197,11 +198,24 @@ class ModuleArea:
     end: int
 
 
+# What the kernel fills memory with that is for code and in which there is none (int3).
+_NO_CODE = b"\xcc" * PAGE
+
+
+def _is_free_code(memory: Memory, at: int) -> bool:
+    """Whether a page is one that a module's code was in, or may come to be in.
+
+    From 6.13 on such pages stay mapped when the module goes (mm/execmem.c).
+    """
+    return memory.read(at, 64) == _NO_CODE[:64] and memory.read(at, PAGE) == _NO_CODE
+
+
 def module_area(memory: Memory, layout: Layout) -> ModuleArea:
     """The module area as it is now."""
     tables: list[int] = []
     mapped: set[int] = set()
     used: list[int] = []
+    pages: Sequence[int]
     table = layout.tables
     if layout.direct == _FIVE_LEVELS:
         table = memory.word(table + 8 * (_MODULES >> 48 & 511)) & _FRAME
@@ -217,13 +231,15 @@ def module_area(memory: Memory, layout: Layout) -> ModuleArea:
                 continue
             used.append(start)
             if entry & _LARGE:
-                mapped.update(range(start, start + (1 << 21), PAGE))
-                continue
-            tables.append(entry & _FRAME)
+                first = entry & _FRAME & -(1 << 21)
+                pages = range(first | _PRESENT, first + (1 << 21), PAGE)
+            else:
+                tables.append(entry & _FRAME)
+                pages = _entries(memory, entry & _FRAME)
             mapped.update(
                 start + place * PAGE
-                for place, page in enumerate(_entries(memory, entry & _FRAME))
-                if page & _PRESENT
+                for place, page in enumerate(pages)
+                if page & _PRESENT and not _is_free_code(memory, page & _FRAME)
             )
     start, end = (min(used), max(used) + (1 << 21)) if used else (_MODULES, _MODULES)
     return ModuleArea(tuple(tables), frozenset(mapped), start, end)
@@ -444,9 +460,13 @@ def block_of(memory: Memory, layout: Layout, at: int) -> Block:
         if len(data) < PAGE_STRUCT:
             break
         words = struct.unpack("<8Q", data)
-        if not words[1] & 1:  # compound_head in linux/mm_types.h
+        if not words[1] & 1:
             return Block((address - layout.vmemmap) // PAGE_STRUCT * PAGE, words)
-        address = words[1] & ~1
+        # compound_head in linux/mm_types.h: the address of the first one. On newer kernels it is a
+        # mask that makes it of the address of any (compound_info, set_compound_head() in linux/
+        # page-flags.h), of which all upper bits are set.
+        head = words[1] & ~1
+        address = address & head if head >> 32 == 0xFFFFFFFF else head
     return Block(0, (0,) * 8)
 
 
@@ -494,6 +514,15 @@ def bounds_an_area(memory: Memory, pointer: Pointer) -> bool:
     if after in range(pointer.to + 1, 1 << 64) and (after % PAGE == 0 or after == (1 << 64) - 1):
         return True
     return before % PAGE == 0 and before in range(_VMALLOC, pointer.to)
+
+
+def is_free_area(found: SlabObject, pointer: Pointer) -> bool:
+    """Whether an address is where an area for code begins or ends, in the tree of those.
+
+    From 6.13 on the kernel has the free ones in a tree (free_areas in mm/execmem.c), whose nodes
+    have the first and the last address of each (struct maple_range_64 in linux/maple_tree.h).
+    """
+    return found.cache.name == "maple_node" and pointer.to % PAGE in (0, PAGE - 1)
 
 
 # What the kernel sets `active` of a kernfs_node to that is removed (KN_DEACTIVATED_BIAS in
@@ -598,7 +627,7 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
             if not of_a_process(scene.memory, scene.layout, pointer.at):
                 left.append(pointer)
             continue
-        if bounds_an_area(scene.memory, pointer):
+        if bounds_an_area(scene.memory, pointer) or is_free_area(found, pointer):
             continue
         if is_removed_node(scene.memory, found, pointer.at):
             continue
@@ -824,8 +853,7 @@ class Registry:
 
 
 _NOTIFIER = 8  # struct notifier_block in linux/notifier.h: the callback, then `next`
-# struct file_system_type in linux/fs.h: `next`, with `mount` before it and since that is gone.
-_FILE_SYSTEM, _FILE_SYSTEM_NOW = 56, 48
+_FILE_SYSTEM = 56  # struct file_system_type in linux/fs.h: `next`
 _RESOURCE = (48, 56)  # struct resource in linux/ioport.h: `sibling`, `child`
 _LIST = 0  # struct list_head and struct hlist_node begin with `next`
 
@@ -865,7 +893,7 @@ REGISTRIES = (
     Registry("ftrace_events", "the module's trace events were not taken away", _LIST),
     Registry("ftrace_ops_list", "unregister_ftrace_function()", None),
     Registry("file_systems", "unregister_filesystem()", _FILE_SYSTEM),
-    Registry("file_systems", "unregister_filesystem()", _FILE_SYSTEM_NOW),
+    Registry("file_systems", "unregister_filesystem()", _LIST),  # on 7.3
     Registry("tcp_cong_list", "tcp_unregister_congestion_control()", _LIST),
     Registry("key_types_list", "unregister_key_type()", _LIST),
     Registry("all_lsm_hooks", "the security hook cannot be taken away", _LIST),

@@ -75,7 +75,7 @@ def prepare_template(
         kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
     )
     key = {
-        "recipe": 16, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        "recipe": 17, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
         "ssh": session.LIBRARY,
         "clock": "compared with the host's",
@@ -126,7 +126,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 16, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 17, "base": base.entry.digest, "key": dict(key)},
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))

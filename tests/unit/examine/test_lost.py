@@ -186,6 +186,7 @@ def test_what_an_interrupt_asked_for_is_not_the_modules(kernel: Kernel) -> None:
         ("__vmalloc_node_range.part.0", "kmalloc", "__vmalloc_node_range"),
         ("__vmalloc_node", "kmalloc", "vmalloc"),
         ("__kvmalloc_node_noprof", "kmalloc", "kvmalloc"),
+        ("krealloc_node_align_noprof", "kmalloc", "krealloc"),
         ("dma_direct_alloc", "mm_page_alloc", "dma_alloc_attrs"),
         ("pcpu_alloc_noprof", "percpu_alloc_percpu", "alloc_percpu"),
     ],

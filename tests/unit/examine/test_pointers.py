@@ -20,6 +20,7 @@ from tests.unit.examine.fake_kernel import (
     PLACES,
     SLAB_CACHE,
     VMALLOC,
+    VMEMMAP,
     Kernel,
 )
 
@@ -88,6 +89,26 @@ def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
     assert pointers.dangling(left, area.mapped) == [Pointer(16, GONE)]
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_code_that_is_gone_may_stay_mapped(kernel: Kernel, large: bool) -> None:
+    """There is nothing but int3 there, from 6.13 on, in a page of two MiB or in one of its own."""
+    start, first = MODULES + (2 << 20), 0x400000
+    kernel.map(start, first)
+    for page in range(1, 512):
+        kernel.map(start + page * PAGE, first + page * PAGE)
+    if large:
+        table = PLACES["init_top_pgt"]
+        for shift in (39, 30):
+            table = kernel.read(table + 8 * (start >> shift & 511)) & -PAGE
+        kernel.word(table + 8 * (start >> 21 & 511), first | 0x83)
+    kernel.data[first : first + (2 << 20)] = b"\xcc" * (2 << 20)
+    kernel.word(first + 5 * PAGE + 0x800, 0)
+    kernel.word(first + 7 * PAGE, 0)
+    scene = kernel.scene()
+    area = pointers.module_area(scene.memory, scene.layout)
+    assert area.mapped == {MODULES, start + 5 * PAGE, start + 7 * PAGE}
+
+
 # -- what counts -------------------------------------------------------------------
 
 
@@ -121,6 +142,25 @@ def test_an_area_that_ends_or_begins_there_does_not(
     kernel.cache("vmap_area", 64)
     place = kernel.object("vmap_area") + 8
     kernel.word(place - 8, before, at, after)
+    assert kernel.references(place) == ([place] if counts else [])
+
+
+@pytest.mark.parametrize(
+    ("cache", "at", "counts"),
+    [
+        ("maple_node", MODULES + 0x5000, False),
+        ("maple_node", MODULES + 0x5FFF, False),
+        ("maple_node", MODULES + 0x5010, True),
+        ("kmalloc-64", MODULES + 0x5000, True),
+    ],
+)
+def test_the_tree_of_free_areas_for_code_does_not(
+    kernel: Kernel, cache: str, at: int, counts: bool
+) -> None:
+    """It has where each begins and ends."""
+    kernel.cache(cache, 256)
+    place = kernel.object(cache) + 8
+    kernel.word(place, at)
     assert kernel.references(place) == ([place] if counts else [])
 
 
@@ -276,7 +316,7 @@ def test_a_list_that_goes_round_ends(kernel: Kernel) -> None:
     assert described(kernel, PLACES["somewhere"] + 8) == ("somewhere", "")
 
 
-@pytest.mark.parametrize("step", [48, 56])
+@pytest.mark.parametrize("step", [0, 56])
 def test_a_file_system_is_named_by_the_list_of_all(kernel: Kernel, step: int) -> None:
     """The one before it may be a variable of the kernel's; where `next` is differs."""
     first, second = kernel.take(), kernel.take()
@@ -284,7 +324,7 @@ def test_a_file_system_is_named_by_the_list_of_all(kernel: Kernel, step: int) ->
     kernel.word(first + step, DIRECT + second)
     said = ("file_systems", "unregister_filesystem() was not called")
     assert described(kernel, second + step) == said
-    assert described(kernel, second + step - 8)[0] != "file_systems"
+    assert described(kernel, second + step + 8)[0] != "file_systems"
 
 
 def test_a_region_is_named_wherever_it_is_in_the_tree(kernel: Kernel) -> None:
@@ -336,6 +376,20 @@ def test_a_stack_is_named_by_its_task(kernel: Kernel) -> None:
     kernel.task("left_behind", start, start + 3 * PAGE)
     holder, forgotten = described(kernel, last + 0x800)
     assert (holder, forgotten) == ("the stack of left_behind", "kthread_stop() was not called")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_page_is_told_by_the_first_one_of_its_block(kernel: Kernel, masked: bool) -> None:
+    """A struct page has the first one's address, or a mask for its own."""
+    kernel.cache("kmalloc-8k", 2 * PAGE)
+    first = kernel.take(3) + PAGE & -2 * PAGE
+    kernel.page(first, "kmalloc-8k")
+    head = VMEMMAP + first // PAGE * 64
+    kernel.word(0x800000 + first // PAGE * 64 + 64 + 8, (-128 if masked else head) | 1)
+    scene = kernel.scene()
+    found = pointers.slab_object(scene.memory, scene.layout, first + PAGE + 0x40)
+    assert found is not None
+    assert (found.cache.name, found.start) == ("kmalloc-8k", first)
 
 
 def test_what_is_below_the_image_has_no_symbol(kernel: Kernel) -> None:

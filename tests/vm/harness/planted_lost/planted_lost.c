@@ -21,6 +21,7 @@
 #include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/version.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 
@@ -102,7 +103,13 @@ static void cache_put(void *it) { kmem_cache_free(planted_cache, it); }
 static void *skb_get_one(void) { return alloc_skb(200, GFP_KERNEL); }
 static void skb_put_one(void *it) { kfree_skb(it); }
 
-static void *workqueue_get(void) { return alloc_workqueue("planted_queue", 0, 0); }
+/* From 7.0 on the kernel warns of a queue that says neither WQ_PERCPU, new in 6.18, nor unbound. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+#define QUEUE WQ_PERCPU
+#else
+#define QUEUE 0
+#endif
+static void *workqueue_get(void) { return alloc_workqueue("planted_queue", QUEUE, 0); }
 static void workqueue_put(void *it) { destroy_workqueue(it); }
 
 static void *bound_get(void) { return alloc_ordered_workqueue("planted_ordered", 0); }
