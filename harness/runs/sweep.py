@@ -56,7 +56,11 @@ log = logging.getLogger(__name__)
 # How long the main thread waits before it looks whether a signal has come, in seconds.
 ROUND_SECONDS = 0.5
 _FULL = 1 << 20  # bytes; a disk with less is full for a JUnit file
-_COMPILER = re.compile(r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$")
+# What a compiler complains of, or a build that calls the network, which none has.
+_COMPLAINT = re.compile(
+    r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$"
+    r"|^.{1,200}: (?:Network is unreachable|Temporary failure in name resolution)$"
+)
 
 
 @dataclass
@@ -149,9 +153,9 @@ def is_ready(way: Way, seconds: float) -> Ready:
 
 
 def reason(error: HarnessError) -> str:
-    """An error in one line: a compiler's first complaint, or what happened and what to do."""
+    """An error in one line: a build's first complaint, or what happened and what to do."""
     if isinstance(error, (BuildError, KernelBuildError)):
-        found = _COMPILER.search(error.tail)
+        found = _COMPLAINT.search(error.tail)
         return f"{error.what}: {found[0]}" if found else error.what
     if isinstance(error, CommandError):
         lines = [line for line in error.tail.splitlines() if line.strip()]

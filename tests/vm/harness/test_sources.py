@@ -15,6 +15,7 @@ from harness.errors import BuildError, HarnessError, InputError, NotForKernelErr
 from harness.examine import loading
 from harness.lab import Lab
 from harness.machines.clone import clone
+from harness.runs.sweep import reason
 
 HELLO = """\
 #include <linux/module.h>
@@ -165,6 +166,16 @@ def test_what_the_compiler_says_under_dkms_is_shown(lab: Lab, tmp_path: Path) ->
     with pytest.raises(BuildError, match="does not build") as caught:
         lab.build(made)
     assert "hello.c:8:9: error" in caught.value.tail.replace("\x1b", "")
+
+
+def test_a_dkms_conf_that_calls_the_network_is_told_so(lab: Lab, tmp_path: Path) -> None:
+    """A build has none; the address is one that is for examples only (RFC 5737)."""
+    made = folder(tmp_path, {**FILES, "dkms.conf": f'{CONF}PRE_BUILD="fetch.sh"\n'})
+    (made / "fetch.sh").write_text("#!/bin/bash\nset -e\nexec 3<>/dev/tcp/192.0.2.1/80\n")
+    (made / "fetch.sh").chmod(0o755)
+    with pytest.raises(BuildError, match="does not build") as caught:
+        lab.build(made)
+    assert reason(caught.value).endswith("Network is unreachable")
 
 
 def test_a_dkms_conf_writes_to_nothing_of_the_host(lab: Lab, tmp_path: Path) -> None:
