@@ -218,6 +218,18 @@ def test_a_module_that_hangs_does_not_hang_in_every_test(tmp_path: Path, stages:
     assert f"--hangs={cards.HANG_SECONDS:.0f}" in stages.arguments[0]
 
 
+def test_one_that_hung_before_its_tests_does_so_once_more(tmp_path: Path, stages: Stages) -> None:
+    """It was loaded to make the kernel ready, and did not come back: one test is to say that."""
+    for name, why in (("hangs", "hung: the guest is well, but `insmod a.ko` is stuck"),
+                      ("refuses", "insmod: ERROR: No such device")):  # fmt: skip
+        cells = {"load": Cell(True, "red", why)}
+        stages.ready[name] = lambda spec, cells=cells: Ready(spec, "6.12", cells)  # type: ignore[misc]
+        judge(subjects([folder(tmp_path, name)]))
+    hangs, refuses = stages.arguments
+    assert "--hangs=0" in hangs
+    assert f"--hangs={cards.HANG_SECONDS:.0f}" in refuses
+
+
 def test_what_is_not_for_the_kernel_is_no_fault(tmp_path: Path, stages: Stages) -> None:
     """Its own dkms.conf says so: that is neither green nor red."""
     cell = {"build": Cell(True, "red", "not for 6.12")}
