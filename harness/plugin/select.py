@@ -36,10 +36,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             declared_taints(item)
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
-    if not any(item.get_closest_marker("needs") for item in items):
-        return
-    options = _kernel_options(config)
     unmet: dict[pytest.Item, str] = {}
+    if config.getoption("kernel_record"):
+        unmet = dict.fromkeys(filter(_runs_ahead, items), "whose clock runs ahead of a recording")
+    needy = any(item.get_closest_marker("needs") for item in items)
+    options = _kernel_options(config) if needy else frozenset()
     for item in items:
         for marker in item.iter_markers("needs"):
             wanted, unwanted = marker.kwargs.get("config"), marker.kwargs.get("without")
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in unmet]
     config.hook.pytest_deselected(items=list(unmet))
     config.stash[UNMET] = dict(Counter(unmet.values()))
+
+
+def _runs_ahead(item: pytest.Item) -> bool:
+    """Whether a test wants a machine that cannot be recorded."""
+    marker = item.get_closest_marker("machine")
+    return marker is not None and marker.kwargs.get("clock") == "ahead"
 
 
 def _kernel_options(asked: pytest.Config) -> frozenset[str]:

@@ -108,3 +108,21 @@ def test_from_the_crash_back_to_the_mistake(lab: Lab, tmp_path: Path) -> None:
     )
     assert "<set_label" in found.stdout
     assert found.returncode == 0
+
+
+def test_what_cannot_be_recorded_is_not_run_and_counted(lab: Lab, tmp_path: Path) -> None:
+    """Nothing of it is red, as nothing is wrong with it."""
+    tests = tmp_path / "test_clocks.py"
+    tests.write_text(
+        "import pytest\n"
+        "def test_one():\n    pass\n"
+        "@pytest.mark.machine(clock='ahead')\ndef test_other(guest):\n    pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests), "--record",
+         f"--kernel={lab.kernel.spec.asked}"],
+        cwd=config.PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "1 passed, 1 deselected" in done.stdout
+    assert "not run: 1 test(s) for a kernel whose clock runs ahead of a recording" in done.stdout
