@@ -116,7 +116,8 @@ def test_what_cannot_be_recorded_is_not_run_and_counted(lab: Lab, tmp_path: Path
     tests.write_text(
         "import pytest\n"
         "def test_one():\n    pass\n"
-        "@pytest.mark.machine(clock='ahead')\ndef test_other(guest):\n    pass\n"
+        "@pytest.mark.machine(clock='ahead')\ndef test_ahead(guest):\n    pass\n"
+        "@pytest.mark.machine(cpus=2)\ndef test_two(guest):\n    pass\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests), "--record",
@@ -124,5 +125,5 @@ def test_what_cannot_be_recorded_is_not_run_and_counted(lab: Lab, tmp_path: Path
         cwd=config.PROJECT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "1 passed, 1 deselected" in done.stdout
-    assert "not run: 1 test(s) for a kernel whose clock runs ahead of a recording" in done.stdout
+    assert "1 passed, 2 deselected" in done.stdout
+    assert "not run: 2 test(s) for a kernel whose machine can be recorded" in done.stdout
