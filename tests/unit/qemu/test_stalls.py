@@ -127,8 +127,8 @@ def test_a_deadline_is_put_off_by_what_qemu_stands_still(machine: Callable[[str]
         done.set()
         holding.join()
     assert deadline.expired
-    (stall,) = running.stalls
-    assert stall[1] > Pulse.TOLERATED
+    # A busy host may have let it stand still at other times as well.
+    assert max(seconds for _, seconds in running.stalls) > Pulse.TOLERATED
 
 
 def test_who_gives_up_a_qemu_that_stands_still_blames_the_host(
