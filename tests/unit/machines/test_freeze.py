@@ -8,12 +8,14 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness import qemu
 from harness.errors import (
     GuestLost,
     HarnessError,
@@ -275,3 +277,48 @@ def test_a_clock_that_stays_wrong_is_the_hosts_fault(boots: Callable[..., int]) 
     """No module is to blame, and a person is told what to do."""
     with pytest.raises(HostError, match=r"its clock runs at 58\.00 times"):
         boots(*[58.0] * 5)
+
+
+@pytest.mark.parametrize(
+    ("said", "cpus", "version", "astray"),
+    [
+        ("[    0.4] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI", 2, (7, 2), True),
+        ("[    1.9] jump_label: Fatal kernel bug, unexpected op at enqueue_timer", 2, (8, 0), True),
+        ("[    0.4] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI", 1, (7, 2), False),
+        ("[    0.4] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI", 2, (8, 1), False),
+        ("[    0.4] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", 2, (7, 2), False),
+    ],
+)
+def test_a_kernel_is_led_astray_by_an_old_emulator_with_several_cpus_only(
+    monkeypatch: pytest.MonkeyPatch, said: str, cpus: int, version: tuple[int, int], astray: bool
+) -> None:
+    """Whatever else it reports is its own."""
+    monkeypatch.setattr(qemu, "check_version", lambda: version)
+    spec = SimpleNamespace(accelerator="tcg", cpus=cpus)
+    machine: Any = SimpleNamespace(spec=spec, console_text=lambda: f"{said}\n")
+    assert freeze.led_astray(machine) is astray
+
+
+@pytest.mark.parametrize(("oopses", "told"), [(2, ""), (3, "led the kernel astray")])
+def test_a_kernel_that_was_led_astray_is_booted_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, oopses: int, told: str
+) -> None:
+    """No module was there that could have done it. Three times in a row is told."""
+    monkeypatch.setattr(freeze, "_check_space", lambda *_: None)
+    monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
+    spec = SimpleNamespace(accelerator="tcg", cpus=2)
+    said = ["Oops: int3"] * oopses + [""]
+    nothing: Any = None
+
+    def boot_once(*_: object) -> float:
+        console = said.pop(0)
+        machine: Any = SimpleNamespace(spec=spec, console_text=lambda: console)
+        with freeze._not_led_astray(machine):
+            if console:
+                raise MachineError("it does not answer")
+        return 1.0
+
+    monkeypatch.setattr(freeze, "_boot_once", boot_once)
+    with pytest.raises(HostError, match=told) if told else nullcontext():
+        freeze._boot_and_freeze(nothing, nothing, tmp_path)
+    assert len(said) == (1 if told else 0)
