@@ -26,7 +26,8 @@ from harness.host.proc import Deadline
 from harness.host.text import printable
 from harness.machines import recorded
 from harness.machines.recorded import CONSOLE, Recording
-from harness.qemu import Machine, record
+from harness.qemu import Machine
+from harness.qemu import replay as images
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def debug(folder: Path, script: Path | None = None) -> int:
         )
     with Cache() as cache, cache.scratch("replay") as work, gdb_socket() as socket:
         image = work / "snapshots.qcow2"
-        record.empty_image(image)
+        images.empty_image(image)
         with recorded.replayed(recording, work, snapshots=image) as machine:
             log.info("playing back what took %.0f s to record", recording.seconds)
             machine.process.limit_files(resource.RLIM_INFINITY)

@@ -19,10 +19,11 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.build import requirements
 from harness.errors import InputError, MachineError
 from harness.host import files
 from harness.host.proc import Deadline
@@ -30,7 +31,7 @@ from harness.machines.clone import MARK_SECONDS, Baseline, Clone
 from harness.machines.guest import Guest
 from harness.machines.serial import SerialGuest, digest
 from harness.machines.template import BOOT_SECONDS, SetUp, Template
-from harness.qemu import START_SECONDS, Machine, MachineSpec, Record, record, version_text
+from harness.qemu import START_SECONDS, Machine, MachineSpec, RecordReplay, replay, version_text
 from harness.qemu.qmp import Event
 
 FOLDER = "recording"  # in that of a red test's evidence
@@ -97,15 +98,15 @@ def recorded(
     contents = {digest(data): data for data in (each.read_bytes() for each in carried)}
     names = {of: f"/{_CARRIED}/{of}" for of in contents}
     inside = {f"{_CARRIED}/{of}": data for of, data in contents.items()}
-    more = record.archive({f"{_CARRIED}/": b"", **inside})
+    more = requirements.cpio(inside)
     (folder / FILES).write_bytes(more)
-    record.joined(template.spec.initrd, more, folder / INITRD)
+    replay.joined(template.spec.initrd, more, folder / INITRD)
     spec = replace(template.spec, initrd=folder / INITRD, accelerator="tcg")
     with Machine(spec, folder) as machine, ExitStack() as ends:
         running = RecordedClone(machine, template, names)
         ends.callback(_finish, running, template.spec.initrd, folder, time.monotonic())
         machine.pace = template.pace * _SLOWER
-        machine.start(Deadline(START_SECONDS), record=Record(folder / LOG))
+        machine.start(Deadline(START_SECONDS), record=RecordReplay(folder / LOG))
         machine.agent.await_answer("ready", machine.patience(BOOT_SECONDS))
         with running:
             running.guest.check("true")  # what the kernel does only once is done now
@@ -141,9 +142,9 @@ def _finish(running: RecordedClone, initrd: Path, folder: Path, started: float) 
         shutil.copyfile(folder / name, target / name)
     assert machine.paced is not None
     (target / ORDERS).write_bytes(b"".join(machine.paced.sent))
-    spec = asdict(machine.spec)
     about = {
-        "spec": spec | {"kernel": str(spec["kernel"]), "initrd": str(initrd)},
+        # Its initramfs is made again, of the one that was there and what the guest carried.
+        "spec": replace(machine.spec, initrd=initrd).as_json(),
         "qemu": version_text(),
         "began": running.began,
         "end": end,
@@ -180,14 +181,9 @@ def load(folder: Path) -> Recording:
     folder = folder if (folder / ABOUT).exists() else folder / FOLDER
     try:
         text = json.loads((folder / ABOUT).read_text())
-        spec = text["spec"]
-        spec |= {
-            "kernel": Path(spec["kernel"]),
-            "initrd": Path(spec["initrd"]),
-            "append": tuple(spec["append"]),
-        }
+        spec = MachineSpec.from_json(text["spec"])
         found = Recording(
-            folder, MachineSpec(**spec), text["began"], text["end"], text["console"],
+            folder, spec, text["began"], text["end"], text["console"],
             text["panicked"], text["seconds"], text["about"],
         )  # fmt: skip
         qemu = text["qemu"]
@@ -199,7 +195,7 @@ def load(folder: Path) -> Recording:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
-    for path in (folder / LOG, folder / FILES, folder / CONSOLE, spec["kernel"], spec["initrd"]):
+    for path in (folder / LOG, folder / FILES, folder / CONSOLE, spec.kernel, spec.initrd):
         if not path.exists():
             raise InputError(
                 f"the recording in {folder} cannot be played back: {path} is gone",
@@ -220,10 +216,10 @@ def replayed(
 ) -> Iterator[Machine]:
     """A machine that is about to go the way of a recording; it stands at the beginning."""
     more = (recording.folder / FILES).read_bytes()
-    record.joined(recording.spec.initrd, more, folder / INITRD)
+    replay.joined(recording.spec.initrd, more, folder / INITRD)
     spec = replace(recording.spec, initrd=folder / INITRD)
     with Machine(spec, folder) as machine:
-        how = Record(recording.folder / LOG, replay=True, snapshots=snapshots)
+        how = RecordReplay(recording.folder / LOG, replay=True, snapshots=snapshots)
         machine.start(Deadline(START_SECONDS), record=how)
         yield machine
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,8 @@ def save(
             machine.execute("migrate_cancel", Deadline(CANCEL_SECONDS))
         (folder / STATE).unlink(missing_ok=True)
         raise
-    spec = asdict(machine.spec)
     text = {
-        "spec": spec | {"kernel": str(machine.spec.kernel), "initrd": str(machine.spec.initrd)},
+        "spec": machine.spec.as_json(),
         "keys": {"client": str(keys.client), "host": keys.host},
         "qemu": version_text(),
         "about": dict(about),
@@ -73,14 +72,9 @@ def load(folder: Path) -> SavedMachine:
     """What was saved in ``folder``; raises ``InputError`` if that cannot be opened here."""
     try:
         text = json.loads((folder / ABOUT).read_text())
-        spec = text["spec"]
-        spec |= {
-            "kernel": Path(spec["kernel"]),
-            "initrd": Path(spec["initrd"]),
-            "append": tuple(spec["append"]),
-        }
+        spec = MachineSpec.from_json(text["spec"])
         keys = Keys(Path(text["keys"]["client"]), text["keys"]["host"])
-        saved = SavedMachine(folder, MachineSpec(**spec), keys, text["qemu"], text["about"])
+        saved = SavedMachine(folder, spec, keys, text["qemu"], text["about"])
     except OSError as error:
         raise InputError(
             f"there is no saved machine in {folder}",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The guest of a machine that is recorded: commands over its serial port instead of SSH.
 
-What comes over a network cannot be replayed (``argv.Record``), what comes over the serial port can.
-vm/agent starts the commands there. The classes here have of paramiko's what ``Guest`` and
+What comes over a network cannot be replayed (``argv.RecordReplay``), what comes over the serial
+port can. vm/agent starts the commands there. The classes here have of paramiko's what ``Guest`` and
 ``Running`` use, so that a test does not notice.
 """
 

@@ -7,7 +7,7 @@ everything that leads to it. Nothing here knows SSH or tests.
 
 from harness.qemu.accelerator import choose_accelerator, kvm_answer
 from harness.qemu.agent import Leftovers
-from harness.qemu.argv import QEMU, MachineSpec, Record, check_version, shape, version_text
+from harness.qemu.argv import QEMU, MachineSpec, RecordReplay, check_version, shape, version_text
 from harness.qemu.machine import START_SECONDS, Machine, booted
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Leftovers",
     "Machine",
     "MachineSpec",
-    "Record",
+    "RecordReplay",
     "booted",
     "check_version",
     "choose_accelerator",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from harness.errors import MissingToolError
 from harness.host import proc
@@ -61,6 +63,16 @@ class MachineSpec:
     cpus: int = 1
     append: tuple[str, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """Values for JSON, of which ``from_json`` makes the same again."""
+        return asdict(self) | {"kernel": str(self.kernel), "initrd": str(self.initrd)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MachineSpec:
+        """The spec; raises ``KeyError`` or ``TypeError`` where the values are not one's."""
+        paths = {name: Path(values[name]) for name in ("kernel", "initrd")}
+        return cls(**{**values, **paths, "append": tuple(values["append"])})
+
 
 @dataclass(frozen=True)
 class Wiring:
@@ -81,15 +93,15 @@ class Wiring:
     incoming: bool = False
     ahead: bool = False
     control: Path | None = None  # a pair of named pipes for the control port (port.PacedPort)
-    record: Record | None = None
+    record: RecordReplay | None = None
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordReplay:
     """That QEMU writes down all that is not decided by the guest itself, or goes by what it wrote.
 
     ``log`` is that file. A machine that is to be replayed does not run before it is told to.
-    ``snapshots`` is an image that takes snapshots of it (record.empty_image).
+    ``snapshots`` is an image that takes snapshots of it (replay.empty_image).
     """
 
     log: Path
@@ -184,7 +196,7 @@ def _network(wiring: Wiring) -> list[str]:
     ]  # fmt: skip
 
 
-def _recording(record: Record) -> list[str]:
+def _recording(record: RecordReplay) -> list[str]:
     """See QEMU's docs/system/replay.rst."""
     what = "replay" if record.replay else "record"
     # 8 ns for an instruction are about what they take here, so that the guest's clock keeps pace

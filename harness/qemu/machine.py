@@ -19,7 +19,7 @@ from typing import Any
 from harness.errors import HarnessError, MachineError, MachineFault
 from harness.host.proc import Deadline
 from harness.qemu.agent import Agent
-from harness.qemu.argv import MachineSpec, Record, Wiring, argv, check_version
+from harness.qemu.argv import MachineSpec, RecordReplay, Wiring, argv, check_version
 from harness.qemu.clock import Clock
 from harness.qemu.console import Console
 from harness.qemu.debug import Debugger
@@ -88,7 +88,7 @@ class Machine:
         share: bool = False,
         incoming: bool = False,
         ahead: bool = False,
-        record: Record | None = None,
+        record: RecordReplay | None = None,
     ) -> None:
         """Start QEMU and connect to it; a start that fails leaves nothing running.
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import MissingToolError
 from harness.qemu import MachineSpec, argv
-from harness.qemu.argv import Record, Wiring
+from harness.qemu.argv import RecordReplay, Wiring
 from tests.unit.qemu.fake import SPEC
 
 WIRING = Wiring(Path("/run/console.log"))
@@ -135,7 +137,7 @@ def test_a_clock_that_runs_ahead_changes_nothing_of_the_machine() -> None:
 @pytest.mark.parametrize(("replay", "how"), [(False, "record"), (True, "replay")])
 def test_a_recording_and_its_replay_are_the_same_machine(replay: bool, how: str) -> None:
     """One CPU at a time, no way in but the serial port; only the replay waits to be told to run."""
-    record = Record(Path("/run/log"), replay=replay)
+    record = RecordReplay(Path("/run/log"), replay=replay)
     found = options(wiring=replace(WIRING, control=Path("/run/control"), record=record))
     assert only("-icount", found) == f"shift=3,rr={how},rrfile=/run/log"
     assert "thread=single" in only("-accel", found).split(",")
@@ -149,7 +151,7 @@ def test_a_recording_and_its_replay_are_the_same_machine(replay: bool, how: str)
 
 def test_snapshots_of_a_replay_have_a_place() -> None:
     """An image that no device of the guest's has."""
-    record = Record(Path("/run/log"), replay=True, snapshots=Path("/run/a,b"))
+    record = RecordReplay(Path("/run/log"), replay=True, snapshots=Path("/run/a,b"))
     found = options(wiring=replace(WIRING, control=Path("/run/control"), record=record))
     assert only("-drive", found) == "file=/run/a,,b,format=qcow2,if=none,id=snapshots"
 
@@ -283,3 +285,13 @@ def test_what_is_too_old_or_unreadable_is_told(text: str, named: str) -> None:
     with pytest.raises(MissingToolError) as caught:
         argv.version_in(text)
     assert named in caught.value.what
+
+
+def test_a_shape_can_be_written_down() -> None:
+    """As JSON, and is the same again. What is no shape is refused."""
+    spec = MachineSpec(Path("/k"), Path("/i,j"), "tcg", 300, 2, ("a", "b=c"))
+    assert MachineSpec.from_json(json.loads(json.dumps(spec.as_json()))) == spec
+    wrong: list[Any] = [{}, {**spec.as_json(), "more": 1}, [], "text"]
+    for each in wrong:
+        with pytest.raises((KeyError, TypeError)):
+            MachineSpec.from_json(each)

@@ -1,33 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files for QEMU's record and replay: an archive that is added to an initramfs, and an empty image.
+"""Files for QEMU's record and replay: an initramfs with more in it, and an empty image.
 
-``argv.Record`` has the options.
+``argv.RecordReplay`` has the options.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from pathlib import Path
-
-_REGULAR, _FOLDER = 0o100644, 0o040755
-
-
-def archive(files: Mapping[str, bytes]) -> bytes:
-    """Files by their paths, as an archive of the format newc; a path that ends in / is a folder's.
-
-    It may follow another one in an initramfs (initramfs/buffer-format.rst has the fields). The
-    kernel makes no folder that is not in it.
-    """
-    out = bytearray()
-    for number, (name, data) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
-        encoded = name.rstrip("/").encode() + b"\0"
-        mode = _FOLDER if name.endswith("/") else _REGULAR
-        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
-        out += b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
-        out += bytes(-len(out) % 4) + data
-        out += bytes(-len(out) % 4)
-    return bytes(out)
 
 
 def joined(initrd: Path, more: bytes, target: Path) -> None:
