@@ -24,7 +24,7 @@ from types import TracebackType
 from harness.errors import MachineError
 from harness.examine import pointers, record, ring, trial
 from harness.examine.allocations import Gone, Reader
-from harness.examine.lost import Lost, Search
+from harness.examine.lost import ROUNDS, Lost, Search
 from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
 from harness.examine.record import Record
 from harness.host.proc import Deadline
@@ -48,12 +48,9 @@ SYMBOLS = "symbols"  # /proc/kallsyms without modules, compressed (zlib)
 POINTERS = "pointers"  # into the module area, when the machine was frozen: pairs of u64
 SECTIONS = "sections.json"  # of the modules that are loaded, as in /sys/module/NAME/sections
 STALE = "stale"  # those of the kernel's own that pointed to nothing before any test
+_UNRECORDED = "unrecorded"  # why there is no record of allocations
 _SLABS = "slabs"  # files of /sys/kernel/slab, until it is frozen
 RECENT = "recent.json"  # the pages that a derived template has written to since it was booted
-
-# How often what is found is looked at again, after the kernel has been made to do what it has
-# put off: freeing memory after a grace period, which may itself put off more.
-ROUNDS = 3
 
 
 def note(guest: Guest, folder: Path) -> None:
@@ -79,8 +76,17 @@ def begin_record(machine: Machine, guest: Guest, folder: Path, deadline: Deadlin
         return
     kib = (machine.spec.memory_mib << 10) // 16 // machine.spec.cpus
     if why := trial.begin(machine, guest, names, layout, folder, kib, deadline):
-        log.warning("this kernel's allocations are not recorded, so nothing looks for what a "
-                    "module has lost: %s", why)  # fmt: skip
+        (folder / _UNRECORDED).write_text(why)
+
+
+def not_looked_for(folder: Path) -> str:
+    """What nothing looks for on the machines of a frozen template, and why; "" if all is."""
+    if not (folder / LAYOUT).exists():
+        return "what a module leaves in memory: this kernel's memory cannot be read from outside"
+    file = folder / _UNRECORDED
+    if file.exists():
+        return f"memory that a module has lost: allocations are not recorded ({file.read_text()})"
+    return ""
 
 
 Sections = Mapping[str, Mapping[str, str]]  # the addresses as text, by module and section
@@ -131,8 +137,6 @@ def settle(folder: Path, base: Path | None = None) -> None:
             if layout is not None:
                 (folder / LAYOUT).write_text(layout.to_json())
         if layout is None:
-            log.warning("this kernel's memory cannot be read from outside: nothing looks for "
-                        "what a module leaves there")  # fmt: skip
             return
         area = pointers.module_area(memory, layout)
         found = list(pointers_into(memory.blocks(memory.used()), area.start, area.end))

@@ -44,6 +44,9 @@ class Lost:
     undo: str = ""
 
 
+# How often what is found is looked at again, after the kernel has been made to do what it has
+# put off: freeing memory after a grace period, which may itself put off more.
+ROUNDS = 3
 _FREELIST = 32  # bytes from the beginning of a struct page
 
 

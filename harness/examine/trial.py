@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.examine import record
 from harness.examine.allocations import PAGES, Reader
-from harness.examine.lost import Search
+from harness.examine.lost import ROUNDS, Search
 from harness.examine.pointers import Layout, Scene, Symbols
 from harness.examine.record import Record
 from harness.host.proc import Deadline
@@ -52,50 +53,51 @@ def begin(
     return why
 
 
+@dataclass
 class _Attempt:
-    """One guest in which the record is begun and tried."""
+    """One guest in which the record is begun and tried; ``about`` is there once it is found."""
 
-    def __init__(
-        self, machine: Machine, guest: Guest, symbols: Symbols, layout: Layout, memory: Memory,
-        deadline: Deadline,
-    ) -> None:  # fmt: skip
-        self._machine = machine
-        self._guest = guest
-        self._symbols = symbols
-        self._layout = layout
-        self._memory = memory
-        self._deadline = deadline
-        self.about: Record | None = None
+    machine: Machine
+    guest: Guest
+    symbols: Symbols
+    layout: Layout
+    memory: Memory
+    deadline: Deadline
+    about: Record | None = None
 
     def begin(self, kib: int) -> str:
         """Why the record is not to be trusted, or ""."""
-        if self._symbols.address(_NOT_RIGHT) is not None:
+        if self.symbols.address(_NOT_RIGHT) is not None:
             return "it is not right yet on kernels from 6.13 on"
         # Written into the ring buffer, so that it can be found.
         word = f"eudyptula-{secrets.token_hex(8)}"
-        done = self._guest.run(record.setup_script(self._symbols, word, kib))
+        done = self.guest.run(record.setup_script(self.symbols, word, kib))
         if done.status:
             return f"the guest cannot begin it: {done.stderr.strip()}"
-        with self._machine.clock.stopped(self._deadline):
-            blocks = self._memory.blocks(self._memory.filled())
+        with self.machine.clock.stopped(self.deadline):
+            blocks = self.memory.blocks(self.memory.filled())
             self.about = record.learn(
-                self._memory, self._layout, self._symbols, blocks, done.stdout, word
+                self.memory, self.layout, self.symbols, blocks, done.stdout, word
             )
         if self.about is None:
             return "it is not found in the machine's memory"
-        done = self._guest.run(record.TRIAL_SCRIPT)
+        done = self.guest.run(record.TRIAL_SCRIPT)
         if done.status:
             return f"the kernel does not record: {done.stderr.strip()}"
         if why := self._look(freed=False):
             return why
-        self._guest.check(record.TRIAL_END_SCRIPT)
-        self._machine.agent.order("let-go", "let-go", self._deadline)
-        return self._look(freed=True)
+        self.guest.check(record.TRIAL_END_SCRIPT)
+        for _ in range(ROUNDS):  # as often as what a module has left is looked at
+            self.machine.agent.order("let-go", "let-go", self.deadline)
+            why = self._look(freed=True)
+            if not why:
+                break
+        return why
 
     def _look(self, *, freed: bool) -> str:
         """What is wrong with what the record says of the trial, or ""."""
         assert self.about is not None
-        ranges = self._symbols.functions(record.TRIAL_FUNCTION)
+        ranges = self.symbols.functions(record.TRIAL_FUNCTION)
         if not ranges:
             return f"the kernel has no {record.TRIAL_FUNCTION}()"
         start, end = min(low for low, _ in ranges), max(low + size for low, size in ranges)
@@ -103,11 +105,11 @@ class _Attempt:
         def by_the_trial(address: int) -> bool:
             return any(low <= address < low + size for low, size in ranges)
 
-        with self._machine.clock.stopped(self._deadline):
-            reader = Reader(self._memory, self._layout, self.about)
-            filled = list(self._memory.filled())
-            scene = Scene(self._memory, self._layout, lambda: self._memory.blocks(iter(filled)))
-            search = Search(scene, self.about, lambda: self._symbols, by_the_trial)
+        with self.machine.clock.stopped(self.deadline):
+            reader = Reader(self.memory, self.layout, self.about)
+            filled = list(self.memory.filled())
+            scene = Scene(self.memory, self.layout, lambda: self.memory.blocks(iter(filled)))
+            search = Search(scene, self.about, lambda: self.symbols, by_the_trial)
             every = reader.allocations(start, end, by_the_trial)
             left = [one for one in every if search.is_left(one, reader)]
             lost = search.lost(left)

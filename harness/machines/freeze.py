@@ -92,6 +92,8 @@ def prepare_template(
     )
     template = Template(spec, image.keys, entry, _facts(entry.path))
     _warn(template, kernel.name)
+    if template.frozen and (missing := audit.not_looked_for(entry.path)):
+        log.warning("kernel %s: nothing looks for %s", kernel.name, missing)
     return template
 
 
@@ -158,7 +160,7 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
                 f"{rate:.2f} times the rate of this host's",
                 hint="a host that is too busy while a kernel boots does that; try again",
             )
-        log.debug("booting again: %s", fault)
+        log.warning("%s; it is booted again", fault.what)
         for file in folder.iterdir():
             file.unlink()
     raise fault
@@ -172,8 +174,9 @@ def led_astray(machine: Machine) -> bool:
     """Whether a kernel that boots was led astray by QEMU.
 
     A kernel changes its own code while it boots (arch/x86/kernel/alternative.c). Where several CPUs
-    run at once, QEMU before 8.1 may translate code of which another CPU has just written one half
-    (mended in its commit deba78709ae8). Seen once, in sched_clock_cpu().
+    run at once, QEMU before 8.1 was seen to run what was never there as a whole. On x86 such boots
+    ended with these words, and its commit deba78709ae8 is said to have mended that (issues 111 of
+    ClangBuiltLinux/boot-utils and 1925 of ClangBuiltLinux/linux). Here it was seen once.
     """
     spec = machine.spec
     return (

@@ -12,7 +12,7 @@ import pytest
 from harness.errors import MachineError
 from harness.examine import audit, pointers
 from harness.examine.audit import Audit
-from harness.examine.lost import Lost
+from harness.examine.lost import ROUNDS, Lost
 from harness.host.proc import Deadline
 from harness.qemu.memory import Pointer
 
@@ -55,12 +55,12 @@ def test_it_is_looked_at_once_for_each_command(looking: Audit, lookers: Lookers)
     """What was seen then is true until the next one."""
     looking.guest = guest = SimpleNamespace(commands=1)  # type: ignore[assignment]
     looking.remains(Deadline(10))
-    assert (looking.take_lost(), lookers.looks) == ((LOST,), 1 + audit.ROUNDS)
+    assert (looking.take_lost(), lookers.looks) == ((LOST,), 1 + ROUNDS)
     looking.remains(Deadline(10))
-    assert (looking.take_lost(), lookers.looks) == ((), 1 + audit.ROUNDS)
+    assert (looking.take_lost(), lookers.looks) == ((), 1 + ROUNDS)
     guest.commands = 2
     looking.remains(Deadline(10))
-    assert lookers.looks > 1 + audit.ROUNDS
+    assert lookers.looks > 1 + ROUNDS
 
 
 def test_where_the_machine_did_not_answer_it_is_looked_at_again(
@@ -73,3 +73,12 @@ def test_where_the_machine_did_not_answer_it_is_looked_at_again(
     lookers.answers = True
     looking.remains(Deadline(10))
     assert looking.take_lost() == (LOST,)
+
+
+def test_what_is_not_looked_for_is_said_for_as_long_as_a_template_is_kept(tmp_path: Path) -> None:
+    """A green says less then."""
+    assert "cannot be read from outside" in audit.not_looked_for(tmp_path)
+    (tmp_path / audit.LAYOUT).touch()
+    assert audit.not_looked_for(tmp_path) == ""
+    (tmp_path / audit._UNRECORDED).write_text("it is not found")
+    assert "allocations are not recorded (it is not found)" in audit.not_looked_for(tmp_path)

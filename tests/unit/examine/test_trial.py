@@ -13,6 +13,7 @@ import pytest
 
 from harness.examine import record, trial
 from harness.examine.allocations import PAGES, Allocation
+from harness.examine.lost import ROUNDS
 from harness.examine.pointers import Symbols
 from harness.examine.record import Record
 from harness.host.proc import Deadline
@@ -107,6 +108,12 @@ def test_a_record_that_is_right_is_kept(begin: Any) -> None:
     assert guest.scripts[1:] == [record.TRIAL_SCRIPT, record.TRIAL_END_SCRIPT]
 
 
+def test_what_the_kernel_frees_a_moment_later_is_waited_for(begin: Any) -> None:
+    """As it is for what a module has left."""
+    _, why, kept = begin(Seen((BOTH, BOTH, 0), (BOTH, (OBJECT_TAKEN,), 1), (BOTH, (), 0)))
+    assert (why, kept) == ("", True)
+
+
 @pytest.mark.parametrize(
     ("looks", "said"),
     [
@@ -115,7 +122,7 @@ def test_a_record_that_is_right_is_kept(begin: Any) -> None:
         ([((PAGE_TAKEN,), (PAGE_TAKEN,), 0)], "not found in it"),
         ([(BOTH, (OBJECT_TAKEN,), 0)], "taken for free"),
         ([(BOTH, BOTH, 1)], "taken for lost"),
-        ([(BOTH, BOTH, 0), (BOTH, BOTH, 2)], "taken for lost"),
+        ([(BOTH, BOTH, 0), *[(BOTH, BOTH, 2)] * ROUNDS], "taken for lost"),
     ],
 )
 def test_a_record_that_is_wrong_is_taken_away(
