@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import resource
@@ -58,17 +59,18 @@ def compare(before: bytes, after: bytes, end: int) -> Comparison:
     """
     if before.startswith(after) and len(after) >= end:
         return Comparison(after.count(b"\n"))
-    was, now = before[:end].splitlines(), after.splitlines()
-    for number in range(max(len(was), len(now))):
-        one = was[number] if number < len(was) else None
-        other = now[number] if number < len(now) else None
-        if one != other:
-            return Comparison(len(now), number + 1, _shown(one), _shown(other))
-    return Comparison(len(now), len(now), "", "")
+    # With their ends, so that one that was only begun differs.
+    was, now = (text.splitlines(keepends=True) for text in (before[:end], after))
+    both = enumerate(itertools.zip_longest(was, now), 1)
+    number, (one, other) = next(each for each in both if each[1][0] != each[1][1])
+    return Comparison(len(now), number, _shown(one), _shown(other))
 
 
 def _shown(line: bytes | None) -> str:
-    return "(nothing)" if line is None else printable(line.decode(errors="replace"))[:200]
+    if line is None:
+        return "(nothing)"
+    text = printable(line.decode(errors="replace").rstrip("\n"))[:200]
+    return text if line.endswith(b"\n") else f"{text} (without an end)"
 
 
 def run(folder: Path) -> int:

@@ -287,4 +287,4 @@ def pytest_terminal_summary(
     for note in config.stash.get(LATE_NOTES, []):
         terminalreporter.write_line(f"late: {note}")
     for lack, count in sorted(config.stash.get(UNMET, {}).items()):
-        terminalreporter.write_line(f"not run: {count} test(s) for a kernel {lack}")
+        terminalreporter.write_line(f"not run: {count} test(s) {lack}")

@@ -38,16 +38,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(str(error)) from None
     unmet: dict[pytest.Item, str] = {}
     if config.getoption("kernel_record"):
-        unmet = dict.fromkeys(filter(_unrecordable, items), "whose machine can be recorded")
+        lack = "with a machine that cannot be recorded"
+        unmet = dict.fromkeys(filter(_unrecordable, items), lack)
     needy = any(item.get_closest_marker("needs") for item in items)
     options = _kernel_options(config) if needy else frozenset()
     for item in items:
         for marker in item.iter_markers("needs"):
             wanted, unwanted = marker.kwargs.get("config"), marker.kwargs.get("without")
             if wanted and wanted not in options:
-                unmet[item] = f"with {wanted}"
+                unmet[item] = f"for a kernel with {wanted}"
             elif unwanted in options:
-                unmet[item] = f"without {unwanted}"
+                unmet[item] = f"for a kernel without {unwanted}"
     items[:] = [item for item in items if item not in unmet]
     config.hook.pytest_deselected(items=list(unmet))
     config.stash[UNMET] = dict(Counter(unmet.values()))

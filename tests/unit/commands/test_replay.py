@@ -32,6 +32,7 @@ def test_the_same_is_the_same(after: bytes) -> None:
         (b"one\n2\nthree\n", 2, "two", "2"),
         (b"one\ntwo\n", 3, "three", "(nothing)"),
         (BEFORE + b"four\n", 4, "(nothing)", "four"),
+        (b"one\ntwo\nthree", 3, "three", "three (without an end)"),
         (b"one\ntw\x1b[31mo\nthree\n", 2, "two", "tw\\x1b[31mo"),
     ],
 )

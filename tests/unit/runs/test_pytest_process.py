@@ -233,10 +233,10 @@ def test_a_pytest_that_does_not_heed_is_killed(
 ) -> None:
     """Whoever waits for it gets to know how it ended."""
     monkeypatch.setattr(pytest_process, "CLEANUP_SECONDS", 0.2)
-    python(f"trap '' INT; touch {tmp_path}/started; sleep 1000 & wait; wait")
+    os.mkfifo(tmp_path / "started")
+    python(f"trap '' INT; echo >{tmp_path}/started; sleep 1000 & wait; wait")
     process = pytest_process.PytestProcess(["tests"], tmp_path)
-    while not (tmp_path / "started").exists():
-        pass
+    (tmp_path / "started").read_text()  # until that was reached
     process.end()
     ended = process.wait()
     assert ended.status == Status.OURS
