@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from harness.examine import pointers
 from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation
-from harness.examine.pointers import Layout, as_words
+from harness.examine.pointers import Layout, Scene, SlabObject, as_words
 from harness.qemu.memory import PAGE, Memory, Pointer
 
 _LARGEST_SLAB = 16 * PAGE  # bytes: more than any slab has (slub_max_order in mm/slub.c)
@@ -152,6 +152,18 @@ class Allocators:
         count = head.index(freed.cache) + 1
         number = (pointer.at - sheaf.start) // 8 - count - 1
         return number < head[count] & 0xFFFFFFFF if number >= 0 else None
+
+    def given_back(self, scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
+        """Those of the objects that are in one of the lists that ``is_note`` is about.
+
+        kfree_rcu() puts an object there, in one that is not looked at before it is full. So it may
+        stay as it was for ever.
+        """
+        return {
+            one
+            for one, pointer in pointers.pointing_to(scene, objects)
+            if pointer.to == self._layout.direct + one.start and self.is_note(pointer)
+        }
 
     def in_use(self, one: Allocation) -> bool:
         """Whether an allocation is still in use, as far as the allocator itself says."""

@@ -24,6 +24,7 @@ from types import TracebackType
 from harness.errors import MachineError
 from harness.examine import pointers, record, ring, trial
 from harness.examine.allocations import Gone, Reader
+from harness.examine.allocators import Allocators
 from harness.examine.lost import ROUNDS, Lost, Search
 from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
 from harness.examine.record import Record
@@ -350,8 +351,19 @@ class Audit:
                     for one in fresh
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
-            left = pointers.references(self._scene(layout), fresh)
+            left = self._not_given_back(layout, pointers.references(self._scene(layout), fresh))
             return left, self._lost_now(layout, area)
+
+    def _not_given_back(self, layout: Layout, found: list[Pointer]) -> list[Pointer]:
+        """Those of the pointers that are not in an object that the allocator has back."""
+        assert self._open is not None
+        memory = self._open[1]
+        objects = {one.at: pointers.slab_object(memory, layout, one.at) for one in found}
+        known = {one for one in objects.values() if one is not None}
+        if not known:
+            return found
+        back = Allocators(memory, layout, ()).given_back(self._scene(layout), known)
+        return [one for one in found if objects[one.at] not in back]
 
     def _lost_now(self, layout: Layout, area: ModuleArea) -> list[Lost]:
         """What modules that are gone allocated, and neither freed nor left to anybody."""

@@ -673,7 +673,7 @@ def _referenced(scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
         if not wanted:
             break
         asked |= wanted
-        for one, pointer in _pointing_to(scene, wanted):
+        for one, pointer in pointing_to(scene, wanted):
             if one in alive or not _holds(scene, one, pointer):
                 continue
             holder = slab_object(scene.memory, scene.layout, pointer.at)
@@ -712,7 +712,7 @@ def _holds(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
     return not any(word in layout.slabs for word in as_words(head))
 
 
-def _pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabObject, Pointer]]:
+def pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabObject, Pointer]]:
     """The pointers to each of the objects from outside of it, in all of memory.
 
     Objects that are near one another are looked for together: memory is read once for each 64 KiB

@@ -7,6 +7,7 @@ import pytest
 
 from harness.examine.allocations import PAGES, Allocation
 from harness.examine.allocators import Allocators
+from harness.examine.pointers import slab_object
 from harness.qemu.memory import PAGE, Pointer
 from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, Kernel
 
@@ -124,6 +125,20 @@ def test_a_cache_has_lists_of_free_objects_in_objects(kernel: Kernel) -> None:
     other = kernel.object("filp")
     assert found.is_note(Pointer(sheaf + 32, DIRECT + other)) is None
     assert found.is_note(Pointer(PLACES["somewhere"], to[0])) is None
+
+
+def test_an_object_in_such_a_list_was_given_back(kernel: Kernel) -> None:
+    """One that a list had before, or that is in an object of another kind, is somebody's."""
+    kernel.cache("kmalloc-96", 96)
+    sheaf, objects = kernel.object("kmalloc-96"), kernel.object("kmalloc-64")
+    to = [DIRECT + objects + 64 * number for number in range(3)]
+    kernel.word(sheaf + 16, kernel.caches["kmalloc-64"], 1, *to[:2])
+    kernel.word(PLACES["somewhere"], to[2])
+    scene = kernel.scene()
+    asked = {slab_object(scene.memory, scene.layout, one - DIRECT) for one in to} - {None}
+    assert len(asked) == 3
+    back = allocators(kernel).given_back(scene, {one for one in asked if one})
+    assert {one.start for one in back} == {objects}
 
 
 def test_each_cpu_keeps_packets_that_are_free(kernel: Kernel) -> None:
