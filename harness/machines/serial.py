@@ -191,7 +191,7 @@ class SerialGuest(Guest):
     """``Guest``, over the serial port of a machine that is recorded.
 
     ``carried``: files that the guest has from the start, by the digest of their content. The
-    serial port takes some 10 KB a second, so that a module would take half a minute.
+    serial port takes some 2 KB a second, so that a module would take minutes.
     """
 
     def __init__(self, machine: Machine, carried: Mapping[str, str]) -> None:
