@@ -342,12 +342,25 @@ def test_a_file_that_accepts_nothing_sensible_is_a_card(
     assert said in card.findings[0].seen
 
 
-def test_what_only_looks_like_that_file_is_not_read(tmp_path: Path) -> None:
-    """Whoever opens a fifo waits for a writer."""
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is a named pipe"),  # whoever opens one waits for a writer
+        (lambda path: path.symlink_to(path.parent.parent / "elsewhere"), "is a link"),
+        (lambda path: path.write_bytes(bytes(2 << 20)), "more than 1048576"),
+        (lambda path: path.mkdir(), "is a folder"),
+    ],
+)
+def test_what_only_looks_like_that_file_is_not_read(
+    tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    """And a link is not followed, as what it leads to is not the module's."""
+    (tmp_path / "elsewhere").write_text(ACCEPTED.format(until="9999-12-31"))
     made = folder(tmp_path, "a")
-    os.mkfifo(made / "eudyptula.toml")
+    make(made / "eudyptula.toml")
     (card,) = judge(subjects([made]))
-    assert "is no file" in card.findings[0].seen
+    assert card.status == Status.INPUT
+    assert said in card.findings[0].seen
 
 
 def test_what_the_last_run_did_not_find_is_new(tmp_path: Path, stages: Stages) -> None:
