@@ -72,7 +72,7 @@ def _show(results: Sequence[KernelResult]) -> None:
 
 
 def _prepare_to_show() -> None:
-    """Import what makes the page, and prepare it: an eighth of a second, while pytest begins."""
+    """Import what makes the page, and prepare it, while pytest begins."""
     from harness.report import page  # noqa: PLC0415
     from harness.runs import pages  # noqa: F401, PLC0415
 

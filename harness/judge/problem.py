@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # who only catches it needs no log reader, which takes a tenth of a second
+if TYPE_CHECKING:  # who only catches it needs no log reader
     from harness.judge.verdict import Problem
 
 

@@ -122,7 +122,7 @@ def _template() -> Template:
 
 
 def prepare() -> None:
-    """Do what takes a twentieth of a second once, before there is a page to write."""
+    """Do what is done once, before there is a page to write."""
     _template()
 
 

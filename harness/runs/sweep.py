@@ -86,7 +86,7 @@ class Ready:
 
 def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) -> Ready:
     """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
-    # A seventh of a second to import. Whoever tests one kernel needs only what else is here.
+    # It imports the log reader. Whoever tests one kernel needs only what else is here.
     from harness.examine import loading  # noqa: PLC0415
 
     ready = Ready(spec, spec.release)

@@ -124,7 +124,7 @@ def test_listing_the_tasks_imports_next_to_nothing() -> None:
 
 
 def test_testing_one_kernel_imports_neither_the_log_reader_nor_the_page() -> None:
-    """A third of the time that `invoke test-vm` takes beside pytest; pytest judges."""
+    """pytest judges, and the page is made while pytest runs."""
     done = python_as_invoke("import harness.commands.test_vm; print(*sys.modules)")
     imported = set(done.stdout.split())
     assert "harness.runs.sweep" in imported
