@@ -442,6 +442,44 @@ def replay(
     return replay.run(Path(recording))
 
 
+@task(
+    help=_help(
+        "kernel", "module", "ko", "param", "profile", "config", "verbose",
+        **{"break": "FUNCTION or FILE:LINE: run on to there (may be given several times)"},
+        test="ID: open the machine that this red test has left instead",
+        attach="DIR: open the machine that `test-vm --keep` has left running instead",
+        script="FILE: the commands that gdb runs, instead of a prompt",
+    ),
+    iterable=["param", "break_"],
+)  # fmt: skip
+@_explained
+def debug(
+    context: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
+    break_: Sequence[str] | None = None,
+    test: str | None = None,
+    attach: str | None = None,
+    script: str | None = None,
+    profile: str = "",
+    config: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Open gdb in a machine that loads the module, and run what follows -- in its guest."""
+    from harness.commands import debug
+    from harness.runs.request import Request
+
+    places = break_ or ()
+    if attach is not None:
+        return debug.attached(Path(attach), places, _path(script))
+    if test is not None:
+        return debug.opened(test, kernel, places, _path(script))
+    request = Request(kernel, _source(module, ko, param), profile=profile, own_config=_path(config))
+    return debug.run(request, places, context.remainder, _path(script))
+
+
 @task(help={"folder": "DIR: results of another machine (default: results/)"})
 @_explained
 def report(_: Context, folder: str | None = None) -> int:

@@ -7,21 +7,12 @@ import itertools
 import logging
 import os
 import resource
-import shlex
-import shutil
-import signal
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL
-from typing import Any
 
-from harness.build.module import INSIDE
-from harness.commands.shell import gdb_socket
-from harness.errors import InputError, MachineError, MachineFault, MissingToolError, Status
-from harness.examine import linked
-from harness.host import proc
+from harness.commands import gdb
+from harness.errors import InputError, MachineError, MachineFault, Status
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.host.text import printable
@@ -29,6 +20,7 @@ from harness.machines import recorded
 from harness.machines.recorded import CONSOLE, Recording
 from harness.qemu import Machine
 from harness.qemu import replay as images
+from harness.qemu.debug import private_socket
 
 log = logging.getLogger(__name__)
 
@@ -129,17 +121,14 @@ def debug(folder: Path, script: Path | None = None) -> int:
 
     With a ``script`` gdb runs the commands in that file, and ends. Returns gdb's status.
     """
-    if shutil.which("gdb") is None:
-        raise MissingToolError("gdb is not installed", hint="apt install gdb")
-    if script is not None and not script.is_file():
-        raise InputError(f"there is no file {script}")
+    gdb.require(script)
     recording = recorded.load(folder)
     if recording.end is None:
         raise InputError(
             "the guest has restarted or powered off: at its end there is no machine to look into",
             hint="invoke replay without --debug says whether it does so again",
         )
-    with Cache() as cache, cache.scratch("replay") as work, gdb_socket() as socket:
+    with Cache() as cache, cache.scratch("replay") as work, private_socket() as socket:
         image = work / "snapshots.qcow2"
         images.empty_image(image)
         with recorded.replayed(recording, work, snapshots=image) as machine:
@@ -157,9 +146,11 @@ def debug(folder: Path, script: Path | None = None) -> int:
                 raise MachineError(f"the replay does not follow its recording: {why}") from fault
             log.info("at the end of the recording, with %d snapshots to go back to", len(points))
             machine.debugger.listen(socket, Deadline(10))
-            symbols = _link_symbols(recording.about, work)
-            command = gdb_arguments(recording, socket, symbols, script)
-            return _in_gdb(command, interactive=script is None)
+            about = recording.about
+            symbols = gdb.link_symbols(about, about.get("sections", {}), work)
+            command = gdb.arguments(recording.spec.kernel, socket, about, symbols, script)
+            with gdb.started(command, interactive=script is None) as child:
+                return child.wait()
 
 
 def snapshot_points(began: int, end: int | None) -> list[int]:
@@ -180,54 +171,3 @@ def _take_snapshot(machine: Machine, number: int, recording: Recording) -> None:
         recorded.run_to(machine, further, deadline(recording))
     if said:
         raise MachineError("QEMU does not take a snapshot of the replay", tail=said)
-
-
-def _link_symbols(about: Mapping[str, Any], work: Path) -> list[Path]:
-    """A file with the symbols of each module whose place is known."""
-    found = []
-    modules, sysroot = about.get("modules", {}), Path(str(about.get("sysroot")))
-    for name, sections in about.get("sections", {}).items():
-        ko = Path(str(modules.get(name)))
-        if name not in modules:
-            log.warning("of %s nothing is known but its name: the test has brought it", name)
-        elif not (ko.exists() and sysroot.is_dir()):
-            log.warning("of %s there are no symbols: %s or %s is gone", name, ko, sysroot)
-        else:
-            folder = work / f"symbols-{name}"
-            folder.mkdir()
-            found.append(linked.link(sysroot, ko, sections, folder))
-    return found
-
-
-def gdb_arguments(
-    recording: Recording, socket: Path, symbols: Sequence[Path], script: Path | None
-) -> list[str]:
-    """gdb's command line: where it finds the machine, and what it can know of the module.
-
-    ``symbols``: files of modules, at their addresses.
-    """
-    about = recording.about
-    commands = ["set confirm off", "set remotetimeout 600"]
-    if source := about.get("source"):
-        commands.append(f"set substitute-path {INSIDE} {shlex.quote(source)}")
-    commands += [f"add-symbol-file {shlex.quote(str(file))}" for file in symbols]
-    commands.append(f"target remote {socket}")
-    # A file of symbols may name scripts for gdb, and this one is made of somebody's module.
-    found = ["gdb", "-q", "-iex", "set auto-load no", *(["-batch"] if script else [])]
-    for command in commands:
-        found += ["-ex", command]
-    found += ["-x", str(script)] if script else []
-    return [*found, str(about.get("vmlinux") or recording.spec.kernel)]
-
-
-def _in_gdb(command: list[str], *, interactive: bool) -> int:
-    """Run gdb with this process's terminal; Ctrl-C is for gdb. Its status."""
-    child = proc.popen(command, stdin=None if interactive else DEVNULL, stdout=None, stderr=None)
-    before = signal.getsignal(signal.SIGINT)
-    if interactive:
-        signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
-    try:
-        return child.wait()
-    finally:
-        signal.signal(signal.SIGINT, before)
-        proc.kill(child)

@@ -12,7 +12,6 @@ import shlex
 import signal
 import socket
 import sys
-import tempfile
 import termios
 import tty
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from harness.judge.verdict import Evidence, Problem
 from harness.machines import saved
 from harness.machines.clone import Clone, clone
 from harness.machines.saved import SavedMachine
+from harness.qemu.debug import private_socket
 from harness.runs.ready import Way
 from harness.runs.request import Request
 
@@ -73,7 +73,7 @@ def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
         saved.reopened(kept, work, stopped=debugger) as clone,
     ):
         if debugger:
-            with gdb_socket() as path:
+            with private_socket() as path:
                 clone.machine.debugger.listen(path, Deadline(10))
                 print("stopped where the test left it; in another terminal:")
                 print(f"    {gdb_command(kept, path)}")
@@ -167,19 +167,6 @@ def _reports(clone: Clone, module: Module | None, *, gone: bool) -> Sequence[Pro
 
 
 # -- gdb ---------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def gdb_socket() -> Iterator[Path]:
-    """A path for gdb's socket, in a folder that only this user may enter (mode 0700).
-
-    Not below the cache, whose path may be longer than the 107 bytes that a socket's may have
-    (unix(7)).
-    """
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    own = base if os.path.isdir(base) else None
-    with tempfile.TemporaryDirectory(prefix="eudyptula-", dir=own) as folder:
-        yield Path(folder, "gdb")
 
 
 def gdb_command(saved: SavedMachine, path: Path) -> str:

@@ -75,10 +75,13 @@ def save_artifacts(
             said.append(f"registers: {shown}/registers.txt")
         if keeper.limit == 0:
             return "\n".join(said)
-        about = {**loaded, "vmlinux": str(lab.kernel.vmlinux or "")}
+        about = {
+            **loaded,
+            "vmlinux": str(lab.kernel.vmlinux or ""),
+            "sysroot": str(lab.kernel.sysroot.root),
+        }
         if machine.paced is not None:
             if machine.wanted is None:  # else it is kept with the first judgement that was red
-                about["sysroot"] = str(lab.kernel.sysroot.root)
                 machine.wanted = WantedRecording(folder, about)
             kept = os.path.relpath(machine.wanted.folder)
             said.append(f"to go through it again: invoke replay {shlex.quote(kept)}")
@@ -103,6 +106,7 @@ def save_artifacts(
                 saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
             )
             said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
+            said.append(f"    gdb in it: invoke debug --attach {shlex.quote(shown)}")
     except (HarnessError, OSError) as error:
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")

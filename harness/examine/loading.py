@@ -23,17 +23,31 @@ from harness.qemu import Machine
 def load(guest: Guest, module: Module) -> None:
     """Load what was built on the host, each .ko after those it depends on; they stay in /root.
 
-    Before that, what it needs of its kernel, and its firmware is put where the kernel looks.
+    Before that, what it needs of its kernel.
     """
+    load_needs(guest, module)
+    for one in module.objects:
+        put(guest, one)
+        guest.check(shlex.join(insmod(one)))
+
+
+def load_needs(guest: Guest, module: Module) -> None:
+    """Load what a module needs of its kernel; its firmware is put where the kernel looks."""
     if module.files is not None:
         archive = module.files.read_bytes()
         guest.check("cd / && cpio --quiet -imd && depmod", stdin=archive)
     if module.needs:
         guest.check(f"modprobe -a {' '.join(module.needs)}")
-    for one in module.objects:
-        target = f"/root/{one.ko.name}"
-        guest.put(one.loadable, target)
-        guest.check(shlex.join(["insmod", target, *one.arguments]))
+
+
+def put(guest: Guest, one: ModuleObject) -> None:
+    """Put a .ko where ``insmod`` expects it."""
+    guest.put(one.loadable, f"/root/{one.ko.name}")
+
+
+def insmod(one: ModuleObject) -> list[str]:
+    """The guest's command that loads a .ko."""
+    return ["insmod", f"/root/{one.ko.name}", *one.arguments]
 
 
 def text_sections(guest: Guest, module: Module | ModuleObject) -> dict[str, str]:

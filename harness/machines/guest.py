@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import paramiko
 
@@ -123,6 +123,9 @@ def _limited(deadline: Deadline, end: Callable[[], object]) -> Iterator[None]:
 def _client_key(path: Path) -> paramiko.PKey:
     """A private key. Checking an RSA key takes longer than waking a guest, so it is done once."""
     return paramiko.PKey.from_path(path)
+
+
+Channel: TypeAlias = paramiko.Channel  # what ``Guest.shell`` returns
 
 
 class Guest:

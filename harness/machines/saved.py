@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,15 +19,18 @@ from typing import Any
 
 from harness.build.image import Keys
 from harness.errors import InputError, MachineError, SpaceError
+from harness.host import files
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.machines.clone import Clone
 from harness.qemu import Machine, MachineSpec, version_text
+from harness.qemu.debug import private_socket
 
 SECONDS = 60.0
 CANCEL_SECONDS = 10.0
 STATE = "machine.state"
 ABOUT = "machine.json"
+DEBUGGER = "debugger"  # while the machine is held: the path of gdb's socket
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,43 @@ def hold_command(folder: Path) -> list[str]:
 
 def hold(folder: Path) -> None:
     """Have the machine run on until this process is ended; says how to get in."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     saved = load(folder)
-    with Cache() as cache, cache.scratch("kept") as work, reopened(saved, work) as clone:
-        port = clone.machine.ssh_port(Deadline(10))
-        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-        print(f"ssh -p {port} -i {saved.keys.client} {options} root@127.0.0.1", flush=True)
-        clone.machine.process.wait()
+    with (
+        Cache() as cache,
+        cache.scratch("kept") as work,
+        private_socket() as socket,
+        reopened(saved, work) as clone,
+    ):
+        clone.machine.debugger.listen(socket, Deadline(10))
+        files.write(folder / DEBUGGER, f"{socket}\n")
+        try:
+            print(ssh_command(clone.machine, saved.keys), flush=True)
+            clone.machine.process.wait()
+        finally:
+            (folder / DEBUGGER).unlink(missing_ok=True)
+
+
+def ssh_command(machine: Machine, keys: Keys) -> str:
+    """The command that opens a shell in a machine that runs."""
+    port = machine.ssh_port(Deadline(10))
+    options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    return f"ssh -p {port} -i {keys.client} {options} root@127.0.0.1"
+
+
+def debugger_of(folder: Path) -> Path:
+    """The socket where the machine that ``hold`` has running waits for gdb.
+
+    Raises ``InputError`` where it does not run any more, or never did.
+    """
+    try:
+        return Path((folder / DEBUGGER).read_text().strip())
+    except OSError as error:
+        raise InputError(
+            f"the machine of {folder} does not run",
+            hint=f"as its test left it: invoke debug --test {folder}; only `test-vm --keep` leaves "
+            "one running",
+        ) from error
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import MachineError
@@ -11,6 +15,19 @@ from harness.host.proc import Deadline
 from harness.qemu.argv import escaped
 from harness.qemu.process import Process
 from harness.qemu.qmp import Monitor
+
+
+@contextmanager
+def private_socket() -> Iterator[Path]:
+    """A path for gdb's socket, in a folder that only this user may enter (mode 0700).
+
+    Not below the cache, whose path may be longer than the 107 bytes that a socket's may have
+    (unix(7)).
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    own = base if os.path.isdir(base) else None
+    with tempfile.TemporaryDirectory(prefix="eudyptula-", dir=own) as folder:
+        yield Path(folder, "gdb")
 
 
 class Debugger:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import replay
+from harness.commands import gdb, replay
 from harness.commands.replay import Comparison
 from harness.errors import InputError, MissingToolError
 from harness.machines import recorded
@@ -73,9 +73,14 @@ def recording(tmp_path: Path) -> Recording:
     return Recording(tmp_path, spec, 400, 1000, 10, False, 8.5, about)
 
 
+def words_of(recording: Recording, symbols: list[Path], script: Path | None) -> list[str]:
+    socket = Path("/run/gdb")
+    return gdb.arguments(recording.spec.kernel, socket, recording.about, symbols, script)
+
+
 def test_gdb_knows_the_module_and_its_source(recording: Recording) -> None:
     """And goes to the machine."""
-    words = replay.gdb_arguments(recording, Path("/run/gdb"), [Path("/run/mine.symbols")], None)
+    words = words_of(recording, [Path("/run/mine.symbols")], None)
     assert (words[0], words[-1]) == ("gdb", "/cache/vmlinux")
     assert "-batch" not in words
     # Else a module could have gdb run something.
@@ -87,7 +92,7 @@ def test_gdb_knows_the_module_and_its_source(recording: Recording) -> None:
 
 def test_a_script_is_run_last(recording: Recording) -> None:
     """And gdb then ends."""
-    words = replay.gdb_arguments(recording, Path("/run/gdb"), [], Path("script"))
+    words = words_of(recording, [], Path("script"))
     assert "-batch" in words
     assert words[-3:] == ["-x", "script", "/cache/vmlinux"]
 
@@ -96,7 +101,7 @@ def test_a_host_without_gdb_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything boots."""
-    monkeypatch.setattr("harness.commands.replay.shutil.which", lambda _: None)
+    monkeypatch.setattr("harness.commands.gdb.shutil.which", lambda _: None)
     with pytest.raises(MissingToolError, match="apt install gdb"):
         replay.debug(tmp_path)
 
@@ -105,7 +110,7 @@ def test_a_script_that_is_not_there_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything boots."""
-    monkeypatch.setattr("harness.commands.replay.shutil.which", lambda _: "/usr/bin/gdb")
+    monkeypatch.setattr("harness.commands.gdb.shutil.which", lambda _: "/usr/bin/gdb")
     with pytest.raises(InputError, match="there is no file"):
         replay.debug(tmp_path, tmp_path / "script")
 
@@ -114,7 +119,7 @@ def test_a_machine_that_is_gone_is_not_looked_into(
     recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its replay would end where gdb is to begin."""
-    monkeypatch.setattr("harness.commands.replay.shutil.which", lambda _: "/usr/bin/gdb")
+    monkeypatch.setattr("harness.commands.gdb.shutil.which", lambda _: "/usr/bin/gdb")
     monkeypatch.setattr(recorded, "load", lambda _: replace(recording, end=None))
     with pytest.raises(InputError, match="restarted or powered off"):
         replay.debug(tmp_path)

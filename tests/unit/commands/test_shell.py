@@ -23,6 +23,7 @@ from harness.errors import GuestLost
 from harness.machines.guest import Guest
 from harness.machines.saved import SavedMachine
 from harness.qemu import MachineSpec
+from harness.qemu.debug import private_socket
 from tests.unit.machines.test_guest import DIES, Server, make_key
 
 
@@ -33,7 +34,7 @@ def test_gdbs_socket_is_the_users_alone(
     """Whoever may connect to it may do what this user may."""
     (tmp_path / "run").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / runtime) if runtime else "")
-    with shell.gdb_socket() as path:
+    with private_socket() as path:
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert (tmp_path / "run" in path.parents) is (runtime == "run")
     assert not path.parent.exists()

@@ -884,7 +884,8 @@ def save(machine, *_):
 class Supply:
     built = None
     lab = SimpleNamespace(
-        kernel=SimpleNamespace(name="fake", vmlinux=None), image=SimpleNamespace(keys=None)
+        kernel=SimpleNamespace(name="fake", vmlinux=None, sysroot=SimpleNamespace(root="/none")),
+        image=SimpleNamespace(keys=None),
     )
 
     def __init__(self):

@@ -19,10 +19,10 @@ import pytest
 
 from harness import config
 from harness.build.image import Keys
-from harness.commands import shell
 from harness.host.proc import Deadline
 from harness.machines import freeze, pool, saved
 from harness.qemu import Machine
+from harness.qemu.debug import private_socket
 from harness.qemu.snapshot import Snapshot
 from harness.testing import Clone, Guest, GuestLost, Lab, MachineError
 
@@ -74,7 +74,7 @@ def test_a_dead_machine_can_be_looked_at(lab: Lab, victim: Clone, tmp_path: Path
     saved.save(machine, lab.image.keys, tmp_path, Deadline(SECONDS), {})
     with saved.reopened(saved.load(tmp_path), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS)) == died
-        with shell.gdb_socket() as path:
+        with private_socket() as path:
             again.machine.debugger.listen(path, Deadline(SECONDS))
             # Who gets to QEMU's command line through it can start programs as its user.
             assert stat.S_ISSOCK(path.stat().st_mode)
