@@ -28,7 +28,7 @@ from harness.qemu.port import PacedPort, Port, SocketPort
 from harness.qemu.process import Process
 from harness.qemu.qmp import Monitor
 from harness.qemu.snapshot import Snapshot
-from harness.qemu.stalls import GuestDeadline, Pulse
+from harness.qemu.stalls import GuestDeadline, Pulse, QuietDeadline
 from harness.qemu.stream import Stream
 from harness.qemu.vcpu import VirtualCpus
 
@@ -211,6 +211,12 @@ class Machine:
     def patience(self, seconds: float) -> GuestDeadline:
         """A deadline for what takes at most ``seconds`` where that was measured."""
         return GuestDeadline(seconds * self.pace, self._kept_waiting)
+
+    def patience_until_quiet(self, seconds: float, quiet: float) -> QuietDeadline:
+        """The same, which also ends when nothing is printed for ``quiet`` seconds."""
+        return QuietDeadline(
+            seconds * self.pace, quiet * self.pace, lambda: self.log.size, self._kept_waiting
+        )
 
     def _kept_waiting(self) -> float:
         """Seconds for which the host kept the guest from running, so far."""

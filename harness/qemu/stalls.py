@@ -33,6 +33,30 @@ class GuestDeadline(Deadline):
         return max(0.0, self._end + put_off - time.monotonic())
 
 
+class QuietDeadline(GuestDeadline):
+    """The same, which also ends when ``size`` has not changed for ``quiet`` seconds of that time.
+
+    It looks only when it is asked, so up to twice as long may pass.
+    """
+
+    def __init__(
+        self, seconds: float, quiet: float, size: Callable[[], int],
+        kept_waiting: Callable[[], float],
+    ) -> None:  # fmt: skip
+        super().__init__(seconds, kept_waiting)
+        self._quiet = quiet
+        self._size = size
+        self._seen = size()
+        self._since = GuestDeadline(quiet, kept_waiting)
+
+    @property
+    def left(self) -> float:
+        if (size := self._size()) != self._seen:
+            self._seen = size
+            self._since = GuestDeadline(self._quiet, self._kept_waiting)
+        return min(super().left, self._since.left)
+
+
 @dataclass(frozen=True)
 class Stall:
     """A time in which QEMU stood still because the host did not run it.

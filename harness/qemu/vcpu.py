@@ -38,7 +38,8 @@ class VirtualCpus:
 
     def seconds(self) -> float:
         """How much of the host's processors the virtual CPUs have used."""
-        return sum(self._schedstat(cpu)[0] for cpu in self.threads) / 1e9
+        # One thread may run them all (argv.py).
+        return sum(self._schedstat(cpu)[0] for cpu in set(self.threads)) / 1e9
 
     def _schedstat(self, thread: int) -> tuple[int, int]:
         """Nanoseconds on a processor and ready for one (scheduler/sched-stats.rst)."""

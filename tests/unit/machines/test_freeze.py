@@ -17,6 +17,7 @@ import pytest
 
 from harness import qemu
 from harness.errors import (
+    BootError,
     GuestLost,
     HarnessError,
     HostError,
@@ -297,6 +298,41 @@ def test_a_kernel_is_led_astray_by_an_old_emulator_with_several_cpus_only(
     spec = SimpleNamespace(accelerator="tcg", cpus=cpus)
     machine: Any = SimpleNamespace(spec=spec, console_text=lambda: f"{said}\n")
     assert freeze.led_astray(machine) is astray
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quiet", "error", "again"),
+    [
+        (2, True, BootError("the guest did not say 'ready'"), True),
+        (2, False, BootError("the guest says 'fault'"), False),
+        (2, True, MachineFault("QEMU was killed"), False),
+        (1, True, BootError("the guest did not say 'ready'"), False),
+    ],
+)
+def test_a_boot_that_stands_still_without_a_word_counts_as_led_astray(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, quiet: bool, error: MachineError, again: bool
+) -> None:
+    """Where the emulator may have done it; what was last printed is shown."""
+    monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
+    patience = SimpleNamespace(expired=quiet)
+
+    def await_answer(word: str, _: object) -> str:
+        assert word == "ready"
+        raise error
+
+    machine: Any = SimpleNamespace(
+        spec=SimpleNamespace(accelerator="tcg", cpus=cpus),
+        agent=SimpleNamespace(await_answer=await_answer),
+        log=SimpleNamespace(tail=lambda: "[    1.2] the last words"),
+        patience=lambda _: patience,
+        patience_until_quiet=lambda *_: patience,
+    )
+    with pytest.raises(MachineError if not again else freeze._LedAstrayError) as raised:
+        freeze._await_ready(machine)
+    if again:
+        assert "the last words" in raised.value.what
+    else:
+        assert raised.value is error
 
 
 @pytest.mark.parametrize(("oopses", "told"), [(2, ""), (3, "led the kernel astray")])

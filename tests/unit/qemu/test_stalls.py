@@ -15,7 +15,7 @@ import pytest
 from harness.errors import MachineFault
 from harness.host.proc import Deadline
 from harness.qemu import Machine
-from harness.qemu.stalls import GuestDeadline, Pulse, Stall
+from harness.qemu.stalls import GuestDeadline, Pulse, QuietDeadline, Stall
 
 
 def test_what_the_host_kept_a_guest_waiting_for_does_not_count() -> None:
@@ -28,6 +28,23 @@ def test_what_the_host_kept_a_guest_waiting_for_does_not_count() -> None:
     assert 900.0 < patience.left <= 1000.0
     waited = 0.0  # QEMU is gone, and nobody knows any more
     assert patience.expired
+
+
+def test_a_machine_that_prints_nothing_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not while it prints, nor for time in which the host did not run it."""
+    now, size, waited = 1000.0, 0, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    patience = QuietDeadline(240.0, 100.0, lambda: size, lambda: waited)
+    now += 99.0
+    assert patience.left == 1.0
+    size = 5
+    assert patience.left == 100.0
+    now += 101.0
+    assert patience.expired
+    waited = 11.0
+    assert patience.left == 10.0
+    size = 6
+    assert patience.left == 51.0  # of the 240 and the 11 that the host kept it waiting
 
 
 class Clocks:
