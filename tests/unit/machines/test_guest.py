@@ -45,6 +45,10 @@ def make_key(path: Path) -> paramiko.Ed25519Key:
     return paramiko.Ed25519Key(filename=str(path))
 
 
+# What paramiko raises, or the system, where a client does not wait for the end of what it began.
+_GONE = (OSError, EOFError, paramiko.SSHException)
+
+
 @dataclass
 class Server:
     """What the guest's SSH server does, as far as a client can tell.
@@ -113,27 +117,28 @@ class Server:
         ]
         self.spawn(self._feed, channel, process.stdin)
         status = process.wait()
-        # The thread that reads the client's answer to this has first told it that the command was
-        # taken: that must not come after the news of its end.
-        with contextlib.suppress(EOFError, paramiko.SSHException):
+        with contextlib.suppress(*_GONE):
+            # The thread that reads the client's answer to this has first told it that the command
+            # was taken: that must not come after the news of its end.
             channel.get_transport().global_request("keepalive@openssh.com", wait=True)
         if DIES in command:
             for pump in pumps:
                 pump.join()
             channel.get_transport().close()
             return
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        with contextlib.suppress(*_GONE):
             if status < 0:
                 self._tell_signal(channel, signal.Signals(-status).name.removeprefix("SIG"))
             else:
                 channel.send_exit_status(status)
         for pump in pumps:
             pump.join()
-        channel.close()
+        with contextlib.suppress(*_GONE):
+            channel.close()
 
     @staticmethod
     def _pump(source: IO[bytes], send: Callable[[bytes], None]) -> None:
-        with source, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        with source, contextlib.suppress(*_GONE):
             while data := source.read(1 << 15):
                 send(data)
 
