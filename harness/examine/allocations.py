@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.examine import record
 from harness.examine.pointers import Layout
@@ -132,33 +133,36 @@ class Reader:
         object are handed out again after all objects in them were freed. Of per-CPU memory the
         record has that it was freed. The lists of free objects say it of all else.
         """
-        needles = [struct.pack("<Q", block // PAGE)] if one.event != PERCPU else []
+        pages, objects, percpu = self._latest
+        # The pages of an object were handed out before it, and those of a large one as well.
+        ends = [(percpu, one.address)] if one.event == PERCPU else [(pages, block)]
         if one.event != PAGES:
-            needles.append(struct.pack("<Q", one.address))
-        return any(
-            order > one.order
-            and any(needle in event for needle in needles)
-            and self._ends(one, block, event)
-            for pages in self._pages
-            for page in pages
-            if any(needle in page for needle in needles)
-            for order, event in _events(page)
-        )
+            ends.append((objects, one.address))
+        return any(known.get(key, -1) > one.order for known, key in ends)
 
-    def _ends(self, one: Allocation, block: int, event: bytes) -> bool:
-        """Whether a later event is the end of an allocation."""
-        name, fields = self._about.events.get(_value(event, (0, 2)), (_STACK, {}))
-        if name == _STACK:
-            return False
-        if name == _PERCPU_FREED:
-            return one.event == PERCPU and _value(event, fields["ptr"]) == one.address
-        other = self._allocation(name, fields, event, 0)
-        if other is None:
-            return False
-        if other.event == PAGES:
-            # The pages of an object were handed out before it, and those of a large one as well.
-            return one.event != PERCPU and other.address - self._layout.direct == block
-        return one.event != PAGES and other.address == one.address
+    @cached_property
+    def _latest(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+        """When pages were last handed out, by their physical addresses, and objects and per-CPU
+        memory, by theirs; and when per-CPU memory was last freed.
+
+        All are read at once: a kernel may keep hundreds of free objects that are looked for here.
+        """
+        pages: dict[int, int] = {}
+        objects: dict[int, int] = {}
+        percpu: dict[int, int] = {}
+        for used in self._pages:
+            for page in used:
+                for order, event in _events(page):
+                    name, fields = self._about.events.get(_value(event, (0, 2)), (_STACK, {}))
+                    if name == _STACK:
+                        continue
+                    if name == PAGES:
+                        known, key = pages, _value(event, fields["pfn"]) * PAGE
+                    else:
+                        known = percpu if name == _PERCPU_FREED else objects
+                        key = _value(event, fields["ptr"])
+                    known[key] = max(order, known.get(key, -1))
+        return pages, objects, percpu
 
 
 def _used(memory: Memory, pages: Sequence[int]) -> list[bytes]:

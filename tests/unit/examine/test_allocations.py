@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
+from harness.examine import allocations as module
 from harness.examine import record
 from harness.examine.allocations import Allocation, Reader
 from harness.examine.pointers import Layout
@@ -169,6 +172,25 @@ def test_pages_end_where_they_are_handed_out_again(tmp_path: Path) -> None:
     assert not read.has_ended(allocations(read)[0], 5 * PAGE)
     read = reader(tmp_path, [page(pages(5, 0), stack(*OURS), pages(5, 0))])
     assert read.has_ended(allocations(read)[0], 5 * PAGE)
+
+
+def test_the_record_is_read_once_for_all_that_may_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be hundreds: new kernels keep objects that are free in lists of their own."""
+    ours = (part for at in range(0, 640, 64) for part in (kmalloc(DIRECT + at, 8), stack(*OURS)))
+    read = reader(tmp_path, [page(*ours, kmalloc(DIRECT + 64, 16), stack(*THEIRS))])
+    left = allocations(read)
+    times: list[bytes] = []
+    real = module._events
+
+    def events(page: bytes) -> Iterator[tuple[int, bytes]]:
+        times.append(page)
+        return real(page)
+
+    monkeypatch.setattr(module, "_events", events)
+    assert [read.has_ended(one, 0) for one in left] == [one.address == DIRECT + 64 for one in left]
+    assert len(times) == 1
 
 
 def test_per_cpu_memory_has_an_event_for_its_end(tmp_path: Path) -> None:
