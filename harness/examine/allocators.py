@@ -181,7 +181,7 @@ class Allocators:
             slab is None
             and (one.event == PAGES or (one.event in KMALLOC and one.size > _LARGEST_OBJECT))
             and at % PAGE == 0
-            and self.users(at) > 0
+            and self.has_users(at)
             and not pointers.of_a_process(self._memory, self._layout, at)
         )
 
@@ -192,9 +192,19 @@ class Allocators:
             return -1
         return pointers.block_of(self._memory, self._layout, at).start
 
-    def users(self, at: int) -> int:
-        """How many use a block of pages: ``_refcount`` in struct page."""
-        return pointers.block_of(self._memory, self._layout, at).words[6] >> 32
+    def has_users(self, at: int) -> bool:
+        """Whether somebody uses the block of pages that an address in memory is in.
+
+        There is a count in struct page, ``_refcount``. On new kernels, as 7.3, it stays 0 while
+        kmalloc() has a block (alloc_frozen_pages_noprof() in mm/page_alloc.c). Such a block is a
+        compound one: each later page has the address of the first, until it is freed
+        (free_tail_page_prepare()).
+        """
+        block = pointers.block_of(self._memory, self._layout, at)
+        if block.words[6] >> 32:
+            return True
+        second = pointers.block_of(self._memory, self._layout, block.start + PAGE)
+        return second.start == block.start
 
     def _find_kept_skbs(self, start: int, end: int) -> None:
         """A CPU keeps some packets' heads that are free, rather than give them back.

@@ -239,7 +239,8 @@ class Search:
         slab = self._allocators.slab(at)
         if slab is not None:
             return not self._allocators.is_free(slab) and not self._was_taken_out(slab, at)
-        if not self._allocators.users(at) or pointers.of_a_process(self._memory, self._layout, at):
+        used = self._allocators.has_users(at)
+        if not used or pointers.of_a_process(self._memory, self._layout, at):
             return False
         stack = self._areas.of(at)
         if stack is None:

@@ -28,8 +28,8 @@ from harness.qemu.memory import FrozenMemory, Memory
 log = logging.getLogger(__name__)
 
 # A function of kernels on which the record is not right yet, although the trial goes well. On 7.3
-# large allocations and packets that were lost were missed, and the guest did not answer any more
-# after thirty lives of a module.
+# packets that were lost are missed: their heads (struct sk_buff) come from a list that each CPU
+# keeps, and no event tells of that. So what is in them seems to be somebody's.
 _NOT_RIGHT = "execmem_restore_rox"
 
 

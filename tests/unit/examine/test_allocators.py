@@ -9,7 +9,7 @@ from harness.examine.allocations import PAGES, Allocation
 from harness.examine.allocators import Allocators
 from harness.examine.pointers import slab_object
 from harness.qemu.memory import PAGE, Pointer
-from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, Kernel
+from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, VMEMMAP, Kernel
 
 RANDOM = 0x1234567812345678  # of a slab cache
 AT_RANDOM = 200  # bytes: where a struct kmem_cache has it
@@ -91,6 +91,16 @@ def test_pages_are_in_use_while_somebody_uses_them(kernel: Kernel) -> None:
     assert [found.in_use(taken(at, PAGE, PAGES)) for at in (used, free, slab, mapped)] == [
         True, False, False, False,
     ]  # fmt: skip
+
+
+def test_a_block_that_nobody_counts_is_in_use_while_its_pages_are_together(kernel: Kernel) -> None:
+    """As kmalloc() has large ones on new kernels: each later page leads to the first."""
+    first, second, apart = (kernel.take() for _ in range(3))
+    assert second == first + PAGE
+    kernel.word(0x800000 + second // PAGE * 64 + 8, VMEMMAP + first // PAGE * 64 + 1)
+    found = allocators(kernel)
+    size = 2 * PAGE + 1
+    assert [found.in_use(taken(at, size)) for at in (first, apart)] == [True, False]
 
 
 @pytest.mark.parametrize(
