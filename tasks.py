@@ -235,6 +235,7 @@ def build(
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
         record="record each test's machine, for `invoke replay`",
+        coverage="say which lines of the module's source ran",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
     iterable=["param"],
@@ -253,6 +254,7 @@ def test_vm(
     config: str | None = None,
     keep: bool = False,
     record: bool = False,
+    coverage: bool = False,
     minutes: str | None = None,
     verbose: bool = False,
 ) -> int:
@@ -263,7 +265,7 @@ def test_vm(
     request = Request(
         kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
         suite=suite, profile=profile, own_config=_path(config), keep=keep,
-        record=record, minutes=_number("--minutes", minutes), verbose=verbose,
+        record=record, coverage=coverage, minutes=_number("--minutes", minutes), verbose=verbose,
     )  # fmt: skip
     return test_vm.run(request)
 
@@ -275,6 +277,7 @@ def test_vm(
         folders="DIR...: modules' folders, or a folder of such folders",
         suite="NAME[,NAME]: contract, any (default: any, and contract for what looks like the "
         "exercise)",
+        coverage="say on the card which lines of the source no test has reached",
     ),
     iterable=["param"],
 )  # fmt: skip
@@ -289,6 +292,7 @@ def judge(
     jobs: str | None = None,
     profile: str = "",
     config: str | None = None,
+    coverage: bool = False,
     verbose: bool = False,
 ) -> int:
     """Test the modules in these folders, and write a card for each."""
@@ -297,7 +301,7 @@ def judge(
 
     request = Request(
         kernel, suite=suite, jobs=_number("--jobs", jobs), profile=profile,
-        own_config=_path(config), verbose=verbose,
+        own_config=_path(config), coverage=coverage, verbose=verbose,
     )  # fmt: skip
     return judge.run(request, folders.split(_BETWEEN), ko, param or ())
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from harness.build import image, kernel, module
+from harness import qemu
+from harness.build import counter, image, kernel, module
 from harness.build import source as sources
 from harness.build.image import GuestImage
 from harness.build.kernel import Kernel
@@ -16,7 +18,7 @@ from harness.config import KernelSpec, Matrix
 from harness.host import proc
 from harness.host.cache import Cache
 from harness.machines import freeze
-from harness.machines.template import Template
+from harness.machines.template import Counting, Template
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Lab:
     kernel: Kernel
     image: GuestImage
     cache: Cache
+    counting: Counting | None = None  # what its machines run of modules is counted
 
     def build(self, source: Given | str) -> Module:
         """The module that ``source`` names, built for this kernel.
@@ -41,10 +44,19 @@ class Lab:
         emulated: bool = False,
     ) -> Template:  # fmt: skip
         """The frozen machine of this shape; ``emulated``: also where there is KVM."""
-        return freeze.prepare_template(
-            self.kernel, self.image, self.cache,
-            memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated,
+        template = freeze.prepare_template(
+            self.kernel, self.image, self.cache, memory_mib=memory_mib, cpus=cpus, append=append,
+            emulated=emulated or self.counting is not None,
         )  # fmt: skip
+        return replace(template, counting=self.counting)
+
+    def counted(self, folder: Path) -> Lab:
+        """The same, and what its machines run of modules is counted in ``folder``.
+
+        They are emulated, since QEMU counts nothing with KVM.
+        """
+        plugin = counter.compiled(self.kernel, qemu.check_version(), self.cache)
+        return replace(self, counting=Counting(plugin, folder))
 
 
 def prepare_lab(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:

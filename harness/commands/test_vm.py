@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 
 from harness import config, qemu
+from harness.build import source as sources
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, HostError
 from harness.host.cache import Cache
 from harness.report import table
 from harness.report.result import Cell, KernelResult
-from harness.runs import pytest_process, store, sweep
+from harness.runs import covered, pytest_process, store, sweep
 from harness.runs.ready import Way
 from harness.runs.request import Plan, Request
 from harness.runs.store import Run
@@ -50,6 +51,13 @@ def run(request: Request) -> int:
         error.add_note(f"not tested to the end: {', '.join(missing)}")
         raise
     print(f"\n{table.text(results)}", flush=True)
+    if request.coverage:
+        given = sources.of(request.source)
+        place = "" if given.package or given.finished else str(given.path.resolve())
+        print(
+            f"\n{covered.of_kernels([each.kernel for each in results if each.tests], place)}",
+            flush=True,
+        )
     log.info("results of each: results/KERNEL/latest/, with pytest.log, junit.xml and report.json")
     _show(results)
     print(table.tally(results), flush=True)

@@ -35,9 +35,12 @@ def clone(
     template: Template, folder: Path, deadline: Deadline | None = None, *, ahead: bool = False
 ) -> Iterator[Clone]:
     """A machine that goes on where the template was frozen, with the right time."""
+    counter = template.counting.counter() if template.counting else None
     if not template.frozen:
         with (
-            qemu.booted(template.spec, folder, deadline or Deadline(BOOT_SECONDS)) as machine,
+            qemu.booted(
+                template.spec, folder, deadline or Deadline(BOOT_SECONDS), counter
+            ) as machine,
             Clone(machine, template.keys) as running,
         ):
             running.facts = template.facts
@@ -52,7 +55,7 @@ def clone(
             yield running
         return
     with (
-        Machine(template.spec, folder) as machine,
+        Machine(template.spec, folder, counter) as machine,
         thawed(machine, template, deadline, memory=template.memory, ahead=ahead) as running,
         Audit(machine, template.entry.path, loaded=template.loaded) as running.audit,
     ):

@@ -29,13 +29,13 @@ from harness.build.kernel import Kernel
 from harness.errors import GuestError, HostError, MachineError, SpaceError
 from harness.examine import audit
 from harness.host import proc
-from harness.host.cache import Cache, Entry
+from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.proc import Deadline
 from harness.machines import session
 from harness.machines.clone import Clone, clone, thawed
 from harness.machines.guest import Guest
-from harness.machines.template import BOOT_SECONDS, SESSION, SetUp, Template
-from harness.qemu import Machine, MachineSpec
+from harness.machines.template import BOOT_SECONDS, COUNTS, SESSION, SetUp, Template
+from harness.qemu import Machine, MachineSpec, counts
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 17, "base": base.entry.digest, "key": dict(key)},
+        {"recipe": 17, "base": base.entry.digest, "key": dict(key)} | _counted(base),
         lambda folder: _derive_and_freeze(base, folder, set_up, look),
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
@@ -293,10 +293,21 @@ def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp, look: Look |
     memory = folder / "memory"
     copy = ["cp", "--reflink=auto", "--sparse=always", str(base.memory), str(memory)]
     proc.run(copy, deadline=deadline)
-    with Machine(base.spec, folder) as machine:
+    counter = base.counting.counter() if base.counting else None
+    with Machine(base.spec, folder, counter) as machine:
         with thawed(machine, base, deadline, memory=memory, share=True) as running:
             facts = {**base.facts, **set_up(running)}
         _freeze(machine, base.keys, folder, facts, look, base.entry.path)
+    if counter is not None:  # it goes with the template. One that fails leaves it to this run
+        counts.keep(counter.file, folder / COUNTS)
+        counter.file.unlink()
+
+
+def _counted(base: Template) -> dict[str, object]:
+    """What of a key says that what runs is counted, while a template is derived."""
+    if base.counting is None or not base.frozen:
+        return {}
+    return {"counted": digest_of_files(base.counting.plugin.parent, [base.counting.plugin])}
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ harness/machines/freeze.py makes templates, harness/machines/clone.py makes mach
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,32 @@ from harness.build.image import Keys
 from harness.host.cache import Entry
 from harness.machines.session import Session
 from harness.qemu import MachineSpec
+from harness.qemu.counts import Counter
 
 # What is done to a clone of a template (a clone.Clone) to derive another one. It returns facts.
 SetUp = Callable[[Any], Mapping[str, object]]
 
 SESSION = "session"  # the file with a session.Session
 
+COUNTS = "counts"  # what ran while a template was derived, if that was counted
+
 BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
 # Deadlines are made for a host on which Debian's 6.12 cloud kernel boots without KVM in this many
 # processor seconds.
 USUAL_BOOT_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What machines run of modules is counted: by ``plugin``, in files in ``folder``."""
+
+    plugin: Path
+    folder: Path
+
+    def counter(self) -> Counter:
+        """For one more machine."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Counter(self.plugin, self.folder / f"{secrets.token_hex(8)}.counts")
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,7 @@ class Template:
     ``unfrozen``, why it could not be frozen, if so; ``no_session``, why no SSH session was frozen
     with it, if so; and what the set-ups of derived templates
     have added. Where it could not be frozen, ``set_ups`` is what each clone is put through
-    after a boot.
+    after a boot. ``counting`` is for its clones, and is no part of what was frozen.
     """
 
     spec: MachineSpec
@@ -45,6 +62,7 @@ class Template:
     entry: Entry
     facts: Mapping[str, Any]
     set_ups: tuple[SetUp, ...] = ()
+    counting: Counting | None = None
 
     @property
     def boot_seconds(self) -> float:
@@ -64,6 +82,12 @@ class Template:
     def loaded(self) -> bool:
         """Whether a module under test was loaded before the machine was frozen."""
         return "sections" in self.facts
+
+    @property
+    def counts(self) -> Path | None:
+        """What ran when it was derived, if that was counted."""
+        path = self.entry.path / COUNTS
+        return path if path.exists() else None
 
     @property
     def memory(self) -> Path:

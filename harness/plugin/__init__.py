@@ -18,8 +18,10 @@ from harness.config import MODULE, PROJECT, Matrix, load, work_in
 from harness.errors import Status
 from harness.host.text import beginning
 from harness.report import junit
-from harness.runs import pytest_process, store
+from harness.runs import covered, pytest_process, store
 
+# The folder with what ran of the module under test, where that was asked for.
+COVERAGE = pytest.StashKey[Path]()
 # How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
 # The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
@@ -68,6 +70,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "record",
         action="store_true",
         help="record each test's machine; a red one's recording is kept (docs/back-in-time.md)",
+    )
+    add(
+        "coverage",
+        action="store_true",
+        help="say which lines of the module ran (docs/coverage.md)",
     )
     add(
         "machines",
@@ -167,6 +174,8 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[UNMET] = told.get("unmet", {})
     node.config.stash.setdefault(CACHE_CHANGES, []).extend(told.get("changes", []))
     node.config.stash.setdefault(LATE_NOTES, []).extend(told.get("late", []))
+    if told.get("coverage"):
+        node.config.stash[COVERAGE] = Path(told["coverage"])
 
 
 @pytest.hookimpl(trylast=True)  # other plugins may find something red while the session ends
@@ -286,5 +295,10 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"cache: {change}")
     for note in config.stash.get(LATE_NOTES, []):
         terminalreporter.write_line(f"late: {note}")
+    folder = config.stash.get(COVERAGE, None)
+    # Workers of pytest-xdist come here, too, and others of them may still be at work.
+    if folder is not None and not hasattr(config, "workerinput"):
+        for line in covered.settle(folder).splitlines():
+            terminalreporter.write_line(line)
     for lack, count in sorted(config.stash.get(UNMET, {}).items()):
         terminalreporter.write_line(f"not run: {count} test(s) {lack}")

@@ -8,6 +8,7 @@ and what they say counts as much as what the test asserted.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -23,13 +24,13 @@ from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
 from harness.machines.guest import Guest
-from harness.plugin import RUN, matrix_of, module_of
+from harness.plugin import COVERAGE, RUN, coverage, matrix_of, module_of
 from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
 from harness.plugin.late import late_judge
 from harness.plugin.select import kernel_spec
 from harness.plugin.supply import SOURCE, USED, MachineKind, MachineSource, UsedMachine, kind_of
-from harness.runs import store
+from harness.runs import covered, store
 from harness.runs.store import Run
 from harness.testing import ExpectSplat
 
@@ -44,7 +45,18 @@ def lab(request: pytest.FixtureRequest) -> Lab:
     # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
     cache = Cache()
     request.config.add_cleanup(cache.close)
-    return prepare_lab(spec, matrix, cache)
+    lab = prepare_lab(spec, matrix, cache)
+    if not request.config.getoption("kernel_coverage"):
+        return lab
+    if request.config.getoption("kernel_record"):
+        raise InputError(
+            "what runs is not counted while it is recorded",
+            hint="give --coverage or --record, not both",
+        )
+    folder = _run_folder(request.config, lab) / covered.FOLDER
+    request.config.stash[COVERAGE] = folder
+    # A folder for each process of pytest-xdist.
+    return lab.counted(folder / secrets.token_hex(4))
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +77,7 @@ def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
     finally:
         del request.config.stash[SOURCE]
         source.pool.close()
+        coverage.gather(lab, source.built, source.counts)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,7 @@ class MachineSource:
         self.keeper = keeper
         self.pool = Pool()
         self._source = source
+        self.counts: set[Path] = set()  # what ran when the templates were derived
         self._upset: dict[tuple[str, int], KernelProblem] = {}  # by template and taints
 
     @cached_property
@@ -146,10 +148,13 @@ class MachineSource:
         if known is not None:
             raise KernelProblem(known.problems, known.kept) from known.__cause__
         try:
-            return loaded_template(self.lab, base, self.module, self._save, taints)
+            template = loaded_template(self.lab, base, self.module, self._save, taints)
         except KernelProblem as error:
             self._upset[base.entry.digest, taints] = error
             raise
+        if template.counts is not None:
+            self.counts.add(template.counts)
+        return template
 
     def _save(self, machine: Machine, problems: Sequence[Problem]) -> str:
         name = f"loading-{self.module.name}"

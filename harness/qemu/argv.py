@@ -18,6 +18,7 @@ from typing import Any
 from harness.errors import MissingToolError
 from harness.host import proc
 from harness.host.proc import Deadline
+from harness.qemu.counts import Counter
 
 QEMU = "qemu-system-x86_64"
 MIN_VERSION = (7, 2)  # Debian 12's, the oldest that this was tried with
@@ -94,6 +95,7 @@ class Wiring:
     ahead: bool = False
     control: Path | None = None  # a pair of named pipes for the control port (port.PacedPort)
     record: RecordReplay | None = None
+    counter: Counter | None = None  # TCG only: what the guest runs of modules is counted
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,9 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         command += ["-icount", "shift=3,sleep=off"]
     if wiring.record is not None:
         command += _recording(wiring.record)
+    if wiring.counter is not None:
+        plugin, file = wiring.counter.plugin, wiring.counter.file
+        command += ["-plugin", f"{escaped(plugin)},out={escaped(file)}"]
     return command
 
 

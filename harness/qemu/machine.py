@@ -18,10 +18,12 @@ from typing import Any
 
 from harness.errors import HarnessError, MachineError, MachineFault
 from harness.host.proc import Deadline
+from harness.qemu import counts
 from harness.qemu.agent import Agent
 from harness.qemu.argv import MachineSpec, RecordReplay, Wiring, argv, check_version
 from harness.qemu.clock import Clock
 from harness.qemu.console import Console
+from harness.qemu.counts import Counter
 from harness.qemu.debug import Debugger
 from harness.qemu.loop import loop
 from harness.qemu.port import PacedPort, Port, SocketPort
@@ -53,9 +55,15 @@ class Machine:
     harness's deadlines are made for.
     """
 
-    def __init__(self, spec: MachineSpec, folder: Path) -> None:
-        """Nothing is started yet; ``folder`` is where the console goes."""
+    def __init__(self, spec: MachineSpec, folder: Path, counter: Counter | None = None) -> None:
+        """Nothing is started yet; ``folder`` is where the console goes.
+
+        ``counter``: what the guest runs of modules is counted, in a file that is made now.
+        """
         self.spec = spec
+        self._counter = counter
+        if counter is not None:
+            counts.prepare(counter.file)
         self.pace = 1.0
         self.log = Console(folder / "console.log")
         self.process = Process(folder, self.log, lambda: self.panicked)
@@ -105,7 +113,7 @@ class Machine:
             wiring = Wiring(
                 self.log.path, qmp_far.fileno(), control_far.fileno(), stream_far.fileno(),
                 memory, share, incoming, ahead,
-                self.paced.base if self.paced else None, record,
+                self.paced.base if self.paced else None, record, self._counter,
             )  # fmt: skip
             descriptors = (wiring.qmp_fd, wiring.control_fd, wiring.ssh_fd)
             self.process.start(argv(self.spec, wiring), descriptors)
@@ -279,9 +287,11 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(spec: MachineSpec, folder: Path, deadline: Deadline) -> Iterator[Machine]:
+def booted(
+    spec: MachineSpec, folder: Path, deadline: Deadline, counter: Counter | None = None
+) -> Iterator[Machine]:
     """A machine that was booted until SSH is listening."""
-    with Machine(spec, folder) as machine:
+    with Machine(spec, folder, counter) as machine:
         machine.start(deadline)
         machine.agent.await_answer("ready", deadline)
         yield machine

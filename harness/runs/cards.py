@@ -44,7 +44,7 @@ from harness.report import card as cards
 from harness.report.card import Card
 from harness.report.junit import failures
 from harness.report.result import KernelResult, left_out, to_json
-from harness.runs import accepted, pytest_process, store, suites, sweep
+from harness.runs import accepted, covered, pytest_process, store, suites, sweep
 from harness.runs.pytest_process import Progress, PytestProcess
 from harness.runs.request import Plan, Request
 from harness.runs.store import Run
@@ -251,7 +251,7 @@ class Judge:
         key = {"content": content, "kernel": [task.spec.release, task.spec.version],
                "suite": self._request.suite, "only": source.only, "params": source.params,
                "profile": task.spec.profile, "config": str(task.spec.config)}  # fmt: skip
-        return digest_of(key)
+        return digest_of(key | ({"coverage": True} if self._request.coverage else {}))
 
     def _judged(self, task: _Task) -> Card:
         source = task.subject.source
@@ -268,10 +268,12 @@ class Judge:
             ready, result, late = self._tested(task, plan, run)
             files.write(run.folder / "report.json", to_json(result))
             said = _said(run)
+            notes = covered.not_run(run.folder, "" if source.package else str(beside))
         made = cards.card(
             *self._of(task)[:2], result, said, error=ready.error, late=late,
             options=source.arguments(),
         )  # fmt: skip
+        made = replace(made, notes=(*made.notes, *notes))
         return cards.with_accepted(made, known, date.today())
 
     def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:

@@ -35,6 +35,7 @@ class Request:
     own_config: Path | None = None  # a kernel tree's own .config
     keep: bool = False  # leave the machine of the first red test running
     record: bool = False  # record each test's machine
+    coverage: bool = False  # say which lines of the module ran
     minutes: int | None = None  # begin with no other kernel after that time
     verbose: bool = False
 
@@ -63,6 +64,11 @@ class Request:
         where one of them cannot be what was meant: nothing has been downloaded by then.
         """
         pytest_process.check_filter(self.expression)
+        if self.coverage and self.record:
+            raise InputError(
+                "what runs is not counted while it is recorded",
+                hint="give --coverage or --record, not both",
+            )
         module.check_source(self.source)
         if not self.own_module:
             default = "any"
@@ -94,6 +100,7 @@ class Plan:
         given += [f"--config={spec.config}"] if spec.config else []
         given += ["--keep"] if asked.keep else []
         given += ["--record"] if asked.record else []
+        given += ["--coverage"] if asked.coverage else []
         given += ["-k", asked.expression] if asked.expression else []
         given += ["-n", str(jobs)] if jobs > 1 else []
         return [*given, f"--junitxml={junit}"]

@@ -40,6 +40,12 @@ def test_a_task_for_one_kernel_refuses_several() -> None:
         Request("one,two").select_one(MATRIX, "a shell is opened in one guest")
 
 
+def test_what_is_recorded_is_not_counted() -> None:
+    """A machine that is recorded boots each time, and counts its instructions for that already."""
+    with pytest.raises(InputError, match="not counted while it is recorded"):
+        Request(coverage=True, record=True).plan()
+
+
 def test_options_that_were_not_given_are_not_handed_on(tmp_path: Path) -> None:
     """pytest has defaults of its own for them."""
     plan = Plan(Request(), {"contract": "tests/vm/contract"})
