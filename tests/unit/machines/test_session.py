@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,13 @@ def line(server: Server) -> Iterator[Line]:
 
 def frozen(guest: Guest, line: Line) -> Session:
     """The session as it is left when the machine is stopped."""
+    # What the server says of a channel's end has to have come. Of what is cut off here it would
+    # never be known that it was sent, and nothing that comes later would fit.
+    transport: Any = guest._transport
+    deadline = Deadline(PATIENCE)
+    while len(transport._channels) > len(transport.waiting):
+        assert not deadline.expired, "the end of a channel has not come"
+        time.sleep(0.01)
     line.cut()
     return Session.from_json(guest.session(Deadline(PATIENCE)).as_json())
 
