@@ -24,7 +24,7 @@ import paramiko
 from harness.build.image import Keys
 from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
 from harness.host.proc import Deadline
-from harness.host.text import taint_mask
+from harness.host.text import printable, taint_mask
 from harness.machines.session import SHELLS, Session, Transport
 
 # Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
@@ -33,6 +33,7 @@ DeadlineFactory = Callable[[float], Deadline]
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
 # How long, on the host, the guest's own time may take to pass where its clock runs ahead.
+_UPTIME_SECONDS = 0.02  # /proc/uptime has hundredths, and cuts off the rest
 PASS_SECONDS = 20.0
 GET_BYTES = 256 << 20  # of a file that is fetched; a guest has 512 MiB of memory
 # After its exit status is known, how long a command's output may still be on its way; a
@@ -278,20 +279,28 @@ class Guest:
         """Let ``seconds`` of the guest's own time pass; what was going on meanwhile.
 
         In a machine whose clock runs ahead that takes a moment, as long as the guest sleeps.
-        Raises ``GuestBusy`` where it has not passed after ``PASS_SECONDS`` of the host's.
+        Raises ``GuestBusy`` where it has not passed after ``PASS_SECONDS`` of the host's, and
+        ``GuestError`` where the wait ended before.
         """
         __tracebackhide__ = True
         before, started = self._wakeups()
         late = False
+        status, said = 0, ""
         leap = self.leap or contextlib.nullcontext
         limit = PASS_SECONDS if self.leap else seconds + PASS_SECONDS
         with self.spawn(f"exec sleep {seconds}") as process, leap():
             try:
-                process.finish(limit)
+                status, _, said = process.finish(limit)
             except CommandTimeout:
                 late = True
         after, ended = self._wakeups()
         passed = ended - started
+        if not late and (status or passed < seconds - _UPTIME_SECONDS):
+            raise GuestError(
+                f"in the guest, {passed:.0f} of {seconds:g} s have passed: `sleep` ended before, "
+                f"with status {status}",
+                tail=_start_of(printable(said), 500),
+            )
         often = {
             who: (count - before.get(who, 0)) / passed
             for who, count in after.items()

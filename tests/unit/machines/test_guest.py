@@ -636,6 +636,21 @@ def test_time_that_passes_says_who_was_awake(guest: Guest) -> None:
     assert all(rate > 0 and "/" in who for who, rate in passed.wakeups.items())
 
 
+@pytest.mark.parametrize("ends", ["kill -TERM $$", "true"])
+def test_a_wait_that_is_ended_has_not_passed(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Otherwise nobody would know that the module had no time to do what it does late."""
+    spawn = guest.spawn
+
+    def ended(command: str, **more: Any) -> Running:
+        return spawn(ends if command.startswith("exec sleep") else command, **more)
+
+    monkeypatch.setattr(guest, "spawn", ended)
+    with pytest.raises(GuestError, match=r"of 999\.5 s have passed: `sleep` ended before"):
+        guest.pass_time(999.5)
+
+
 def test_time_that_does_not_pass_is_told(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one who was awake is the finding; nobody waits for ever."""
     monkeypatch.setattr(guests, "PASS_SECONDS", 0.3)
