@@ -534,6 +534,7 @@ def check(
         "kernel", "json", "verbose", rounds="N: how often each stage is measured (default: 5)",
         scratch="also ./bootstrap test-vm in a fresh clone with an empty cache",
         klog="DIR: only score the log reader on labelled logs (labels.json and *.log)",
+        virtme_ng="only compare one check of the module with the same by virtme-ng",
     )
 )  # fmt: skip
 @_explained
@@ -544,6 +545,7 @@ def bench(
     rounds: str | None = None,
     scratch: bool = False,
     klog: str | None = None,
+    virtme_ng: bool = False,
     verbose: bool = False,
 ) -> None:
     """Measure each stage on this host: medians and spread."""
@@ -551,8 +553,11 @@ def bench(
 
     if klog is not None:
         bench.klog(Path(klog), json=json)
+        return
+    times = _number("--rounds", rounds) or 5
+    if virtme_ng:
+        bench.virtme_ng(kernel, json=json, rounds=times)
     else:
-        times = _number("--rounds", rounds) or 5
         bench.run(kernel, json=json, rounds=times, scratch=scratch)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from harness import config, qemu
 from harness.build import module
+from harness.commands import versus
 from harness.errors import InputError, OwnFaultError, Status
 from harness.host import proc
 from harness.host.cache import Cache
@@ -52,6 +53,7 @@ def test_life(loaded, number):
     loaded.check("rmmod waitqueues")
 """
 _JUDGED_TESTS = 20
+_MANY_CHECKS = 21
 
 
 def run(
@@ -83,6 +85,43 @@ def run(
         if scratch:
             _from_nothing(samples)
         print(as_json(samples) if json else as_text(samples))
+
+
+def virtme_ng(kernel: str | None, *, json: bool, rounds: int) -> None:
+    """Measure one check of the module by virtme-ng and by this harness, in turns; print that.
+
+    virtme_ng_s is virtme-ng's command; one_check_s one test that does the same, from pytest's start
+    to its end; one_more_check_s each further test of such a run.
+    """
+    matrix = config.load()
+    with Cache() as cache:
+        samples: Samples = {}
+        for spec in matrix.select(kernel or "trixie-generic"):
+            way = Way(spec, matrix, cache, config.MODULE)
+            lab = way.have_kernel()
+            versus.require(lab.kernel)
+            ko = way.build().loadable
+            way.boot()
+            with cache.scratch("bench") as folder:
+                boot = versus.tree(lab.kernel, folder)
+                _suite_seconds(spec.asked, versus.TESTS.format(count=1))  # it has been run before
+                versus.check(boot, ko)
+                for _ in range(rounds):
+                    _versus(spec.asked, boot, ko, samples)
+        print(as_json(samples) if json else as_text(samples))
+
+
+def _versus(kernel: str, boot: Path, ko: Path, samples: Samples) -> None:
+    with _timed(samples, "virtme_ng_s"):
+        versus.check(boot, ko)
+    one = _suite_seconds(kernel, versus.TESTS.format(count=1))
+    many = _suite_seconds(kernel, versus.TESTS.format(count=_MANY_CHECKS))
+    more = (many - one) / (_MANY_CHECKS - 1)
+    samples.setdefault("one_check_s", []).append(one)
+    samples.setdefault("one_more_check_s", []).append(more)
+    theirs = samples["virtme_ng_s"][-1]
+    samples.setdefault("virtme_ng_s / one_check_s", []).append(theirs / one)
+    samples.setdefault("virtme_ng_s / one_more_check_s", []).append(theirs / more)
 
 
 def klog(folder: Path, *, json: bool) -> None:
