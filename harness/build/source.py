@@ -81,6 +81,11 @@ class Source:
         return _KO_FILE.fullmatch(self.path.name) is not None and self.path.is_file()
 
     @property
+    def folder(self) -> Path | None:
+        """The module's own folder; a package and a finished module have none."""
+        return None if self.package or self.finished else self.path.resolve()
+
+    @property
     def name(self) -> str:
         """What messages call it."""
         if self.package:

@@ -52,8 +52,7 @@ def run(request: Request) -> int:
         raise
     print(f"\n{table.text(results)}", flush=True)
     if request.coverage:
-        given = sources.of(request.source)
-        place = "" if given.package or given.finished else str(given.path.resolve())
+        place = str(sources.of(request.source).folder or "")
         print(
             f"\n{covered.of_kernels([each.kernel for each in results if each.tests], place)}",
             flush=True,

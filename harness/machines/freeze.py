@@ -162,7 +162,8 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
                 f"{rate:.2f} times the rate of this host's",
                 hint="a host that is too busy while a kernel boots does that; try again",
             )
-        log.warning("%s; it is booted again", fault.what)
+        console = f". The end of its console:\n{fault.tail}" if fault.tail else ""
+        log.warning("%s; it is booted again%s", fault.what, console)
         for file in folder.iterdir():
             file.unlink()
     raise fault
@@ -171,9 +172,10 @@ def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
 class _LedAstrayError(HostError):
     """The emulator has run what no processor would have run."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, console: str = "") -> None:
         super().__init__(
             f"{what} (with several CPUs, QEMU before 8.1 does that once in a while)",
+            tail=console,
             hint="try again, or install a newer QEMU",
         )
 
@@ -246,7 +248,7 @@ def _await_ready(machine: Machine) -> None:
         if isinstance(error, HostError) or not patience.expired:
             raise
         raise _LedAstrayError(
-            f"the kernel stood still while it was booting. Its console:\n{machine.log.tail()}\n"
+            "the kernel stood still while it was booting", machine.log.tail()
         ) from error
 
 

@@ -33,8 +33,8 @@ DeadlineFactory = Callable[[float], Deadline]
 COMMAND_SECONDS = 30.0
 CONNECT_SECONDS = 20.0
 # How long, on the host, the guest's own time may take to pass where its clock runs ahead.
-_UPTIME_SECONDS = 0.02  # /proc/uptime has hundredths, and cuts off the rest
 PASS_SECONDS = 20.0
+_UPTIME_SECONDS = 0.02  # /proc/uptime has hundredths, and cuts off the rest
 GET_BYTES = 256 << 20  # of a file that is fetched; a guest has 512 MiB of memory
 # After its exit status is known, how long a command's output may still be on its way; a
 # process that it left behind may hold the stream open for ever.

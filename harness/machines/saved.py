@@ -8,6 +8,7 @@ all in one stream, so that nothing need be prepared for it while tests are green
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -157,8 +158,8 @@ def debugger_of(folder: Path) -> Path:
     except OSError as error:
         raise InputError(
             f"the machine of {folder} does not run",
-            hint=f"as its test left it: invoke debug --test {folder}; only `test-vm --keep` leaves "
-            "one running",
+            hint=f"as its test left it: invoke debug --test {shlex.quote(str(folder))}; only "
+            "`test-vm --keep` leaves one running",
         ) from error
 
 

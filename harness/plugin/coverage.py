@@ -28,8 +28,7 @@ def gather(lab: Lab, module: Module | None, derived: Iterable[Path]) -> None:
         covered.write(folder, Part({}))
         return
     counted = [*derived, *(folder.glob("*.counts") if folder.is_dir() else ())]
-    source = module.source
-    place = "" if source.package or source.finished else str(source.path.resolve())
+    place = str(module.source.folder or "")
     try:
         found, lost = coverage.gathered(module, counted)
     except HarnessError as error:

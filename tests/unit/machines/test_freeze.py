@@ -330,7 +330,7 @@ def test_a_boot_that_stands_still_without_a_word_counts_as_led_astray(
     with pytest.raises(MachineError if not again else freeze._LedAstrayError) as raised:
         freeze._await_ready(machine)
     if again:
-        assert "the last words" in raised.value.what
+        assert "the last words" in raised.value.tail
     else:
         assert raised.value is error
 
