@@ -24,7 +24,12 @@ from typing import Any
 
 import paramiko
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from paramiko.common import cMSG_CHANNEL_CLOSE
+from paramiko.common import (
+    cMSG_CHANNEL_CLOSE,
+    cMSG_CHANNEL_DATA,
+    cMSG_CHANNEL_EOF,
+    cMSG_CHANNEL_EXTENDED_DATA,
+)
 
 # The cheapest of today's algorithms for a guest without an accelerator.
 KEX, HOST_KEY, CIPHER, MAC = (
@@ -167,7 +172,7 @@ class Transport(paramiko.Transport):
         return channel
 
     def open_channel(self, *given: Any, **named: Any) -> paramiko.Channel:
-        """A new channel; see paramiko. It sends nothing any more once its end was said."""
+        """A new channel; see paramiko. It sends nothing too late: see ``_Outlet``."""
         base: Any = super()
         channel: paramiko.Channel = base.open_channel(*given, **named)
         its: Any = channel
@@ -180,10 +185,8 @@ class Transport(paramiko.Transport):
         paramiko calls this with a lock held where it is a channel that sends.
         """
         outlet: _Outlet | None = getattr(message, "outlet", None)
-        if outlet is not None:
-            if outlet.closed:
-                return
-            outlet.closed = message.asbytes()[:1] == cMSG_CHANNEL_CLOSE
+        if outlet is not None and not outlet.lets_through(message.asbytes()[:1]):
+            return
         base: Any = super()
         base._send_message(message)
 
@@ -313,13 +316,25 @@ class _Outlet:
     """A transport as one channel sees it, which is silent after the channel's end.
 
     A channel looks whether it is still open, and sends a moment later. In between the transport's
-    own thread may have answered the server's end of the channel. A server does not know the channel
-    any more then (RFC 4254, section 5.3), and dropbear ends the whole session.
+    own thread may have answered the server's end of the channel, with two messages: no more data
+    comes, and the channel is closed (RFC 4254, section 5.3). Data after the first is against the
+    protocol. After the second a server does not know the channel any more. In both cases dropbear
+    ends the whole session.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self.closed = False
+        self._no_more_data = False
+        self._closed = False
+
+    def lets_through(self, kind: bytes) -> bool:
+        """Whether a message of that number may still be sent; it is sent then."""
+        late = self._closed or (
+            self._no_more_data and kind in (cMSG_CHANNEL_DATA, cMSG_CHANNEL_EXTENDED_DATA)
+        )
+        self._no_more_data |= kind == cMSG_CHANNEL_EOF
+        self._closed |= kind == cMSG_CHANNEL_CLOSE
+        return not late
 
     def _send_user_message(self, message: Any) -> None:
         message.outlet = self

@@ -14,7 +14,7 @@ from typing import Any
 
 import paramiko
 import pytest
-from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_DATA
+from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_DATA, cMSG_CHANNEL_EOF
 
 from harness.host.proc import Deadline
 from harness.machines import freeze, pool, session
@@ -95,32 +95,35 @@ def test_shells_that_a_test_has_ended_are_not_missed(clone: Clone) -> None:
     assert waiting(guest) == 0
 
 
+@pytest.mark.parametrize("end", [cMSG_CHANNEL_EOF, cMSG_CHANNEL_CLOSE], ids=["eof", "close"])
 def test_what_is_sent_too_late_does_not_end_the_session(
-    clone: Clone, monkeypatch: pytest.MonkeyPatch
+    clone: Clone, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
     """A thread may stop between its look at a channel and its sending, and the channel be closed.
 
-    The server ends a session in which something comes for a channel that is not there any more.
+    Closing takes two messages. The server ends a session in which data comes after the first, or
+    anything after the second. So a line is sent right behind each of them.
     """
     transport = clone.guest._transport
     channel: Any = transport.waiting[0]
-    close = bytes([cMSG_CHANNEL_CLOSE[0]]) + channel.remote_chanid.to_bytes(4, "big")
-    closed = threading.Event()
+    its_end = end[:1] + channel.remote_chanid.to_bytes(4, "big")
+    sent_late = threading.Event()
     send = transport._send_message
 
     def watched(message: paramiko.Message) -> None:
         send(message)
-        if message.asbytes() == close:
-            closed.set()
+        if message.asbytes() == its_end:
+            late: Any = paramiko.Message()
+            late.add_byte(cMSG_CHANNEL_DATA)
+            late.add_int(channel.remote_chanid)
+            late.add_string("echo late\n")
+            late.outlet = channel.transport
+            send(late)
+            sent_late.set()
 
     monkeypatch.setattr(transport, "_send_message", watched)
     assert clone.guest.run("pkill -KILL -x sh").status == -1
-    assert closed.wait(60)
-    late = paramiko.Message()
-    late.add_byte(cMSG_CHANNEL_DATA)
-    late.add_int(channel.remote_chanid)
-    late.add_string("echo late\n")
-    channel.transport._send_user_message(late)
+    assert sent_late.wait(60)
     assert clone.guest.check("echo well") == "well\n"
 
 
