@@ -169,7 +169,10 @@ def _explained(function: F) -> F:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         level = logging.DEBUG if kwargs.get("verbose") else logging.INFO
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        from harness.host import progress
+
+        shown = progress.handler(sys.stderr)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
         logging.getLogger("harness").setLevel(level)
         task = function.__name__.replace("_", "-")
         before = signal.signal(signal.SIGTERM, _terminated)

@@ -13,19 +13,13 @@ import os
 import re
 import shutil
 import stat
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from harness.config import PROJECT, KernelSpec
 from harness.errors import DeadlineError, InputError, KernelBuildError, SandboxError
-from harness.host import debian, files, proc, sandbox
+from harness.host import debian, files, proc, progress, sandbox
 from harness.host.cache import WAIT_SECONDS, Cache, Entry, digest_of
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
@@ -215,7 +209,7 @@ def from_suite(spec: KernelSpec, cache: Cache) -> Built:
                 _unpack_source(work, spec.suite, spec.version, tools, cache)
             tree = _Tree(work / "linux", work / "build", tools, cache)
             tree.configure(merge(texts))
-            tree.compile(spec.name, _STEPS.get(spec.profile))
+            tree.compile(_STEPS.get(spec.profile))
             tree.collect(folder)
 
     entry = cache.get(
@@ -288,9 +282,12 @@ def from_tree(spec: KernelSpec, cache: Cache) -> Built:
                 tree.configure(merge(texts), known_only=True)
             else:
                 tree.use(own, texts[0])
-            log.info("kernel %s: compiling %s (ten minutes on two cores for a debug kernel; the "
-                     "next time what has changed)", spec.name, spec.tree)  # fmt: skip
-            tree.compile(spec.name, None)
+            what = (
+                f"kernel {spec.name}: compiling {spec.tree} (ten minutes on two cores for a debug "
+                "kernel; the next time what has changed)"
+            )
+            with progress.stage(what):
+                tree.compile(None)
             known = [now, tree.content()]
             files.write(stamp, " ".join(known))
         entry = cache.get("kernel", spec.name, {"recipe": 1, "content": known[1]}, tree.collect)
@@ -429,12 +426,12 @@ class _Tree:
         fresh.write_text(config)
         fresh.rename(self.build / ".config")
 
-    def compile(self, name: str, steps: int | None) -> None:
+    def compile(self, steps: int | None) -> None:
         """Build the kernel and its modules, and install these into the build folder."""
         jobs = len(os.sched_getaffinity(0))
         self._forget_torn()
         self._unfinished.touch()
-        with _progress(self.log, name, steps):
+        with progress.detail(lambda: _how_far(self.log, steps)):
             self._make(f"-j{jobs}", "all", seconds=COMPILE_SECONDS)
         self._unfinished.unlink()
         shutil.rmtree(self.build / "installed", ignore_errors=True)
@@ -581,30 +578,8 @@ def steps_in(output: str) -> int:
     return len(re.findall(r"^  [A-Z][A-Z0-9_]* ", output, re.MULTILINE))
 
 
-@contextmanager
-def _progress(output: Path, name: str, steps: int | None) -> Iterator[None]:
-    """Show how far a build has come: a bar on a terminal, else a line a minute."""
-    done = threading.Event()
-
-    def follow() -> None:
-        started = said = time.monotonic()
-        with tqdm(total=steps, desc=f"kernel {name}", unit="step", disable=None) as bar:
-            while not done.wait(0.5):
-                # make writes to a file; there is nothing to wait on but the file.
-                count = steps_in(output.read_text(errors="replace")) if output.exists() else 0
-                # The number of steps is an estimate, and what is not done is not shown as done.
-                shown = count if steps is None else min(count, steps - 1)
-                bar.update(shown - bar.n)
-                if not sys.stderr.isatty() and time.monotonic() - said >= 60:
-                    said = time.monotonic()
-                    of = f" of about {steps}" if steps else ""
-                    log.info("kernel %s: %d%s steps after %.0f min", name, count, of,
-                             (said - started) / 60)  # fmt: skip
-
-    follower = threading.Thread(target=follow, name="harness-progress", daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        done.set()
-        follower.join()
+def _how_far(output: Path, steps: int | None) -> str:
+    """How far a build has come, by what make has written to a file."""
+    count = steps_in(output.read_text(errors="replace"))
+    # The number of steps is an estimate, and what is not done is not shown as done.
+    return f"{count} steps" if steps is None else f"{min(count, steps - 1)} of about {steps} steps"

@@ -32,13 +32,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import FULL, HostError, InputError, SpaceError
-from harness.host import files, locks
+from harness.host import files, locks, progress
 from harness.host.proc import Deadline
 
 log = logging.getLogger(__name__)
@@ -170,10 +170,10 @@ class Cache:
     ) -> Entry:
         """The entry for ``key``, made by ``make(folder)`` if it is not there yet.
 
-        ``note`` is said before making. Whatever ``make`` raises passes through, and then
-        nothing is left behind; a full disk becomes ``SpaceError``. If another run is making
-        the entry, that is waited for; ``HostError`` after ``wait`` seconds, which must be more
-        than ``make`` may take.
+        ``note`` is said before making, and while it goes on. Whatever ``make`` raises passes
+        through, and then nothing is left behind; a full disk becomes ``SpaceError``. If another
+        run is making the entry, that is waited for; ``HostError`` after ``wait`` seconds, which
+        must be more than ``make`` may take.
         """
         digest = digest_of(key)
         entry = Entry(kind, label, digest, self.root / kind / f"{label}-{digest}")
@@ -185,9 +185,10 @@ class Cache:
                 if self._usable(entry):  # made by the other while this one waited
                     return entry
                 harm = self._clear(entry)
-                if note:
-                    log.info("%s", note)
-                with self._scratch(kind, label) as folder:
+                with (
+                    progress.stage(note) if note else nullcontext(),
+                    self._scratch(kind, label) as folder,
+                ):
                     make(folder)
                     manifest = {
                         "kind": kind,

@@ -24,7 +24,7 @@ from harness.errors import (
     InputError,
     NetworkError,
 )
-from harness.host import proc, sandbox
+from harness.host import proc, progress, sandbox
 from harness.host.cache import Cache, Entry
 from harness.host.proc import Deadline
 
@@ -298,7 +298,8 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
     boxed += ["--die-with-parent", "--", *command]
     environment = _environment(folder)
     try:
-        done = proc.run(boxed, deadline=deadline, log=log, check=False, env=environment)
+        with progress.detail(lambda: how_far(root, log)):
+            done = proc.run(boxed, deadline=deadline, log=log, check=False, env=environment)
     except DeadlineError as error:
         raise slow(error, deadline, f"unpacking packages of Debian {suite}") from error
     if done.status != 0:
@@ -309,6 +310,18 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
             or proc.failure(done, doing=f"unpacking packages of Debian {suite} failed")
         )
     _finish(root)
+
+
+def how_far(root: Path, log: Path) -> str:
+    """How far mmdebstrap has come: what apt has downloaded so far, and the last step it has begun.
+
+    apt keeps the packages of a tree below var/cache/apt/archives until all are unpacked.
+    """
+    archives = root / "var/cache/apt/archives"
+    size = sum(file.lstat().st_size for file in archives.rglob("*.deb"))
+    size += sum(file.lstat().st_size for file in root.glob("var/lib/apt/lists/partial/*"))
+    steps = re.findall(r"(?m)^I: (.+)$", log.read_text(errors="replace"))
+    return f"{size / 1e6:.0f} MB downloaded, {steps[-1] if steps else 'asking the mirror'}"
 
 
 def _environment(folder: Path) -> dict[str, str]:

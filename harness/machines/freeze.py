@@ -28,7 +28,7 @@ from harness.build.image import GuestImage, Keys
 from harness.build.kernel import Kernel
 from harness.errors import GuestError, HostError, MachineError, SpaceError
 from harness.examine import audit
-from harness.host import proc
+from harness.host import proc, progress
 from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.proc import Deadline
 from harness.machines import session
@@ -130,11 +130,16 @@ def derive(
     is called when the machine has stopped: freezing one takes a second or more, in which it
     runs on.
     """
+
+    def make(folder: Path) -> None:
+        with progress.stage(f"kernel {base.entry.label}: loading {label}", first=False):
+            _derive_and_freeze(base, folder, set_up, look)
+
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
         {"recipe": 17, "base": base.entry.digest, "key": dict(key)} | _counted(base),
-        lambda folder: _derive_and_freeze(base, folder, set_up, look),
+        make,
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))
     if base.frozen:
@@ -258,7 +263,8 @@ def _boot_once(spec: MachineSpec, keys: Keys, folder: Path) -> float:
     started = time.monotonic()
     with Machine(spec, folder) as machine, _not_led_astray(machine):
         machine.start(deadline, memory=folder / "memory", share=True)
-        _await_ready(machine)
+        with progress.detail(lambda: _last_words(machine)):
+            _await_ready(machine)
         deadline = machine.patience(BOOT_SECONDS)
         facts = {
             "boot_seconds": time.monotonic() - started,
@@ -281,6 +287,12 @@ def _boot_once(spec: MachineSpec, keys: Keys, folder: Path) -> float:
             raise MachineError("the kernel has reported a fault while it was booting")
         _freeze(machine, keys, folder, facts)
     return rate
+
+
+def _last_words(machine: Machine) -> str:
+    """What the console of a machine that boots said last, if it has said anything."""
+    line = progress.last_line(machine.log.path)
+    return f"its console: {line}" if line else ""
 
 
 def _derive_and_freeze(base: Template, folder: Path, set_up: SetUp, look: Look | None) -> None:

@@ -264,6 +264,20 @@ def mmdebstrap(
     return answer
 
 
+def test_how_far_an_unpacking_has_come(tmp_path: Path) -> None:
+    """What apt has on the disk, whole and not yet, and what mmdebstrap 1.3 said last."""
+    root, log = tmp_path / "root", tmp_path / "unpack.log"
+    log.write_text("W: running chrootless mode as root\nI: running apt-get update...\n")
+    assert debian.how_far(root, log) == "0 MB downloaded, running apt-get update..."
+    archives = root / "var/cache/apt/archives"
+    (archives / "partial").mkdir(parents=True)
+    for name, size in [("gcc.deb", 7_000_000), ("partial/linux.deb", 5_000_000), ("lock", 1 << 20)]:
+        with (archives / name).open("wb") as file:
+            file.truncate(size)
+    log.write_text(f"{log.read_text()}I: downloading packages with apt...\n")
+    assert debian.how_far(root, log) == "12 MB downloaded, downloading packages with apt..."
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "sentence"),
     [
