@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import select
 import signal
 import sys
 import traceback
@@ -45,9 +44,6 @@ HELP = {
     "verbose": "say more",
     "json": "print JSON",
 }
-
-
-_STDOUT = 1  # its descriptor
 
 
 def _help(*names: str, **more: str) -> dict[str, str]:
@@ -156,13 +152,6 @@ def _end(error: HarnessError) -> NoReturn:
     sys.exit(error.exit_status)
 
 
-def _unread() -> bool:
-    """Whether the one who read what is printed has gone, as head(1) does (POLLERR, poll(2))."""
-    ask = select.poll()
-    ask.register(_STDOUT, 0)
-    return any(event & select.POLLERR for _, event in ask.poll(0))
-
-
 def _explained(function: F) -> F:
     """Turn the harness's errors into their sentences and an exit status."""
 
@@ -184,9 +173,9 @@ def _explained(function: F) -> F:
         except HarnessError as error:
             _end(error)
         except OSError as error:
-            if isinstance(error, BrokenPipeError) and _unread():
+            if isinstance(error, BrokenPipeError) and progress.nobody_reads():
                 # What is left to print would raise again when Python ends.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), progress.STDOUT)
                 sys.exit(128 + signal.SIGPIPE)
             logging.getLogger("harness").debug("%s", error, exc_info=True)
             _end(refused(error, task))

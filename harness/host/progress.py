@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from harness.host import text
 
 log = logging.getLogger(__name__)
 
+STDOUT = 1  # its descriptor
 SILENT_SECONDS = 5.0  # nothing that takes longer is silent
 _AGAIN_SECONDS = 30.0  # between two lines of log
 _ROUND_SECONDS = 0.5
@@ -122,6 +124,13 @@ def _innermost() -> list[_Stage]:
     with _changing:
         outer = [one.part_of for one in _stages]
         return [one for one in _stages if one not in outer]
+
+
+def nobody_reads() -> bool:
+    """Whether the one who read what is printed has gone, as head(1) does (POLLERR, poll(2))."""
+    ask = select.poll()
+    ask.register(STDOUT, 0)
+    return any(event & select.POLLERR for _, event in ask.poll(0))
 
 
 class _Follower:

@@ -12,6 +12,7 @@ which is ``Status.OURS``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from harness import config
 from harness.errors import InputError, Status
 from harness.host import files, proc
 from harness.host.proc import Deadline
+from harness.host.progress import nobody_reads
 
 PROGRESS = "progress.json"
 # How long an interrupted pytest may take to end its machines, in seconds.
@@ -149,6 +151,7 @@ class PytestProcess:
     ) -> None:
         """Start it. ``out`` takes what it prints; else that goes where ours goes."""
         self._results = results
+        self._is_shown = out is None
         (results / PROGRESS).unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", *arguments, f"--kernel-results={results}"]
         command += ["-v"] if verbose else []
@@ -164,7 +167,8 @@ class PytestProcess:
     def wait(self, meanwhile: Callable[[], object] = lambda: None) -> Ended:
         """Wait for its end; when waiting is interrupted, so is pytest.
 
-        ``meanwhile`` is something short to do while pytest begins.
+        ``meanwhile`` is something short to do while pytest begins. Raises ``BrokenPipeError`` where
+        pytest ended without a result and nobody reads what it prints, as with `| head`.
         """
         silent = None
         try:
@@ -187,7 +191,10 @@ class PytestProcess:
             raise
         finally:
             proc.kill(self._process)
-        return judge(self._process.returncode, progress(self._results), silent=silent)
+        ended = judge(self._process.returncode, progress(self._results), silent=silent)
+        if ended.status == Status.OURS and self._is_shown and nobody_reads():
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return ended
 
     def _moved(self) -> float:
         """When a test began or ended last, in seconds since the epoch."""

@@ -194,6 +194,25 @@ def test_a_reader_that_has_gone_is_no_fault(lines: int) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_a_pytest_whose_reader_has_gone_is_no_fault(tmp_path: Path) -> None:
+    """It cannot print either, which it takes for an error of its own."""
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "python").chmod(0o755)
+    code = (
+        "import sys, tasks; from pathlib import Path; from harness.runs import pytest_process; "
+        f"folder = Path({str(tmp_path)!r}); sys.executable = str(folder / 'python'); "
+        "tasks._explained(lambda: pytest_process.run([], folder).status)()"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=config.PROJECT,
+        check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_another_pipe_that_breaks_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody does read what is printed here."""
 
