@@ -26,13 +26,14 @@ from pathlib import Path, PurePosixPath
 
 from harness import config
 from harness.errors import InputError
+from harness.host.files import is_tagged
 
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
 _MAX_ENTRIES = 20_000  # files and folders; the largest packages of drivers have some 3,000
 _MAX_TEXT = 4 << 20  # bytes of a C file or a Makefile that are looked at
 _BLOCK = 1024  # bytes; what the smallest file counts for, and a folder
-# What a build in the folder itself has left, and its history.
-_NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", ".git")
+# What a build in the folder itself has left, what Python has, and its history.
+_NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "__pycache__", ".git")
 
 # An assignment to obj-m, or to obj-$(CONFIG_SOMETHING), which may come out as obj-m.
 _OBJ_M = re.compile(r"^[^#\n]*\bobj-(?:m|\$[({])", re.MULTILINE)
@@ -267,9 +268,20 @@ def _walk(
             raise
         if not os.access(path, os.R_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        if stat.S_ISDIR(info.st_mode) and _is_made(path):
+            continue
         yield path, info
         if stat.S_ISDIR(info.st_mode):
             yield from _walk(path, (*above, here))
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether a program has made a folder: a cache, the results of tests, a Python environment.
+
+    All of these lie beside a module that is tested from its own repository. They are large, and
+    change with each run.
+    """
+    return is_tagged(folder) or (folder / "pyvenv.cfg").is_file()
 
 
 def _text(path: Path) -> str:

@@ -14,6 +14,11 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+# The name and first bytes of the file that says: all in this folder was made by a program, and can
+# be made again (Cache Directory Tagging Specification, bford.info/cachedir).
+_TAG = "CACHEDIR.TAG"
+_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
+
 
 def write(path: Path, data: str | bytes, *, sync: bool = False) -> None:
     """Replace a file, or make it; text becomes UTF-8.
@@ -52,3 +57,26 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def tag(folder: Path) -> None:
+    """Make a folder, and say in it that it is no part of anybody's sources.
+
+    git ignores what is in it. Raises ``OSError``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        (_TAG, f"{_SIGNATURE}\n# Made by the test harness; all in here can be removed.\n"),
+        (".gitignore", "*\n"),
+    ):
+        if not (folder / name).exists():
+            write(folder / name, text)
+
+
+def is_tagged(folder: Path) -> bool:
+    """Whether a program has said of a folder that all in it was made."""
+    try:
+        with (folder / _TAG).open("rb") as tag_file:
+            return tag_file.read(len(_SIGNATURE)) == _SIGNATURE.encode()
+    except OSError:
+        return False

@@ -347,7 +347,7 @@ class Judge:
             return began
         began = time.time()
         with store.writing("the cards"):
-            folder().mkdir(parents=True, exist_ok=True)
+            store.folder_of("judge")
             files.write(place, json.dumps({"began": began}))
         return began
 

@@ -98,9 +98,10 @@ def writing(what: str = "the results") -> Iterator[None]:
 
 
 def folder_of(kernel: str) -> Path:
-    """Where the results of a kernel are."""
+    """Where the results of a kernel are, or "judge", the cards; it is made."""
     folder = config.RESULTS / kernel
     with writing():
+        files.tag(config.RESULTS)  # it may lie in the folder of the module under test
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 

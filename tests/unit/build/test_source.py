@@ -13,6 +13,7 @@ import pytest
 from harness.build import source as source_
 from harness.build.source import Recipe, Symbols
 from harness.errors import InputError
+from harness.host import files
 
 MODULE_C = """\
 #include <linux/module.h>
@@ -87,6 +88,35 @@ def test_a_history_is_no_part_of_a_module(source: Path) -> None:
     with (source / ".git" / "pack").open("wb") as stream:
         stream.truncate(1 << 30)
     source_.inspect(source)
+
+
+@pytest.mark.parametrize("made", ["results", "cache", "environment", "__pycache__"])
+def test_what_programs_have_made_is_no_part_of_a_module(source: Path, made: str) -> None:
+    """A repository tests its module from within: what that leaves is large, and always new."""
+    before = source_.inspect(source)
+    folder = source / made
+    if made == "results":
+        files.tag(folder)
+    elif made == "cache":
+        folder.mkdir()
+        (folder / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n# x")
+    elif made == "environment":
+        folder.mkdir()
+        (folder / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    else:
+        folder.mkdir()
+    with (folder / "memory").open("wb") as stream:
+        stream.truncate(1 << 30)
+    assert source_.inspect(source) == before
+
+
+def test_a_file_that_only_has_the_tags_name_leaves_nothing_out(source: Path) -> None:
+    """Whatever a folder is called, and whatever lies in it, its sources are."""
+    folder = source / "results"
+    folder.mkdir()
+    (folder / "CACHEDIR.TAG").write_text("Signature: of somebody else")
+    (folder / "part.c").write_text("int part;\n")
+    assert folder / "part.c" in source_.inspect(source).files
 
 
 @pytest.mark.parametrize("below", ["", "sub"])

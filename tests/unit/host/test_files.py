@@ -53,6 +53,18 @@ def test_many_may_replace_the_same_at_the_same_time(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "l"]
 
 
+def test_a_folder_of_what_was_made_says_so(tmp_path: Path) -> None:
+    """To whoever looks for sources, and to git; what was said before stays."""
+    folder = tmp_path / "results"
+    assert not files.is_tagged(folder)
+    files.tag(folder)
+    assert files.is_tagged(folder)
+    assert (folder / ".gitignore").read_text() == "*\n"
+    (folder / ".gitignore").write_text("mine\n")
+    files.tag(folder)
+    assert (folder / ".gitignore").read_text() == "mine\n"
+
+
 def test_files_are_replaced_nowhere_else() -> None:
     """Whoever writes a lock, a report or a stamp by hand forgets one of the steps."""
     allowed = {

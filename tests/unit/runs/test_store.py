@@ -12,6 +12,7 @@ import pytest
 from harness import config
 from harness.errors import SpaceError
 from harness.examine import artifacts
+from harness.host import files
 from harness.report.result import Cell, KernelResult, from_json
 from harness.runs import store
 from harness.runs.store import Run
@@ -41,6 +42,12 @@ def test_two_runs_at_once_have_folders_of_their_own(results: Path) -> None:
     assert store.junit_of("wee").read_text() == "<first/>"
     assert from_json((second.folder / "report.json").read_text()) == result(1)
     assert second.junit.read_text() == "<second/>"
+
+
+def test_results_are_nobodys_sources(results: Path) -> None:
+    """They may lie in the folder of the module under test."""
+    store.folder_of("trixie")
+    assert files.is_tagged(results)
 
 
 def test_the_last_result_has_no_junit_file_of_another_run() -> None:
