@@ -41,7 +41,8 @@ HELP = {
     "jobs": "N: tests at a time (default: what cores and memory allow)",
     "profile": "NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
     "config": "FILE: a kernel tree's own .config, used as it is",
-    "verbose": "say more",
+    "verbose": "say more, and which commands are run on this host",
+    "quiet": "print nothing but the verdict, and what is wrong with the run itself",
     "json": "print JSON",
 }
 
@@ -117,6 +118,7 @@ def together(words: Sequence[str]) -> list[str]:
     """
     if not words or words[0] != "judge":
         return list(words)
+    flags = _flags_of_judge()
     options, folders = [], []
     rest = iter(words[1:])
     for word in rest:
@@ -124,13 +126,18 @@ def together(words: Sequence[str]) -> list[str]:
             folders.append(word)
             continue
         options.append(word)
-        alone = "=" in word or word in _FLAGS or (len(word) > 2 and word[1] != "-")
+        alone = "=" in word or word in flags or (len(word) > 2 and word[1] != "-")
         if not alone:
             options += [value for value in [next(rest, None)] if value is not None]
     return ["judge", *([_BETWEEN.join(folders)] if folders else []), *options]
 
 
-_FLAGS = ("--verbose", "-v", "--help", "-h")  # of judge's options, those without a value
+def _flags_of_judge() -> set[str]:
+    """Of its options, those without a value."""
+    names = ["help", "h"]
+    for argument in judge.get_arguments():
+        names += argument.names if argument.kind is bool else ()
+    return {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}
 
 
 def _several_folders(parse: Callable[[], None]) -> Callable[[], None]:
@@ -157,7 +164,8 @@ def _explained(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        level = logging.DEBUG if kwargs.get("verbose") else logging.INFO
+        verbose, quiet = bool(kwargs.get("verbose")), bool(kwargs.get("quiet"))
+        level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
         from harness.host import progress
 
         shown = progress.handler(sys.stderr)
@@ -168,6 +176,8 @@ def _explained(function: F) -> F:
         if signal.getsignal(signal.SIGINT) is _before_the_task:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            if verbose and quiet:
+                raise InputError("--verbose and --quiet exclude each other")
             status = function(*args, **kwargs)
             print(end="", flush=True)  # so that it is here that it fails, if it does
         except HarnessError as error:
@@ -223,7 +233,7 @@ def build(
     name="test-vm",
     help=_help(
         "kernel", "module", "ko", "param", "filter", "jobs", "profile", "config", "verbose",
-        suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
+        "quiet", suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
         record="record each test's machine, for `invoke replay`",
@@ -244,11 +254,12 @@ def test_vm(
     suite: str | None = None,
     profile: str = "",
     config: str | None = None,
+    verbose: bool = False,  # before --coverage, for which -v would do as well
+    quiet: bool = False,
     keep: bool = False,
     record: bool = False,
     coverage: bool = False,
     minutes: str | None = None,
-    verbose: bool = False,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
     from harness.commands import test_vm
@@ -258,6 +269,7 @@ def test_vm(
         kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
         suite=suite, profile=profile, own_config=_path(config), keep=keep,
         record=record, coverage=coverage, minutes=_number("--minutes", minutes), verbose=verbose,
+        quiet=quiet,
     )  # fmt: skip
     return test_vm.run(request)
 
@@ -265,7 +277,7 @@ def test_vm(
 @task(
     positional=["folders"],
     help=_help(
-        "kernel", "ko", "param", "profile", "config", "jobs", "verbose",
+        "kernel", "ko", "param", "profile", "config", "jobs", "verbose", "quiet",
         folders="DIR...: modules' folders, or a folder of such folders",
         suite="NAME[,NAME]: contract, any (default: any, and contract for what looks like the "
         "exercise)",
@@ -284,8 +296,9 @@ def judge(
     jobs: str | None = None,
     profile: str = "",
     config: str | None = None,
-    coverage: bool = False,
     verbose: bool = False,
+    quiet: bool = False,
+    coverage: bool = False,
 ) -> int:
     """Test the modules in these folders, and write a card for each."""
     from harness.commands import judge
@@ -293,14 +306,14 @@ def judge(
 
     request = Request(
         kernel, suite=suite, jobs=_number("--jobs", jobs), profile=profile,
-        own_config=_path(config), coverage=coverage, verbose=verbose,
+        own_config=_path(config), coverage=coverage, verbose=verbose, quiet=quiet,
     )  # fmt: skip
     return judge.run(request, folders.split(_BETWEEN), ko, param or ())
 
 
 @task(
     help=_help(
-        "kernel", "module", "filter", "jobs", "verbose",
+        "kernel", "module", "filter", "jobs", "verbose", "quiet",
         unit="only the tests without a machine",
     )
 )  # fmt: skip
@@ -313,14 +326,16 @@ def test(
     jobs: str | None = None,
     unit: bool = False,
     verbose: bool = False,
+    quiet: bool = False,
 ) -> int:
     """Everything: the tests without a machine, then those in one."""
     from harness.commands import test
     from harness.runs.request import Request
 
     request = Request(
-        kernel, _source(module), expression=filter, jobs=_number("--jobs", jobs), verbose=verbose
-    )
+        kernel, _source(module), expression=filter, jobs=_number("--jobs", jobs), verbose=verbose,
+        quiet=quiet,
+    )  # fmt: skip
     return test.run(request, only_unit=unit)
 
 

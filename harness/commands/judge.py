@@ -31,7 +31,10 @@ def run(
     matrix = config.load()
     every = Judge(request, matrix).run(found, request.select(matrix))
     place = os.path.relpath(runs.folder())
-    if len(every) == 1:
+    if request.quiet:
+        for one in every:
+            print(f"{one.name} on {one.kernel}: {one.outcome}")
+    elif len(every) == 1:
         print(cards.markdown(every[0], escaped=str))
     else:
         print(table.columns_of(cards.overview(every)))

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from harness.commands import test_vm
+from harness.report import table
 from harness.runs import pytest_process
 from harness.runs.request import Request
 
@@ -26,12 +28,19 @@ def run(request: Request, *, only_unit: bool = False) -> int:
     expression = request.expression
     pytest_process.check_filter(expression)
     chosen = ["-k", expression] if expression else []
-    with tempfile.TemporaryDirectory(prefix="harness-unit-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="harness-unit-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
+        printed = Path(folder) / "pytest.log"
         ended = pytest_process.run(
             [UNIT, f"-n{request.jobs or pytest_process.cores()}", *chosen],
             Path(folder),
             verbose=request.verbose,
+            out=stack.enter_context(printed.open("wb")) if request.quiet else None,
         )
+    if request.quiet and not ended.empty:
+        print(f"{UNIT}: {table.verdict(ended.status)}", flush=True)
     if ended.why:
         log.error("%s", ended.why)
     if only_unit or not expression:

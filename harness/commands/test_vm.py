@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -50,22 +51,27 @@ def run(request: Request) -> int:
         missing = [spec.name for spec in specs if spec.name not in several.results]
         error.add_note(f"not tested to the end: {', '.join(missing)}")
         raise
-    print(f"\n{table.text(results)}", flush=True)
+    _say(results, request)
     if request.coverage:
         place = str(sources.of(request.source).folder or "")
-        print(
-            f"\n{covered.of_kernels([each.kernel for each in results if each.tests], place)}",
-            flush=True,
-        )
+        said = covered.of_kernels([each.kernel for each in results if each.tests], place)
+        if not request.quiet:
+            print(f"\n{said}", flush=True)
     log.info("results of each: results/KERNEL/latest/, with pytest.log, junit.xml and report.json")
     _show(results)
-    print(table.tally(results), flush=True)
+    if not request.quiet:
+        print(table.tally(results), flush=True)
     if all(result.left_out for result in results):
         log.error("nothing was tested")
         return 1
     # Red because of a kernel or the module says more than what only the host is to blame for.
     statuses = {result.status for result in results}
     return 1 if 1 in statuses else max(statuses)
+
+
+def _say(results: Sequence[KernelResult], request: Request) -> None:
+    lines = map(table.verdict_of, results) if request.quiet else ["", table.text(results)]
+    print("\n".join(lines), flush=True)
 
 
 def _show(results: Sequence[KernelResult]) -> None:
@@ -115,13 +121,18 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
         jobs = plan.request.jobs or pytest_process.default_jobs()
         options = plan.arguments(spec, jobs, run.junit)
         started = time.monotonic()
-        ended = pytest_process.run(
-            options, run.folder, verbose=plan.request.verbose, meanwhile=_prepare_to_show
-        )
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(run.log.open("wb")) if plan.request.quiet else None
+            ended = pytest_process.run(
+                options, run.folder, verbose=plan.request.verbose, out=out,
+                meanwhile=_prepare_to_show,
+            )  # fmt: skip
         pytest_process.not_empty(ended)
         result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
         sweep.write_result(run, result)
         _show([result])
         if ended.why:
             log.error("%s", ended.why)
+        if plan.request.quiet:
+            _say([result], plan.request)
         return result.status

@@ -9,8 +9,10 @@ dies with the harness, even when that is killed with SIGKILL.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,6 +33,9 @@ from harness.errors import (
     NetworkError,
     SpaceError,
 )
+from harness.host.text import printable
+
+_commands = logging.getLogger(__name__)
 
 TAIL_LINES = 15
 
@@ -145,6 +150,8 @@ def popen(
     ``setpriv`` asks the kernel for SIGKILL at the parent's death and ``sh`` checks that
     the parent had not died before that; both then exec, so the pid is the program's.
     """
+    if _commands.isEnabledFor(logging.DEBUG):
+        _commands.debug("$ %s", printable(shlex.join(argv)))
     guard = 'test "$PPID" = "$0" || exit 125; exec "$@"'
     wrapped = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", guard, str(os.getpid()), *argv]
 

@@ -151,7 +151,7 @@ def pytest_configure(config: pytest.Config) -> None:
     results = config.getoption("kernel_results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)
-        config.pluginmanager.register(Names(config))
+        config.pluginmanager.register(Names(config, results))
     told = getattr(config, "workerinput", {})
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
@@ -271,19 +271,32 @@ class Tells:
 class Names:
     """Names a red test, and why it is red, as soon as that is known.
 
-    pytest itself explains it when all tests have run, which may take many minutes more.
+    pytest itself explains it when all tests have run, which may take many minutes more. It is also
+    written to a file, for the process that started this pytest: that one may be interrupted, or
+    show nothing of what pytest prints.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, folder: Path) -> None:
         self._config = config
+        self._folder = folder
 
     @pytest.hookimpl(trylast=True)  # after pytest's own letter or line for the test
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.failed:
+            return
+        # With pytest-xdist, longreprtext begins with a line about the worker.
+        why = beginning(junit.first_line(str(report.longrepr)), _WHY)
+        line = f"{report.nodeid}: {why}"
+        with contextlib.suppress(OSError):
+            pytest_process.add_red(self._folder, line)
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if report.failed and terminal is not None:
-            terminal.ensure_newline()
-            why = beginning(junit.first_line(report.longreprtext), _WHY)
-            terminal.write_line(f"red: {report.nodeid}: {why}")
+        if terminal is None:
+            return
+        terminal.ensure_newline()
+        # pytest itself does not know of a line that pytest-xdist's letters stand on.
+        if self._config.get_terminal_writer().width_of_current_line:
+            terminal.write_line("")
+        terminal.write_line(f"red: {line}")
 
 
 def pytest_terminal_summary(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.config import SUITES
+from harness.errors import Status
 from harness.report.result import Case, Cell, KernelResult
 
 # All columns, from left to right. The first ones are what it takes to test a module on a kernel,
@@ -67,6 +68,19 @@ def tally(results: Iterable[KernelResult]) -> str:
         failed += red or (0 if result.green else 1)
         skipped += outcomes.count("skipped") + result.left_out
     return f"{passed} passed, {failed} failed, {skipped} skipped"
+
+
+def verdict(status: int) -> str:
+    """What a task's status says of what was tested; where only the host is to blame, nothing."""
+    if status == Status.GREEN:
+        return "green"
+    return "red" if status == Status.RED else "not known"
+
+
+def verdict_of(result: KernelResult) -> str:
+    """One line: whether a kernel is green, and how many of its tests are."""
+    word = "not run" if result.left_out else verdict(result.status)
+    return f"{result.kernel}: {word}: {tally([result])}"
 
 
 def columns(results: Sequence[KernelResult]) -> list[str]:

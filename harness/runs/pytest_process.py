@@ -29,8 +29,12 @@ from harness.errors import InputError, Status
 from harness.host import files, proc
 from harness.host.proc import Deadline
 from harness.host.progress import nobody_reads
+from harness.host.text import printable
 
 PROGRESS = "progress.json"
+RED = "red.txt"  # a line for each red test, in the order in which they ended
+_ROUND_SECONDS = 0.5  # how often that file is looked at, where somebody wants to know at once
+_NAMED = 20  # red tests that an interrupted run names
 # How long an interrupted pytest may take to end its machines, in seconds.
 CLEANUP_SECONDS = 20.0
 # After so many seconds in which no test has begun or ended, pytest itself is stuck: each test has
@@ -66,6 +70,22 @@ def progress(folder: Path) -> Progress | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def add_red(folder: Path, line: str) -> None:
+    """Note a red test, and why it is red; raises ``OSError``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / RED).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(printable(line).replace("\n", " ") + "\n")
+
+
+def red(folder: Path) -> list[str]:
+    """The tests that are red so far, each with why, in whole lines."""
+    try:
+        text = (folder / RED).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.split("\n")[:-1]
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,8 @@ class PytestProcess:
         """Start it. ``out`` takes what it prints; else that goes where ours goes."""
         self._results = results
         self._is_shown = out is None
-        (results / PROGRESS).unlink(missing_ok=True)
+        for name in (PROGRESS, RED):
+            (results / name).unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", *arguments, f"--kernel-results={results}"]
         command += ["-v"] if verbose else []
         self._process = proc.popen(
@@ -164,27 +185,40 @@ class PytestProcess:
         )
         self._began = time.time()
 
-    def wait(self, meanwhile: Callable[[], object] = lambda: None) -> Ended:
+    def wait(
+        self,
+        meanwhile: Callable[[], object] = lambda: None,
+        tell: Callable[[str], object] | None = None,
+    ) -> Ended:
         """Wait for its end; when waiting is interrupted, so is pytest.
 
-        ``meanwhile`` is something short to do while pytest begins. Raises ``BrokenPipeError`` where
+        ``meanwhile`` is something short to do while pytest begins. ``tell`` is called for each red
+        test, with its name and why it is red, within a second. Raises ``BrokenPipeError`` where
         pytest ended without a result and nobody reads what it prints, as with `| head`.
         """
         silent = None
+        told = 0
         try:
             meanwhile()
             while (left := self._moved() + SILENT_SECONDS - time.time()) > 0:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(left)
+                    self._process.wait(left if tell is None else min(left, _ROUND_SECONDS))
                     break
+                told = self._tell(tell, told)
             else:
                 silent = SILENT_SECONDS
                 self.end()
+            self._tell(tell, told)
         except KeyboardInterrupt as error:
             self.end()
             seen = progress(self._results)
             if seen and seen.running:
                 error.add_note(f"this ran: {', '.join(seen.running)}")
+            found = red(self._results)
+            for line in found[:_NAMED]:
+                error.add_note(f"red: {line}")
+            if len(found) > _NAMED:
+                error.add_note(f"and {len(found) - _NAMED} more were red")
             raise
         except BaseException:
             self.end()
@@ -195,6 +229,15 @@ class PytestProcess:
         if ended.status == Status.OURS and self._is_shown and nobody_reads():
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return ended
+
+    def _tell(self, tell: Callable[[str], object] | None, told: int) -> int:
+        """Tell what is red by now, but for the first ``told``; how many have been told then."""
+        if tell is None:
+            return told
+        found = red(self._results)
+        for line in found[told:]:
+            tell(line)
+        return len(found)
 
     def _moved(self) -> float:
         """When a test began or ended last, in seconds since the epoch."""

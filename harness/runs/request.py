@@ -38,6 +38,7 @@ class Request:
     coverage: bool = False  # say which lines of the module ran
     minutes: int | None = None  # begin with no other kernel after that time
     verbose: bool = False
+    quiet: bool = False  # print the verdict only
 
     @property
     def own_module(self) -> bool:

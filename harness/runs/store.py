@@ -7,7 +7,8 @@
     results/KERNEL/
         RUN/                  one run; nobody else ever writes into it
             junit.xml         what pytest wrote
-            pytest.log        what pytest printed (where several kernels are tested)
+            pytest.log        what pytest printed (where several kernels are tested, or --quiet)
+            red.txt           a line for each red test, as soon as it has ended
             report.json       the result: of all tests, or partial.json, of some of them
             unfinished        a run of all tests has not come to its end, or is going on
             TEST/             what one red test has left: its console, its machine

@@ -11,6 +11,7 @@ row in the table and not the end of the run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import re
@@ -343,6 +344,7 @@ class Sweep:
     def _test(self, run: Run, ready: Ready, jobs: int) -> KernelResult:
         log.info("kernel %s: %s, ready after %.1f s; testing", ready.spec.name, ready.release,
                  ready.seconds)  # fmt: skip
+        own = ready.spec.name
         given = self._plan.arguments(ready.spec, jobs, run.junit)
         started = time.monotonic()
         with run.log.open("wb") as out:
@@ -353,7 +355,7 @@ class Sweep:
                     given, run.folder, verbose=self._plan.request.verbose, out=out
                 )
                 self._running.add(process)
-            ended = process.wait()
+            ended = process.wait(tell=functools.partial(log.info, "kernel %s: red: %s", own))
             with self._lock:
                 self._running.discard(process)
         return result_of(ready, self._plan, ended, run.junit, time.monotonic() - started)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,7 @@ def test_what_the_host_refuses_is_a_sentence_and_not_red(
          ["judge", "a\0b", "--kernel", "sid", "-j", "2"]),
         (["judge", "-v", "a", "--jobs=2", "-ksid", "b"],
          ["judge", "a\0b", "-v", "--jobs=2", "-ksid"]),
+        (["judge", "--coverage", "a", "-q", "b"], ["judge", "a\0b", "--coverage", "-q"]),
         (["judge"], ["judge"]),
         (["judge", "--jobs"], ["judge", "--jobs"]),
         (["kernels", "build", "x"], ["kernels", "build", "x"]),
@@ -68,6 +70,27 @@ def test_what_the_host_refuses_is_a_sentence_and_not_red(
 def test_judge_takes_several_folders(words: list[str], read: list[str]) -> None:
     """invoke would take the second one for a task."""
     assert tasks.together(words) == read
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing is begun."""
+
+    def doing(*, verbose: bool, quiet: bool) -> None:
+        pytest.fail(f"it was begun with {verbose} and {quiet}")
+
+    with pytest.raises(SystemExit) as caught:
+        tasks._explained(doing)(verbose=True, quiet=True)
+    assert caught.value.code == Status.INPUT
+    assert "--verbose and --quiet exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", [tasks.build, tasks.test_vm, tasks.judge, tasks.test])
+def test_v_is_verbose(task: Any) -> None:
+    """invoke gives a letter to the first option that has it, and -v was --coverage."""
+    letters = {name: argument.names for argument in task.get_arguments() for name in argument.names}
+    assert "verbose" in letters["v"]
+    if "quiet" in letters:
+        assert "quiet" in letters["q"]
 
 
 def test_judge_without_a_module_is_bad_input(tmp_path: Path) -> None:

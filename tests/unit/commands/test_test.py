@@ -83,6 +83,16 @@ def test_the_unit_tests_run_alone_where_they_are_asked_for(calls: Calls) -> None
     assert [call[0] for call in calls.pytest] == ["tests/unit"]
 
 
+@pytest.mark.parametrize(("status", "said"), [(0, "green"), (1, "red"), (70, "not known")])
+def test_the_verdict_only(
+    python: Callable[[str], None], capfd: pytest.CaptureFixture[str], status: int, said: str
+) -> None:
+    """Nothing of what pytest prints, which is to be had without the option."""
+    python(f"echo printed; ends {status}")
+    assert test.run(Request(jobs=1, quiet=True), only_unit=True) == status
+    assert capfd.readouterr().out == f"tests/unit: {said}\n"
+
+
 @pytest.mark.parametrize(("jobs", "option"), [(None, "-n3"), (5, "-n5")])
 def test_the_unit_tests_use_all_cores(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, jobs: int | None, option: str

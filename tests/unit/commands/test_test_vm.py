@@ -189,6 +189,32 @@ def test_another_module_gets_the_contract_only(calls: Calls, other_module: Path)
     assert f"--module={other_module}" in calls.pytest[1]
 
 
+def test_the_verdict_only(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    """What pytest prints goes to a file then. Several kernels have a line each."""
+    calls.statuses = [1]
+    assert test_vm.run(Request("one", quiet=True)) == 1
+    assert capsys.readouterr().out == "one: red: 0 passed, 1 failed, 0 skipped\n"
+    assert (config.RESULTS / "one" / store.LATEST / "pytest.log").exists()
+
+
+def test_the_verdicts_of_several_kernels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: Calls
+) -> None:
+    """One that was left out is neither green nor red, and neither is one that nobody could test."""
+    rows = [
+        KernelResult("one", "r", "v", 0, 0.0, 0.0, 0.0, {}),
+        KernelResult("two", "r", "v", 3, 0.0, 0.0, 0.0, {}),
+        left_out("three", "r", "v", "no time left"),
+    ]
+    monkeypatch.setattr(test_vm, "Sweep", lambda *_: SimpleNamespace(run=lambda _: rows))
+    assert test_vm.run(Request("one,two", quiet=True)) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        "one: green: 0 passed, 0 failed, 0 skipped",
+        "two: not known: 0 passed, 1 failed, 0 skipped",
+        "three: not run: 0 passed, 0 failed, 1 skipped",
+    ]
+
+
 def test_an_unknown_suite_lists_the_known() -> None:
     """A typing error is told before anything is prepared."""
     with pytest.raises(InputError, match="no suite named 'contact'") as caught:

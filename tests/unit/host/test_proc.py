@@ -106,6 +106,15 @@ def test_run_returns_status_and_both_outputs() -> None:
     assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
 
 
+def test_a_command_is_shown_to_whoever_wants_to_know(caplog: pytest.LogCaptureFixture) -> None:
+    """As a shell would take it; what is no sign of any kind does nothing to a terminal."""
+    proc.run(sh("exit 0", "a b"), deadline=Deadline(PATIENCE))
+    assert caplog.messages == []
+    caplog.set_level("DEBUG", "harness")
+    proc.run(["true", "a b", "\x1b[2J"], deadline=Deadline(PATIENCE))
+    assert caplog.messages == ["$ true 'a b' '\\x1b[2J'"]
+
+
 @pytest.mark.parametrize("order", [("1", "2"), ("2", "1")], ids=["stdout-first", "stderr-first"])
 def test_both_streams_are_drained(order: tuple[str, str]) -> None:
     """A megabyte on each stream, more than any pipe holds, arrives whole in either order."""

@@ -138,13 +138,18 @@ NAMED = """\
 import pathlib
 import time
 
+import pytest
+
+def test_fine():
+    pass
+
 def test_first():
-    raise ValueError("because")
+    {fails}
 
 def test_then():
     # With pytest-xdist another process prints it, a moment later.
-    said = "red: test_two.py::test_first: ValueError: because\\n"
-    end = time.monotonic() + 20
+    said = "\\nred: test_two.py::test_first: {why}\\n"
+    end = time.monotonic() + 60
     while said not in pathlib.Path("out").read_text():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -152,16 +157,54 @@ def test_then():
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
+@pytest.mark.parametrize(
+    ("fails", "why"),
+    [
+        ("raise ValueError('because')", "ValueError: because"),
+        # Without a traceback, as the harness explains what a kernel has reported.
+        ("pytest.fail('because\\nof that', pytrace=False)", "because"),
+    ],
+    ids=["traceback", "text"],
+)
 def test_a_red_test_is_named_while_others_still_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, fails: str, why: str
 ) -> None:
-    """With why it is red; pytest itself tells that at the end of all tests."""
+    """With why it is red, on a line of its own; pytest itself tells it at the end of all tests."""
     monkeypatch.setattr(config, "PROJECT", tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
-    (tmp_path / "test_two.py").write_text(NAMED)
+    (tmp_path / "test_two.py").write_text(NAMED.format(fails=fails, why=why))
     with (tmp_path / "out").open("wb") as out:
         pytest_process.run(["test_two.py", f"-n{jobs}"], tmp_path / "results", out=out)
-    assert "1 failed, 1 passed" in (tmp_path / "out").read_text()
+    assert "1 failed, 2 passed" in (tmp_path / "out").read_text()
+    assert pytest_process.red(tmp_path / "results") == [f"test_two.py::test_first: {why}"]
+
+
+def test_whoever_waits_is_told_what_is_red(python: Callable[[str], None], tmp_path: Path) -> None:
+    """While pytest runs: this one waits for it. Of a run before, nothing is told."""
+    (tmp_path / "red.txt").write_text("a.py::test_old: of another run\n")
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        (tmp_path / "told").touch()
+
+    python(
+        f"echo 'a.py::test_b: why' >>$results/red.txt\n"
+        f"until [ -e {tmp_path}/told ]; do sleep 0.02; done\n"
+        "echo 'a.py::test_c: why' >>$results/red.txt\nprintf half >>$results/red.txt; ends 1"
+    )
+    process = pytest_process.PytestProcess(["tests"], tmp_path)
+    assert process.wait(tell=tell).status == Status.RED
+    assert told == ["a.py::test_b: why", "a.py::test_c: why"]
+
+
+def test_a_red_test_is_one_line_whatever_it_says(tmp_path: Path) -> None:
+    """Its name may hold what somebody's module has printed."""
+    pytest_process.add_red(tmp_path / "new", "a.py::test_b[\x1b[2J\nred\udc80]: why")
+    pytest_process.add_red(tmp_path / "new", "a.py::test_c: why")
+    assert pytest_process.red(tmp_path / "new") == [
+        "a.py::test_b[\\x1b[2J red\\udc80]: why", "a.py::test_c: why",
+    ]  # fmt: skip
 
 
 def test_pytest_gets_its_arguments_in_the_projects_folder(
@@ -261,6 +304,28 @@ def test_what_is_done_meanwhile_does_not_outlive_pytest(
     with pytest.raises(KeyboardInterrupt):
         pytest_process.run(["tests"], tmp_path, meanwhile=interrupted)
     assert (tmp_path / "said").read_text() == "cleaned\n"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupted_run_says_what_was_red(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """At the end, where a person looks; of very many only some."""
+    os.mkfifo(tmp_path / "begun")
+    python(
+        "for n in $(seq 25); do echo a.py::test_$n: why; done >$results/red.txt\n"
+        f"trap 'kill $!; exit 130' INT\nsleep 1000 &\necho >{tmp_path}/begun\nwait"
+    )
+
+    def interrupted() -> None:
+        (tmp_path / "begun").read_text()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pytest_process.run(["tests"], tmp_path, meanwhile=interrupted)
+    notes = caught.value.__notes__
+    assert notes[:2] == ["red: a.py::test_1: why", "red: a.py::test_2: why"]
+    assert notes[20:] == ["and 5 more were red"]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,17 @@ def run(plan: Plan, jobs: int = 2) -> list[KernelResult]:
     return sweep_of(plan, jobs).run(SPECS)
 
 
+def test_a_red_test_is_named_when_it_is_red(
+    plan: Plan, ready: dict[str, Callable[[], Ready]], python: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """With its kernel, for what pytest prints goes to a file."""
+    caplog.set_level("INFO", "harness")
+    python(f"echo \"a.py::test_$kernel: why\" >$results/red.txt; echo '{JUNIT}' >$junit; ends 1")
+    run(plan)
+    assert "kernel b: red: a.py::test_b: why" in [one.message for one in caplog.records]
+
+
 # -- one kernel made ready ---------------------------------------------------------
 
 
