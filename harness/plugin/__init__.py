@@ -9,6 +9,7 @@ second to import. A pytest that only hands out tests to the workers of pytest-xd
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ from harness.runs import covered, pytest_process, store
 
 # The folder with what ran of the module under test, where that was asked for.
 COVERAGE = pytest.StashKey[Path]()
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The kernel whose machines tests have had: its name in the matrix, release and version."""
+
+    kernel: str
+    release: str
+    version: str
+
+
+TESTED = pytest.StashKey[Tested]()
 # How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
 # The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
@@ -153,6 +166,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Tells(results), _TELLS)
         config.pluginmanager.register(Names(config, results))
     told = getattr(config, "workerinput", {})
+    if not results and not hasattr(config, "workerinput"):
+        config.pluginmanager.import_plugin("harness.plugin.page")
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
@@ -174,6 +189,8 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[UNMET] = told.get("unmet", {})
     node.config.stash.setdefault(CACHE_CHANGES, []).extend(told.get("changes", []))
     node.config.stash.setdefault(LATE_NOTES, []).extend(told.get("late", []))
+    if told.get("tested"):
+        node.config.stash[TESTED] = Tested(**told["tested"])
     if told.get("coverage"):
         node.config.stash[COVERAGE] = Path(told["coverage"])
 

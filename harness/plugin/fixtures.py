@@ -24,7 +24,7 @@ from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
 from harness.machines.guest import Guest
-from harness.plugin import COVERAGE, RUN, coverage, matrix_of, module_of
+from harness.plugin import COVERAGE, RUN, TESTED, Tested, coverage, matrix_of, module_of
 from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
 from harness.plugin.late import late_judge
@@ -46,6 +46,9 @@ def lab(request: pytest.FixtureRequest) -> Lab:
     cache = Cache()
     request.config.add_cleanup(cache.close)
     lab = prepare_lab(spec, matrix, cache)
+    request.config.stash[TESTED] = Tested(
+        lab.kernel.name, lab.kernel.release, lab.kernel.spec.version
+    )
     if not request.config.getoption("kernel_coverage"):
         return lab
     if request.config.getoption("kernel_record"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import asdict
 
 import pytest
 
@@ -12,7 +13,7 @@ from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Verdict
-from harness.plugin import BY_HOST, CACHE_CHANGES, COVERAGE, LATE_NOTES, UNMET
+from harness.plugin import BY_HOST, CACHE_CHANGES, COVERAGE, LATE_NOTES, TESTED, UNMET
 from harness.plugin.judging import blame
 from harness.plugin.late import report_late
 from harness.plugin.supply import SOURCE, USED
@@ -27,6 +28,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         told["unmet"] = session.config.stash.get(UNMET, {})
         told["changes"] = changes()
         told["late"] = session.config.stash.get(LATE_NOTES, [])
+        if TESTED in session.config.stash:
+            told["tested"] = asdict(session.config.stash[TESTED])
         told["coverage"] = str(session.config.stash.get(COVERAGE, ""))
     else:
         session.config.stash[CACHE_CHANGES] = changes()

@@ -161,8 +161,10 @@ def _failures(results: Sequence[KernelResult], texts: Texts) -> list[_Failure]:
             if len(text) > _TEXT:
                 text = f"{text[:_TEXT]}\n... ({len(text) - _TEXT} more characters)"
             function = case.name.rpartition("::")[2].partition("[")[0]
-            again = ["invoke", "test-vm", "--kernel", result.kernel, "--filter", function]
-            again += ["--suite", case.suite] if case.suite else []
+            again = ["pytest", "--kernel", result.kernel, "-k", function]
+            if case.suite:
+                again = ["invoke", "test-vm", "--kernel", result.kernel, "--filter", function,
+                         "--suite", case.suite]  # fmt: skip
             found.append(
                 _Failure(f"f{len(found)}", result.kernel, case.name, case.why, text,
                          shlex.join(again))

@@ -13,16 +13,20 @@ from harness.config import SUITES
 from harness.errors import Status
 from harness.report.result import Case, Cell, KernelResult
 
+OWN = "own"  # the column of tests that are in none of the suites, such as a module's own
 # All columns, from left to right. The first ones are what it takes to test a module on a kernel,
 # in that order. A suite's column is there only where that suite was run on one of the kernels.
-COLUMNS = ("boot", "build", "load", *SUITES, "warnings")
+COLUMNS = ("boot", "build", "load", *SUITES, OWN, "warnings")
 
 
-def suite_cells(tests: Iterable[Case], suites: Sequence[str]) -> dict[str, Cell]:
-    """A cell for each suite that was asked for and has tests; if all were skipped it is red."""
+def suite_cells(tests: Sequence[Case], suites: Iterable[str]) -> dict[str, Cell]:
+    """A cell for each suite that was asked for and has tests; if all were skipped it is red.
+
+    ``OWN`` is as a suite.
+    """
     cells = {}
     for suite in suites:
-        own = [test for test in tests if test.suite == suite]
+        own = [test for test in tests if (test.suite or OWN) == suite]
         red = [test for test in own if test.outcome in ("failed", "error")]
         skipped = sum(test.outcome == "skipped" for test in own)
         also = f", {skipped} skipped" if skipped else ""
@@ -88,7 +92,7 @@ def columns(results: Sequence[KernelResult]) -> list[str]:
     return [
         name
         for name in COLUMNS
-        if name not in SUITES or any(name in result.cells for result in results)
+        if name not in (*SUITES, OWN) or any(name in result.cells for result in results)
     ]
 
 

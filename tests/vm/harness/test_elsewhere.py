@@ -124,3 +124,6 @@ def test_a_planted_bug_is_red_there(
     assert "hello.c" in done.stdout
     left = list((repository / "results" / lab.kernel.name).glob("*/*unloaded*/console.log"))
     assert left, done.stdout
+    page = (repository / "results" / "index.html").read_text()
+    assert "test_hello::" in page
+    assert "hello.c" in page

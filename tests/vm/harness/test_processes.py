@@ -32,7 +32,7 @@ TRIAL = "tests/vm/contract/test_contract.py::test_thread_waits_until_there_is_so
 
 
 @contextmanager
-def trial(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
+def trial(lab: Lab, results: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run of one machine test, in a process of its own."""
     # A run in the background may have been started with Ctrl-C ignored; this one is not.
     command = [
@@ -46,7 +46,7 @@ def trial(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
         "no:cacheprovider",
         TRIAL,
     ]
-    command.append(f"--kernel={lab.kernel.name}")
+    command += [f"--kernel={lab.kernel.name}", f"--results={results}"]
     with subprocess.Popen(
         command, cwd=config.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -88,28 +88,28 @@ def gone(pidfd: int) -> bool:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_machine_ends_with_the_harness(lab: Lab, sent: signal.Signals) -> None:
+def test_the_machine_ends_with_the_harness(lab: Lab, sent: signal.Signals, tmp_path: Path) -> None:
     """QEMU dies with a run that is killed, terminated or interrupted."""
     lab.template()
-    with trial(lab) as process:
+    with trial(lab, tmp_path) as process:
         machine = os.pidfd_open(machine_of(process))
         process.send_signal(sent)
         process.wait(SECONDS)
         assert gone(machine)
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(lab: Lab) -> None:
+def test_two_runs_at_once_do_not_disturb_each_other(lab: Lab, tmp_path: Path) -> None:
     """The same test in two runs at the same time is green in both."""
     lab.template()
-    with trial(lab) as one, trial(lab) as two:
+    with trial(lab, tmp_path / "1") as one, trial(lab, tmp_path / "2") as two:
         said = [process.communicate(timeout=SECONDS)[0].decode() for process in (one, two)]
         assert [(one.returncode, two.returncode), said] == [(0, 0), said]
 
 
-def test_the_next_run_removes_what_a_killed_one_left(lab: Lab) -> None:
+def test_the_next_run_removes_what_a_killed_one_left(lab: Lab, tmp_path: Path) -> None:
     """The scratch folder of a killed run is gone once another run has begun."""
     lab.template()
-    with trial(lab) as process:
+    with trial(lab, tmp_path) as process:
         machine_of(process)
         left = [
             folder
@@ -119,7 +119,7 @@ def test_the_next_run_removes_what_a_killed_one_left(lab: Lab) -> None:
         assert left
         process.kill()
         process.wait(SECONDS)
-    with trial(lab) as process:
+    with trial(lab, tmp_path) as process:
         process.communicate(timeout=SECONDS)
     assert [folder for folder in left if folder.exists()] == []
 
@@ -202,7 +202,7 @@ def test_a_command_gets_its_time_although_qemu_stood_still(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("test", ["test_talks", "test_is_heard"])
-def test_a_full_disk_is_the_hosts_fault_at_once(lab: Lab, test: str) -> None:
+def test_a_full_disk_is_the_hosts_fault_at_once(lab: Lab, test: str, tmp_path: Path) -> None:
     """What the guest says from then on is lost, so nobody waits for it, nor blames the guest."""
     lab.template()
     room = 2 << 20  # bytes; the console of a guest that goes on talking needs more
@@ -211,7 +211,7 @@ def test_a_full_disk_is_the_hosts_fault_at_once(lab: Lab, test: str) -> None:
         ["bwrap", "--die-with-parent", "--dev-bind", "/", "/",
          "--size", str(room), "--tmpfs", str(lab.cache.root / "tmp"),
          sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--kernel={lab.kernel.name}",
-         f"{starved}::{test}"],
+         f"--results={tmp_path}", f"{starved}::{test}"],
         cwd=config.PROJECT, capture_output=True, check=False, timeout=10 * SECONDS,
     )  # fmt: skip
     said = done.stdout.decode()

@@ -121,7 +121,7 @@ def test_what_cannot_be_recorded_is_not_run_and_counted(lab: Lab, tmp_path: Path
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests), "--record",
-         f"--kernel={lab.kernel.spec.asked}"],
+         f"--kernel={lab.kernel.spec.asked}", f"--results={tmp_path}"],
         cwd=config.PROJECT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

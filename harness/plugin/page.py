@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Writes the page of results of a pytest that a person has started.
+
+`invoke test-vm` starts a pytest itself, and writes the page when that has ended. This is for every
+other one, such as pytest in the repository of somebody's module.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pytest
+from _pytest.junitxml import LogXML
+
+from harness.config import SUITES
+from harness.errors import HarnessError, Status
+from harness.plugin import RUN, TESTED, Tested
+from harness.report import table
+from harness.report.junit import cases_in
+from harness.report.result import Cell, KernelResult
+from harness.runs import pages, store
+from harness.runs.store import Run
+
+# How a run ends of which all tests have run. pytest's own are those of pytest.ExitCode.
+_WHOLE = {
+    pytest.ExitCode.OK: Status.GREEN,
+    pytest.ExitCode.TESTS_FAILED: Status.RED,
+    Status.HOST: Status.HOST,
+}
+_HOW = {"boot": Cell(False, "ok")}  # else no test would have had a machine
+
+
+class _Junit(LogXML):
+    """pytest's own writer of JUnit files, which writes when it is told to."""
+
+    def pytest_sessionfinish(self) -> None:
+        """Not yet: it is not known whether there is anything to write."""
+
+    def pytest_terminal_summary(self) -> None:  # type: ignore[override]  # no file to speak of
+        """Nothing."""
+
+    def write(self, run: Run) -> str:
+        """Write what was heard so far into a run's folder; the text."""
+        self.logfile = str(run.junit)
+        super().pytest_sessionfinish()
+        return run.junit.read_text()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Page(config))
+
+
+class Page:
+    """Hears of each test, and writes the page at the end if one of them had a machine."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._junit = _Junit("unused", None, family="xunit2")
+        config.pluginmanager.register(self._junit)
+        self._began = time.time()
+        self._said = ""
+
+    @pytest.hookimpl(trylast=True)  # after what gives the run its status
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        tested = self._config.stash.get(TESTED, None)
+        status = _WHOLE.get(int(session.exitstatus))  # type: ignore[call-overload]
+        if tested is None or status is None:
+            return
+        try:
+            self._said = self._write(tested, status)
+        except (HarnessError, OSError, ValueError) as error:  # the tests' own result stands
+            self._said = f"there is no page of the results: {error}"
+
+    def _write(self, tested: Tested, status: Status) -> str:
+        with store.begin(tested.kernel, whole=False, name=self._config.stash[RUN]) as run:
+            with store.writing():
+                tests = cases_in(self._junit.write(run))
+            cells = table.suite_cells(tests, (*SUITES, table.OWN))
+            result = KernelResult(
+                tested.kernel, tested.release, tested.version, status, time.time(), 0.0,
+                time.time() - self._began, {**_HOW, **cells}, tuple(tests),
+            )  # fmt: skip
+            store.write(run, result, says=False)
+            return f"the page of results: {os.path.relpath(pages.write([result]))}"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._said:
+            terminalreporter.write_line(self._said)

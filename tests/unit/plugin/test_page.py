@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/plugin/page.py: who starts pytest has a page of its results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+# Stands in for the fixture `lab`, which makes a kernel ready.
+CONFTEST = """
+import pytest
+from harness.plugin import TESTED, Tested
+@pytest.fixture
+def machine(pytestconfig):
+    pytestconfig.stash[TESTED] = Tested("trixie", "6.12.1-amd64", "6.12.1-1")
+"""
+TESTS = """
+import pytest
+def test_fine(machine): pass
+def test_red(machine): assert 0, "its mode is 0666"
+"""
+
+
+def run(pytester: pytest.Pytester, tests: str, *options: str) -> tuple[pytest.RunResult, Path]:
+    """The run, and where its results are."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(tests)
+    done = pytester.runpytest("-p", "no:cacheprovider", *options)
+    return done, pytester.path / "results"
+
+
+@pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["one process", "xdist"])
+def test_a_run_ends_with_its_page(pytester: pytest.Pytester, workers: list[str]) -> None:
+    """It has what `invoke test-vm`'s has: all tests, and what the red ones say."""
+    done, results = run(pytester, TESTS, *workers)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines(["the page of results: results/index.html"])
+    page = (results / "index.html").read_text()
+    assert "test_fine" in page
+    assert "its mode is 0666" in page
+    name = "test_a_run_ends_with_its_page::test_red"
+    assert f"trixie: own: {name}" in (results / "summary.md").read_text().replace("\\", "")
+    result = json.loads((results / "trixie" / "partial.json").read_text())
+    assert result["release"] == "6.12.1-amd64"
+    assert result["status"] == 1
+    assert (results / "trixie" / "latest" / "junit.xml").exists()
+
+
+def test_a_run_without_a_machine_writes_nothing(pytester: pytest.Pytester) -> None:
+    """There is nothing to say of a kernel."""
+    done, results = run(pytester, "def test_fine(): pass\n")
+    assert done.ret == 0
+    assert "page of results" not in done.stdout.str()
+    assert not results.exists()
+
+
+def test_who_has_started_it_may_want_to_write_the_page(pytester: pytest.Pytester) -> None:
+    """As `invoke test-vm` does, which says where the run's results go."""
+    done, results = run(pytester, TESTS, f"--kernel-results={pytester.path / 'run'}")
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    assert not results.exists()
+
+
+def test_what_was_interrupted_is_no_result(pytester: pytest.Pytester) -> None:
+    """Tests that have not run would be missing on the page, without a word."""
+    _, results = run(pytester, "import pytest\ndef test_it(machine): pytest.exit('enough')\n")
+    assert not results.exists()
+
+
+def test_a_page_that_cannot_be_written_is_said(pytester: pytest.Pytester) -> None:
+    """The tests' own result stands."""
+    (pytester.path / "results").write_text("a file")
+    done, _ = run(pytester, "def test_fine(machine): pass\n")
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(["there is no page of the results: *"])
