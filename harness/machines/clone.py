@@ -39,12 +39,21 @@ def clone(
     if not template.frozen:
         with (
             qemu.booted(
-                template.spec, folder, deadline or Deadline(BOOT_SECONDS), counter
+                template.spec,
+                folder,
+                deadline or Deadline(BOOT_SECONDS * template.pace),
+                counter,
+                ahead=ahead,
             ) as machine,
             Clone(machine, template.keys) as running,
         ):
             running.facts = template.facts
             machine.pace = template.pace
+            if ahead:
+                _keep_awake(running, machine.patience(CLONE_SECONDS))
+            running.guest.check("true")  # what the kernel does only once is done now
+            # What was there before the test is none of its leftovers.
+            machine.agent.take_inventory(machine.patience(MARK_SECONDS))
             for set_up in template.set_ups:
                 set_up(running)
             # The taint that the template records holds for its clones. A machine that booted
@@ -100,6 +109,16 @@ def thawed(
         if ahead:
             machine.agent.use_virtual_clock(deadline)
         yield it
+
+
+def _keep_awake(running: Clone, deadline: Deadline) -> None:
+    """Have the guest of a machine that has booted with a clock that runs ahead wait for orders.
+
+    Until then its clock has jumped whenever it was idle.
+    """
+    agent = running.machine.agent
+    agent.order("stay-awake", "staying-awake", deadline)
+    agent.order(f"wake {time.time():.6f} {secrets.token_hex(32)}", "awake", deadline)
 
 
 @dataclass(frozen=True)

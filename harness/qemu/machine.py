@@ -288,10 +288,11 @@ class Machine:
 
 @contextlib.contextmanager
 def booted(
-    spec: MachineSpec, folder: Path, deadline: Deadline, counter: Counter | None = None
-) -> Iterator[Machine]:
-    """A machine that was booted until SSH is listening."""
+    spec: MachineSpec, folder: Path, deadline: Deadline, counter: Counter | None = None,
+    *, ahead: bool = False,
+) -> Iterator[Machine]:  # fmt: skip
+    """A machine that was booted until SSH is listening; ``ahead``: see ``Wiring``."""
     with Machine(spec, folder, counter) as machine:
-        machine.start(deadline)
+        machine.start(deadline, ahead=ahead)
         machine.agent.await_answer("ready", deadline)
         yield machine
