@@ -26,6 +26,7 @@ from harness.errors import HarnessError, InputError, Status, refused
 
 if TYPE_CHECKING:
     from harness.build.source import Source
+    from harness.config import Equipment
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +38,7 @@ HELP = {
     "module/)",
     "ko": "NAME[,NAME]: of several modules, only these and what they need",
     "param": "NAME=VALUE: a parameter for the module (may be given several times)",
+    "device": "NAME[,OPTION=VALUE]: a device of QEMU for the machines (may be given several times)",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
     "profile": "NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
@@ -232,15 +234,16 @@ def build(
 @task(
     name="test-vm",
     help=_help(
-        "kernel", "module", "ko", "param", "filter", "jobs", "profile", "config", "verbose",
-        "quiet", suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
+        "kernel", "module", "ko", "param", "device", "filter", "jobs", "profile", "config",
+        "verbose", "quiet",
+        suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
         record="record each test's machine, for `invoke replay`",
         coverage="say which lines of the module's source ran",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
-    iterable=["param"],
+    iterable=["param", "device"],
 )  # fmt: skip
 @_explained
 def test_vm(
@@ -249,6 +252,7 @@ def test_vm(
     module: str | None = None,
     ko: str | None = None,
     param: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
     filter: str | None = None,  # noqa: A002  # the option's name
     jobs: str | None = None,
     suite: str | None = None,
@@ -268,8 +272,8 @@ def test_vm(
     request = Request(
         kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
         suite=suite, profile=profile, own_config=_path(config), keep=keep,
-        record=record, coverage=coverage, minutes=_number("--minutes", minutes), verbose=verbose,
-        quiet=quiet,
+        record=record, coverage=coverage, minutes=_number("--minutes", minutes),
+        equipment=_equipment(device), verbose=verbose, quiet=quiet,
     )  # fmt: skip
     return test_vm.run(request)
 
@@ -277,13 +281,13 @@ def test_vm(
 @task(
     positional=["folders"],
     help=_help(
-        "kernel", "ko", "param", "profile", "config", "jobs", "verbose", "quiet",
+        "kernel", "ko", "param", "device", "profile", "config", "jobs", "verbose", "quiet",
         folders="DIR...: modules' folders, or a folder of such folders",
         suite="NAME[,NAME]: contract, any (default: any, and contract for what looks like the "
         "exercise)",
         coverage="say on the card which lines of the source no test has reached",
     ),
-    iterable=["param"],
+    iterable=["param", "device"],
 )  # fmt: skip
 @_explained
 def judge(
@@ -292,6 +296,7 @@ def judge(
     kernel: str | None = None,
     ko: str | None = None,
     param: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
     suite: str | None = None,
     jobs: str | None = None,
     profile: str = "",
@@ -306,7 +311,8 @@ def judge(
 
     request = Request(
         kernel, suite=suite, jobs=_number("--jobs", jobs), profile=profile,
-        own_config=_path(config), coverage=coverage, verbose=verbose, quiet=quiet,
+        own_config=_path(config), equipment=_equipment(device), coverage=coverage,
+        verbose=verbose, quiet=quiet,
     )  # fmt: skip
     return judge.run(request, folders.split(_BETWEEN), ko, param or ())
 
@@ -396,11 +402,11 @@ def bisect(
 
 @task(
     help=_help(
-        "kernel", "module", "ko", "param", "profile", "config", "verbose",
+        "kernel", "module", "ko", "param", "device", "profile", "config", "verbose",
         resume="DIR: open the machine that a red test has left there instead",
         debugger="with --resume: stop it and let gdb attach",
     ),
-    iterable=["param"],
+    iterable=["param", "device"],
 )  # fmt: skip
 @_explained
 def shell(
@@ -409,6 +415,7 @@ def shell(
     module: str | None = None,
     ko: str | None = None,
     param: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
     profile: str = "",
     config: str | None = None,
     resume: str | None = None,
@@ -424,7 +431,10 @@ def shell(
         return shell.resume(Path(resume), debugger=debugger, command=command)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
-    request = Request(kernel, _source(module, ko, param), profile=profile, own_config=_path(config))
+    request = Request(
+        kernel, _source(module, ko, param), _equipment(device), profile=profile,
+        own_config=_path(config),
+    )  # fmt: skip
     return shell.run(request, command)
 
 
@@ -636,6 +646,12 @@ def _source(
     from harness.build import source
 
     return source.parse(module, ko, param or ())
+
+
+def _equipment(device: Sequence[str] | None) -> Equipment:
+    from harness.config import Equipment
+
+    return Equipment(devices=tuple(device or ()))
 
 
 # Colours are for people: pytest and ruff see a terminal through these.

@@ -109,6 +109,23 @@ class GuestSpec:
 
 
 @dataclass(frozen=True)
+class Equipment:
+    """What the machines of a run have besides the usual.
+
+    ``devices`` are QEMU's, each as its option -device takes it: NAME[,OPTION=VALUE...].
+    """
+
+    devices: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """The options of tasks and of pytest that mean the same."""
+        return [f"--device={device}" for device in self.devices]
+
+
+USUAL = Equipment()
+
+
+@dataclass(frozen=True)
 class Matrix:
     """All of vm/kernels.toml."""
 

@@ -14,11 +14,12 @@ from harness.build.image import GuestImage
 from harness.build.kernel import Kernel
 from harness.build.module import Module
 from harness.build.source import Given
-from harness.config import KernelSpec, Matrix
+from harness.config import USUAL, Equipment, KernelSpec, Matrix
 from harness.host import proc
 from harness.host.cache import Cache
 from harness.machines import freeze
 from harness.machines.template import Counting, Template
+from harness.qemu import devices as qemu_devices
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Lab:
     image: GuestImage
     cache: Cache
     counting: Counting | None = None  # what its machines run of modules is counted
+    equipment: Equipment = USUAL
 
     def build(self, source: Given | str) -> Module:
         """The module that ``source`` names, built for this kernel.
@@ -41,12 +43,19 @@ class Lab:
 
     def template(
         self, *, memory_mib: int = 512, cpus: int = 1, append: tuple[str, ...] = (),
-        emulated: bool = False,
+        devices: tuple[str, ...] = (), emulated: bool = False,
     ) -> Template:  # fmt: skip
-        """The frozen machine of this shape; ``emulated``: also where there is KVM."""
+        """The frozen machine of this shape; ``emulated``: also where there is KVM.
+
+        It has ``devices`` besides those of the lab's equipment. Raises ``InputError`` for one that
+        QEMU does not know.
+        """
+        own = self.equipment.devices
+        every = (*own, *(each for each in devices if each not in own))
+        qemu_devices.check(every)
         template = freeze.prepare_template(
             self.kernel, self.image, self.cache, memory_mib=memory_mib, cpus=cpus, append=append,
-            emulated=emulated or self.counting is not None,
+            devices=every, emulated=emulated or self.counting is not None,
         )  # fmt: skip
         return replace(template, counting=self.counting)
 
@@ -59,7 +68,9 @@ class Lab:
         return replace(self, counting=Counting(plugin, folder))
 
 
-def prepare_lab(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
+def prepare_lab(
+    spec: KernelSpec, matrix: Matrix, cache: Cache, equipment: Equipment = USUAL
+) -> Lab:
     """Everything that one kernel needs, taken from the cache or made now."""
     # Unpacking is work for one core each, so the two trees are unpacked at the same time.
     with ThreadPoolExecutor(max_workers=1) as other:
@@ -76,4 +87,5 @@ def prepare_lab(spec: KernelSpec, matrix: Matrix, cache: Cache) -> Lab:
             if not guest_tree.cancel() and not guest_tree.done():
                 proc.end_all()  # which ends the thread, too: it waits for such a process
             raise
-    return Lab(its_kernel, image.prepare_image(matrix.guest, tree, its_kernel, cache), cache)
+    its_image = image.prepare_image(matrix.guest, tree, its_kernel, cache)
+    return Lab(its_kernel, its_image, cache, equipment=equipment)

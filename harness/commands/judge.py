@@ -28,6 +28,7 @@ def run(
     """
     found = runs.subjects(given, only, params)
     qemu.check_version()
+    request.check_equipment()
     matrix = config.load()
     every = Judge(request, matrix).run(found, request.select(matrix))
     place = os.path.relpath(runs.folder())

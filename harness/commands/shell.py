@@ -49,10 +49,11 @@ def run(request: Request, command: str = "") -> int:
     Returns the exit status of the shell or the command. Raises ``GuestError`` with what the
     kernel has reported if the guest dies meanwhile, or does not load the module.
     """
+    request.check_equipment()
     matrix = config.load()
     spec = request.select_one(matrix, "a shell is opened in one guest")
     with Cache() as cache:
-        way = Way(spec, matrix, cache, request.source)
+        way = Way(spec, matrix, cache, request.source, request.equipment)
         lab, module, frozen = way.have_kernel(), way.build(), way.boot()
         with cache.scratch("shell") as folder, clone(frozen, folder) as running:
             with _reports_told(running, module, f"loading {module.name}"):

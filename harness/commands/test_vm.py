@@ -101,7 +101,7 @@ def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
 def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
     started = time.monotonic()
     with Cache() as cache:
-        way = Way(spec, matrix, cache, plan.request.source)
+        way = Way(spec, matrix, cache, plan.request.source, plan.request.equipment)
         try:
             way.have_kernel()
             for warning in way.build().warnings:

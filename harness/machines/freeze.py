@@ -36,6 +36,7 @@ from harness.machines.clone import Clone, clone, thawed
 from harness.machines.guest import Guest
 from harness.machines.template import BOOT_SECONDS, COUNTS, SESSION, SetUp, Template
 from harness.qemu import Machine, MachineSpec, counts
+from harness.qemu import devices as qemu_devices
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +56,16 @@ _LONGER_SECONDS = 3.0  # answers are late by some tenths of a second
 
 def machine_spec(
     kernel: Kernel, image: GuestImage, cache: Cache, *, memory_mib: int = 512, cpus: int = 1,
-    append: tuple[str, ...] = (), emulated: bool = False,
+    append: tuple[str, ...] = (), devices: tuple[str, ...] = (), emulated: bool = False,
 ) -> MachineSpec:  # fmt: skip
     """The shape of a machine for this kernel and guest, with the best accelerator there is.
 
     ``emulated``: without KVM also where there is one.
     """
     spec = MachineSpec(
-        kernel=kernel.boot, initrd=image.initrd, memory_mib=memory_mib, cpus=cpus, append=append
-    )
+        kernel=kernel.boot, initrd=image.initrd, memory_mib=memory_mib, cpus=cpus, append=append,
+        devices=devices,
+    )  # fmt: skip
     if emulated:
         return spec
     accelerator, why = qemu.choose_accelerator(spec, cache)
@@ -73,12 +75,13 @@ def machine_spec(
 
 def prepare_template(
     kernel: Kernel, image: GuestImage, cache: Cache, *, memory_mib: int = 512, cpus: int = 1,
-    append: tuple[str, ...] = (), emulated: bool = False,
+    append: tuple[str, ...] = (), devices: tuple[str, ...] = (), emulated: bool = False,
 ) -> Template:  # fmt: skip
     """The template of this kernel and guest, booted and frozen if it is not cached."""
     spec = machine_spec(
-        kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, emulated=emulated
-    )
+        kernel, image, cache, memory_mib=memory_mib, cpus=cpus, append=append, devices=devices,
+        emulated=emulated,
+    )  # fmt: skip
     key = {
         "recipe": 17, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
@@ -428,6 +431,7 @@ def _save(machine: Machine, keys: Keys, folder: Path, deadline: Deadline) -> str
 
     An SSH session is written beside it, unless that cannot be: then the reason is returned.
     """
+    qemu_devices.check_saved(machine.spec.devices)
     machine.snapshot.set_capabilities(deadline)
     # A session through a forwarded port does not survive a freeze; one over the stream does.
     machine.agent.order("settle", "settled", deadline)

@@ -24,7 +24,7 @@ from harness.host import files
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.machines.clone import Clone
-from harness.qemu import Machine, MachineSpec, version_text
+from harness.qemu import Machine, MachineSpec, devices, version_text
 from harness.qemu.debug import private_socket
 
 SECONDS = 60.0
@@ -54,6 +54,7 @@ def save(
     The files take as much as the guest has used of its memory. Raises ``MachineError``, and
     leaves nothing half written then; ``SpaceError`` where they may not fit.
     """
+    devices.check_saved(machine.spec.devices)
     if shutil.disk_usage(folder).free < machine.spec.memory_mib << 20:
         raise SpaceError(f"it may take {machine.spec.memory_mib} MiB, and the disk has less")
     try:

@@ -105,6 +105,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a parameter for the module under test; may be given several times",
     )
     add(
+        "device",
+        metavar="NAME[,OPTION=VALUE]",
+        action="append",
+        default=[],
+        help="a device of QEMU's for the machines; may be given several times",
+    )
+    add(
         "hangs",
         metavar="SECONDS",
         type=float,
@@ -140,9 +147,10 @@ def matrix_of(config: pytest.Config) -> Matrix:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "machine(memory_mib=512, cpus=1, append=(), clock='host'): the shape of this test's "
-        "machine; append is a tuple of kernel command line options; with clock='ahead' the guest's "
-        "time passes in its sleep (guest.pass_time)",
+        "machine(memory_mib=512, cpus=1, append=(), devices=(), clock='host'): the shape of this "
+        "test's machine; append are kernel command line options, devices are QEMU's, as its "
+        "-device takes them; with clock='ahead' the guest's time passes in its sleep "
+        "(guest.pass_time)",
     )
     config.addinivalue_line(
         "markers",

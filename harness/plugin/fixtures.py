@@ -18,6 +18,7 @@ import pytest
 
 from harness.build import source as sources
 from harness.build.module import Module
+from harness.config import Equipment
 from harness.errors import InputError
 from harness.examine.artifacts import MACHINES, Keeper
 from harness.host.cache import Cache
@@ -45,7 +46,12 @@ def lab(request: pytest.FixtureRequest) -> Lab:
     # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
     cache = Cache()
     request.config.add_cleanup(cache.close)
-    lab = prepare_lab(spec, matrix, cache)
+    equipment = Equipment(devices=tuple(request.config.getoption("kernel_device")))
+    if equipment.devices and request.config.getoption("kernel_record"):
+        raise InputError(
+            "what a device does is not recorded", hint="give --device or --record, not both"
+        )
+    lab = prepare_lab(spec, matrix, cache, equipment)
     request.config.stash[TESTED] = Tested(
         lab.kernel.name, lab.kernel.release, lab.kernel.spec.version
     )

@@ -57,11 +57,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _unrecordable(item: pytest.Item) -> bool:
     """Whether a test wants a machine that cannot be recorded.
 
-    QEMU records one CPU, and a clock that runs ahead was not seen to be recorded.
+    QEMU records one CPU, and not what all of its devices do. A clock that runs ahead was not seen
+    to be recorded.
     """
     marker = item.get_closest_marker("machine")
     shape = marker.kwargs if marker else {}
-    return bool(shape.get("clock") == "ahead" or shape.get("cpus", 1) > 1)
+    unfit = shape.get("clock") == "ahead" or shape.get("cpus", 1) > 1 or shape.get("devices")
+    return bool(unfit)
 
 
 def _kernel_options(asked: pytest.Config) -> frozenset[str]:

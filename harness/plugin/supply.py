@@ -44,7 +44,12 @@ class MachineKind:
 def kind_of(item: pytest.Item, fixtures: Collection[str]) -> MachineKind:
     """The kind of machine that a test asks for by its marker and its fixtures."""
     marker = item.get_closest_marker("machine")
-    shape = tuple(sorted(marker.kwargs.items())) if marker else ()
+    given = marker.kwargs if marker else {}
+    # Tuples, since kinds of machines are the keys of dictionaries.
+    shape = tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in sorted(given.items())
+    )
     loaded = "loaded" in fixtures
     return MachineKind(shape, loaded, declared_taints(item) if loaded else 0)
 

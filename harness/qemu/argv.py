@@ -63,6 +63,7 @@ class MachineSpec:
     memory_mib: int = 512
     cpus: int = 1
     append: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()  # besides its own, as -device takes them
 
     def as_json(self) -> dict[str, Any]:
         """Values for JSON, of which ``from_json`` makes the same again."""
@@ -72,7 +73,8 @@ class MachineSpec:
     def from_json(cls, values: Mapping[str, Any]) -> MachineSpec:
         """The spec; raises ``KeyError`` or ``TypeError`` where the values are not one's."""
         paths = {name: Path(values[name]) for name in ("kernel", "initrd")}
-        return cls(**{**values, **paths, "append": tuple(values["append"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("append", "devices")}
+        return cls(**{**values, **paths, **lists})
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,9 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         "-device", "pvpanic",
         "-device", "vmcoreinfo",
     ]  # fmt: skip
+    # Last, so that the places of the others on the bus are the same with them and without.
+    for device in spec.devices:
+        command += ["-device", device]
     if wiring.incoming:
         command += ["-incoming", "defer"]
     if wiring.ahead:

@@ -251,6 +251,8 @@ class Judge:
         key = {"content": content, "kernel": [task.spec.release, task.spec.version],
                "suite": self._request.suite, "only": source.only, "params": source.params,
                "profile": task.spec.profile, "config": str(task.spec.config)}  # fmt: skip
+        more = self._request.equipment.arguments()
+        key |= {"equipment": more} if more else {}
         return digest_of(key | ({"coverage": True} if self._request.coverage else {}))
 
     def _judged(self, task: _Task) -> Card:
@@ -271,7 +273,7 @@ class Judge:
             notes = covered.not_run(run.folder, "" if source.package else str(beside))
         made = cards.card(
             *self._of(task)[:2], result, said, error=ready.error, late=late,
-            options=source.arguments(),
+            options=[*source.arguments(), *request.equipment.arguments()],
         )  # fmt: skip
         made = replace(made, notes=(*made.notes, *notes))
         return cards.with_accepted(made, known, date.today())
@@ -279,7 +281,8 @@ class Judge:
     def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:
         """What came of it, and a sentence if its tests had to be ended."""
         with Cache() as cache:
-            ready = sweep.make_ready(task.spec, self._matrix, cache, plan.request.source)
+            asked = plan.request
+            ready = sweep.make_ready(task.spec, self._matrix, cache, asked.source, asked.equipment)
         try:
             if ready.left_out:
                 its = ready.spec

@@ -13,7 +13,7 @@ import logging
 from harness import lab
 from harness.build.module import Module
 from harness.build.source import Given
-from harness.config import KernelSpec, Matrix
+from harness.config import USUAL, Equipment, KernelSpec, Matrix
 from harness.host.cache import Cache
 from harness.lab import Lab
 from harness.machines.template import Template
@@ -46,16 +46,20 @@ class Way:
     module: Module
     template: Template
 
-    def __init__(self, spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) -> None:
+    def __init__(
+        self, spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given,
+        equipment: Equipment = USUAL,
+    ) -> None:  # fmt: skip
         self.stage = Stage.KERNEL
         self._spec = spec
         self._matrix = matrix
         self._cache = cache
         self._source = source
+        self._equipment = equipment
 
     def have_kernel(self) -> Lab:
         """Have the kernel and its guest image; raises what ``lab.prepare_lab`` raises."""
-        self.lab = lab.prepare_lab(self._spec, self._matrix, self._cache)
+        self.lab = lab.prepare_lab(self._spec, self._matrix, self._cache, self._equipment)
         self.stage = Stage.MODULE
         return self.lab
 

@@ -14,8 +14,9 @@ from harness import config
 from harness.build import module
 from harness.build import source as sources
 from harness.build.source import Given
-from harness.config import KernelSpec, Matrix
+from harness.config import USUAL, Equipment, KernelSpec, Matrix
 from harness.errors import InputError
+from harness.qemu import devices
 from harness.runs import pytest_process, suites
 
 
@@ -28,6 +29,7 @@ class Request:
 
     kernels: str | None = None  # NAME[,NAME], a version, all, or a kernel tree's path
     source: Given = config.MODULE  # what --module, --ko and --param name
+    equipment: Equipment = USUAL  # what --device names
     expression: str | None = None  # as pytest's -k takes it
     jobs: int | None = None  # how many tests run at a time
     suite: str | None = None  # NAME[,NAME] of config.SUITES, or all
@@ -56,6 +58,14 @@ class Request:
             raise InputError(why, hint="give --kernel one name")
         return specs[0]
 
+    def check_equipment(self) -> None:
+        """Raise ``InputError`` for what machines cannot be given, before anything is done."""
+        if self.record and self.equipment.devices:
+            raise InputError(
+                "what a device does is not recorded", hint="give --device or --record, not both"
+            )
+        devices.check(self.equipment.devices)
+
     def plan(self, default: str = "contract") -> Plan:
         """Choose the tests. ``default`` names the suites where none was asked for.
 
@@ -70,6 +80,7 @@ class Request:
                 "what runs is not counted while it is recorded",
                 hint="give --coverage or --record, not both",
             )
+        self.check_equipment()
         module.check_source(self.source)
         if not self.own_module:
             default = "any"
@@ -87,16 +98,18 @@ class Plan:
     def whole(self) -> bool:
         """Whether a result says something of the kernel.
 
-        It does if no test is left out and the module is this project's own. Somebody else's
-        module may be red for reasons of its own.
+        It does if no test is left out, the module is this project's own, and the machines are the
+        usual ones. Somebody else's module may be red for reasons of its own.
         """
-        return self.request.expression is None and self.request.own_module
+        asked = self.request
+        return asked.expression is None and asked.own_module and asked.equipment == USUAL
 
     def arguments(self, spec: KernelSpec, jobs: int, junit: Path) -> list[str]:
         """pytest's arguments for one kernel: ``jobs`` tests at a time, the result in ``junit``."""
         asked = self.request
         given = [*self.suites.values(), f"--kernel={spec.asked}"]
         given += sources.of(asked.source).arguments()
+        given += asked.equipment.arguments()
         given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []
         given += [f"--config={spec.config}"] if spec.config else []
         given += ["--keep"] if asked.keep else []

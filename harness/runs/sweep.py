@@ -27,7 +27,7 @@ from pathlib import Path
 from harness.build import archive
 from harness.build.module import Module
 from harness.build.source import Given
-from harness.config import KernelSpec, Matrix
+from harness.config import USUAL, Equipment, KernelSpec, Matrix
 from harness.errors import (
     BuildError,
     CommandError,
@@ -85,14 +85,16 @@ class Ready:
 # -- one kernel --------------------------------------------------------------------
 
 
-def make_ready(spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given) -> Ready:
+def make_ready(
+    spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given, equipment: Equipment = USUAL
+) -> Ready:
     """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
     # It imports the log reader. Whoever tests one kernel needs only what else is here.
     from harness.examine import loading  # noqa: PLC0415
 
     ready = Ready(spec, spec.release)
     started = time.monotonic()
-    way = Way(spec, matrix, cache, source)
+    way = Way(spec, matrix, cache, source, equipment)
     try:
         kernel = way.have_kernel().kernel
         # Which is not the locked one where that is gone.
@@ -289,7 +291,8 @@ class Sweep:
                     if self._no_time:
                         self._ready.put(Ready(spec, spec.release, left_out=self._late))
                         continue
-                    ready = make_ready(spec, self._matrix, cache, self._plan.request.source)
+                    asked = self._plan.request
+                    ready = make_ready(spec, self._matrix, cache, asked.source, asked.equipment)
                 except Exception as error:  # a fault of ours: this kernel's row, not the end
                     log.exception("preparing %s failed, which must not happen", spec.name)
                     cell = Cell(True, "red", f"{type(error).__name__}: {error}")

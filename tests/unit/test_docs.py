@@ -104,8 +104,7 @@ class Page:
             if not block.language:  # what a program has printed, which may name a command
                 lines = [found[1] for line in lines if (found := re.search(r"(\binvoke .*)", line))]
             for line in lines:
-                for command in re.split(r"&&|\||;", line):
-                    yield shlex.split(command, comments=True)
+                yield from commands_in(line)
         for span in self.spans:
             if re.match(r"(invoke|\./bootstrap|pytest|python) ", span):
                 yield shlex.split(span)
@@ -128,6 +127,19 @@ class Page:
                 heads = cells
             elif not re.fullmatch(r"[|\s:-]+", line):
                 yield dict(zip(heads, cells, strict=True))
+
+
+def commands_in(line: str) -> list[list[str]]:
+    """The words of each command of a shell's line; what is in quotes is one word."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
+    lexer.whitespace_split = True
+    commands: list[list[str]] = [[]]
+    for word in lexer:
+        if word in ("&&", "|", ";"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return [command for command in commands if command]
 
 
 def spans(text: str) -> list[str]:
@@ -618,6 +630,13 @@ def test_a_planted_error_is_seen(
     """One error on a page is one sentence, which names it."""
     (found,) = check(Page("docs/planted.md", text), known)
     assert expected in found
+
+
+def test_a_line_of_the_shell_has_several_commands() -> None:
+    """A command for the guest is one word of them, whatever is in it."""
+    assert commands_in("cd x && invoke shell -- 'a; b && c' | git y; make  # z | z") == [
+        ["cd", "x"], ["invoke", "shell", "--", "a; b && c"], ["git", "y"], ["make"],
+    ]  # fmt: skip
 
 
 def test_words_are_counted_as_wc_does() -> None:

@@ -37,7 +37,7 @@ TAINT = 1 << 12
 class Machine(SimpleNamespace):
     """One that is to be frozen; ``dies`` names what becomes of it before it is."""
 
-    spec = None
+    spec = SimpleNamespace(devices=())
     running, panicked, host_fault = True, False, None
 
     def __init__(self, dies: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.config import GuestSpec, KernelSpec, Matrix
+from harness.config import Equipment, GuestSpec, KernelSpec, Matrix
 from harness.errors import InputError, SpaceError, Status
 from harness.host.cache import Cache
 from harness.report.card import Card
@@ -58,7 +58,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     """No kernel, no pytest, and results and a cache of this test's own."""
     made = Stages()
 
-    def make_ready(spec: KernelSpec, _: object, cache: Cache, source: object) -> Ready:
+    def make_ready(spec: KernelSpec, _: object, cache: Cache, source: object, _2: object) -> Ready:
         how = made.ready.get(Path(str(source)).name)
         return how(spec) if how else Ready(spec, "6.12")
 
@@ -381,7 +381,9 @@ def test_options_of_a_module_are_for_each(tmp_path: Path, stages: Stages) -> Non
     folder(tmp_path / "class", "b")
     found = runs.subjects([str(tmp_path / "class")], "wee,woo", ["n=1"])
     tree = KernelSpec("tree", "trixie", profile="debug", tree=tmp_path)
-    Judge(Request(jobs=1, profile="debug"), MATRIX).run(found, [tree])
+    asked = Request(jobs=1, profile="debug", equipment=Equipment(devices=("edu",)))
+    Judge(asked, MATRIX).run(found, [tree])
     for arguments in stages.arguments:
-        assert {"--ko=wee,woo", "--param=n=1", "--profile=debug"} <= set(arguments)
+        wanted = {"--ko=wee,woo", "--param=n=1", "--profile=debug", "--device=edu"}
+        assert wanted <= set(arguments)
     assert len(stages.arguments) == 2

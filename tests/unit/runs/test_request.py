@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.config import GuestSpec, KernelSpec, Matrix
+from harness.config import Equipment, GuestSpec, KernelSpec, Matrix
 from harness.errors import InputError
 from harness.runs.request import Plan, Request
 
@@ -46,6 +46,18 @@ def test_what_is_recorded_is_not_counted() -> None:
         Request(coverage=True, record=True).plan()
 
 
+def test_devices_are_not_recorded() -> None:
+    """QEMU's replay would not have what a device did by itself."""
+    with pytest.raises(InputError, match="a device does is not recorded"):
+        Request(equipment=Equipment(devices=("edu",)), record=True).plan()
+
+
+def test_a_result_of_machines_with_more_devices_is_not_the_kernels() -> None:
+    """The kernel's last result is one of the usual machines."""
+    assert Plan(Request(), {}).whole
+    assert not Plan(Request(equipment=Equipment(devices=("edu",))), {}).whole
+
+
 def test_options_that_were_not_given_are_not_handed_on(tmp_path: Path) -> None:
     """pytest has defaults of its own for them."""
     plan = Plan(Request(), {"contract": "tests/vm/contract"})
@@ -60,9 +72,14 @@ def test_options_that_were_given_reach_pytest(tmp_path: Path) -> None:
     spec = KernelSpec(
         "linux", "trixie", "", tree=tmp_path, profile="debug", config=tmp_path / "config"
     )
-    plan = Plan(Request(source=tmp_path, expression="a and b", keep=True), {"any": "tests/vm/any"})
+    request = Request(
+        source=tmp_path, equipment=Equipment(("edu,dma_mask=1", "nvme")), expression="a and b",
+        keep=True,
+    )  # fmt: skip
+    plan = Plan(request, {"any": "tests/vm/any"})
     assert plan.arguments(spec, 3, tmp_path / "junit.xml") == [
-        "tests/vm/any", f"--kernel={spec.asked}", f"--module={tmp_path}", "--profile=debug",
+        "tests/vm/any", f"--kernel={spec.asked}", f"--module={tmp_path}",
+        "--device=edu,dma_mask=1", "--device=nvme", "--profile=debug",
         f"--config={tmp_path}/config", "--keep", "-k", "a and b", "-n", "3",
         f"--junitxml={tmp_path}/junit.xml",
     ]  # fmt: skip
