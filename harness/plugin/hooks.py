@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from dataclasses import asdict
 
 import pytest
 
 from harness.errors import GuestLost, HarnessError, HostError, MachineError
+from harness.examine import excerpts
 from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
@@ -17,6 +19,7 @@ from harness.plugin import BY_HOST, CACHE_CHANGES, COVERAGE, LATE_NOTES, TESTED,
 from harness.plugin.judging import blame
 from harness.plugin.late import report_late
 from harness.plugin.supply import SOURCE, USED
+from harness.report import junit
 
 _NEXT = pytest.StashKey["pytest.Item | None"]()
 
@@ -93,17 +96,19 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
-    call: pytest.CallInfo[None],
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What the harness or the kernel can explain needs no Python traceback.
 
     Runs around pytest's own handling of xfail (hence ``tryfirst``), to undo it where the error
     is not the test's: a mark of the test excuses neither the kernel nor the host.
     """
-    report = yield
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, BaseExceptionGroup):  # several finalizers have failed
         error = _kernel_problem_in(error) or error
+    if isinstance(error, KernelProblem):
+        _note_source(item, error)
+    report = yield
     if isinstance(error, (KernelProblem, HostError)):
         report.outcome = "failed"
         vars(report).pop("wasxfail", None)
@@ -118,6 +123,16 @@ def pytest_runtest_makereport(
         )
         report.longrepr = printable(f"{error}\n\n{before}".rstrip())
     return report
+
+
+def _note_source(item: pytest.Item, error: KernelProblem) -> None:
+    """Have the module's source around what is to blame be in the JUnit file."""
+    source = item.config.stash.get(SOURCE, None)
+    folder = source.built.source.folder if source and source.built else None
+    found = excerpts.of(error.problems, folder) if folder else []
+    if found:
+        said = json.dumps([asdict(one) for one in found])
+        item.user_properties.append((junit.EXCERPTS, said))
 
 
 def _kernel_problem_in(group: BaseExceptionGroup[BaseException]) -> KernelProblem | None:

@@ -7,10 +7,14 @@ each test, and in it a ``failure``, an ``error`` or a ``skipped`` where it did n
 
 from __future__ import annotations
 
+import json
 from xml.etree import ElementTree
 
 from harness.config import SUITES
-from harness.report.result import Case
+from harness.report.result import Case, Excerpt, excerpts_from
+
+# The property of a test case with the excerpts of its module's source, as JSON.
+EXCERPTS = "eudyptula.excerpts"
 
 
 def cases_in(junit: str) -> list[Case]:
@@ -29,12 +33,21 @@ def cases_in(junit: str) -> list[Case]:
                 break
         suite = next((part for part in SUITES if part in module.split(".")), "")
         test = Case(f"{module.rpartition('.')[2]}::{name}", suite, outcome,
-                    float(case.get("time", "0")), why)  # fmt: skip
+                    float(case.get("time", "0")), why, _excerpts(case))  # fmt: skip
         # A test that failed and whose teardown failed too is there twice.
         before = found.get((module, name))
         if before is None or before.outcome in ("passed", "skipped"):
             found[module, name] = test
     return list(found.values())
+
+
+def _excerpts(case: ElementTree.Element) -> tuple[Excerpt, ...]:
+    properties = case.iter("property")
+    said = [one.get("value", "") for one in properties if one.get("name") == EXCERPTS]
+    try:
+        return tuple(one for each in said for one in excerpts_from(json.loads(each)))
+    except (ValueError, RecursionError):  # a test may write down whatever it likes
+        return ()
 
 
 def failures(junit: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.report import table
-from harness.report.result import Case, Cell, KernelResult
+from harness.report.result import Case, Cell, Excerpt, KernelResult
 
 # Of what a red test says, how many characters are shown. Its console is in a file.
 _TEXT = 20_000
@@ -64,6 +64,16 @@ class _Group:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """Lines of source: those ``before`` the one that is to ``blame``, and those ``after`` it."""
+
+    place: str
+    before: str
+    blame: str
+    after: str
+
+
+@dataclass(frozen=True)
 class _Failure:
     anchor: str
     kernel: str
@@ -71,6 +81,7 @@ class _Failure:
     why: str
     text: str
     again: str
+    sources: tuple[_Source, ...]
 
 
 @dataclass(frozen=True)
@@ -167,9 +178,24 @@ def _failures(results: Sequence[KernelResult], texts: Texts) -> list[_Failure]:
                          "--suite", case.suite]  # fmt: skip
             found.append(
                 _Failure(f"f{len(found)}", result.kernel, case.name, case.why, text,
-                         shlex.join(again))
+                         shlex.join(again), tuple(map(_source, case.excerpts)))
             )  # fmt: skip
     return found
+
+
+def _source(excerpt: Excerpt) -> _Source:
+    last = excerpt.first + len(excerpt.lines) - 1
+    before: list[str] = []
+    blame = ""
+    after: list[str] = []
+    for number, line in enumerate(excerpt.lines, excerpt.first):
+        sign = ">" if number == excerpt.line else " "  # for who sees no colours
+        shown = f"{sign} {number:{len(str(last))}}  {line}\n"
+        if number == excerpt.line:
+            blame = shown
+        else:
+            (before if number < excerpt.line else after).append(shown)
+    return _Source(excerpt.place, "".join(before), blame, "".join(after))
 
 
 def _groups(results: Sequence[KernelResult], failures: Sequence[_Failure]) -> list[_Group]:

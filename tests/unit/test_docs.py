@@ -8,6 +8,7 @@ checks themselves are tested with planted errors, in the second half of this fil
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import posixpath
@@ -31,6 +32,7 @@ from harness import config, errors, klog
 from harness.build.module import Module
 from harness.judge.verdict import Verdict
 from harness.machines.guest import Guest
+from harness.report.result import SCHEMA, Case, Cell, Excerpt, KernelResult
 from tests import reliability
 
 from .test_repository import repository_files
@@ -561,6 +563,18 @@ def test_every_verdict_and_kind_has_a_row(pages: dict[str, Page]) -> None:
     assert verdicts | {"passed"} == {str(verdict) for verdict in Verdict}
     kinds = {span for cell in page.columns("kinds") for span in spans(cell)}
     assert kinds == {str(kind) for kind in klog.Kind}
+
+
+def test_every_field_of_a_result_has_a_row(pages: dict[str, Page]) -> None:
+    """Whoever reads report.json finds what is in it, and of which form that is."""
+    rows = [row for row in pages["docs/verdicts.md"].rows() if "field" in row]
+    named = [name for row in rows for name in spans(row["field"])]
+    every = [field.name for kind in (KernelResult, Case) for field in dataclasses.fields(kind)]
+    assert sorted(named) == sorted(["schema", *every])
+    said = {name: row["what it is"] for row in rows for name in spans(row["field"])}
+    assert said["schema"].startswith(f"{SCHEMA}.")
+    for name, kind in (("cells", Cell), ("excerpts", Excerpt)):
+        assert {field.name for field in dataclasses.fields(kind)} <= set(spans(said[name]))
 
 
 def test_every_exit_status_has_a_row(pages: dict[str, Page]) -> None:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import json
+from xml.sax.saxutils import quoteattr
+
 import pytest
 
-from harness.report.junit import cases_in, failures
-from harness.report.result import Case
+from harness.report.junit import EXCERPTS, cases_in, failures
+from harness.report.result import Case, Excerpt
 
 # As pytest 9 writes it with --junitxml: passed, failed, failed by the kernel, an error in a
 # fixture, skipped, and one that failed and whose teardown failed too.
@@ -84,3 +87,26 @@ def test_what_a_red_test_said_is_there_in_full() -> None:
     assert said["test_log::test_d"] == "E   first"
     with pytest.raises(ValueError, match="not a JUnit file"):
         failures("<testsuites>")
+
+
+ONE = {"file": "a.c", "line": 2, "first": 1, "lines": ["if (a < b)", '\tc = "d";']}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (json.dumps([ONE]), (Excerpt("a.c", 2, 1, ("if (a < b)", '\tc = "d";')),)),
+        ("[1]", ()),
+        ("no JSON", ()),
+        ("[" * 100_000, ()),
+    ],
+    ids=["ours", "other", "text", "deep"],
+)
+def test_a_red_test_has_the_source_that_is_to_blame(said: str, found: tuple[Excerpt, ...]) -> None:
+    """As the plugin has left it; what a test has written down under that name does no harm."""
+    (case,) = cases_in(
+        '<testsuites><testsuite><testcase classname="a" name="b"><properties>'
+        f'<property name="x" value="1"/><property name="{EXCERPTS}" value={quoteattr(said)}/>'
+        "</properties><failure>why</failure></testcase></testsuite></testsuites>"
+    )
+    assert (case.why, case.excerpts) == ("why", found)

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.report import page
-from harness.report.result import Case, Cell, KernelResult, left_out
+from harness.report.result import Case, Cell, Excerpt, KernelResult, left_out
 
 PASSED = Case("test_a::test_opens", "contract", "passed", 0.4)
 RED = Case("test_a::test_closes[1-2]", "contract", "failed", 1.5, "kernel: warning in f (f.c:3)")
@@ -69,7 +69,8 @@ def test_a_red_field_leads_to_what_was_found() -> None:
 )  # fmt: skip
 def test_what_a_module_prints_is_text(hostile: str) -> None:
     """In every place that is filled in; and the page itself has no script at all."""
-    case = Case(f"test_{hostile}::test_{hostile}", "contract", "failed", 1.0, hostile)
+    source = Excerpt(hostile, 2, 1, (hostile, hostile, hostile))
+    case = Case(f"test_{hostile}::test_{hostile}", "contract", "failed", 1.0, hostile, (source,))
     red = result(hostile, case, replace(SKIPPED, why=hostile), status=1)
     red = replace(red, release=hostile, cells={"boot": Cell(True, hostile, hostile)})
     made = page.html([red], {hostile: {case.name: hostile}}, about=hostile)
@@ -78,7 +79,17 @@ def test_what_a_module_prints_is_text(hostile: str) -> None:
     assert not [name for _, has in parsed.tags for name in has if name.startswith("on")]
     assert all(link.startswith("#") for link in parsed.all("href"))
     assert hostile in parsed.words["pre"]
+    assert parsed.words["mark"][0] == f"> 2  {hostile}\n"
     assert "49" not in parsed.words.get("pre", [])
+
+
+def test_the_source_that_is_to_blame_is_shown() -> None:
+    """Each line with its number; the one in question stands out, also without colours."""
+    source = Excerpt("sub/a.c", 10, 9, ("before();", "guilty();", "after();"))
+    parsed = Parsed(page.html([result("trixie", replace(RED, excerpts=(source,)), status=1)], {}))
+    assert "The module's source at sub/a.c:10:" in parsed.words["p"]
+    shown = "".join(parsed.words["pre"][:1] + parsed.words["mark"])
+    assert shown.rstrip("\n") == "   9  before();\n> 10  guilty();\n  11  after();"
 
 
 def test_the_policy_lets_nothing_in_but_its_own_style() -> None:

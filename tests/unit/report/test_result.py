@@ -3,10 +3,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from harness.report.junit import cases_in
-from harness.report.result import Cell, KernelResult, from_json, left_out, to_json
+from harness.report.result import (
+    SCHEMA,
+    Case,
+    Cell,
+    Excerpt,
+    KernelResult,
+    excerpts_from,
+    from_json,
+    left_out,
+    to_json,
+)
 
 from .test_junit import JUNIT
 
@@ -27,6 +39,46 @@ def test_a_result_is_read_back_as_it_was_written() -> None:
         "by Kbuild",
     )
     assert from_json(to_json(whole)) == whole
+
+
+def test_a_result_has_the_source_that_is_to_blame() -> None:
+    """And says which form it has."""
+    case = Case("a::b", "", "failed", 1.0, "why", (Excerpt("a.c", 2, 1, ("one", "two")),))
+    whole = KernelResult("sid", "7.2", "7.2-1", 1, 1.5, 2.0, 3.0, {}, (case,))
+    text = to_json(whole)
+    assert json.loads(text)["schema"] == SCHEMA
+    assert from_json(text) == whole
+
+
+def test_a_result_of_an_older_form_is_read() -> None:
+    """The first one said no version, and its tests had no source."""
+    case = Case("a::b", "", "failed", 1.0, "why")
+    whole = KernelResult("sid", "7.2", "7.2-1", 1, 1.5, 2.0, 3.0, {}, (case,))
+    data = json.loads(to_json(whole))
+    del data["schema"], data["tests"][0]["excerpts"]
+    assert from_json(json.dumps(data)) == whole
+
+
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, "2", None, []])
+def test_a_result_of_another_form_is_refused(schema: object) -> None:
+    """Who knows what its fields mean."""
+    data = json.loads(to_json(left_out("sid", "7.2", "7.2-1", "why"))) | {"schema": schema}
+    with pytest.raises(ValueError, match="not a result: its form is"):
+        from_json(json.dumps(data))
+
+
+GOOD = {"file": "a.c", "line": 2, "first": 1, "lines": ["one", "two"]}
+
+
+@pytest.mark.parametrize(
+    "excerpts",
+    [GOOD, "a", None, [1], [{}], [GOOD | {"line": "2"}], [GOOD | {"lines": "ab"}],
+     [GOOD | {"lines": [1]}], [GOOD | {"first": None}]],
+)  # fmt: skip
+def test_what_is_no_source_is_refused(excerpts: object) -> None:
+    """Whoever shows it counts on what it is."""
+    with pytest.raises(ValueError, match="not a result"):
+        excerpts_from(excerpts)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": {}, "tests": []}', '{"cells": 1}'])

@@ -15,6 +15,8 @@ import pytest
 from harness import config
 from harness.host.proc import Deadline
 from harness.machines import saved
+from harness.report import junit
+from harness.report.result import Case
 from harness.testing import Lab
 
 HERE = Path(__file__).parent
@@ -28,7 +30,8 @@ class Run:
     """A run of pytest: what it printed, and what each test's element in its JUnit file holds.
 
     ``failed`` and ``errors`` map names of tests to the text of a failure in the test, and
-    in its fixtures. ``results`` is the folder that red tests have left something in.
+    in its fixtures, and ``cases`` all tests to what a result says of them. ``results`` is the
+    folder that red tests have left something in.
     """
 
     results: Path
@@ -36,13 +39,14 @@ class Run:
     passed: set[str]
     failed: dict[str, str]
     errors: dict[str, str]
+    cases: dict[str, Case]
 
 
 def run(lab: Lab, folder: Path, module: Path, *tests: str, jobs: int = 0) -> Run:
     """Run tests in a process of their own."""
-    junit = folder / "junit.xml"
+    written = folder / "junit.xml"
     command = [
-        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={junit}",
+        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={written}",
         f"--kernel={lab.kernel.name}", f"--module={module}", f"-n{jobs}",
         # Not among the results of the run that this test is one of.
         f"--results={folder / 'results'}", *tests,
@@ -54,14 +58,15 @@ def run(lab: Lab, folder: Path, module: Path, *tests: str, jobs: int = 0) -> Run
     assert done.returncode in (0, 1), output
     passed: set[str] = set()
     found: dict[str, dict[str, str]] = {"failure": {}, "error": {}}
-    for case in ElementTree.parse(junit).iter("testcase"):  # noqa: S314  # pytest wrote it
+    for case in ElementTree.parse(written).iter("testcase"):  # noqa: S314  # pytest wrote it
         name = case.attrib["name"]
         bad = [part for part in case if part.tag in found]
         for part in bad:
             found[part.tag][name] = f"{part.get('message')}\n{part.text}"
         if not bad:
             passed.add(name)
-    return Run(folder / "results", output, passed, found["failure"], found["error"])
+    cases = {case.name.rpartition("::")[2]: case for case in junit.cases_in(written.read_text())}
+    return Run(folder / "results", output, passed, found["failure"], found["error"], cases)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,16 @@ def test_a_command_without_end_says_where_it_is(trials: Run) -> None:
     )
     assert f"in planted_sleep at planted.c:{line}" in trials.failed["test_stuck"]
     assert f"planted.c:{line})" in trials.failed["test_stuck"]
+    (excerpt,) = trials.cases["test_stuck"].excerpts
+    assert (excerpt.file, excerpt.line) == ("planted.c", line)
+    assert "ssleep(1000)" in excerpt.lines[line - excerpt.first]
+
+
+def test_what_is_said_of_a_fixture_has_its_source_too(trials: Run) -> None:
+    """Be it while it begins or while it ends; a test that is red by itself has none."""
+    for name in ("test_fixture_before", "test_fixture_afterwards", "test_finalizer"):
+        assert any("WARN_ON" in line for line in trials.cases[name].excerpts[0].lines)
+    assert trials.cases["test_endless"].excerpts == ()
 
 
 def test_control_characters_are_harmless_everywhere(trials: Run) -> None:
