@@ -10,6 +10,7 @@
             pytest.log        what pytest printed (where several kernels are tested, or --quiet)
             red.txt           a line for each red test, as soon as it has ended
             report.json       the result: of all tests, or partial.json, of some of them
+            kcidb.json        the same in the kernel community's form
             unfinished        a run of all tests has not come to its end, or is going on
             TEST/             what one red test has left: its console, its machine
         latest -> RUN         the run that began last
@@ -39,11 +40,13 @@ from types import TracebackType
 from harness import config
 from harness.errors import refused
 from harness.host import files
+from harness.report import kcidb
 from harness.report.result import KernelResult, from_json, to_json
 
 # How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
 RUNS = 5
 LATEST = "latest"
+KCIDB = "kcidb.json"
 _UNFINISHED = "unfinished"
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
@@ -178,6 +181,7 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
     text = to_json(result)
     as_report, as_junit = _names(says)
     files.write(run.folder / as_report, text)
+    files.write(run.folder / KCIDB, kcidb.to_json(result, run.folder.name))
     held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)  # two runs may end at the same time
