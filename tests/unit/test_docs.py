@@ -41,7 +41,15 @@ ROOT = config.PROJECT
 README = "README.md"
 README_WORDS = 900  # as `wc -w` counts them, code included
 # What the pages invent, for readers to replace by something of their own.
-EXAMPLES = {"test_mine.py", "mymodule", "my.config", "../linux"}
+EXAMPLES = {
+    "test_mine.py",
+    "mymodule",
+    "my.config",
+    "../linux",
+    "notes.c",
+    "test_notes.py",
+    "a.diff",
+}
 # Programs in examples that are not this repository's, so that nothing is known of their options.
 FOREIGN = {"git", "cd", "make", "pip"}
 # Markers of pytest itself and of the plugins that come with this one.
