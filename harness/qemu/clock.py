@@ -11,6 +11,7 @@ time is to pass (vm/agent, stay-awake).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -28,6 +29,8 @@ class Clock:
         self._lock = threading.Lock()
         self._users = 0  # how many want the guest to run now
         self._held = False
+        self._stood = 0.0
+        self._since: float | None = None  # when it was stopped, if it stands
 
     def hold(self) -> None:
         """From now on the guest's time passes within ``running`` only."""
@@ -52,11 +55,19 @@ class Clock:
         """
         with self._lock:
             self._let_run(False, deadline)
+            self._since = time.monotonic()
             try:
                 yield
             finally:
+                self._stood, self._since = self.stood, None
                 if self._users or not self._held:
                     self._let_run(True, deadline)
+
+    @property
+    def stood(self) -> float:
+        """For how many seconds of the host's the machine has stood still within ``stopped``."""
+        since = self._since
+        return self._stood + (time.monotonic() - since if since is not None else 0.0)
 
     def _count(self, change: int) -> None:
         with self._lock:

@@ -227,8 +227,11 @@ class Machine:
         )
 
     def _kept_waiting(self) -> float:
-        """Seconds for which the host kept the guest from running, so far."""
-        return self.cpus.kept_waiting() + self.pulse.seconds
+        """Seconds for which the host kept the guest from running, so far.
+
+        That includes the time in which the harness has looked at it while it stood still.
+        """
+        return self.cpus.kept_waiting() + self.pulse.seconds + self.clock.stood
 
     @property
     def stalls(self) -> list[tuple[int, float]]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from harness.errors import MachineError
@@ -77,3 +79,16 @@ def test_a_machine_that_is_gone_is_told_by_whoever_wanted_something_of_it() -> N
         pass
     with pytest.raises(MachineError), machine.clock.stopped(Deadline(PATIENCE)):
         pass
+
+
+def test_how_long_it_was_looked_at_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while that goes on: whoever waits for the guest must not count it."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    machine = Machine()
+    for seconds in (7.0, 5.0):
+        with machine.clock.stopped(Deadline(PATIENCE)):
+            now += seconds
+            assert machine.clock.stood >= seconds
+        now += 100.0
+    assert machine.clock.stood == 12.0

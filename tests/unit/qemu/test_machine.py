@@ -10,6 +10,7 @@ import pytest
 from harness.errors import MachineError
 from harness.host.proc import Deadline
 from harness.qemu import Machine
+from harness.qemu.clock import Clock
 from tests.unit.qemu.fake import PATIENCE
 
 
@@ -37,3 +38,13 @@ def test_a_closed_machine_is_gone(machine: Callable[[str], Machine]) -> None:
     running.close()
     with pytest.raises(MachineError):
         running.execute("stop", Deadline(PATIENCE))
+
+
+def test_a_look_at_a_machine_that_stands_still_uses_up_no_patience(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the host that takes so long. The guest could not answer meanwhile."""
+    patience = machine("silent").patience(0.0)
+    assert patience.expired
+    monkeypatch.setattr(Clock, "stood", 1000.0)
+    assert not patience.expired
