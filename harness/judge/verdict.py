@@ -206,12 +206,43 @@ def condensed(excerpt: str) -> str:
 
 def judge(evidence: Evidence) -> Sequence[Problem]:
     """The problems that the evidence shows, the first cause first."""
+    evidence = replace(evidence, console=_printed_once(evidence))
     if not evidence.unprinted:
         return _judge(evidence)
     # What was hidden from the console is judged as if it had been there.
     hidden = "\n".join(evidence.unprinted)
     whole = replace(evidence, console=f"{evidence.console.rstrip()}\n{hidden}\n")
     return [*_judge(whole), *_unprinted(evidence)]
+
+
+# How a line begins that the kernel prints, and its very first one (init/version.c).
+_CLOCK = re.compile(r"^\[ {0,11}(\d{1,12}\.\d{6})\]", re.MULTILINE)
+_FIRST_LINE = re.compile(
+    r"^\[ {0,11}0\.000000\](?:\[ {0,11}[TC]\d{1,10}\])? Linux version ", re.MULTILINE
+)
+
+
+def _printed_once(evidence: Evidence) -> str:
+    """The console, blank where it has what was printed before.
+
+    A console that is taken away and registered again prints the whole log from its beginning
+    (CON_PRINTBUFFER in kernel/printk/printk.c), which looks like a boot. It is none where the guest
+    goes on answering. What is new has a later time than all before it. All stays in its place.
+    """
+    text = evidence.console
+    if evidence.taint_after is None or evidence.panicked or not evidence.running:
+        return text
+    last, again, kept = 0.0, -1, 0  # seconds, and places in the text
+    printed: list[str] = []
+    for line in _CLOCK.finditer(text):
+        now = float(line[1])
+        if again < 0 and _FIRST_LINE.match(text, line.start()):
+            again = line.start()
+        elif again >= 0 and now > last:  # at the latest what the harness itself has logged
+            printed += [text[kept:again], re.sub(r"[^\n]", " ", text[again : line.start()])]
+            again, kept = -1, line.start()
+        last = max(last, now)
+    return "".join([*printed, text[kept:]])
 
 
 def _judge(evidence: Evidence) -> Sequence[Problem]:

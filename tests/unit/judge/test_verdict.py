@@ -316,6 +316,37 @@ def test_a_panic_without_words_is_a_panic() -> None:
     assert problem.verdict is Verdict.PANIC
 
 
+# What a console has printed since a test began, that was taken away and registered again.
+AGAIN = f"[    1.900000] console [ttyS0] disabled\n{BOOT}[    1.900000] console [ttyS0] disabled\n"
+ENABLED = "[    9.000000] console [ttyS0] enabled\n"
+
+
+def test_a_console_that_prints_all_again_is_no_reboot() -> None:
+    """However often; a guest that had restarted would have ended, or would not answer."""
+    console = AGAIN + ENABLED
+    assert judge(replace(CLEAN, console=console)) == []
+    twice = f"{console}{BOOT}{AGAIN}{ENABLED}[    9.500000] wee: more\n"
+    assert judge(replace(CLEAN, console=twice)) == []
+    (problem, *_) = judge(replace(CLEAN, console=console, taint_after=None))
+    assert "reboot" in problem.title
+
+
+def test_what_a_console_prints_again_is_told_once() -> None:
+    """And what it could not print before is told."""
+    console = f"{WARNING}{BOOT}{WARNING}{ENABLED}"
+    (problem,) = judge(replace(CLEAN, console=console, taint_after=OE | WARN))
+    assert problem.times == 1
+    (problem,) = judge(replace(CLEAN, console=AGAIN + WARNING + ENABLED, taint_after=OE | WARN))
+    assert problem.times == 1
+
+
+def test_a_line_that_claims_to_be_late_hides_nothing() -> None:
+    """Whatever is written to the console: the kernel goes on with its own time."""
+    console = f"[99999.000000] said\n{BOOT}{WARNING}{ENABLED}"
+    problems = judge(replace(CLEAN, console=console, taint_after=OE | WARN))
+    assert [problem.title for problem in problems][1:] == ["WARNING in wee_write"]
+
+
 def test_a_machine_that_stopped_by_itself_is_never_green() -> None:
     """A test that reboots or powers off its guest has lost its evidence."""
     (problem,) = judge(replace(CLEAN, taint_after=None, running=False))

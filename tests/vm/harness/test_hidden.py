@@ -22,6 +22,7 @@ SILENCE = "echo N >/sys/module/printk/parameters/ignore_loglevel; dmesg -n 1"
 RESTORE = "dmesg -n 7; echo Y >/sys/module/printk/parameters/ignore_loglevel"
 # drivers/tty/serial/serial_core.c, console_store()
 UNREGISTER = "echo N >/sys/class/tty/ttyS0/console"
+REGISTER = "echo Y >/sys/class/tty/ttyS0/console"
 
 
 @pytest.fixture
@@ -70,3 +71,22 @@ def test_a_log_that_is_cleared_and_lines_with_colours_hide_nothing(planted: Clon
     said = "printf '<3>planted: \\033[8mhidden\\033[0m\\r\\n' >/dev/kmsg"
     planted.guest.check(f"{said}; dmesg -C; seq 300 >/dev/kmsg; dmesg >/dev/null")
     assert outcome(planted) == []
+
+
+def test_a_console_that_is_registered_again_is_no_reboot(planted: Clone) -> None:
+    """Although it prints the whole log once more, from the kernel's first line on."""
+    before = planted.machine.console_text().count("Linux version")
+    planted.guest.check(f"{UNREGISTER}; {REGISTER}; echo said >/dev/kmsg")
+    assert outcome(planted) == []
+    assert planted.machine.console_text().count("Linux version") == before + 1
+
+
+def test_what_happens_before_and_after_a_console_is_registered_again_is_found(
+    planted: Clone,
+) -> None:
+    """Each once, although the first is printed twice."""
+    warn = f"echo warn >{CONTROL}"
+    planted.guest.check(f"{warn}; {UNREGISTER}; {REGISTER}; {warn}")
+    seen = evidence.gather(planted.machine, planted.baseline, audit=planted.audit)
+    (problem,) = verdict.judge(seen)
+    assert (problem.title, problem.times) == ("WARNING in planted_warn", 2)
