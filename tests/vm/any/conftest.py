@@ -21,6 +21,7 @@ from harness.plugin.expect import EXPECTED
 from harness.testing import Clone, Guest, Lab, Module
 
 from ..calls import Group, perform
+from ..modinfo import FREE, modinfo
 
 # What takes longer to unload is taken for stuck. Seconds of the guest's.
 UNLOAD_SECONDS = 30.0
@@ -163,9 +164,23 @@ class Subject:
         return self.guest.check(f"find {folders} -type f 2>/dev/null; true").split()
 
 
+def declared(ko: Path) -> tuple[str, ...]:
+    """The taints that a module says that it will set, as the marker ``taint`` names them.
+
+    kernel/module/main.c, check_modinfo() and module_augment_kernel_taints().
+    """
+    found = [name for name in ("staging", "test", "livepatch") if modinfo(ko, name)]
+    licences = modinfo(ko, "license")
+    if not licences or any(licence not in FREE for licence in licences):
+        found.append("proprietary")
+    return tuple(found)
+
+
 @pytest.fixture
-def subject(guest: Guest, module: Module) -> Subject:
+def subject(request: pytest.FixtureRequest, guest: Guest, module: Module) -> Subject:
     """The module under test, not loaded yet."""
+    for one in module.objects:
+        request.node.add_marker(pytest.mark.taint(*declared(one.ko)))
     return Subject(guest, module)
 
 

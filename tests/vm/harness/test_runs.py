@@ -218,3 +218,37 @@ def test_a_module_that_upsets_the_kernel_while_loading(
     assert folder == console.parent
     with saved.reopened(saved.load(folder), tmp_path, stopped=True) as again:
         assert again.machine.registers(Deadline(SECONDS))
+
+
+@pytest.mark.parametrize(
+    ("line", "green"),
+    [
+        ('MODULE_INFO(staging, "Y");', True),
+        ('MODULE_INFO(test, "Y");', True),
+        ("", True),
+        # It taints the kernel as one of the staging tree does, and does not say so.
+        ("static int __init early(void) { add_taint(TAINT_CRAP, LOCKDEP_STILL_OK); return init(); }"
+         "\nmodule_init(early);", False),
+    ],
+    ids=["staging", "test", "plain", "undeclared"],
+)  # fmt: skip
+def test_what_any_module_says_of_itself_may_taint(
+    lab: Lab, tmp_path: Path, line: str, green: bool
+) -> None:
+    """The suite for any module goes by its modinfo: it has no marker of the module's author."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "Kbuild").write_text("obj-m := tainting.o\n")
+    own = line if "module_init" in line else f"{line}\nmodule_init(init);"
+    (source / "tainting.c").write_text(
+        "#include <linux/init.h>\n#include <linux/kernel.h>\n#include <linux/module.h>\n"
+        "static int __init init(void) { return 0; }\n"
+        f"{own}\n"
+        "static void __exit leave(void) { }\nmodule_exit(leave);\n"
+        'MODULE_DESCRIPTION("Taints");\nMODULE_LICENSE("GPL");\n'
+    )
+    test = "test_loads_and_unloads"
+    seen = run(lab, tmp_path, source, f"tests/vm/any/test_life.py::{test}")
+    assert seen.passed == ({test} if green else set())
+    if not green:
+        assert "became tainted (C)" in "".join([*seen.failed.values(), *seen.errors.values()])
