@@ -51,6 +51,8 @@ SECTIONS = "sections.json"  # of the modules that are loaded, as in /sys/module/
 STALE = "stale"  # those of the kernel's own that pointed to nothing before any test
 _UNRECORDED = "unrecorded"  # why there is no record of allocations
 _SLABS = "slabs"  # files of /sys/kernel/slab, until it is frozen
+# A lock that somebody has as a reader whenever it is looked at, for so long, is not given back.
+_READING, _LOOKS = 5.0, 50  # seconds of the guest's, and how often in these
 RECENT = "recent.json"  # the pages that a derived template has written to since it was booted
 
 
@@ -294,6 +296,8 @@ class Audit:
         for _ in range(ROUNDS):
             if not pointing and not lost:
                 break
+            if pointing and self._letting_go_kills(layout, pointing, deadline):
+                break
             self._machine.agent.order("let-go", "let-go", deadline)
             pointing, lost = self._look(layout, deadline)
         # Only now: where the machine did not answer in time, it is looked at again.
@@ -304,6 +308,24 @@ class Audit:
         own = [addresses for one in lost for addresses in one.ranges]
         found = [one for one in pointing if not any(one.at in addresses for addresses in own)]
         return self._described(layout, found, deadline) if found else ()
+
+    def kept_by_readers(self, deadline: Deadline) -> tuple[str, ...]:
+        """The names of locks of the kernel's that somebody has as a reader for seconds.
+
+        The kernel itself has them for a moment at a time. Raises ``MachineError`` where the
+        machine does not answer.
+        """
+        opened = self._opened()
+        if opened is None:
+            return ()
+        layout, memory, _ = opened
+        kept = set(pointers.held_by_readers(memory, layout))
+        for _ in range(_LOOKS):
+            if not kept:
+                break
+            self._machine.agent.sleep(_READING / _LOOKS, deadline)
+            kept &= set(pointers.held_by_readers(memory, layout))
+        return tuple(sorted(kept))
 
     def take_lost(self) -> tuple[Lost, ...]:
         """What modules that are gone allocated and nobody has; each is told once."""
@@ -322,6 +344,12 @@ class Audit:
         with self._machine.clock.stopped(deadline):
             scene = self._scene(layout)
             return tuple(pointers.describe(scene, symbols, pointer) for pointer in found)
+
+    def _letting_go_kills(
+        self, layout: Layout, pointing: list[Pointer], deadline: Deadline
+    ) -> bool:
+        with self._machine.clock.stopped(deadline):
+            return pointers.would_be_called(self._scene(layout), pointing)
 
     def _scene(self, layout: Layout) -> Scene:
         assert self._open is not None

@@ -141,7 +141,7 @@ def _ask(
         said.remains = looking.remains(patience(machine))
     # What a task held that an oops has ended, nobody gives back.
     if probing and not said.remains and not taint & _DIED:
-        said.probes = _probe(machine)
+        said.probes = _probe(machine, audit)
     if said.probes:
         if not timed_out:
             said.stacks = machine.agent.stacks(patience(machine))
@@ -161,14 +161,15 @@ def _ask(
         said.leaks = machine.agent.leaks(patience(machine))
 
 
-def _probe(machine: Machine) -> tuple[str, ...]:
+def _probe(machine: Machine, audit: Audit | None) -> tuple[str, ...]:
     """What of the guest's kernel does not go on."""
     found = machine.agent.probes(machine.patience(PROBES_SECONDS))
     if found and machine.cpus.kept_waiting() > _STARVED_SECONDS:
         # The guest cannot know that the host did not let it run: once more, with more time.
         deadline = machine.patience(PROBES_SECONDS)
         found = machine.agent.probes(deadline, limit=_STARVED_LIMIT)
-    return found
+    kept = audit.kept_by_readers(patience(machine)) if audit else ()
+    return (*found, *(f"lock:{name}" for name in kept))
 
 
 def _mark(machine: Machine) -> tuple[int, bool]:

@@ -15,7 +15,7 @@ import bisect
 import json
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.qemu.memory import PAGE, Memory, Pointer, pointers_into
@@ -68,7 +68,9 @@ class Layout:
     ``mapped`` are the pages of modules that the template has loaded. ``stack``, ``comm`` and
     ``tasks`` are where a task_struct has the address of its stack, its name and the list of all
     processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
-    ``first_task`` is the virtual address of the first one.
+    ``first_task`` is the virtual address of the first one. ``shrinkers`` is that of the list of
+    what the kernel calls to have caches freed. ``readers`` are per-CPU variables: for each lock by
+    its name, how many have it as readers, in 32 bits, the sum of all CPUs.
     """
 
     tables: int
@@ -87,6 +89,8 @@ class Layout:
     tasks: int = 0
     first_task: int = 0
     cache_size: int = 0
+    shrinkers: int = 0
+    readers: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         slabs = {hex(at): asdict(slab) for at, slab in self.slabs.items()}
@@ -297,12 +301,38 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         slab_word=None,
         loader=tuple(ranges),
         variables=_variables(symbols),
+        shrinkers=symbols.address("shrinker_list") or 0,
+        readers=_readers(symbols),
     )
     if _walk(memory, layout, root) != layout.tables:
         return None
     facts = asdict(layout) | {"mapped": module_area(memory, layout).mapped}
     facts |= _learn_slabs(memory, layout, symbols, slab_files)
     return Layout(**facts | _learn_tasks(memory, layout, symbols, facts["slabs"]))
+
+
+# Locks of the kernel's that a module can have as a reader without being in anybody's way: but for
+# whoever plugs in a CPU, which nobody does.
+_READ = ("cpu_hotplug_lock",)
+
+
+def _readers(symbols: Symbols) -> dict[str, int]:
+    """Where the readers of a static struct percpu_rw_semaphore are counted.
+
+    The names are those of DEFINE_STATIC_PERCPU_RWSEM() in linux/percpu-rwsem.h.
+    """
+    found = {name: symbols.address(f"__percpu_rwsem_rc_{name}") for name in _READ}
+    return {name: address for name, address in found.items() if address is not None}
+
+
+def held_by_readers(memory: Memory, layout: Layout) -> list[str]:
+    """The names of the locks that somebody has as a reader now."""
+
+    def count(variable: int) -> int:
+        places = ((variable + offset) % (1 << 64) - layout.direct for offset in layout.percpu)
+        return sum(memory.word(place & -8) >> 8 * (place & 7) for place in places) % (1 << 32)
+
+    return [name for name, variable in layout.readers.items() if count(variable)]
 
 
 def _variables(symbols: Symbols) -> tuple[tuple[int, int], ...]:
@@ -733,6 +763,25 @@ def pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabOb
                         yield one, pointer
 
 
+def would_be_called(scene: Scene, found: Collection[Pointer]) -> bool:
+    """Whether a module that is gone would be called if the kernel freed its caches.
+
+    It may have left a static struct shrinker registered. Or one of the pointers that were found is
+    in one that the kernel has allocated for it (from 6.7 on, mm/shrinker.c).
+    """
+    memory, layout = scene.memory, scene.layout
+    if not layout.shrinkers:
+        return False
+    nodes = list_nodes(memory, layout, layout.shrinkers)
+    places = [physical(memory, layout, node) for node in nodes]
+    objects = [slab_object(memory, layout, one.at) for one in found]
+    return None in places or any(
+        place in range(one.start, one.start + one.cache.size)
+        for one in objects if one is not None
+        for place in places
+    )  # fmt: skip
+
+
 # -- stacks ------------------------------------------------------------------------
 
 
@@ -940,7 +989,10 @@ _BY_CACHE = {
 def describe(scene: Scene, symbols: Symbols, pointer: Pointer) -> Finding:
     """What holds a pointer, in words, and what would have taken it away."""
     memory, layout = scene.memory, scene.layout
+    found = slab_object(memory, layout, pointer.at)
     registry = _registry(memory, layout, symbols, pointer.at)
+    if found and not registry:
+        registry = _registry_with(memory, layout, symbols, found)
     if registry:
         return Finding(pointer, registry.symbol, _not_called(registry.undo))
     name = _variable(layout, symbols, pointer.at)
@@ -951,7 +1003,6 @@ def describe(scene: Scene, symbols: Symbols, pointer: Pointer) -> Finding:
         task = task_of(scene, stack)
         return Finding(pointer, f"the stack of {task.name if task else 'a task'}",
                        _not_called("kthread_stop()"))  # fmt: skip
-    found = slab_object(memory, layout, pointer.at)
     if found and _is_netfilter(memory, layout, symbols, found):
         return Finding(pointer, "init_net's netfilter", _not_called("nf_unregister_net_hook()"))
     if found:
@@ -1010,6 +1061,23 @@ def _registry(memory: Memory, layout: Layout, symbols: Symbols, at: int) -> Regi
             return registry
         if registry.links and _grows_to(memory, layout, start, registry.links, at):
             return registry
+    return None
+
+
+def _registry_with(
+    memory: Memory, layout: Layout, symbols: Symbols, found: SlabObject
+) -> Registry | None:
+    """The list that an object is in which the kernel has allocated for who registered something.
+
+    Of such an object any word may point to the module, as the functions of a shrinker do.
+    """
+    own = range(found.start, found.start + found.cache.size)
+    for registry in REGISTRIES:
+        head = symbols.address(registry.symbol)
+        if registry.step == _LIST and head is not None and head >= IMAGE:
+            nodes = list_nodes(memory, layout, head)
+            if any(physical(memory, layout, node) in own for node in nodes):
+                return registry
     return None
 
 

@@ -83,7 +83,7 @@ def prepare_template(
         emulated=emulated,
     )  # fmt: skip
     key = {
-        "recipe": 17, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        "recipe": 18, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
         "ssh": session.LIBRARY,
         "clock": "compared with the host's",
@@ -141,7 +141,7 @@ def derive(
     entry = cache.get(
         "template",
         f"{base.entry.label}-{label}",
-        {"recipe": 17, "base": base.entry.digest, "key": dict(key)} | _counted(base),
+        {"recipe": 18, "base": base.entry.digest, "key": dict(key)} | _counted(base),
         make,
     )
     template = replace(base, entry=entry, facts=_facts(entry.path))

@@ -29,7 +29,7 @@ PLACES = {
     "fw_shutdown_nb": 0x121000, "formats": 0x122000, "script_format": 0x123000,
     "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "__init_begin": 0x128000,
     "__init_end": 0x12A000, "file_systems": 0x12B000, "iomem_resource": 0x12C000,
-    "init_net": 0x12D000, "_end": 0x130000,
+    "init_net": 0x12D000, "shrinker_list": 0x12E000, "_end": 0x130000,
 }  # fmt: skip
 
 
@@ -44,6 +44,7 @@ class Kernel:
         lines = [f"{IMAGE + at:016x} D {name}" for name, at in PLACES.items()]
         # Per-CPU variables have small addresses (before 6.15).
         lines += ["0000000000000000 A __per_cpu_start", "0000000000001000 A timer_bases",
+                  "0000000000001804 A __percpu_rwsem_rc_cpu_hotplug_lock",
                   "0000000000002000 A __per_cpu_end"]  # fmt: skip
         self.symbols = Symbols("\n".join(lines))
         self.map(IMAGE + PLACES["init_top_pgt"], PLACES["init_top_pgt"])
@@ -52,7 +53,8 @@ class Kernel:
         self.word(PLACES["__per_cpu_offset"], DIRECT + PERCPU)
         self.caches: dict[str, int] = {}
         self.files: list[str] = []
-        self.wordlist(PLACES["slab_caches"], IMAGE + PLACES["slab_caches"])
+        for name in ("slab_caches", "shrinker_list"):
+            self.wordlist(PLACES[name], IMAGE + PLACES[name])
         self.cache("filp", 256, wiped=False)
         self.cache("kmem_cache", 512)
         self.page(self.caches["filp"] - DIRECT & -PAGE, "kmem_cache")

@@ -75,6 +75,45 @@ def test_where_the_machine_did_not_answer_it_is_looked_at_again(
     assert looking.take_lost() == (LOST,)
 
 
+def test_the_kernel_frees_nothing_where_that_would_call_a_module_that_is_gone(
+    looking: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has put off is told of as if it were for good."""
+    ordered: list[str] = []
+    agent = SimpleNamespace(order=lambda *said: ordered.append(said[0]))
+    monkeypatch.setattr(looking, "_machine", SimpleNamespace(agent=agent))
+    monkeypatch.setattr(looking, "_look", lambda *_: ([Pointer(8, 16)], []))
+    monkeypatch.setattr(looking, "_described", lambda _layout, found, _deadline: tuple(found))
+    monkeypatch.setattr(looking, "_letting_go_kills", lambda *_: True)
+    looking.remains(Deadline(10))
+    assert ordered == []
+    monkeypatch.setattr(looking, "_letting_go_kills", lambda *_: False)
+    looking.guest = SimpleNamespace(commands=1)  # type: ignore[assignment]
+    looking.remains(Deadline(10))
+    assert ordered == ["let-go"] * ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept"),
+    [
+        ([[]], ()),
+        ([["cpu_hotplug_lock"], []], ()),
+        ([["cpu_hotplug_lock"]], ("cpu_hotplug_lock",)),
+    ],
+)
+def test_a_lock_is_kept_that_is_not_given_back_for_seconds(
+    looking: Audit, monkeypatch: pytest.MonkeyPatch, seen: list[list[str]], kept: tuple[str, ...]
+) -> None:
+    """The kernel is a reader for a moment at times."""
+    slept: list[float] = []
+    agent = SimpleNamespace(sleep=lambda seconds, _: slept.append(seconds))
+    monkeypatch.setattr(looking, "_machine", SimpleNamespace(agent=agent))
+    looks = iter(seen)
+    monkeypatch.setattr(pointers, "held_by_readers", lambda *_: next(looks, seen[-1]))
+    assert looking.kept_by_readers(Deadline(10)) == kept
+    assert sum(slept) == pytest.approx(5 if kept else 0.1 * (len(seen) - 1))
+
+
 def test_what_is_not_looked_for_is_said_for_as_long_as_a_template_is_kept(tmp_path: Path) -> None:
     """A green says less then."""
     assert "cannot be read from outside" in audit.not_looked_for(tmp_path)

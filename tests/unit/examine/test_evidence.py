@@ -38,6 +38,7 @@ class Guest:
         self._remains = list(remains)
         self._mixed = mixed
         self.incomplete = False
+        self.kept: tuple[str, ...] = ()  # locks that a reader has
 
     def mark(self, _: Deadline) -> int:
         return 0
@@ -55,6 +56,9 @@ class Guest:
 
     def kept_waiting(self) -> float:
         return self._waited
+
+    def kept_by_readers(self, _: Deadline) -> tuple[str, ...]:
+        return self.kept
 
     def stacks(self, _: Deadline) -> str:
         return ""
@@ -138,3 +142,11 @@ def test_a_pointer_that_was_told_of_is_not_followed_at_the_next_judgement() -> N
     guest.held = True
     assert guest.gather().remains == ()
     assert guest.asked[-1] == "leftovers careful"
+
+
+def test_a_lock_that_a_reader_keeps_is_told_of_with_what_does_not_go_on() -> None:
+    """The guest itself cannot find out: nothing waits for it there."""
+    guest = Guest((), stuck="rcu:grace_period")
+    guest.kept = ("cpu_hotplug_lock",)
+    assert guest.gather().probes == ("rcu:grace_period", "lock:cpu_hotplug_lock")
+    assert guest.asked == ["remains", "probes"]

@@ -316,6 +316,52 @@ def test_a_list_that_goes_round_ends(kernel: Kernel) -> None:
     assert described(kernel, PLACES["somewhere"] + 8) == ("somewhere", "")
 
 
+def shrinker(kernel: Kernel) -> int:
+    """An object that the kernel has made for who registers a shrinker; its physical address."""
+    kernel.cache("kmalloc-128", 128)
+    at, head = kernel.object("kmalloc-128"), PLACES["shrinker_list"]
+    kernel.append(head, IMAGE + head, DIRECT + at + 64, at + 64)
+    return at
+
+
+def test_an_object_is_named_by_the_list_that_it_is_in(kernel: Kernel) -> None:
+    """Wherever in it the module is pointed to."""
+    at = shrinker(kernel)
+    said = ("shrinker_list", "unregister_shrinker() or shrinker_free() was not called")
+    assert described(kernel, at + 8) == said
+    assert described(kernel, at + 128 + 8)[0] == "an object of the slab cache kmalloc-128"
+
+
+def test_who_would_be_called_when_caches_are_freed_is_known(kernel: Kernel) -> None:
+    """A function in an object of the list's, or an element of it that was in the module."""
+    at = shrinker(kernel)
+    assert pointers.would_be_called(kernel.scene(), [Pointer(at, GONE)])
+    assert not pointers.would_be_called(kernel.scene(), [Pointer(at + 128, GONE)])
+    assert not pointers.would_be_called(kernel.scene(), [Pointer(0x9008, GONE)])
+    kernel.word(at + 64, GONE)
+    assert pointers.would_be_called(kernel.scene(), [Pointer(at + 64, GONE)])
+
+
+@pytest.mark.parametrize(
+    ("counts", "held"),
+    [
+        ((0, 0), []),
+        ((1, 0), ["cpu_hotplug_lock"]),
+        ((-1, 1), []),
+        ((-1, 2), ["cpu_hotplug_lock"]),
+    ],
+)
+def test_the_readers_of_a_lock_are_counted_on_all_cpus(
+    kernel: Kernel, counts: tuple[int, int], held: list[str]
+) -> None:
+    """One may begin on one CPU and end on another; the count is of four bytes."""
+    kernel.word(PLACES["__per_cpu_offset"] + 8, DIRECT + PERCPU + 0x4000)
+    for cpu, count in enumerate(counts):
+        kernel.word(PERCPU + 0x4000 * cpu + 0x1800, (count % (1 << 32) << 32) + 7)
+    scene = kernel.scene()
+    assert pointers.held_by_readers(scene.memory, scene.layout) == held
+
+
 @pytest.mark.parametrize("step", [0, 56])
 def test_a_file_system_is_named_by_the_list_of_all(kernel: Kernel, step: int) -> None:
     """The one before it may be a variable of the kernel's; where `next` is differs."""

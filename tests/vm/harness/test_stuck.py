@@ -19,6 +19,7 @@ from harness.testing import Clone
 NAME = "planted_stuck"
 POKE = f"/sys/module/{NAME}/parameters/poke"
 two_cpus = pytest.mark.machine(cpus=2)
+CPUS = [pytest.param(1, id="1 CPU"), pytest.param(2, id="2 CPUs", marks=two_cpus)]
 # Where the kernel may take the CPU from a thread at any time, others run beside one that spins.
 preempts = pytest.mark.needs(config="CONFIG_PREEMPT_RT")
 never_preempts = pytest.mark.needs(without="CONFIG_PREEMPT_RT")
@@ -50,7 +51,7 @@ def after(victim: Clone, act: str) -> Sequence[Problem]:
 
 def now(victim: Clone) -> Sequence[Problem]:
     """The machine's verdict."""
-    return verdict.judge(evidence.gather(victim.machine, victim.baseline))
+    return verdict.judge(evidence.gather(victim.machine, victim.baseline, audit=victim.audit))
 
 
 def outcome(problems: Sequence[Problem]) -> list[tuple[Verdict, str]]:
@@ -87,6 +88,11 @@ def hold(victim: Clone, act: str, lock: str) -> None:
     address = said.split()[0]
     load = f"insmod {NAME}.ko act={act} lock=0x{address} type={LOCKS[lock]}"
     victim.guest.check(f"{load}; echo 1 >{POKE}")
+    await_sleep(victim)
+
+
+def await_sleep(victim: Clone) -> None:
+    """Wait until the module's thread sleeps, having done what it was told to."""
     state = f"grep -s '^State:.S' /proc/$(pgrep -x {NAME})/status"
     victim.guest.check(f"until {state}; do :; done")
 
@@ -104,6 +110,16 @@ def test_a_global_lock_that_was_given_back_is_green(victim: Clone, lock: str) ->
     """By a thread that goes on sleeping."""
     hold(victim, "healthy_hold", lock)
     assert outcome(now(victim)) == []
+
+
+@pytest.mark.needs(without="CONFIG_PROVE_LOCKING")  # there is no memory that could be read
+@pytest.mark.parametrize("cpus", CPUS)
+def test_a_lock_that_is_kept_by_a_reader_is_named(victim: Clone, cpus: int) -> None:
+    """The thread sleeps, and all others may read as well: only who plugs in a CPU would wait."""
+    victim.guest.check(f"insmod {NAME}.ko act=cpus")
+    await_sleep(victim)
+    title = "cpu_hotplug_lock is held: what needs this lock of the kernel's waits for ever"
+    assert outcome(now(victim)) == [(Verdict.HUNG, title)]
 
 
 @preempts
@@ -153,9 +169,10 @@ def test_a_task_that_never_pauses_is_named(victim: Clone, act: str) -> None:
     assert problem.function == ("planted_spin" if act == "spin" else "planted_busy")
 
 
-@pytest.mark.parametrize("act", ["none", "healthy_rtnl", "healthy_busy", "healthy_sleep"])
-@pytest.mark.parametrize("cpus", [pytest.param(1, id="1 CPU"),
-                                  pytest.param(2, id="2 CPUs", marks=two_cpus)])  # fmt: skip
+@pytest.mark.parametrize(
+    "act", ["none", "healthy_rtnl", "healthy_busy", "healthy_sleep", "healthy_cpus"]
+)
+@pytest.mark.parametrize("cpus", CPUS)
 def test_what_goes_on_is_green(victim: Clone, act: str, cpus: int) -> None:
     """A lock that was given back, a thread that works a tenth of a second at a time."""
     assert outcome(after(victim, act)) == []

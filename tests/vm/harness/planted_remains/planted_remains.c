@@ -27,6 +27,7 @@
 #include <linux/reboot.h>
 #include <linux/sched.h>
 #include <linux/seq_file.h>
+#include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/sysctl.h>
 #include <linux/timer.h>
@@ -270,6 +271,48 @@ static void tracepoint_off(void)
 	tracepoint_synchronize_unregister();
 }
 
+static unsigned long counted(struct shrinker *shrinker, struct shrink_control *control)
+{
+	return 0;
+}
+
+static unsigned long shrunk(struct shrinker *shrinker, struct shrink_control *control)
+{
+	return SHRINK_STOP;
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+static struct shrinker *planted_shrinker;
+
+static int shrinker_on(void)
+{
+	planted_shrinker = shrinker_alloc(0, "planted");
+	if (!planted_shrinker)
+		return -ENOMEM;
+	planted_shrinker->count_objects = counted;
+	planted_shrinker->scan_objects = shrunk;
+	shrinker_register(planted_shrinker);
+	return 0;
+}
+
+static void shrinker_off(void) { shrinker_free(planted_shrinker); }
+#else
+static struct shrinker planted_shrinker = {
+	.count_objects = counted, .scan_objects = shrunk, .seeks = DEFAULT_SEEKS,
+};
+
+static int shrinker_on(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
+	return register_shrinker(&planted_shrinker, "planted");
+#else
+	return register_shrinker(&planted_shrinker);
+#endif
+}
+
+static void shrinker_off(void) { unregister_shrinker(&planted_shrinker); }
+#endif
+
 /* A device whose files do not keep the module from being unloaded. */
 static const struct file_operations without_owner;
 static struct miscdevice planted_open = {
@@ -361,7 +404,7 @@ static const struct {
 	void (*off)(void);
 } kinds[] = {
 	{ "nothing", nothing_on, nothing_off }, { "reboot", reboot_on, reboot_off },
-	{ "panic", panic_on, panic_off }, { "die", die_on, die_off },
+	{ "shrinker", shrinker_on, shrinker_off }, { "panic", panic_on, panic_off }, { "die", die_on, die_off },
 	{ "netdevice", netdevice_on, netdevice_off }, { "inet", inet_on, inet_off },
 	{ "netfilter", netfilter_on, netfilter_off }, { "timer", timer_on, timer_off },
 	{ "hrtimer", hrtimer_on, hrtimer_off }, { "work", work_on, work_off },

@@ -4,6 +4,7 @@
  * names when it is loaded; insmod itself ends well. Those that begin with
  * "healthy" do the same but for the fault.
  */
+#include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/init.h>
@@ -121,6 +122,26 @@ static noinline int planted_gives_back(void *data)
 	return 0;
 }
 
+/* As a reader, which is in the way of nobody who is a reader too. */
+static noinline int planted_keeps_cpus(void *data)
+{
+	cpus_read_lock();
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(HZ);
+	cpus_read_unlock();
+	return 0;
+}
+
+static noinline int planted_asks_for_cpus(void *data)
+{
+	while (!kthread_should_stop()) {
+		cpus_read_lock();
+		cpus_read_unlock();
+		schedule_timeout_interruptible(HZ);
+	}
+	return 0;
+}
+
 static int run(int (*what)(void *), int cpu)
 {
 	thread = kthread_create(what, NULL, "planted_stuck");
@@ -172,6 +193,10 @@ static int __init planted_stuck_init(void)
 		return run(planted_reads, -1);
 	if (!strcmp(act, "deadlock"))
 		return run(planted_deadlock, -1);
+	if (!strcmp(act, "cpus"))
+		return run(planted_keeps_cpus, -1);
+	if (!strcmp(act, "healthy_cpus"))
+		return run(planted_asks_for_cpus, -1);
 	if (!strcmp(act, "healthy_sleep"))
 		return run(planted_sleeps, -1);
 	return 0;
