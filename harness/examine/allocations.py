@@ -21,6 +21,7 @@ from harness.qemu.memory import PAGE, Memory, upper_bytes
 PAGES, PERCPU, _PERCPU_FREED = "mm_page_alloc", "percpu_alloc_percpu", "percpu_free_percpu"
 _STACK = "kernel_stack"
 KMALLOC = ("kmalloc", "kmalloc_node")
+OBJECT = "kmem_cache_alloc"
 
 Gone = Callable[[int], bool]  # whether code at an address was a module's that is gone
 

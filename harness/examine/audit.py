@@ -303,7 +303,7 @@ class Audit:
         # Only now: where the machine did not answer in time, it is looked at again.
         self._looked = self._commands
         self._lost += lost
-        self._told |= {one.order for one in lost}
+        self._told |= {order for one in lost for order in one.orders}
         # What is told as lost memory need not be told as a pointer in it.
         own = [addresses for one in lost for addresses in one.ranges]
         found = [one for one in pointing if not any(one.at in addresses for addresses in own)]

@@ -13,10 +13,10 @@ import bisect
 import re
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.examine import pointers
-from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation, Gone, Reader
+from harness.examine.allocations import KMALLOC, OBJECT, PAGES, PERCPU, Allocation, Gone, Reader
 from harness.examine.allocators import Allocators, Slab
 from harness.examine.pointers import Scene, StackAreas, Symbols, as_words
 from harness.examine.record import Record
@@ -29,15 +29,15 @@ class Lost:
 
     ``size`` is in bytes. ``call`` is the function of the kernel's that the module called, and
     ``stack`` the whole call stack, as lines of a kernel log but for the module's own addresses,
-    which are bare. ``order`` tells allocations apart. ``ranges`` are the physical addresses of this
-    and of the ``more`` others that only this one has. ``held`` is what of the kernel's still has
-    it, and ``undo`` what takes it away there, "" where it is lost.
+    which are bare. ``orders`` tell allocations apart, and ``ranges`` are physical addresses: those
+    of this one and of the ``more`` others that only this one has. ``held`` is what of the kernel's
+    still has it, and ``undo`` what takes it away there, "" where it is lost.
     """
 
     size: int
     call: str
     stack: str
-    order: int
+    orders: tuple[int, ...]
     ranges: tuple[range, ...]
     more: int = 0
     held: str = ""
@@ -48,6 +48,13 @@ class Lost:
 # put off: freeing memory after a grace period, which may itself put off more.
 ROUNDS = 3
 _FREELIST = 32  # bytes from the beginning of a struct page
+
+# The slab cache of packets' heads (struct sk_buff). Each CPU keeps some that are free, and hands
+# them out without an event: to network drivers, and on new kernels, as 7.3, to whoever wants a
+# packet (net/core/skbuff.c). So the record may know of a packet only by its data.
+_PACKETS = "skbuff_head_cache"
+# How many packets that the record does not know may each be found by the one before.
+_STEPS = 4
 
 
 class _Node:
@@ -111,18 +118,21 @@ class Search:
         nodes = [self._node(one) for one in found if one.event != PAGES or one.address not in large]
         if not nodes:
             return []
-        self._find_holders(nodes)
-        reached = _closure(node for node in nodes if node.held)
-        had = {other for node in nodes for other in node.has if other is not node}
+        packets = self._find_holders(nodes)
+        every = [*nodes, *packets]
+        reached = _closure(node for node in every if node.held)
+        had = {other for node in every for other in node.has if other is not node}
         self._find_page_tables([one for one in nodes if one not in reached and one not in had])
-        reached |= _closure(node for node in nodes if node.held)
+        reached |= _closure(node for node in every if node.held)
         results = []
         for node in nodes:
             registered = self._registered(node)
             if registered is not None:
                 results.append(registered)
                 reached |= _closure([node])
-        rest = [node for node in nodes if node not in reached]
+        left = [node for node in nodes if node not in reached]
+        # A packet itself may be anybody's: it is lost where it has what the module has lost.
+        rest = [*(one for one in packets if not _closure([one]).isdisjoint(left)), *left]
         # One that another one has is told with that; of those that have each other, the first.
         had = {other for node in rest for other in node.has if other is not node}
         told: set[_Node] = set()
@@ -172,10 +182,27 @@ class Search:
         place = self._symbols().at(address)
         return place[0] if place else ""
 
-    def _find_holders(self, nodes: Sequence[_Node]) -> None:
-        """Find out what points to each of the allocations: others of them, or the kernel."""
-        inside = _Intervals((own.start, own.stop, node) for node in nodes for own in node.own)
+    def _find_holders(self, nodes: Sequence[_Node]) -> list[_Node]:
+        """Find out what points to each of the allocations: others of them, or the kernel.
+
+        Returns the packets that were found to have some of them, and that are not in the record:
+        these must be somebody's themselves.
+        """
+        known, fresh = list(nodes), list(nodes)
+        for _ in range(_STEPS):
+            fresh = self._find_direct_holders(fresh, known)
+            if not fresh:
+                break
+            known += fresh
+        for node in fresh:
+            node.held = True  # nobody has looked
+        return known[len(nodes) :]
+
+    def _find_direct_holders(self, nodes: Sequence[_Node], known: Sequence[_Node]) -> list[_Node]:
+        """Find out what points to each of the nodes; the packets among that which are not known."""
+        inside = _Intervals((own.start, own.stop, node) for node in known for own in node.own)
         targets = _Intervals((start, end, node) for node in nodes for start, end in node.targets)
+        packets: dict[int, _Node] = {}  # by where they begin
         for pointer in self._pointers(targets):
             node = targets.at(pointer.to)
             if node is None or self._record.has(pointer.at) or self._is_bookkeeping(node, pointer):
@@ -184,7 +211,24 @@ class Search:
             if holder is not None:
                 holder.has.add(node)
             elif not node.held and self._is_holder(pointer):
-                node.held = True
+                slab = self._allocators.slab(pointer.at)
+                if slab is None or slab.name != _PACKETS:
+                    node.held = True
+                    continue
+                packet = packets.get(slab.start)
+                if packet is None or node.allocation.order < packet.allocation.order:
+                    packet = self._packet(slab, node, packet.has if packet else ())
+                    packets[slab.start] = packet
+                packet.has.add(node)
+        return list(packets.values())
+
+    def _packet(self, slab: Slab, node: _Node, has: Iterable[_Node]) -> _Node:
+        """A packet's head, allocated as far as is known by who allocated what it has first."""
+        address = self._layout.direct + slab.start
+        allocation = replace(node.allocation, event=OBJECT, address=address, size=slab.size)
+        packet = self._node(allocation)
+        packet.has.update(has)
+        return packet
 
     def _pointers(self, targets: _Intervals) -> Iterator[Pointer]:
         """What points to the targets. Those near one another are looked for together."""
@@ -309,7 +353,8 @@ class Search:
         if one.event not in KMALLOC:
             return None
         call = self._call(one)
-        if call.startswith("dma_pool_create"):
+        # One that was freed, and that the allocator points to, was cleared: it has no name.
+        if call.startswith("dma_pool_create") and _name_in(self._content(one)):
             return self._described(node, (), "DMA pool", "dma_pool_destroy()")
         head = self._symbols().address("workqueues")
         if call.removesuffix("_noprof").endswith("alloc_workqueue") and head is not None:
@@ -317,6 +362,9 @@ class Search:
             if any(at in own for at in pointers.list_nodes(self._memory, self._layout, head)):
                 return self._described(node, (), "work queue", "destroy_workqueue()")
         return None
+
+    def _content(self, one: Allocation) -> bytes:
+        return self._memory.read(one.address - self._layout.direct, one.size)
 
     def _call(self, one: Allocation) -> str:
         """The function of the kernel's that the module called."""
@@ -334,8 +382,7 @@ class Search:
         one = node.allocation
         held = ""
         if kind:
-            content = self._memory.read(one.address - self._layout.direct, one.size)
-            held = f"the {kind} {_name_in(content)}"
+            held = f"the {kind} {_name_in(self._content(one))}"
         lines = []
         for frame in one.stack:
             place = self._symbols().at(frame)
@@ -348,7 +395,7 @@ class Search:
             size=one.size if node.area is None else len(node.area) - PAGE,
             call=shown_as(self._call(one), one.event),
             stack="\n".join(lines),
-            order=one.order,
+            orders=tuple(each.allocation.order for each in (node, *others)),
             ranges=tuple(own for each in (node, *others) for own in each.own),
             # What an area is made of is not counted.
             more=0 if node.area else len(others),

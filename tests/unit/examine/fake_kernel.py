@@ -29,7 +29,8 @@ PLACES = {
     "fw_shutdown_nb": 0x121000, "formats": 0x122000, "script_format": 0x123000,
     "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "__init_begin": 0x128000,
     "__init_end": 0x12A000, "file_systems": 0x12B000, "iomem_resource": 0x12C000,
-    "init_net": 0x12D000, "shrinker_list": 0x12E000, "_end": 0x130000,
+    "init_net": 0x12D000, "shrinker_list": 0x12E000,
+    "dma_pool_create": 0x12F000, "_end": 0x130000,
 }  # fmt: skip
 
 

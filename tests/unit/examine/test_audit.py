@@ -16,7 +16,7 @@ from harness.examine.lost import ROUNDS, Lost
 from harness.host.proc import Deadline
 from harness.qemu.memory import Pointer
 
-LOST = Lost(100, "kmalloc", "", 7, (range(4096, 4196),))
+LOST = Lost(100, "kmalloc", "", (7,), (range(4096, 4196),))
 
 
 class Lookers:
