@@ -439,6 +439,40 @@ def shell(
 
 
 @task(
+    help=_help(
+        "kernel", "module", "ko", "param", "device", "profile", "config", "verbose",
+        function="PATTERN: functions of the kernel or the module, such as 'driver_*'; may be given "
+        "several times (default: all of the module)",
+        event="PATTERN: events of the kernel, such as kmem:kmalloc; may be given several times",
+    ),
+    iterable=["param", "device", "function", "event"],
+)  # fmt: skip
+@_explained
+def trace(
+    context: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
+    function: Sequence[str] | None = None,
+    event: Sequence[str] | None = None,
+    profile: str = "",
+    config: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Run what follows -- in a guest, and show what the kernel and the module do meanwhile."""
+    from harness.commands import trace
+    from harness.runs.request import Request
+
+    request = Request(
+        kernel, _source(module, ko, param), _equipment(device), profile=profile,
+        own_config=_path(config),
+    )  # fmt: skip
+    return trace.run(request, context.remainder, function or (), event or ())
+
+
+@task(
     positional=["recording"],
     help=_help(
         "verbose",

@@ -56,13 +56,13 @@ def run(request: Request, command: str = "") -> int:
         way = Way(spec, matrix, cache, request.source, request.equipment)
         lab, module, frozen = way.have_kernel(), way.build(), way.boot()
         with cache.scratch("shell") as folder, clone(frozen, folder) as running:
-            with _reports_told(running, module, f"loading {module.name}"):
+            with reports_told(running, module, f"loading {module.name}"):
                 loading.load(running.guest, module)
             if not command:
                 log.info(
                     "%s with %s loaded; exit ends the machine", lab.kernel.release, module.name
                 )
-            return _session(running, command, module)
+            return session(running, command, module)
 
 
 def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
@@ -90,10 +90,10 @@ def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
             ) from error
         if not command:
             log.info("as the test left it; exit ends the machine")
-        return _session(clone, command, None)
+        return session(clone, command, None)
 
 
-def _session(clone: Clone, command: str, module: Module | None) -> int:
+def session(clone: Clone, command: str, module: Module | None) -> int:
     """The command, or a shell; its exit status.
 
     A shell has a terminal if this process has one. Else it reads its commands from standard
@@ -106,7 +106,7 @@ def _session(clone: Clone, command: str, module: Module | None) -> int:
     script = f"cd /root\n{command or 'bash -l'}\nexit $?"
     doing = f"`{command}`" if command else "the shell"
     with (
-        _reports_told(clone, module, doing),
+        reports_told(clone, module, doing),
         clone.guest.shell(script, terminal, columns, rows) as channel,
     ):
         # The terminal's keys are not for a command: Ctrl-C is to end the harness.
@@ -118,7 +118,7 @@ def _session(clone: Clone, command: str, module: Module | None) -> int:
 
 
 @contextlib.contextmanager
-def _reports_told(clone: Clone, module: Module | None, doing: str) -> Iterator[None]:
+def reports_told(clone: Clone, module: Module | None, doing: str) -> Iterator[None]:
     """Tell what the kernel reports meanwhile.
 
     What fails meanwhile gets the report as its reason; if nothing fails, it is a warning.
