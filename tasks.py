@@ -39,6 +39,7 @@ HELP = {
     "ko": "NAME[,NAME]: of several modules, only these and what they need",
     "param": "NAME=VALUE: a parameter for the module (may be given several times)",
     "device": "NAME[,OPTION=VALUE]: a device of QEMU for the machines (may be given several times)",
+    "guest-packages": "NAME[,NAME]: Debian packages to be put into the guest",
     "filter": "EXPR: only tests that match, as pytest -k takes it",
     "jobs": "N: tests at a time (default: what cores and memory allow)",
     "profile": "NAME: of vm/kconfig, on top of the least that boots (for a kernel tree)",
@@ -234,8 +235,8 @@ def build(
 @task(
     name="test-vm",
     help=_help(
-        "kernel", "module", "ko", "param", "device", "filter", "jobs", "profile", "config",
-        "verbose", "quiet",
+        "kernel", "module", "ko", "param", "device", "guest-packages", "filter", "jobs", "profile",
+        "config", "verbose", "quiet",
         suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
@@ -253,6 +254,7 @@ def test_vm(
     ko: str | None = None,
     param: Sequence[str] | None = None,
     device: Sequence[str] | None = None,
+    guest_packages: str | None = None,
     filter: str | None = None,  # noqa: A002  # the option's name
     jobs: str | None = None,
     suite: str | None = None,
@@ -273,7 +275,7 @@ def test_vm(
         kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
         suite=suite, profile=profile, own_config=_path(config), keep=keep,
         record=record, coverage=coverage, minutes=_number("--minutes", minutes),
-        equipment=_equipment(device), verbose=verbose, quiet=quiet,
+        equipment=_equipment(device, guest_packages), verbose=verbose, quiet=quiet,
     )  # fmt: skip
     return test_vm.run(request)
 
@@ -281,7 +283,8 @@ def test_vm(
 @task(
     positional=["folders"],
     help=_help(
-        "kernel", "ko", "param", "device", "profile", "config", "jobs", "verbose", "quiet",
+        "kernel", "ko", "param", "device", "guest-packages", "profile", "config", "jobs",
+        "verbose", "quiet",
         folders="DIR...: modules' folders, or a folder of such folders",
         suite="NAME[,NAME]: contract, any (default: any, and contract for what looks like the "
         "exercise)",
@@ -297,6 +300,7 @@ def judge(
     ko: str | None = None,
     param: Sequence[str] | None = None,
     device: Sequence[str] | None = None,
+    guest_packages: str | None = None,
     suite: str | None = None,
     jobs: str | None = None,
     profile: str = "",
@@ -311,7 +315,7 @@ def judge(
 
     request = Request(
         kernel, suite=suite, jobs=_number("--jobs", jobs), profile=profile,
-        own_config=_path(config), equipment=_equipment(device), coverage=coverage,
+        own_config=_path(config), equipment=_equipment(device, guest_packages), coverage=coverage,
         verbose=verbose, quiet=quiet,
     )  # fmt: skip
     return judge.run(request, folders.split(_BETWEEN), ko, param or ())
@@ -402,7 +406,8 @@ def bisect(
 
 @task(
     help=_help(
-        "kernel", "module", "ko", "param", "device", "profile", "config", "verbose",
+        "kernel", "module", "ko", "param", "device", "guest-packages", "profile", "config",
+        "verbose",
         resume="DIR: open the machine that a red test has left there instead",
         debugger="with --resume: stop it and let gdb attach",
     ),
@@ -416,6 +421,7 @@ def shell(
     ko: str | None = None,
     param: Sequence[str] | None = None,
     device: Sequence[str] | None = None,
+    guest_packages: str | None = None,
     profile: str = "",
     config: str | None = None,
     resume: str | None = None,
@@ -432,7 +438,7 @@ def shell(
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
     request = Request(
-        kernel, _source(module, ko, param), _equipment(device), profile=profile,
+        kernel, _source(module, ko, param), _equipment(device, guest_packages), profile=profile,
         own_config=_path(config),
     )  # fmt: skip
     return shell.run(request, command)
@@ -440,7 +446,8 @@ def shell(
 
 @task(
     help=_help(
-        "kernel", "module", "ko", "param", "device", "profile", "config", "verbose",
+        "kernel", "module", "ko", "param", "device", "guest-packages", "profile", "config",
+        "verbose",
         function="PATTERN: functions of the kernel or the module, such as 'driver_*'; may be given "
         "several times (default: all of the module)",
         event="PATTERN: events of the kernel, such as kmem:kmalloc; may be given several times",
@@ -455,6 +462,7 @@ def trace(
     ko: str | None = None,
     param: Sequence[str] | None = None,
     device: Sequence[str] | None = None,
+    guest_packages: str | None = None,
     function: Sequence[str] | None = None,
     event: Sequence[str] | None = None,
     profile: str = "",
@@ -466,7 +474,7 @@ def trace(
     from harness.runs.request import Request
 
     request = Request(
-        kernel, _source(module, ko, param), _equipment(device), profile=profile,
+        kernel, _source(module, ko, param), _equipment(device, guest_packages), profile=profile,
         own_config=_path(config),
     )  # fmt: skip
     return trace.run(request, context.remainder, function or (), event or ())
@@ -682,10 +690,10 @@ def _source(
     return source.parse(module, ko, param or ())
 
 
-def _equipment(device: Sequence[str] | None) -> Equipment:
-    from harness.config import Equipment
+def _equipment(device: Sequence[str] | None, guest_packages: str | None) -> Equipment:
+    from harness import config
 
-    return Equipment(devices=tuple(device or ()))
+    return config.equipment(device, guest_packages)
 
 
 # Colours are for people: pytest and ruff see a terminal through these.

@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,13 +113,35 @@ class Equipment:
     """What the machines of a run have besides the usual.
 
     ``devices`` are QEMU's, each as its option -device takes it: NAME[,OPTION=VALUE...].
+    ``packages`` are Debian packages for the guest.
     """
 
     devices: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """The options of tasks and of pytest that mean the same."""
-        return [f"--device={device}" for device in self.devices]
+        given = [f"--device={device}" for device in self.devices]
+        return [*given, *([f"--guest-packages={','.join(self.packages)}"] if self.packages else [])]
+
+
+def equipment(devices: Sequence[str] | None, packages: str | None) -> Equipment:
+    """What --device (each time it was given) and --guest-packages say.
+
+    Raises ``InputError`` for what names no package.
+    """
+    names = [] if packages is None else [name.strip() for name in packages.split(",")]
+    for name in names:
+        if not _PACKAGE.fullmatch(name):
+            raise InputError(
+                f"--guest-packages {packages!r}: {name!r} names no Debian package",
+                hint="NAME[,NAME], such as pciutils,strace",
+            )
+    return Equipment(tuple(devices or ()), tuple(sorted(set(names))))
+
+
+# From Debian's policy manual, 5.6.1; to apt, a dash at the end means that it is to be removed.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+]")
 
 
 USUAL = Equipment()

@@ -53,6 +53,7 @@ class Lab:
         own = self.equipment.devices
         every = (*own, *(each for each in devices if each not in own))
         qemu_devices.check(every)
+        memory_mib += _more_memory(self.image.initrd.stat().st_size)
         template = freeze.prepare_template(
             self.kernel, self.image, self.cache, memory_mib=memory_mib, cpus=cpus, append=append,
             devices=every, emulated=emulated or self.counting is not None,
@@ -68,13 +69,27 @@ class Lab:
         return replace(self, counting=Counting(plugin, folder))
 
 
+_USUAL_IMAGE = 64 << 20  # bytes; what a guest has room for in the memory that a machine has
+_STEP_MIB = 64
+
+
+def _more_memory(image: int) -> int:
+    """How many MiB more a machine needs for a guest whose image has so many bytes.
+
+    The kernel keeps an initramfs until it is unpacked, and gives files no more than half of its
+    memory.
+    """
+    more = 2 * max(0, image - _USUAL_IMAGE)
+    return -(-more // (_STEP_MIB << 20)) * _STEP_MIB
+
+
 def prepare_lab(
     spec: KernelSpec, matrix: Matrix, cache: Cache, equipment: Equipment = USUAL
 ) -> Lab:
     """Everything that one kernel needs, taken from the cache or made now."""
     # Unpacking is work for one core each, so the two trees are unpacked at the same time.
     with ThreadPoolExecutor(max_workers=1) as other:
-        guest_tree = other.submit(image.tree, matrix.guest, cache)
+        guest_tree = other.submit(image.tree, matrix.guest, cache, equipment.packages)
         try:
             its_kernel = kernel.prepare_kernel(spec, cache)
             tree = guest_tree.result()
@@ -87,5 +102,7 @@ def prepare_lab(
             if not guest_tree.cancel() and not guest_tree.done():
                 proc.end_all()  # which ends the thread, too: it waits for such a process
             raise
-    its_image = image.prepare_image(matrix.guest, tree, its_kernel, cache)
+    its_image = image.prepare_image(
+        matrix.guest, tree, its_kernel, cache, complete=bool(equipment.packages)
+    )
     return Lab(its_kernel, its_image, cache, equipment=equipment)

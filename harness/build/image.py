@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from harness.build.kernel import Kernel
 from harness.config import PROJECT, GuestSpec
+from harness.errors import GoneError, InputError
 from harness.host import debian, sandbox
 from harness.host.cache import Cache
 from harness.host.debian import Sysroot
@@ -43,6 +45,12 @@ _NOT_IN_GUEST = (
     "./usr/bin/perl5*", "./usr/bin/*-sum", "./usr/share/debconf", "./etc/pam.d",
     "./usr/lib/x86_64-linux-gnu/libsqlite3*", "./usr/lib/x86_64-linux-gnu/libdb-*",
     "./usr/sbin/modprobe",  # vm/init makes it, and says why
+)  # fmt: skip
+# Of these: what other packages than the guest's own may need.
+_MAY_BE_NEEDED = (
+    "./usr/share/perl5", "./usr/lib/x86_64-linux-gnu/perl-base/unicore", "./usr/lib/systemd",
+    "./usr/bin/perl5*", "./usr/bin/*-sum", "./usr/lib/x86_64-linux-gnu/libsqlite3*",
+    "./usr/lib/x86_64-linux-gnu/libdb-*",
 )  # fmt: skip
 _FSTAB = """\
 proc     /proc               proc     defaults
@@ -85,30 +93,49 @@ class GuestImage:
     digest: str
 
 
-def tree(spec: GuestSpec, cache: Cache) -> Sysroot:
-    """The unpacked packages that the guest is made of."""
-    return debian.unpack_packages(
-        cache,
-        label="guest",
-        suite=spec.suite,
-        packages=spec.packages,
-        note=f"guest: downloading and unpacking packages from Debian {spec.suite} (about 10 s)",
-    )
+def tree(spec: GuestSpec, cache: Cache, more: Sequence[str] = ()) -> Sysroot:
+    """The unpacked packages that the guest is made of, with ``more`` that somebody wants.
+
+    Those are of the guest's suite, whichever kernel it has: their programs need the libraries that
+    are there. Raises ``InputError`` where there is none of that name.
+    """
+    try:
+        return debian.unpack_packages(
+            cache,
+            label="guest",
+            suite=spec.suite,
+            packages=[*spec.packages, *more],
+            note=f"guest: downloading and unpacking packages from Debian {spec.suite} (about 10 s)",
+        )
+    except GoneError as error:
+        if not more:
+            raise
+        # It is no kernel that is gone.
+        raise InputError(
+            f"{error.what}, so the guest cannot have it",
+            hint="--guest-packages takes names as `apt-cache search WORD` shows them",
+        ) from error
 
 
-def prepare_image(spec: GuestSpec, tree: Sysroot, kernel: Kernel, cache: Cache) -> GuestImage:
-    """The guest's image for ``kernel``, made of what is cached where that is possible."""
+def prepare_image(
+    spec: GuestSpec, tree: Sysroot, kernel: Kernel, cache: Cache, *, complete: bool = False
+) -> GuestImage:
+    """The guest's image for ``kernel``, made of what is cached where that is possible.
+
+    ``complete``: with what only the tree's own packages can do without.
+    """
+    left_out = [each for each in _NOT_IN_GUEST if not (complete and each in _MAY_BE_NEEDED)]
     keys = cache.get("keys", "ssh", {"recipe": 4}, lambda folder: _make_keys(folder, tree))
     base = cache.get(
         "guest",
         "base",
         {
-            "recipe": [2, _FSTAB, _NETWORK, *_NOT_IN_GUEST],
+            "recipe": [2, _FSTAB, _NETWORK, *left_out],
             "tree": tree.entry.digest,
             "init": hashlib.sha256(INIT.read_bytes() + AGENT.read_bytes()).hexdigest(),
             "keys": (keys.path / "host.pub").read_text(),
         },
-        lambda folder: _make_base(folder, tree, keys.path),
+        lambda folder: _make_base(folder, tree, keys.path, left_out),
     )
     whole = cache.get(
         "guest",
@@ -147,7 +174,7 @@ def _make_keys(folder: Path, tree: Sysroot) -> None:
     )
 
 
-def _make_base(folder: Path, tree: Sysroot, keys: Path) -> None:
+def _make_base(folder: Path, tree: Sysroot, keys: Path, left_out: Sequence[str]) -> None:
     """The guest's files: the tree, and over it what its packages' scripts would make."""
     added = folder / "added"
     etc = added / "etc"
@@ -179,7 +206,7 @@ def _make_base(folder: Path, tree: Sysroot, keys: Path) -> None:
     (etc / "hostname").write_text("eudyptula\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 eudyptula\n")
 
-    prune = " -o ".join(f"-path '{pattern}'" for pattern in _NOT_IN_GUEST)
+    prune = " -o ".join(f"-path '{pattern}'" for pattern in left_out)
     script = (
         f"cd / && find . \\( {prune} \\) -prune -o -print | {_CPIO} >/mnt/out/base.cpio; "
         f"cd /mnt/added && find . | {_CPIO} >>/mnt/out/base.cpio"

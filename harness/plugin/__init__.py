@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
     def add(name: str, **how: Any) -> None:
         names = [f"--kernel-{name}", *([f"--{name}"] if here else [])]
-        group.addoption(*names, dest=f"kernel_{name}", **how)
+        group.addoption(*names, dest=f"kernel_{name.replace('-', '_')}", **how)
 
     group.addoption(
         "--kernel", metavar="NAME", help="the kernel to test on (default: the matrix's own)"
@@ -110,6 +110,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         help="a device of QEMU's for the machines; may be given several times",
+    )
+    add(
+        "guest-packages",
+        metavar="NAME[,NAME]",
+        help="Debian packages to be put into the guest",
     )
     add(
         "hangs",

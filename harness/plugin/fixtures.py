@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import config
 from harness.build import source as sources
 from harness.build.module import Module
-from harness.config import Equipment
 from harness.errors import InputError
 from harness.examine.artifacts import MACHINES, Keeper
 from harness.host.cache import Cache
@@ -46,7 +46,8 @@ def lab(request: pytest.FixtureRequest) -> Lab:
     # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
     cache = Cache()
     request.config.add_cleanup(cache.close)
-    equipment = Equipment(devices=tuple(request.config.getoption("kernel_device")))
+    option = request.config.getoption
+    equipment = config.equipment(option("kernel_device"), option("kernel_guest_packages"))
     if equipment.devices and request.config.getoption("kernel_record"):
         raise InputError(
             "what a device does is not recorded", hint="give --device or --record, not both"

@@ -29,7 +29,7 @@ class Request:
 
     kernels: str | None = None  # NAME[,NAME], a version, all, or a kernel tree's path
     source: Given = config.MODULE  # what --module, --ko and --param name
-    equipment: Equipment = USUAL  # what --device names
+    equipment: Equipment = USUAL  # what --device and --guest-packages name
     expression: str | None = None  # as pytest's -k takes it
     jobs: int | None = None  # how many tests run at a time
     suite: str | None = None  # NAME[,NAME] of config.SUITES, or all

@@ -343,3 +343,21 @@ def test_two_trees_of_one_name_are_refused(tmp_path: Path) -> None:
     assert tree.name == "linux"
     with pytest.raises(InputError, match="are both named linux"):
         config.load().select(f"{one},{other}")
+
+
+# -- what machines have besides the usual ------------------------------------------
+
+
+def test_equipment_is_what_the_options_say() -> None:
+    """The same packages in another order are the same guest, which is made once."""
+    asked = config.equipment(["edu", "nvme,serial=1"], "strace, pciutils,strace")
+    assert asked == config.Equipment(("edu", "nvme,serial=1"), ("pciutils", "strace"))
+    assert config.equipment([], "g++").packages == ("g++",)
+    assert config.equipment(None, None) == config.USUAL
+
+
+@pytest.mark.parametrize("packages", ["", "a b", "Strace", "strace,", "--help", "bash-", "x=1"])
+def test_what_names_no_package_is_refused(packages: str) -> None:
+    """apt would take some of it for something else."""
+    with pytest.raises(InputError, match="names no Debian package"):
+        config.equipment((), packages)

@@ -73,13 +73,14 @@ def test_options_that_were_given_reach_pytest(tmp_path: Path) -> None:
         "linux", "trixie", "", tree=tmp_path, profile="debug", config=tmp_path / "config"
     )
     request = Request(
-        source=tmp_path, equipment=Equipment(("edu,dma_mask=1", "nvme")), expression="a and b",
-        keep=True,
+        source=tmp_path, expression="a and b", keep=True,
+        equipment=Equipment(("edu,dma_mask=1", "nvme"), ("pciutils", "strace")),
     )  # fmt: skip
     plan = Plan(request, {"any": "tests/vm/any"})
     assert plan.arguments(spec, 3, tmp_path / "junit.xml") == [
         "tests/vm/any", f"--kernel={spec.asked}", f"--module={tmp_path}",
-        "--device=edu,dma_mask=1", "--device=nvme", "--profile=debug",
+        "--device=edu,dma_mask=1", "--device=nvme", "--guest-packages=pciutils,strace",
+        "--profile=debug",
         f"--config={tmp_path}/config", "--keep", "-k", "a and b", "-n", "3",
         f"--junitxml={tmp_path}/junit.xml",
     ]  # fmt: skip
