@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -29,6 +30,8 @@ from harness.errors import (
 from harness.host import proc, sandbox, text
 from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.proc import Deadline
+
+log = logging.getLogger(__name__)
 
 BUILD_SECONDS = 600.0
 # Where the sources stand inside the sandbox, and so in the module's debug information.
@@ -119,12 +122,14 @@ def check_source(given: Given) -> None:
 
 
 def build(
-    kernel: Kernel, given: Given, cache: Cache, *, strict: bool = False, sparse: bool = False
-) -> Module:
+    kernel: Kernel, given: Given, cache: Cache, *, strict: bool = False, sparse: bool = False,
+    careful: bool = False,
+) -> Module:  # fmt: skip
     """Build what was ``given`` for ``kernel``.
 
     It is built without a network and with nothing writable but a copy of the folder. ``strict``
     makes warnings errors (and asks for W=1); ``sparse`` has each file checked by sparse too.
+    ``careful`` asks for W=1 alone, by which the compiler warns of more.
     Raises ``InputError`` for a folder that is not a module's, ``BuildError`` with the compiler's
     words. A finished .ko file is taken as it is, if it is for this kernel.
     """
@@ -132,7 +137,8 @@ def build(
     if source.finished:
         return _taken_as_it_is(kernel, source, cache)
     folder = _folder(source, kernel, cache)
-    options = ["W=1", "KCFLAGS=-Werror"] if strict else []
+    options = ["W=1"] if strict or careful else []
+    options += ["KCFLAGS=-Werror"] if strict else []
     if sparse:
         options += ["C=2", "CF=-Wsparse-error"]
     with cache.scratch("module") as scratch:
@@ -169,6 +175,23 @@ def build(
         how=folder.why,
     )
     return _with_needs(_wanted(built), _firmware(folder), cache)
+
+
+def hints(built: Module, cache: Cache) -> tuple[str, ...]:
+    """What the compiler warns of with W=1 only (the kernel's scripts/Makefile.extrawarn).
+
+    That is for who wrote the module, and says nothing of it that is wrong. Nothing is said of a
+    package and of a finished module, nor where dkms builds or such a build fails.
+    """
+    source = built.source
+    if source.package or source.finished or sources.inspect(source.path).recipe is Recipe.DKMS:
+        return ()  # dkms does not hand W=1 on to the kernel's build
+    try:
+        careful = build(built.kernel, source, cache, careful=True)
+    except (BuildError, InputError) as error:
+        log.debug("with W=1 it does not build: %s", error)
+        return ()
+    return tuple(each for each in careful.warnings if each not in built.warnings)
 
 
 def _folder(source: Source, kernel: Kernel, cache: Cache) -> Folder:

@@ -157,7 +157,9 @@ _ASSERTIONS = (
         "init fails.",
     ),
 )
-_PLACE = re.compile(r"(?<![\w/.])((?:[\w.-]+/)*[\w.-]+\.[ch]:\d+)\b")
+# Not of an absolute path, which is one of the kernel's headers; releases of Debian have a plus.
+_PLACE = re.compile(r"(?<![\w/.+-])((?:[\w.+-]+/)*[\w.+-]+\.[ch]:\d+)\b")
+_ERROR = re.compile(rf"^{_PLACE.pattern}(?::\d+)?: (?:fatal )?error: ", re.MULTILINE)
 _RULES = {
     "contract": "The exercise asks for it: see the section contract of docs/suites.md.",
     "any": "It holds for every module: see the section any of docs/suites.md.",
@@ -306,6 +308,73 @@ def _same(finding: Finding) -> tuple[str, str]:
     return finding.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", finding.seen)
 
 
+# -- what several builds of it say ----------------------------------------------------
+
+_HINTS_MAX = 10  # on a card; a driver may have hundreds
+
+
+def hints(lines: Sequence[str]) -> tuple[str, ...]:
+    """Notes of what the compiler warns of with W=1 only."""
+    more = len(lines) - _HINTS_MAX
+    notes = [f"With W=1: {_short(texts.printable(line))}" for line in lines[:_HINTS_MAX]]
+    plural = "s" if more > 1 else ""
+    return (*notes, *([f"With W=1: {more} more warning{plural}"] if more > 0 else []))
+
+
+def across_kernels(own: Sequence[Card]) -> list[Card]:
+    """The cards of one module on several kernels, where some build it and others do not.
+
+    The kernel's interfaces change. Those that do not build it say which kernels do, and from which
+    one on that is so.
+    """
+    builds = sorted((one for one in own if one.passed + one.failed), key=_age)
+    fails = sorted((one for one in own if "build" in _kinds(one)), key=_age)
+    if not builds or not fails:
+        return list(own)
+    told = _refusal(builds, fails)
+    return [_with_refusal(one, told) if one in fails else one for one in own]
+
+
+def _refusal(builds: Sequence[Card], fails: Sequence[Card]) -> str:
+    """In one sentence; both are sorted by age."""
+    if _age(builds[-1]) < _age(fails[0]):
+        return (
+            f"Kernel {_called(fails[0])} is the first that refuses it; {_called(builds[-1])} still "
+            "builds it. An interface of the kernel has changed in between."
+        )
+    if _age(fails[-1]) < _age(builds[0]):
+        return (
+            f"Kernel {_called(builds[0])} is the first that builds it; {_called(fails[-1])} still "
+            "refuses it. It uses what older kernels do not have."
+        )
+    return f"It builds on {', '.join(map(_called, builds))}."
+
+
+def _with_refusal(one: Card, told: str) -> Card:
+    """The card with a sentence more on what its build that failed means."""
+    findings = [
+        replace(finding, means=_and(finding.means, told)) if finding.kind == "build" else finding
+        for finding in one.findings
+    ]
+    return replace(one, findings=tuple(findings))
+
+
+def _and(means: str, told: str) -> str:
+    """``means`` with a sentence before its block."""
+    first, separator, block = means.partition("\n")
+    return f"{told} {first}{separator}{block}"
+
+
+def _called(one: Card) -> str:
+    return f"{one.kernel} ({one.release})"
+
+
+def _age(one: Card) -> tuple[int, ...]:
+    """The numbers of a release, such as 6.12.107+deb13-cloud-amd64; those of a candidate too."""
+    found = re.match(r"\d+(?:\.\d+)*", one.release)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
 # -- what is known already ----------------------------------------------------------
 
 
@@ -413,6 +482,12 @@ def _where(said: str) -> str:
     return found[1] if found else ""
 
 
+def _where_refused(said: str) -> str:
+    """Where the compiler has found an error, which may be told below those of a header."""
+    found = _ERROR.search(said)
+    return found[1] if found else _where(said)
+
+
 def _short(said: str) -> str:
     return texts.beginning(said.strip(), _SEEN)
 
@@ -436,7 +511,7 @@ def _without_tests(result: KernelResult, error: str, options: Sequence[str]) -> 
                 means = "Nothing was tried with it."
             seen = _short(cell.why)
             return [Finding(kind, seen, f"{means}\n{_block(error)}" if error else means,
-                            _where(error or seen), build)]  # fmt: skip
+                            _where_refused(error or seen), build)]  # fmt: skip
         if not result.tests:
             return [Finding("unknown", _short(f"{name}: {cell.why}"),
                             "Nothing is known of the module.", "", build)]  # fmt: skip

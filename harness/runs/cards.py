@@ -186,6 +186,7 @@ class Judge:
                 )
             raise
         pool.shutdown()
+        self._compare_kernels(found, specs)
         every = [self.cards[task.subject.key, task.spec.name] for task in tasks]
         with store.writing("the cards"):
             files.write(folder() / "cards.md", cards.all_as_markdown(every))
@@ -220,13 +221,25 @@ class Judge:
         with self._lock:
             self._left -= 1
             self.cards[key] = made
-            own = [one for (subject, _), one in self.cards.items() if subject == key[0]]
-            with store.writing("the cards"):
-                text = "\n".join(map(cards.markdown, own))
-                (folder() / key[0]).mkdir(parents=True, exist_ok=True)
-                files.write(folder() / key[0] / "card.md", text)
+            self._write_card(key[0])
         worst = f": {made.findings[0].seen}" if made.findings else ""
         log.info("%s on %s: %s%s", made.name, made.kernel, made.outcome, worst)
+
+    def _write_card(self, subject: str) -> None:
+        """Write the cards of one subject, on each kernel so far, to be handed out."""
+        own = [one for (its, _), one in self.cards.items() if its == subject]
+        with store.writing("the cards"):
+            (folder() / subject).mkdir(parents=True, exist_ok=True)
+            files.write(folder() / subject / "card.md", "\n".join(map(cards.markdown, own)))
+
+    def _compare_kernels(self, found: Sequence[Subject], specs: Sequence[KernelSpec]) -> None:
+        """Have each card say which kernels build its module, where some do and others do not."""
+        for subject in found:
+            own = [self.cards[subject.key, spec.name] for spec in specs]
+            told = cards.across_kernels(own)
+            if told != own:
+                self.cards |= {(subject.key, each.kernel): each for each in told}
+                self._write_card(subject.key)
 
     def _of(self, task: _Task) -> tuple[str, str, str]:
         return task.subject.name, printable(str(task.subject.source)), task.spec.name
@@ -275,14 +288,16 @@ class Judge:
             *self._of(task)[:2], result, said, error=ready.error, late=late,
             options=[*source.arguments(), *request.equipment.arguments()],
         )  # fmt: skip
-        made = replace(made, notes=(*made.notes, *notes))
+        made = replace(made, notes=(*made.notes, *cards.hints(ready.hints), *notes))
         return cards.with_accepted(made, known, date.today())
 
     def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:
         """What came of it, and a sentence if its tests had to be ended."""
         with Cache() as cache:
             asked = plan.request
-            ready = sweep.make_ready(task.spec, self._matrix, cache, asked.source, asked.equipment)
+            ready = sweep.make_ready(
+                task.spec, self._matrix, cache, asked.source, asked.equipment, hints=True
+            )
         try:
             if ready.left_out:
                 its = ready.spec

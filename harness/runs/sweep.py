@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.build import archive
+from harness.build import module as modules
 from harness.build.module import Module
 from harness.build.source import Given
 from harness.config import USUAL, Equipment, KernelSpec, Matrix
@@ -80,15 +81,20 @@ class Ready:
     how: str = ""  # by what the module was built, and why
     module: str = ""  # the digest of the module, once it is built
     error: str = ""  # all that was said where it cannot be tested
+    hints: tuple[str, ...] = ()  # what the compiler warns of with W=1 only, where that was asked
 
 
 # -- one kernel --------------------------------------------------------------------
 
 
 def make_ready(
-    spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given, equipment: Equipment = USUAL
-) -> Ready:
-    """Have a kernel, build the module for it, boot it and load the module, as far as it goes."""
+    spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given, equipment: Equipment = USUAL,
+    *, hints: bool = False,
+) -> Ready:  # fmt: skip
+    """Have a kernel, build the module for it, boot it and load the module, as far as it goes.
+
+    ``hints``: also build it with W=1, which takes as long once more.
+    """
     # It imports the log reader. Whoever tests one kernel needs only what else is here.
     from harness.examine import loading  # noqa: PLC0415
 
@@ -104,6 +110,8 @@ def make_ready(
         ready.how, ready.module = module.how, module.digest
         ready.cells["build"] = Cell(False, "ok")
         ready.cells["warnings"] = _warnings(module)
+        if hints:
+            ready.hints = modules.hints(module, cache)
         template = way.boot()
         ready.cells["boot"] = Cell(False, "ok")
         loading.loaded_template(way.lab, template, module)

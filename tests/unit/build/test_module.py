@@ -205,6 +205,22 @@ def test_strictness_is_asked_for(
     assert set(compiler.makes[0]) & (STRICT | SPARSE) == options
 
 
+def test_w1_shows_what_is_not_warned_of_otherwise(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """Only what comes with W=1, and nothing where the module does not build so."""
+    usual, more = "wee.c:1:1: warning: usual", "wee.c:2:1: warning: unused"
+    compiler.says = usual
+    built = module.build(a_kernel(), source, cache)
+    compiler.says = f"{usual}\n{more}"
+    assert module.hints(built, cache) == (more,)
+    assert [set(command) & STRICT for command in compiler.makes] == [set(), {"W=1"}]
+    (source / "wee-one.c").write_text("int changed;\n")
+    built = module.build(a_kernel(), source, cache)
+    compiler.fails = True  # such as by a Makefile's own -Werror
+    assert module.hints(built, cache) == ()
+
+
 def test_a_module_is_built_again_when_something_changed(
     compiler: Compiler, cache: Cache, source: Path
 ) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -226,6 +227,85 @@ def test_what_does_not_build_says_why() -> None:
     assert (finding.kind, finding.where, found.outcome) == ("build", "wee.c:3", "does not build")
     assert finding.again == "invoke build --module=/class/alice --kernel trixie"
     assert "    make: *** [Makefile:1] Error 2" in card.markdown(found)
+
+
+def test_an_error_is_where_the_module_has_it() -> None:
+    """Not in the header that the compiler names first, nor in what includes it."""
+    header = "/usr/src/linux-headers-6.12.118+deb13-common/include/linux"
+    said = (
+        f"In file included from {header}/device.h:15,\n                 from wee.c:1:\n"
+        f"{header}/init.h:180:22: error: passing argument 1 of 'class_create'\n"
+        "src/wee.c:9:18: error: too many arguments to function 'class_create'\n"
+    )
+    cells = {"build": Cell(True, "red", f"{header}/init.h:180:22: error: passing")}
+    for error, where in ((said, "src/wee.c:9"), (said.replace("src/wee.c:9:18: error", "x"),
+                         "wee.c:1")):  # fmt: skip
+        found = card.card("alice", "/class/alice", result(cells=cells), {}, error=error)
+        assert found.findings[0].where == where
+
+
+def test_what_is_warned_of_with_w1_is_a_note() -> None:
+    """The first ten; a driver may have hundreds."""
+    lines = [f"wee.c:{number}:1: warning: unused \x1b" for number in range(12)]
+    notes = card.hints(lines)
+    assert notes[0] == "With W=1: wee.c:0:1: warning: unused \\x1b"
+    assert notes[-1] == "With W=1: 2 more warnings"
+    assert len(notes) == 11
+    assert card.hints(lines[:10]) == notes[:10]
+    assert card.hints([]) == ()
+
+
+def on(kernel: str, release: str, *, builds: bool) -> Card:
+    """The card of a module on one of several kernels."""
+    cells = {} if builds else {"build": Cell(True, "red", "wee.c:3:1: error: too few arguments")}
+    tests = (case("a::test_one", "passed"),) if builds else ()
+    of = replace(result(*tests, cells=cells, status=0 if builds else 1), kernel=kernel,
+                 release=release)  # fmt: skip
+    return card.card("alice", "/class/alice", of, {}, error="wee.c:3:1: error: too few arguments")
+
+
+def test_a_card_names_the_kernel_that_first_refuses_it() -> None:
+    """By the kernels' releases, in whichever order they were judged; numbers are no text."""
+    cards = [
+        on("sid", "7.2.6+deb14-cloud-amd64", builds=False),
+        on("bullseye", "5.10.0-40-cloud-amd64", builds=True),
+        on("trixie", "6.12.118+deb13-cloud-amd64", builds=False),
+        on("bookworm", "6.1.0-53-cloud-amd64", builds=True),
+    ]
+    sid, bullseye, trixie, bookworm = card.across_kernels(cards)
+    assert (bullseye, bookworm) == (cards[1], cards[3])
+    for one in (sid, trixie):
+        (finding,) = one.findings
+        assert finding.means.startswith(
+            "Kernel trixie (6.12.118+deb13-cloud-amd64) is the first that refuses it; bookworm "
+            "(6.1.0-53-cloud-amd64) still builds it."
+        )
+        assert "    wee.c:3:1: error" in card.markdown(one)
+
+
+def test_a_card_names_the_kernel_that_first_builds_it() -> None:
+    """Where it is the older ones that have no such interface yet."""
+    old, new = card.across_kernels(
+        [on("bullseye", "5.10.0-40", builds=False), on("sid", "7.2.6", builds=True)]
+    )
+    assert old.findings[0].means.startswith("Kernel sid (7.2.6) is the first that builds it; ")
+    assert not new.findings
+
+
+def test_kernels_of_one_age_are_named_and_no_more_is_said() -> None:
+    """What two flavours of a release differ in is no interface that has changed."""
+    _, other = card.across_kernels(
+        [on("trixie", "6.12.118-cloud-amd64", builds=True), on("trixie-rt", "6.12.118-rt-amd64",
+         builds=False)]
+    )  # fmt: skip
+    assert other.findings[0].means.startswith("It builds on trixie (6.12.118-cloud-amd64). ")
+
+
+@pytest.mark.parametrize("builds", [True, False])
+def test_kernels_that_agree_are_not_compared(*, builds: bool) -> None:
+    """Nothing has changed between them, as far as the module is concerned."""
+    cards = [on("bullseye", "5.10.0", builds=builds), on("sid", "7.2.6", builds=builds)]
+    assert card.across_kernels(cards) == cards
 
 
 def test_red_without_a_finding_is_never_green() -> None:

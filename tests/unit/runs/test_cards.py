@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,10 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     """No kernel, no pytest, and results and a cache of this test's own."""
     made = Stages()
 
-    def make_ready(spec: KernelSpec, _: object, cache: Cache, source: object, _2: object) -> Ready:
+    def make_ready(
+        spec: KernelSpec, _: object, cache: Cache, source: object, _2: object, *, hints: bool
+    ) -> Ready:
+        assert hints
         how = made.ready.get(Path(str(source)).name)
         return how(spec) if how else Ready(spec, "6.12")
 
@@ -191,6 +195,36 @@ def test_what_goes_wrong_with_one_is_its_card(tmp_path: Path, stages: Stages) ->
     assert {"cards.md", "cards.json", "cards.csv"} <= {path.name for path in place.iterdir()}
     assert "it is wrong" in (place / subjects([parent])[5].key / "card.md").read_text()
     assert len(json.loads((place / "cards.json").read_text())) == 6
+
+
+def test_a_card_says_what_several_kernels_say_of_its_module(tmp_path: Path, stages: Stages) -> None:
+    """Once all are judged: the first one that refuses it, also on the card to be handed out."""
+    one = folder(tmp_path, "one")
+    cell = Cell(True, "red", "one/ does not build: mod.c:1:1: error: x")
+    releases = {"old": "5.10.1", "new": "6.12.1"}
+
+    def ready(spec: KernelSpec) -> Ready:
+        cells = {"build": cell} if spec.name == "new" else {}
+        return Ready(spec, releases[spec.name], cells, status=len(cells))
+
+    stages.ready["one"] = ready
+    specs = [replace(SPEC, name=name) for name in ("new", "old")]
+    found = subjects([one])
+    new, old = Judge(Request(jobs=1), MATRIX).run(found, specs)
+    said = "Kernel new (6.12.1) is the first that refuses it; old (5.10.1) still builds it."
+    assert said in new.findings[0].means
+    assert old.outcome == "green"
+    for path in (cards.folder() / found[0].key / "card.md", cards.folder() / "cards.md"):
+        assert said in path.read_text()
+
+
+def test_hints_of_the_compiler_are_notes(tmp_path: Path, stages: Stages) -> None:
+    """They make nothing red."""
+    hint = "mod.c:2:18: warning: 'never' defined but not used [-Wunused-const-variable=]"
+    stages.ready["one"] = lambda spec: Ready(spec, "6.12", hints=(hint,))
+    (one,) = judge(subjects([folder(tmp_path, "one")]))
+    assert one.outcome == "green"
+    assert f"With W=1: {hint}" in one.notes
 
 
 def test_tests_that_do_not_end_are_ended(

@@ -23,14 +23,15 @@ pytestmark = pytest.mark.timeout(SECONDS)
 def test_each_gets_its_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is right, one that panics, one that does not compile, one that is none.
 
-    Those that are wrong come first, and the next one is judged all the same.
+    Those that are wrong come first, and the next one is judged all the same. What the compiler says
+    with W=1 only is a note.
     """
     monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
     sources = {
         "a-broken": HELLO.replace("return 0;", "return 0"),
         "b-panics": HELLO.replace('pr_info("hello\\n");', 'panic("planted");'),
         "c-empty": "",
-        "d-hello": HELLO,
+        "d-hello": f"{HELLO}static const int never = 1;\n",
     }
     for name, text in sources.items():
         (tmp_path / "class" / name).mkdir(parents=True)
@@ -44,6 +45,7 @@ def test_each_gets_its_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "planted" in panics.findings[0].seen
     assert empty.outcome == "no module"
     assert (hello.outcome, hello.passed) == ("green", 2)
+    assert any("With W=1: hello.c:8:" in note and "never" in note for note in hello.notes)
 
 
 def test_odd_modules_have_cards_that_say_what_is_odd(
