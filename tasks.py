@@ -568,13 +568,13 @@ def new_module(_: Context, name: str, kind: str = "misc", folder: str | None = N
     return new_module.run(name, kind, _path(folder))
 
 
-@task(help=_help("json"))
+@task(help=_help("json", fix="run that command, and look again"))
 @_explained
-def doctor(_: Context, json: bool = False) -> int:
+def doctor(_: Context, json: bool = False, fix: bool = False) -> int:
     """Say what this host has and lacks, and the one command that mends it."""
     from harness.commands import doctor
 
-    return doctor.run(json)
+    return doctor.run(json, fix=fix)
 
 
 @task(help=_help("kernel", "module", "verbose"))

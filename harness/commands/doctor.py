@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`invoke doctor`: what this host has and lacks, and the one command that mends it."""
+"""`invoke doctor`: what this host has and lacks, the one command that mends it, and its mending."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness import config, qemu
-from harness.errors import HarnessError, HostError
+from harness.errors import HarnessError, HostError, InputError
 from harness.host import cache, debian, proc, sandbox
 from harness.host.proc import Deadline
 from harness.machines import session
@@ -33,9 +34,19 @@ class Finding:
     mend: str = ""
 
 
-def run(as_json: bool) -> int:
-    """Print the findings; 0 if nothing is lacking, else what a run would end with."""
+def run(as_json: bool, *, fix: bool = False) -> int:
+    """Print the findings; 0 if nothing is lacking, else what a run would end with.
+
+    With ``fix``, what a command can mend is mended before. Raises ``InputError`` for both options.
+    """
+    if fix and as_json:
+        raise InputError(
+            "what is mended is shown as it happens, which is no JSON",
+            hint="give --fix, and then --json by itself",
+        )
     findings = examine()
+    if fix and _mend(findings):
+        findings = examine()
     lacking = [finding for finding in findings if finding.state == "lacking"]
     mend = remedy(findings)
     if as_json:
@@ -45,7 +56,7 @@ def run(as_json: bool) -> int:
         for finding in findings:
             print(f"{finding.state:8} {finding.topic:{width}}  {finding.said}")
         if mend:
-            print("\nTo mend what is lacking:")
+            print("\nTo mend what is lacking (--fix does it):")
             for command in mend:
                 print(f"    {command}")
         else:
@@ -71,6 +82,25 @@ def remedy(findings: list[Finding]) -> list[str]:
         names = " ".join(dict.fromkeys(packages))
         commands.insert(0, f"{sudo}apt-get install --no-install-recommends {names}")
     return commands
+
+
+def _mend(findings: list[Finding]) -> bool:
+    """Run the commands for what is lacking, each one shown before; whether there was one."""
+    commands = [shlex.split(command) for command in remedy(findings)]
+    # The environment of the shell that has started this is not to be reached from here.
+    commands = [words for words in commands if words[0] != "export"]
+    for words in commands:
+        print(f"$ {shlex.join(words)}", flush=True)
+        if "apt-get" in words:  # whoever has said --fix need not be asked once more
+            words.insert(words.index("install") + 1, "--yes")
+        child = proc.popen(words, stdin=None, stdout=None, stderr=None)
+        try:
+            child.wait()
+        finally:
+            proc.kill(child)
+    if commands:
+        print(flush=True)
+    return bool(commands)
 
 
 def host_packages(text: str) -> list[tuple[str, str]]:

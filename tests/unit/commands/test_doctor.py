@@ -14,6 +14,7 @@ import pytest
 
 from harness.commands import doctor
 from harness.commands.doctor import Finding
+from harness.errors import InputError
 from harness.host import debian
 from harness.machines import session
 
@@ -163,3 +164,48 @@ def test_the_exit_status_says_whether_something_lacks(
         data = json.loads(out)
         assert data["mend"] == doctor.remedy(findings)
         assert [row["state"] for row in data["findings"]] == [f.state for f in findings]
+
+
+def test_what_can_be_mended_is_mended(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The commands are shown and run, with their output, and then all is looked at again."""
+    done = tmp_path / "done"
+    script = tmp_path / "sysctl"
+    script.write_text(f"#!/bin/sh\necho set $1\ntouch {done}\n")
+    script.chmod(0o755)
+    lacks = [
+        Finding("sandbox", "lacking", "forbidden", f"{script} -w"),
+        Finding("cache", "lacking", "full", "export EUDYPTULA_CACHE=A_FOLDER"),
+    ]
+    monkeypatch.setattr(doctor, "examine", lambda: [OK] if done.exists() else lacks)
+    assert doctor.run(False, fix=True) == 0
+    out = capfd.readouterr().out
+    assert out.startswith(f"$ {script} -w\nset -w\n\n")
+    assert "This host has all that is needed." in out
+
+
+def test_what_cannot_be_mended_is_still_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody's environment is changed from here, and what is well is left alone."""
+    lacks = [Finding("cache", "lacking", "full", "export EUDYPTULA_CACHE=A_FOLDER")]
+    monkeypatch.setattr(doctor, "examine", lambda: lacks)
+    assert doctor.run(False, fix=True) == 3
+    assert "$ " not in capsys.readouterr().out
+    with pytest.raises(InputError, match="no JSON"):
+        doctor.run(True, fix=True)
+
+
+def test_packages_are_installed_without_a_question(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A run without a terminal would be given up by apt."""
+    script = tmp_path / "apt-get"
+    script.write_text('#!/bin/sh\necho "asked for: $*"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(doctor, "examine", lambda: [QEMU])
+    assert doctor.run(False, fix=True) == 3  # this apt-get has installed nothing
+    assert "asked for: install --yes --no-install-recommends" in capfd.readouterr().out
