@@ -281,6 +281,41 @@ def test_vm(
 
 
 @task(
+    help=_help(
+        "kernel", "module", "ko", "param", "device", "guest-packages", "filter", "jobs", "profile",
+        "config", "verbose", suite="NAME[,NAME]: as for test-vm",
+    ),
+    iterable=["param", "device"],
+)  # fmt: skip
+@_explained
+def watch(
+    _: Context,
+    kernel: str | None = None,
+    module: str | None = None,
+    ko: str | None = None,
+    param: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
+    guest_packages: str | None = None,
+    filter: str | None = None,  # noqa: A002  # the option's name
+    jobs: str | None = None,
+    suite: str | None = None,
+    profile: str = "",
+    config: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Test the module each time one of its sources is saved, until Ctrl-C."""
+    from harness.commands import watch
+    from harness.runs.request import Request
+
+    request = Request(
+        kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
+        suite=suite, profile=profile, own_config=_path(config),
+        equipment=_equipment(device, guest_packages), verbose=verbose, quiet=True,
+    )  # fmt: skip
+    return watch.run(request)
+
+
+@task(
     positional=["folders"],
     help=_help(
         "kernel", "ko", "param", "device", "guest-packages", "profile", "config", "jobs",

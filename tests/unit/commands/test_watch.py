@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness/commands/watch.py: when the module is tested again, and how that ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from watchdog.observers import Observer
+
+from harness import config
+from harness.build.source import Source
+from harness.commands import test_vm, watch
+from harness.errors import BuildError, InputError, Status
+from harness.runs import store
+from harness.runs.request import Request
+
+from .conftest import MATRIX, Calls
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for what nothing was heard of."""
+    monkeypatch.setattr(watch, "_ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_TOGETHER_SECONDS", 0.01)
+
+
+def save(file: Path, text: str) -> None:
+    """Save a file as editors do: nobody ever reads half of it."""
+    fresh = file.parent.parent / "fresh"
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+class End(Exception):
+    """Ends a watch that would go on."""
+
+
+@pytest.fixture
+def tested(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, other_module: Path
+) -> Callable[..., list[str]]:
+    """Watches a module; each run does the next of some things, and then the watch is ended.
+
+    What it returns is what the module's file held at each run.
+    """
+    file = other_module / "other.c"
+    file.write_text("one")
+
+    def watched(*what: Callable[[], object]) -> list[str]:
+        seen: list[str] = []
+
+        def run(request: Request) -> int:
+            assert (request.expression, request.jobs) == ("some", 1)
+            seen.append(file.read_text())
+            if len(seen) > len(what):
+                raise End
+            what[len(seen) - 1]()
+            return Status.RED
+
+        monkeypatch.setattr(test_vm, "run", run)
+        with pytest.raises(End):
+            watch.run(Request("one", source=other_module, expression="some"))
+        return seen
+
+    return watched
+
+
+def test_what_is_saved_is_tested(tested: Callable[..., list[str]], other_module: Path) -> None:
+    """Also what is saved while tests run. What is no source, or is as it was, is not."""
+    file = other_module / "other.c"
+
+    def save_at_once() -> None:
+        file.write_text("two")
+
+    def save_later() -> None:
+        for name in (".other.c.swp", ".#other.c", "other.c~", "#other.c#", "4913"):
+            (other_module / name).write_text("an editor's")
+        file.write_text("two")
+        threading.Thread(target=save, args=[file, "three"]).start()
+
+    assert tested(save_at_once, save_later) == ["one", "two", "three"]
+
+
+def test_a_save_is_heard_of(
+    tested: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, other_module: Path
+) -> None:
+    """Nobody waits until the sources are looked at for no reason."""
+    monkeypatch.setattr(watch, "_ROUND_SECONDS", 600.0)
+
+    class Saves(Observer):  # type: ignore[valid-type,misc]  # the class that is right for the host
+        def start(self) -> None:
+            super().start()
+            (other_module / "other.c").write_text("two")
+
+    monkeypatch.setattr(watch, "Observer", Saves)
+    assert tested(lambda: None) == ["one", "two"]
+
+
+def test_where_nothing_is_heard_the_sources_are_looked_at(
+    tested: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, other_module: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """As where others have all the watches that the kernel allows."""
+    caplog.set_level("INFO", "harness")
+
+    class Full(Observer):  # type: ignore[valid-type,misc]
+        def start(self) -> None:
+            threading.Thread(target=save, args=[other_module / "other.c", "two"]).start()
+            raise OSError(errno.ENOSPC, "inotify watch limit reached")
+
+    monkeypatch.setattr(watch, "Observer", Full)
+    assert tested(lambda: None) == ["one", "two"]
+    assert "inotify watch limit reached" in caplog.text
+
+
+def test_a_module_that_does_not_build_is_watched_on(
+    tested: Callable[..., list[str]], other_module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what happens in the middle of one's work; so is a file that is not there."""
+
+    def breaks() -> None:
+        (other_module / "other.c").write_text("broken")
+        raise BuildError("it does not build")
+
+    def is_taken_away() -> None:
+        (other_module / "Kbuild").unlink()
+        raise BuildError("nor does this")
+
+    assert tested(breaks, is_taken_away) == ["one", "broken", "broken"]
+    assert "one: BuildError: it does not build" in capsys.readouterr().out
+
+
+def test_what_is_red_is_named(
+    tested: Callable[..., list[str]], other_module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what the run has written down."""
+
+    def is_red() -> None:
+        with store.begin("one", whole=False) as run:
+            (run.folder / "red.txt").write_text("a.py::test_b: why\n")
+        (other_module / "other.c").write_text("two")
+
+    tested(is_red)
+    assert "red: a.py::test_b: why\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_ends_it(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, other_module: Path, name: str
+) -> None:
+    """While it waits, that is how it is meant to end."""
+    (other_module / "other.c").write_text("one")
+    wait = watch._changes
+
+    def waits(place: Path) -> Iterator[object]:
+        for change in wait(place):
+            # It watches by now, and waits in the same way the next time.
+            threading.Timer(0, os.kill, (os.getpid(), signal.Signals[name])).start()
+            yield change
+
+    monkeypatch.setattr(watch, "_changes", waits)
+    before = {one: signal.signal(one, signal.default_int_handler)
+              for one in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    try:
+        assert watch.run(Request("one", source=other_module)) == Status.GREEN
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def test_an_interruption_of_a_test_is_passed_on(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ran then is said, as for test-vm."""
+
+    def run(_: Request) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(test_vm, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        watch.run(Request("one"))
+
+
+def test_what_cannot_be_watched_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package, and several kernels at once."""
+    monkeypatch.setattr(config, "load", lambda: MATRIX)
+    with pytest.raises(InputError, match="one kernel at a time"):
+        watch.run(Request("one,two"))
+    with pytest.raises(InputError, match="a package does not change"):
+        watch.run(Request("one", source=Source(Path("deb:x"), package="x")))
