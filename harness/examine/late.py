@@ -17,6 +17,7 @@ from harness.errors import HostError, MachineError
 from harness.examine.evidence import patience
 from harness.judge.verdict import Evidence
 from harness.machines.clone import MARK_SECONDS
+from harness.machines.guest import busiest_first
 from harness.qemu import Machine
 
 SECONDS = 600.0  # of the guest's time that are waited for
@@ -94,6 +95,6 @@ def busy_tasks(
     "" where nobody did so often, and nothing has kept time from passing.
     """
     rates = {name: (count - before.get(name, 0)) / (seconds or 1) for name, count in after.items()}
-    often = sorted((name for name in rates if rates[name] >= _OFTEN), key=lambda name: -rates[name])
-    named = (f"{name} woke up {rates[name]:.0f} times a second" for name in often[:_NAMED])
+    often = busiest_first({name: rate for name, rate in rates.items() if rate >= _OFTEN})
+    named = (f"{name} woke up {often[name]:.0f} times a second" for name in list(often)[:_NAMED])
     return ", ".join(named) or ("" if whole else "something in it uses a CPU without a pause")
