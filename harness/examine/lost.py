@@ -53,6 +53,11 @@ _FREELIST = 32  # bytes from the beginning of a struct page
 # them out without an event: to network drivers, and on new kernels, as 7.3, to whoever wants a
 # packet (net/core/skbuff.c). So the record may know of a packet only by its data.
 _PACKETS = "skbuff_head_cache"
+# What the kernel itself loses where it cannot do what a module asked it for: the functions by which
+# it was allocated. Before 6.2, class_create() of a name that is taken gave the class back without
+# its name (commit 8c3e8a6bdb53 of Linux). A name of a class that is there is not lost.
+_THE_KERNELS = ({"kobject_set_name_vargs", "__class_register"},)
+
 # How many packets that the record does not know may each be found by the one before.
 _STEPS = 4
 
@@ -130,7 +135,10 @@ class Search:
             if registered is not None:
                 results.append(registered)
                 reached |= _closure([node])
-        left = [node for node in nodes if node not in reached]
+        left = [
+            node for node in nodes
+            if node not in reached and not self._kernel_has_lost(node.allocation)
+        ]  # fmt: skip
         # A packet itself may be anybody's: it is lost where it has what the module has lost.
         rest = [*(one for one in packets if not _closure([one]).isdisjoint(left)), *left]
         # One that another one has is told with that; of those that have each other, the first.
@@ -365,6 +373,11 @@ class Search:
 
     def _content(self, one: Allocation) -> bytes:
         return self._memory.read(one.address - self._layout.direct, one.size)
+
+    def _kernel_has_lost(self, one: Allocation) -> bool:
+        """Whether the kernel itself has lost it, whatever the module does."""
+        called = {self._name(address) for address in one.stack}
+        return any(functions <= called for functions in _THE_KERNELS)
 
     def _call(self, one: Allocation) -> str:
         """The function of the kernel's that the module called."""

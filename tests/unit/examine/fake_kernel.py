@@ -30,7 +30,8 @@ PLACES = {
     "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "__init_begin": 0x128000,
     "__init_end": 0x12A000, "file_systems": 0x12B000, "iomem_resource": 0x12C000,
     "init_net": 0x12D000, "shrinker_list": 0x12E000,
-    "dma_pool_create": 0x12F000, "_end": 0x130000,
+    "dma_pool_create": 0x12F000, "kobject_set_name_vargs": 0x12F400,
+    "__class_register": 0x12F800, "_end": 0x130000,
 }  # fmt: skip
 
 

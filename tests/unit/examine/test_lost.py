@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.examine import lost
@@ -61,6 +63,17 @@ def test_what_nobody_points_to_is_lost(kernel: Kernel) -> None:
             (range(at, at + 64),),
         )
     ]  # fmt: skip
+
+
+def test_what_the_kernel_loses_by_itself_is_not_the_modules(kernel: Kernel) -> None:
+    """The name of a class that could not be made; whatever else has a name is told."""
+    name, register = (
+        IMAGE + PLACES[function] for function in ("kobject_set_name_vargs", "__class_register")
+    )
+    refused = replace(taken(kernel), stack=(name, register, MODULE))
+    assert lost_of(kernel, refused) == []
+    assert lost_of(kernel, replace(taken(kernel, order=2), stack=(name, MODULE))) == [2]
+    assert lost_of(kernel, replace(taken(kernel, order=3), stack=(register, MODULE))) == [3]
 
 
 @pytest.mark.parametrize("inside", [0, 63])
