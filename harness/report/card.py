@@ -256,11 +256,11 @@ def card(
         if case.outcome not in ("failed", "error"):
             continue
         command = _command(result.kernel, options, case)
-        finding = _of_test(case, said.get(case.name, "") or case.why, command)
-        group = groups.setdefault(_key(finding), _Group(finding))
-        group.tests.append(case.name)
-        if _rank(finding) < _rank(group.finding):
-            group.finding = finding
+        for finding in _of_test(case, said.get(case.name, "") or case.why, command):
+            group = groups.setdefault(_key(finding), _Group(finding))
+            group.tests.append(case.name)
+            if _rank(finding) < _rank(group.finding):
+                group.finding = finding
     findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
     style = [finding for finding in findings if finding.kind == "style"]
     findings = [finding for finding in findings if finding.kind != "style"]
@@ -429,18 +429,38 @@ def compared(one: Card, before: Card) -> Card:
     return replace(one, findings=tuple(sorted(findings, key=_worst_first)), notes=notes)
 
 
-def _of_test(case: Case, said: str, command: str) -> Finding:
+def _of_test(case: Case, said: str, command: str) -> list[Finding]:
     """What a red test has found: what the kernel reported first, or else what the test says.
 
-    Of several reports the first one has mostly led to the others.
+    Of several reports the first one has mostly led to the others. What is left of a module is no
+    report: each place from which something is left is a fault of its own.
     """
-    for problem in _PROBLEM.findall(said):
-        for pattern, kind, means in _MEANINGS:
-            if re.match(pattern, problem, re.IGNORECASE):
-                where = _where(problem) or _where(_after(said, problem))
-                says = _SAYS.search(said)
-                told = _short(says[1]) if says else ""
-                return Finding(kind, _short(problem), means, where, command, says=told)
+    problems = _PROBLEM.findall(said)
+    known = [each for each in (_of_problem(one, said, command) for one in problems) if each]
+    if not known:
+        return [_of_assertion(case, said, command)]
+    says = _SAYS.search(said)
+    first = replace(known[0], says=_short(says[1]) if says else "")
+    if first.kind != "left":
+        return [first]
+    places = {first.where: first}
+    for each in known[1:]:
+        if each.kind == "left" and each.where:
+            places.setdefault(each.where, each)
+    return list(places.values())
+
+
+def _of_problem(problem: str, said: str, command: str) -> Finding | None:
+    """What the kernel reported, or what was left; ``said`` has what is known of it."""
+    for pattern, kind, means in _MEANINGS:
+        if re.match(pattern, problem, re.IGNORECASE):
+            where = _where(problem) or _where(_after(said, problem))
+            return Finding(kind, _short(problem), means, where, command)
+    return None
+
+
+def _of_assertion(case: Case, said: str, command: str) -> Finding:
+    """What a test says."""
     function = case.name.rpartition("::")[2].partition("[")[0]
     seen = _assertion(said)
     for pattern, kind, means in _ASSERTIONS:
@@ -453,7 +473,7 @@ def _of_test(case: Case, said: str, command: str) -> Finding:
 
 def kind_of(test: str, said: str) -> str:
     """Of which of ``KINDS`` it is what a red test has found; ``said`` is all that it says."""
-    return _of_test(Case(test, "", "failed", 0.0), said, "").kind
+    return _of_test(Case(test, "", "failed", 0.0), said, "")[0].kind
 
 
 def _assertion(said: str) -> str:

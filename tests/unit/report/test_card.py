@@ -54,6 +54,30 @@ def test_a_fault_that_many_tests_show_is_one_finding() -> None:
     assert (one.outcome, one.failed) == ("1 fault", 2)
 
 
+def test_all_that_is_left_from_different_places_is_told() -> None:
+    """What is left leads to nothing else: who mends one of them still has the others."""
+    leak = "leak: {} bytes that memdup_user() allocated were never freed, in wee_write at wee.c:49"
+    said = "\n".join([
+        "residue: the module is unloaded, but left behind: debugfs wee",
+        "residue: the module is unloaded, but inode_cache still holds wee_count at wee.c:20",
+        "    an object of the slab cache inode_cache points to wee_count",
+        leak.format(2), "     wee_write+0x54/0xed [wee] (wee.c:49)", leak.format(101),
+    ])  # fmt: skip
+    one = made(case("a::test_one"), case("a::test_two"),
+               said={"a::test_one": said, "a::test_two": said})  # fmt: skip
+    assert [each.where for each in one.findings] == ["", "wee.c:20", "wee.c:49"]
+    assert all(each.kind == "left" for each in one.findings)
+    assert all(each.tests == ("a::test_one", "a::test_two") for each in one.findings)
+    assert one.findings[2].seen == leak.format(2)
+
+
+def test_what_a_report_has_led_to_is_told_with_it() -> None:
+    """A task that dies in the middle gives nothing back."""
+    said = f"{OOPS}\nleak: 8 bytes that kmalloc() allocated were never freed, in f at wee.c:9"
+    one = made(case("a::test_one"), said={"a::test_one": said})
+    assert [each.where for each in one.findings] == ["wee.c:31"]
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
