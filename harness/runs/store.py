@@ -20,8 +20,9 @@
 RUN is the time at which the run began, in UTC, and a random number, so that two runs at the
 same time have folders of their own and neither removes what the other has promised.
 
-A run that begins removes old ones: all but the last ``RUNS``, and never one that is still going
-on. Whoever works in a folder of a run holds a lock on it (flock(2)), which ends with the process.
+A run that begins removes old ones: all but the last ``RUNS``, and the last ``RUNS`` in which a test
+has left something, and never one that is still going on. Whoever works in a folder of a run holds a
+lock on it (flock(2)), which ends with the process.
 """
 
 from __future__ import annotations
@@ -138,9 +139,20 @@ def _runs(parent: Path) -> list[Path]:
 
 
 def _prune(parent: Path) -> None:
-    for old in _runs(parent)[:-RUNS]:
-        if not in_use(old):
+    runs = _runs(parent)
+    # A run that a mistyped option has ended has nothing that anybody would want to see again.
+    kept = {*runs[-RUNS:], *[run for run in runs if _has_left(run)][-RUNS:]}
+    for old in runs:
+        if old not in kept and not in_use(old):
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _has_left(run: Path) -> bool:
+    """Whether a test of a run has left something, such as its machine."""
+    try:
+        return any(path.is_dir() for path in run.iterdir())
+    except OSError:  # another run has removed it
+        return False
 
 
 def in_use(folder: Path) -> bool:

@@ -86,6 +86,24 @@ def test_old_runs_go_and_running_ones_stay(monkeypatch: pytest.MonkeyPatch, resu
     assert (results / "wee" / "latest").exists()
 
 
+def test_what_red_tests_have_left_outlives_runs_without_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As those are that a mistyped option ends: else a few of them take each machine away."""
+    names = (f"20250101-0000{number:02}-abcdef" for number in itertools.count())
+    monkeypatch.setattr(store, "new_name", lambda: next(names))
+    with store.begin("wee", whole=False) as red:
+        (red.folder / "test_red").mkdir()
+    for _ in range(store.RUNS + 2):
+        store.begin("wee", whole=False).close()
+    assert red.folder.exists()
+    for _ in range(store.RUNS):
+        with store.begin("wee", whole=False) as later:
+            (later.folder / "test_red").mkdir()
+    store.begin("wee", whole=False).close()
+    assert not red.folder.exists()
+
+
 def test_only_runs_are_removed(results: Path) -> None:
     """A kernel's results may have something of a person's beside them."""
     (results / "wee" / "mine").mkdir(parents=True)
