@@ -17,14 +17,17 @@ from pathlib import Path
 
 from harness.errors import InputError
 
+_BUNDLE = "bundle"
+
 
 def _project(package: Path) -> Path:
     """The folder that has vm/, module/ and tests/: the checkout's, or what setup.py has copied."""
     checkout = package.parent
-    return checkout if (checkout / "vm" / "kernels.toml").exists() else package / "bundle"
+    return checkout if (checkout / "vm" / "kernels.toml").exists() else package / _BUNDLE
 
 
 PROJECT = _project(Path(__file__).resolve().parent)
+IS_CHECKOUT = PROJECT.name != _BUNDLE
 KERNELS_TOML = PROJECT / "vm" / "kernels.toml"
 KERNELS_LOCK = PROJECT / "vm" / "kernels.lock"
 MODULE = PROJECT / "module"

@@ -39,13 +39,14 @@ def run(name: str, kind: str, folder: Path | None) -> int:
             (f"{kind}.py.in", f"test_{name}.py"),
             ("Kbuild.in", "Kbuild"),
             ("Makefile.in", "Makefile"),
+            ("pyproject.toml.in", "pyproject.toml"),
         ):
             text = (_TEMPLATES / source).read_text().replace("@NAME@", name)
             files.write(target / written, text)
     except OSError as error:
         raise refused(error, f"making {target}", more_space="free some space") from error
-    print(f"{target}/: {name}.c, Kbuild, Makefile, test_{name}.py")
+    print(f"{target}/: {name}.c, Kbuild, Makefile, test_{name}.py, pyproject.toml")
     print("what any module has to stand, and its own test:")
     print(f"    invoke test-vm --module {target}")
-    print(f"    .venv/bin/pytest {target}/test_{name}.py --module {target}")
+    print(f"    .venv/bin/pytest {target}")
     return 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import config
 from harness.errors import HarnessError
 from harness.host import proc
 from harness.host.proc import Deadline
@@ -84,7 +85,7 @@ def save_artifacts(
             if machine.wanted is None:  # else it is kept with the first judgement that was red
                 machine.wanted = WantedRecording(folder, about)
             kept = os.path.relpath(machine.wanted.folder)
-            said.append(f"to go through it again: invoke replay {shlex.quote(kept)}")
+            said.append(f"to go through it again: {_task('replay', kept)}")
             return "\n".join(said)
         place = claim(run, keeper.limit)
         if place is None:
@@ -99,14 +100,14 @@ def save_artifacts(
             # Fixtures that clean up in the guest need it to run, also where saving has failed.
             if alive:
                 machine.snapshot.resume(Deadline(DUMP_SECONDS))
-        reopen = f"invoke shell --resume {shlex.quote(shown)}"
+        reopen = _task("shell --resume", shown)
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
         if keeper.hold_first and place == 0:
             pid, line = proc.leave_running(
                 saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
             )
             said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
-            said.append(f"    gdb in it: invoke debug --attach {shlex.quote(shown)}")
+            said.append(f"    gdb in it: {_task('debug --attach', shown)}")
     except (HarnessError, OSError) as error:
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")
@@ -125,6 +126,16 @@ def folder_name(nodeid: str) -> str:
     if plain and len(name) <= _NAME_MAX:
         return name
     return f"{name[:_NAME_MAX]}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
+
+
+def _task(task: str, folder: str) -> str:
+    """The command line of one of the project's tasks, for a folder that is named from here."""
+    if Path.cwd().is_relative_to(config.PROJECT):
+        return f"invoke {task} {shlex.quote(folder)}"
+    command = f"{task} {shlex.quote(os.path.abspath(folder))}"
+    if config.IS_CHECKOUT:
+        return f"invoke -r {shlex.quote(str(config.PROJECT))} {command}"
+    return f"invoke {command} (in a checkout of the harness)"
 
 
 def make_folder(run: Path, name: str) -> Path:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.config import MODULE, PROJECT, Matrix, load, work_in
-from harness.errors import Status
+from harness.config import IS_CHECKOUT, MODULE, PROJECT, Matrix, load, work_in
+from harness.errors import InputError, Status
 from harness.host.text import beginning
 from harness.report import junit
 from harness.runs import covered, pytest_process, store
@@ -134,10 +134,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def base_of(config: pytest.Config) -> Path:
+    """The folder that results are below: that of the ini file, or else the current one.
+
+    pytest's own rootdir is, without an ini file, what the current folder and the tests have in
+    common. That may be somebody's home.
+    """
+    return config.rootpath if config.inipath else config.invocation_params.dir
+
+
 def module_of(config: pytest.Config) -> str:
-    """The module under test as --module takes it; in the ini file, from where that stands."""
+    """The module under test as --module takes it; in the ini file, from where that stands.
+
+    Raises ``InputError`` where nobody has named one, and this is not the project's own checkout.
+    """
     asked: str | None = config.getoption("--module")
     told: str = config.getini("kernel_module")
+    if asked is None and not told and not IS_CHECKOUT:
+        raise InputError(
+            "no module is named that is to be tested",
+            hint='say kernel_module = "." in the ini file of pytest, or --module DIR',
+        )
     if asked is not None or not told:
         return asked if asked is not None else str(MODULE)
     return told if told.startswith("deb:") else str(config.rootpath / told)
@@ -172,8 +189,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "unrecorded: more may be allocated in the test than is recorded; what its modules lose is "
         "then not looked for",
     )
-    if not config.rootpath.is_relative_to(PROJECT):
-        config.add_cleanup(work_in(config.rootpath))
+    if not base_of(config).is_relative_to(PROJECT):
+        config.add_cleanup(work_in(base_of(config)))
     results = config.getoption("kernel_results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)

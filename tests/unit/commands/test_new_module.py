@@ -25,6 +25,7 @@ def test_a_folder_has_a_module_and_its_test(
         "Kbuild",
         "Makefile",
         "test_wee.py",
+        "pyproject.toml",
     }
     for path in folder.iterdir():
         assert "@" not in path.read_text().replace("$@", "")

@@ -77,3 +77,18 @@ def test_a_page_that_cannot_be_written_is_said(pytester: pytest.Pytester) -> Non
     done, _ = run(pytester, "def test_fine(machine): pass\n")
     assert done.ret == 0
     done.stdout.fnmatch_lines(["there is no page of the results: *"])
+
+
+def test_results_are_in_the_current_folder_without_an_ini_file(pytester: pytest.Pytester) -> None:
+    """Not where that and the tests' folder meet, which may be somebody's home."""
+    tests, here = pytester.mkdir("notes"), pytester.mkdir("here")
+    (tests / "conftest.py").write_text(CONFTEST)
+    (tests / "test_notes.py").write_text(TESTS)
+    with pytest.MonkeyPatch.context() as moved:
+        moved.chdir(here)
+        pytester.runpytest_inprocess("-p", "no:cacheprovider", str(tests))
+        assert (here / "results" / "index.html").exists()
+        assert not (pytester.path / "results").exists()
+        (tests / "pyproject.toml").write_text('[tool.pytest.ini_options]\nkernel_module = "."\n')
+        pytester.runpytest_inprocess("-p", "no:cacheprovider", str(tests))
+    assert (tests / "results" / "index.html").exists()

@@ -104,9 +104,13 @@ def test_the_example_is_green(
                           stdout=subprocess.PIPE).stdout  # fmt: skip
     assert "site-packages" in said
     any_suite = Path(said.strip()) / config.SUITES["any"]
-    done = run(repository, str(any_suite), "-k", "loads_and_unloads or licence")
+    options = [str(any_suite), "-k", "loads_and_unloads or licence"]
+    done = run(repository, "--module=.", *options)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+    done = run(repository, *options)  # the ini file is not that of these tests
+    assert done.returncode == 1, done.stdout
+    assert "no module is named that is to be tested" in done.stdout
 
 
 def test_a_planted_bug_is_red_there(
