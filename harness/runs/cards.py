@@ -37,7 +37,7 @@ from harness.build import source as sources
 from harness.build.source import Source
 from harness.config import KernelSpec, Matrix
 from harness.errors import HarnessError, InputError, Status
-from harness.host import files
+from harness.host import files, progress
 from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.text import printable
 from harness.report import card as cards
@@ -304,7 +304,9 @@ class Judge:
                 return ready, left_out(its.name, ready.release, its.version, ready.left_out), ""
             if ready.status:
                 return ready, sweep.not_tested(ready), ""
-            return ready, *self._pytest(ready, plan, run)
+            what = f"{task.subject.name} on {task.spec.name}: its tests"
+            with progress.stage(what), progress.detail(lambda: _runs_now(run.folder)):
+                return ready, *self._pytest(ready, plan, run)
         finally:
             if ready.module:
                 forget_machines(ready.module)
@@ -389,6 +391,12 @@ def _said(run: Run) -> dict[str, str]:
         return failures(run.junit.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def _runs_now(run: Path) -> str:
+    """The tests of a run that are going on."""
+    seen = pytest_process.progress(run)
+    return ", ".join(each.rpartition("::")[2] for each in seen.running) if seen else ""
 
 
 def _keep(place: Path, made: Card, made_of: str) -> None:

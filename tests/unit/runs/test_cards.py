@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -15,13 +16,14 @@ import pytest
 from harness import config
 from harness.config import Equipment, GuestSpec, KernelSpec, Matrix
 from harness.errors import InputError, SpaceError, Status
+from harness.host import progress
 from harness.host.cache import Cache
 from harness.report.card import Card
 from harness.report.result import Cell
 from harness.runs import cards, sweep
 from harness.runs import cards as runs
 from harness.runs.cards import Judge, Subject
-from harness.runs.pytest_process import Ended
+from harness.runs.pytest_process import Ended, Progress
 from harness.runs.request import Request
 from harness.runs.sweep import Ready
 
@@ -244,6 +246,42 @@ def test_tests_that_do_not_end_are_ended(
     )  # fmt: skip
     (well,) = judge(subjects([folder(parent, "well")]))
     assert well.outcome == "green"
+
+
+def test_who_judges_sees_that_it_goes_on(
+    tmp_path: Path,
+    stages: Stages,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each module's tests take a minute and more, and what pytest prints is not shown."""
+    monkeypatch.setattr(progress, "_ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_terminal", None)
+    said: list[str] = []
+    named = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+            if "test_long" in said[-1]:
+                named.set()
+
+    def long() -> None:
+        run = next((config.RESULTS / "judge").glob("*/one/2*"))
+        Progress(running=("tests/vm/any/test_life.py::test_long",)).write(run)
+        assert named.wait(60)
+
+    stages.after = long
+    heard, log = Heard(), logging.getLogger("harness")
+    caplog.set_level(logging.INFO, "harness")
+    log.addHandler(heard)
+    try:
+        judge(subjects([folder(tmp_path, "alice")]))
+    finally:
+        log.removeHandler(heard)
+    assert "alice on one: its tests" in said
+    assert any(line.endswith("s, test_long") for line in said)
 
 
 def test_a_module_that_hangs_does_not_hang_in_every_test(tmp_path: Path, stages: Stages) -> None:
