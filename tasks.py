@@ -7,9 +7,11 @@ What a task needs is imported when it runs. All of harness/ takes half a second 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from invoke.context import Context
 from invoke.exceptions import Exit, ParseError
 from invoke.main import program
-from invoke.tasks import task
+from invoke.tasks import Task, task
 
 from harness.errors import HarnessError, InputError, Status, refused
 
@@ -102,12 +104,32 @@ def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
         except (ParseError, Exit) as error:
             if isinstance(error, Exit) and not error.message:  # that was all, as for --list
                 raise
-            what = error.message if isinstance(error, Exit) else error
+            what = str(error.message if isinstance(error, Exit) else error)
             raise Exit(
-                f"{what}\nWhat to do: `invoke --list`, or `invoke TASK --help`", code=Status.INPUT
+                f"{what}\nWhat to do: {_hint(what)}`invoke --list`, or `invoke TASK --help`",
+                code=Status.INPUT,
             ) from error
 
     return wrapper
+
+
+def _hint(said: str) -> str:
+    """What was meant by the word that invoke has no idea of, if that can be guessed."""
+    found = re.match(r"No idea what '(.*)' is!", said)
+    if not found:
+        return ""
+    word = found[1]
+    known = {name.replace("_", "-"): each for name, each in globals().items()
+             if isinstance(each, Task)}  # fmt: skip
+    if not word.startswith("-"):
+        near = difflib.get_close_matches(word, known, n=1)
+        if near:
+            return f"did you mean {near[0]}? "
+        return "a module's folder is given as --module DIR, and a command behind two dashes. "
+    options = {f"--{name}" for each in known.values()
+               for argument in each.get_arguments() for name in argument.names}  # fmt: skip
+    near = difflib.get_close_matches(word, options, n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 # What takes the place of several folders in one word: no name of a file can have it.
@@ -143,16 +165,29 @@ def _flags_of_judge() -> set[str]:
     return {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}
 
 
-def _several_folders(parse: Callable[[], None]) -> Callable[[], None]:
+def helped(words: Sequence[str]) -> list[str]:
+    """The words of a command line that asks for a task's help, such that invoke understands.
+
+    invoke takes --help for the positional argument of a task that has one.
+    """
+    if not {"--help", "-h"} & set(words[1:]):
+        return list(words)
+    return [words[0], *(["-"] if words[0] in _POSITIONAL else []), "--help"]
+
+
+_POSITIONAL = ("judge", "replay", "new-module")
+
+
+def _as_invoke_reads(parse: Callable[[], None]) -> Callable[[], None]:
     def wrapper() -> None:
-        program.core.unparsed[:] = together(program.core.unparsed)
+        program.core.unparsed[:] = together(helped(program.core.unparsed))
         parse()
 
     return wrapper
 
 
 # invoke has read its own options when it loads this file, and parses tasks and theirs after it.
-program.parse_tasks = _several_folders(program.parse_tasks)  # type: ignore[method-assign]
+program.parse_tasks = _as_invoke_reads(program.parse_tasks)  # type: ignore[method-assign]
 program.parse_tasks = _bad_input(program.parse_tasks)  # type: ignore[method-assign]
 program.parse_cleanup = _bad_input(program.parse_cleanup)  # type: ignore[method-assign]
 

@@ -124,6 +124,28 @@ def test_what_is_misspelt_is_bad_input(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["test-wm"], "did you mean test-vm?"),
+        (["test-vm", "--modul", "x"], "did you mean --module?"),
+        (["shell", "/somewhere/wee"], "a module's folder is given as --module DIR"),
+    ],
+)
+def test_what_is_misspelt_is_guessed(arguments: list[str], hint: str) -> None:
+    """A person sees the word that was meant."""
+    assert f"What to do: {hint}" in invoke(*arguments).stderr
+
+
+@pytest.mark.parametrize("task", ["judge", "replay", "new-module", "shell"])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_each_task_has_help(task: str, option: str) -> None:
+    """Those too that take a word without an option."""
+    done = invoke(task, option)
+    assert done.returncode == Status.GREEN, done.stderr
+    assert "Docstring:" in done.stdout
+
+
 def test_what_invoke_is_asked_for_and_does_is_green() -> None:
     """Listing is the end of it, and no error."""
     assert invoke("--list").returncode == Status.GREEN
