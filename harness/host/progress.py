@@ -62,6 +62,16 @@ _stages: list[_Stage] = []
 _changing = threading.Lock()  # guards _stages and _follower
 _follower: _Follower | None = None
 _terminal: Terminal | None = None
+_listener: Callable[[str], None] | None = None
+
+
+def listen(listener: Callable[[str], None] | None) -> None:
+    """From now on ``listener`` is told what begins, for who does not show the log (None: nobody).
+
+    It is called by the thread that begins it.
+    """
+    global _listener  # noqa: PLW0603  # a process has one
+    _listener = listener
 
 
 @contextlib.contextmanager
@@ -74,6 +84,8 @@ def stage(what: str, *, first: bool = True) -> Iterator[None]:
     one = _Stage(text.printable(what), _current.get())
     if first:
         log.info("%s", one.what)
+        if _listener is not None:
+            _listener(one.what)
     with _changing:
         _stages.append(one)
         if _follower is None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Writes the page of results of a pytest that a person has started.
+"""What a pytest shows that a person has started: what is being done, and the page of results.
 
-`invoke test-vm` starts a pytest itself, and writes the page when that has ended. This is for every
-other one, such as pytest in the repository of somebody's module.
+`invoke test-vm` starts a pytest itself. It says what it does before, and writes the page when that
+has ended. This is for every other one, such as pytest in the repository of somebody's module.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from _pytest.junitxml import LogXML
 
 from harness.config import SUITES
 from harness.errors import HarnessError, Status
+from harness.host import progress
 from harness.plugin import RUN, TESTED, Tested
 from harness.report import table
 from harness.report.junit import cases_in
@@ -53,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Page:
-    """Hears of each test, and writes the page at the end if one of them had a machine."""
+    """Says what begins, hears of each test, and writes the page if one of them had a machine."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -61,6 +64,20 @@ class Page:
         config.pluginmanager.register(self._junit)
         self._began = time.time()
         self._said = ""
+
+        progress.listen(self._say)
+        config.add_cleanup(lambda: progress.listen(None))
+
+    def _say(self, what: str) -> None:
+        """Print what begins, although pytest keeps what tests and their fixtures print."""
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        # Another thread would change what the test of this moment prints to.
+        if threading.current_thread() is not threading.main_thread() or terminal is None:
+            return
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            terminal.ensure_newline()
+            terminal.write_line(what)
 
     @pytest.hookimpl(trylast=True)  # after what gives the run its status
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

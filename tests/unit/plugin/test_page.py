@@ -92,3 +92,31 @@ def test_results_are_in_the_current_folder_without_an_ini_file(pytester: pytest.
         (tests / "pyproject.toml").write_text('[tool.pytest.ini_options]\nkernel_module = "."\n')
         pytester.runpytest_inprocess("-p", "no:cacheprovider", str(tests))
     assert (tests / "results" / "index.html").exists()
+
+
+STAGES = """
+import threading
+import pytest
+from harness.host import progress
+def stage(what):
+    with progress.stage(what):
+        print("what the test prints")
+@pytest.fixture(scope="session")
+def lab(): stage("kernel wee: booting once")
+def test_first(lab): pass
+def test_other():
+    other = threading.Thread(target=stage, args=["said by nobody"])
+    other.start()
+    other.join()
+"""
+
+
+def test_what_takes_long_is_said(pytester: pytest.Pytester) -> None:
+    """A person waits for a kernel that is downloaded and booted; a run of invoke's has said it."""
+    done, _ = run(pytester, STAGES)
+    done.assert_outcomes(passed=2)
+    said = done.stdout.lines
+    assert "kernel wee: booting once" in said
+    assert not any("test prints" in line or "by nobody" in line for line in said)
+    done, _ = run(pytester, STAGES, f"--kernel-results={pytester.path / 'run'}")
+    assert "kernel wee" not in done.stdout.str()
