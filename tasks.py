@@ -113,14 +113,19 @@ def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
     return wrapper
 
 
+def _tasks() -> dict[str, Task[Any]]:
+    """All tasks, by their names."""
+    every = {name.replace("_", "-"): each for name, each in globals().items()}
+    return {name: each for name, each in every.items() if isinstance(each, Task)}
+
+
 def _hint(said: str) -> str:
     """What was meant by the word that invoke has no idea of, if that can be guessed."""
     found = re.match(r"No idea what '(.*)' is!", said)
     if not found:
         return ""
     word = found[1]
-    known = {name.replace("_", "-"): each for name, each in globals().items()
-             if isinstance(each, Task)}  # fmt: skip
+    known = _tasks()
     if not word.startswith("-"):
         near = difflib.get_close_matches(word, known, n=1)
         if near:
@@ -172,10 +177,9 @@ def helped(words: Sequence[str]) -> list[str]:
     """
     if not {"--help", "-h"} & set(words[1:]):
         return list(words)
-    return [words[0], *(["-"] if words[0] in _POSITIONAL else []), "--help"]
-
-
-_POSITIONAL = ("judge", "replay", "new-module")
+    asked = _tasks().get(words[0])
+    takes_one = asked is not None and any(each.positional for each in asked.get_arguments())
+    return [words[0], *(["-"] if takes_one else []), "--help"]
 
 
 def _as_invoke_reads(parse: Callable[[], None]) -> Callable[[], None]:

@@ -56,7 +56,8 @@ def run(as_json: bool, *, fix: bool = False) -> int:
         for finding in findings:
             print(f"{finding.state:8} {finding.topic:{width}}  {finding.said}")
         if mend:
-            print("\nTo mend what is lacking (--fix does it):")
+            fixed = " (--fix does it)" if _runnable(mend) else ""
+            print(f"\nTo mend what is lacking{fixed}:")
             for command in mend:
                 print(f"    {command}")
         else:
@@ -86,9 +87,7 @@ def remedy(findings: list[Finding]) -> list[str]:
 
 def _mend(findings: list[Finding]) -> bool:
     """Run the commands for what is lacking, each one shown before; whether there was one."""
-    commands = [shlex.split(command) for command in remedy(findings)]
-    # The environment of the shell that has started this is not to be reached from here.
-    commands = [words for words in commands if words[0] != "export"]
+    commands = _runnable(remedy(findings))
     for words in commands:
         print(f"$ {shlex.join(words)}", flush=True)
         if "apt-get" in words:  # whoever has said --fix need not be asked once more
@@ -101,6 +100,12 @@ def _mend(findings: list[Finding]) -> bool:
     if commands:
         print(flush=True)
     return bool(commands)
+
+
+def _runnable(commands: list[str]) -> list[list[str]]:
+    """Their words, but for what only the shell can do that has started this: export."""
+    every = [shlex.split(command) for command in commands]
+    return [words for words in every if words[0] != "export"]
 
 
 def host_packages(text: str) -> list[tuple[str, str]]:

@@ -49,20 +49,28 @@ def run(request: Request, command: str = "") -> int:
     Returns the exit status of the shell or the command. Raises ``GuestError`` with what the
     kernel has reported if the guest dies meanwhile, or does not load the module.
     """
+    with with_module(request, "a shell is opened in one guest") as (running, module, release):
+        if not command:
+            log.info("%s with %s loaded; exit ends the machine", release, module.name)
+        return session(running, command, module)
+
+
+@contextlib.contextmanager
+def with_module(request: Request, why: str) -> Iterator[tuple[Clone, Module, str]]:
+    """A machine that has the module loaded, the module, and the kernel's release.
+
+    ``why`` says what needs one kernel, for who has asked for several. Raises as ``run`` does.
+    """
     request.check_equipment()
     matrix = config.load()
-    spec = request.select_one(matrix, "a shell is opened in one guest")
+    spec = request.select_one(matrix, why)
     with Cache() as cache:
         way = Way(spec, matrix, cache, request.source, request.equipment)
         lab, module, frozen = way.have_kernel(), way.build(), way.boot()
         with cache.scratch("shell") as folder, clone(frozen, folder) as running:
-            with reports_told(running, module, f"loading {module.name}"):
+            with _reports_told(running, module, f"loading {module.name}"):
                 loading.load(running.guest, module)
-            if not command:
-                log.info(
-                    "%s with %s loaded; exit ends the machine", lab.kernel.release, module.name
-                )
-            return session(running, command, module)
+            yield running, module, lab.kernel.release
 
 
 def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
@@ -106,7 +114,7 @@ def session(clone: Clone, command: str, module: Module | None) -> int:
     script = f"cd /root\n{command or 'bash -l'}\nexit $?"
     doing = f"`{command}`" if command else "the shell"
     with (
-        reports_told(clone, module, doing),
+        _reports_told(clone, module, doing),
         clone.guest.shell(script, terminal, columns, rows) as channel,
     ):
         # The terminal's keys are not for a command: Ctrl-C is to end the harness.
@@ -118,7 +126,7 @@ def session(clone: Clone, command: str, module: Module | None) -> int:
 
 
 @contextlib.contextmanager
-def reports_told(clone: Clone, module: Module | None, doing: str) -> Iterator[None]:
+def _reports_told(clone: Clone, module: Module | None, doing: str) -> Iterator[None]:
     """Tell what the kernel reports meanwhile.
 
     What fails meanwhile gets the report as its reason; if nothing fails, it is a warning.

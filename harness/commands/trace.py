@@ -12,14 +12,10 @@ import shlex
 import threading
 from collections.abc import Iterator, Sequence
 
-from harness import config
 from harness.commands import shell
 from harness.errors import CommandFailed, GuestError, InputError
-from harness.examine import loading
-from harness.host.cache import Cache
-from harness.machines.clone import Clone, clone
+from harness.machines.clone import Clone
 from harness.machines.guest import Guest
-from harness.runs.ready import Way
 from harness.runs.request import Request
 
 _TRACING = "/sys/kernel/tracing"
@@ -40,20 +36,12 @@ def run(request: Request, command: str, functions: Sequence[str], events: Sequen
             "nothing is to run, so there is nothing to trace",
             hint="say it behind two dashes: invoke trace -- 'echo hello >/dev/eudyptula'",
         )
-    request.check_equipment()
-    matrix = config.load()
-    spec = request.select_one(matrix, "a command is traced in one guest")
-    with Cache() as cache:
-        way = Way(spec, matrix, cache, request.source, request.equipment)
-        _, module, frozen = way.have_kernel(), way.build(), way.boot()
-        with cache.scratch("trace") as folder, clone(frozen, folder) as running:
-            with shell.reports_told(running, module, f"loading {module.name}"):
-                loading.load(running.guest, module)
-            if not functions and not events:
-                functions = [f"*:mod:{one.name}" for one in module.objects]
-            _begin(running.guest, functions, events)
-            with _shown(running):
-                return shell.session(running, command, module)
+    with shell.with_module(request, "a command is traced in one guest") as (running, module, _):
+        if not functions and not events:
+            functions = [f"*:mod:{one.name}" for one in module.objects]
+        _begin(running.guest, functions, events)
+        with _shown(running):
+            return shell.session(running, command, module)
 
 
 def _begin(guest: Guest, functions: Sequence[str], events: Sequence[str]) -> None:
@@ -73,7 +61,7 @@ def _ask(guest: Guest, pattern: str, file: str, what: str) -> None:
         listed = "available_filter_functions" if what == "function" else "available_events"
         raise InputError(
             f"this kernel has no {what} to trace that matches {pattern!r}",
-            hint=f"invoke shell -- 'less {_TRACING}/{listed}' shows all that it has",
+            hint=f"invoke shell -- 'cat {_TRACING}/{listed}' shows all that it has",
         ) from error
 
 
