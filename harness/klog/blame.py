@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable
 from typing import Protocol
 
-from harness.klog.frames import Frame, Item, Tag, is_inlined
+from harness.klog.frames import Frame, Item, Tag, is_inlined, named_caller, plain_name
 
 
 class Calls(Protocol):
@@ -246,6 +247,13 @@ def in_trace(report: Calls) -> list[Frame]:
     return stack_from(report.items)
 
 
+def at_caller(report: Calls) -> list[Frame]:
+    """The call that a line of its own names above the stack, then the stack."""
+    named = (named_caller(item.text) for item in report.items)
+    first = next((frame for frame in named if frame), None)
+    return [*([first] if first else []), *stack_from(report.items)]
+
+
 def at_pc(report: Calls) -> list[Frame]:
     """The instruction pointer, then the stack."""
     at = find(report.items, Tag.PC)
@@ -300,7 +308,8 @@ def at_warning(report: Calls) -> list[Frame]:
         if frame.function.startswith("should_fail") and not pc:
             return []  # that stack is not the warning's, and there may be no other
     if at is not None and pc and pc.function == name:
-        under = [item for item in report.items[at + 1 :] if item.tag is not Tag.TEXT]
+        silent = (Tag.TEXT, Tag.LINK)
+        under = [item for item in report.items[at + 1 :] if item.tag not in silent]
         if under and under[0].tag is Tag.FRAME:
             return [*head, *stack_from(under, marked=False)]
     return [*head, *trace]
@@ -407,6 +416,29 @@ def at_release(report: Calls) -> list[Frame]:
     return [*[f for f in early if not is_inlined(f)][:1], *stack_from(report.items)]
 
 
+# kernel/irq/spurious.c, __report_bad_irq(): "[<addr>] handler [mod]" and, for a handler that has a
+# thread, "[<addr>] irq_default_primary_handler threaded [<addr>] thread_fn [mod]".
+_HANDLER = re.compile(
+    r"\[<(?:0x)?[0-9a-f]+>\] (?:irq_default_primary_handler threaded \[<(?:0x)?[0-9a-f]+>\] )?"
+    r"(?P<func>[A-Za-z_]\w*) \[(?P<mod>\w+)\]"
+)
+
+
+def of_handlers(report: Calls) -> list[Frame]:
+    """The first handler of a module that an interrupt has, which did not answer it.
+
+    The stack is that of whatever was interrupted. Of the kernel's own handlers none is named: most
+    lines are shared, and any of the devices on it may be the one that is not served.
+    """
+    found = [match for item in report.items if (match := _HANDLER.match(item.text))]
+    return [Frame(plain_name(match["func"]), module=match["mod"]) for match in found[:1]]
+
+
+def in_dev_watchdog(report: Calls) -> list[Frame]:
+    """dev_watchdog() where the stack shows it: a stack without it is that of another report."""
+    return [frame for frame in stack_from(report.items) if frame.function == "dev_watchdog"]
+
+
 def at_page_origin(report: Calls) -> list[Frame]:
     """Who allocated the page (CONFIG_PAGE_OWNER): who frees it says nothing about the cause."""
     for at, item in enumerate(report.items):
@@ -426,10 +458,14 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
     (
         # kernel/panic.c, lib/dump_stack.c, arch/*/kernel/{dumpstack,stacktrace,traps}.c
         "prints the report",
-        r"dump_stack\w*|show_stack|show_regs|dump_backtrace|unwind_backtrace|walk_stackframe"
+        r"dump_stack\w*|show_stack|show_regs|show_trace\w*|dump_backtrace|unwind_backtrace|walk_stackframe"
         r"|dump_header|warn|warn_printk|warn_slowpath\w*|warn_alloc|report_bug|fixup_bug|handle_bug"
         r"|v?panic|nmi_panic|die|die_\w+|oops_\w+|print_\w*report|stack_trace_save\w*|save_stack\w*"
-        r"|arch_stack_walk|kernel_text_address|dump_trace|print_trace\w*|report_bad_irq|note_interrupt",
+        r"|arch_stack_walk|kernel_text_address|dump_trace|print_trace\w*|report_bad_irq|note_interrupt"
+        r"|end_report|abort|add_taint"
+        # fs/xfs/xfs_error.c; OpenZFS's module/os/linux/spl/spl-err.c
+        r"|xfs_(?:error_report|corruption_error|stack_trace)|spl_(?:dumpstack|panic|debug_\w+)"
+        r"|v?cmn_err|zfs_panic_recover",
     ),
     (
         # arch/*/mm/fault.c, arch/*/kernel/{traps,entry}*: how a CPU's exception gets there
@@ -437,7 +473,8 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         r"(?:asm_)?exc_\w+|do_(?:trap|error_trap|invalid_op|general_protection|page_fault|int3"
         r"|divide_error|nmi|user_addr_fault|kern_addr_fault|double_fault)\w*|invalid_op|page_fault"
         r"|general_protection|error_entry|el1h?_\w+|do_(?:mem_abort|translation_fault"
-        r"|kernel_fault|bad_area|DataAbort|PrefetchAbort|undefinstr|undef)|program_check\w*"
+        r"|kernel_fault|bad_area|DataAbort|PrefetchAbort|undefinstr|undef|serror)|program_check\w*"
+        r"|arm64_(?:serror_panic|is_fatal_ras_serror)"
         r"|(?:irq|dabt|und|pabt)_svc|ret_from_exception|handle_exception|bad_area\w*|no_context"
         r"|(?:asm_)?sysvec_\w+|common_interrupt\w*|apic_timer_interrupt|handle_interruption",
     ),
@@ -452,7 +489,8 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         "works on whatever memory it is given",
         r"mem(?:cpy|set|move|cmp|chr|scan|zero)\w*|(?:v?s?c?n?printf|printk)|str(?:n?len|n?cpy|n?cmp"
         r"|n?cat|chr|rchr|scpy|lcpy|lcat|n?str|n?dup|case?cmp)\w*|string(?:_nocheck)?|vsnprintf"
-        r"|(?:raw_)?copy_(?:to|from|in)_user\w*|copy_(?:to|from)_user|copy_user_\w+|rep_movs\w*"
+        r"|copy_(?:to|from|in|tofrom)_user\w*|copy_user_\w+|rep_(?:movs|stos)\w*"
+        r"|copy_(?:to|from)_iter\w*|copy_(?:page|folio)_(?:to|from)_iter\w*|scalar_usercopy\w*"
         r"|clear_user\w*|(?:get|put)_user\w*|csum_partial\w*|crc(?:16|32)\w*|do_csum|ip_fast_csum",
     ),
     (
@@ -467,7 +505,8 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         # __roundup_pow_of_two(), lib/dynamic_queue_limits.c dql_completed(), net/core/skbuff.c
         # skb_panic()
         "checks its caller",
-        r"usercopy_\w+|check_(?:heap_object|object_size|unmap|sync|bytes_and_report|object|slab)\w*"
+        r"usercopy_\w+|check_(?:heap_object|object_size|unmap|sync|bytes_and_report|object|slab"
+        r"|for_stack|for_illegal_area|sg_segment)\w*"
         r"|fortify_\w+|debug_print_object|debug_object_\w+|debug_check_no_obj_freed|object_err"
         r"|slab_err|slab_fix|spin_(?:dump|bug)|do_raw_(?:spin|read|write)_\w+|roundup_pow_of_two"
         r"|dql_completed|skb_(?:under|over)?_?panic|debug_dma_\w+|dma_(?:map|unmap|free|sync)_\w+",
@@ -478,7 +517,12 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         r"rust_begin_unwind|rust_helper_BUG|(?:core::panicking|core::result|core::option)::\S+",
     ),
 )
-_MESSENGER = re.compile("_*(?:" + "|".join(words for _, words in _MESSENGERS) + r")(?:\.\w+)*")
+# The kernel's parts in assembly have their architecture, or where they run from, before the name.
+_MESSENGER = re.compile(
+    "_*(?:(?:arch|arm|pi|raw|fallback)_+)?(?:"
+    + "|".join(words for _, words in _MESSENGERS)
+    + r")(?:\.\w+)*"
+)
 
 # kernel/sched, kernel/locking, mm/filemap.c: a task that hangs sleeps in one of these; cv_wait()
 # and taskq_wait() are those of ZFS's portability layer.
@@ -487,7 +531,8 @@ _WAIT = re.compile(
     r"|(?:rwbase|rt_spin|rt_read|rt_write)_\w+|call_rwsem\w*|percpu_(?:down|rwsem)\w*|down\w*"
     r"|(?:do_)?wait_for_com\w+|wait_on_(?:bit|page|buffer)\w*|out_of_line_wait\w*|bit_wait\w*"
     r"|folio_(?:wait|lock)\w*|(?:lock|wait_on|sleep_on)_page\w*|wait_event\w*|wait_woken|cv_\w+"
-    r"|spl_cv\w*|taskq_wait\w*|preempt_schedule\w*|raw_spin_\w+|get_signal|do_nanosleep)(?:\.\w+)*"
+    r"|spl_cv\w*|taskq_wait\w*|preempt_schedule\w*|(?:cond|might|should)_resched\w*"
+    r"|(?:dequeue|deactivate)_task\w*|raw_spin_\w+|get_signal|do_nanosleep)(?:\.\w+)*"
 )
 # These wait for somebody else, too, but are themselves what is to be known, unless a module has
 # called them: kernel/rcu, kernel/workqueue.c, kernel/kthread.c, net/core/rtnetlink.c.
@@ -498,45 +543,99 @@ _WAIT_OF_MODULES = re.compile(
 )
 
 
-def place(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Frame | None:
-    """Where a report happened: the innermost function that is no messenger."""
-    frames = _known(report, site)
-    return next(
-        (
-            frame
-            for frame in frames
-            if not _MESSENGER.fullmatch(frame.function)
-            and not (skip is not None and is_in(skip, frame))
-        ),
-        None,
-    )
+# mm/slub.c, mm/page_alloc.c: who must not sleep has asked them for memory that they may wait for.
+_ALLOCATES = re.compile(
+    r"_*(?:k?v?[mzc]alloc\w*|kmem_cache_alloc\w*|kmalloc\w*|slab_\w*alloc\w*|slab_pre_alloc\w*"
+    r"|alloc_pages?\w*|get_free_pages?|might_alloc|vz?alloc\w*|vmalloc_node\w*"
+    r"|get_vm_area\w*)(?:\.\w+)*"
+)
+# kernel/locking: a fault in one of these is that of a lock which does not exist.
+_LOCKS = re.compile(
+    r"_*(?:raw_|rt_|ww_|native_|pv_)*_*(?:(?:ticket|queued|mutex)_?)?"
+    r"(?:spin_|read_|write_)?(?:mutex_)?(?:try|un)?lock(?:_(?:irq|bh|nested|slowpath|fastpath|common"
+    r"|killable|interruptible|acquire|release|sock)\w*)?(?:\.\w+)*"
+    r"|_*(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout)\w*)?(?:\.\w+)*"
+)
 
 
-def waiting_place(report: Calls, site: Site) -> Frame | None:
-    """What a hung task waits for: the innermost function that does not only wait."""
-    frames = _known(report, site)
+def place(
+    report: Calls, site: Site, skip: re.Pattern[str] | None, *, faulted: bool = False
+) -> Frame | None:
+    """Where a report happened: the innermost function that is no messenger.
+
+    Of one that only helps, the caller is where the link register points, if there is no stack.
+    ``faulted``: what a lock's own function does with a wrong address is its caller's, too.
+    """
+    frames = known_calls(report, site)
+    link = next((i.frame for i in report.items if i.tag is Tag.LINK and i.frame), None)
+    if link is not None and find(report.items, Tag.FRAME) is None and site is at_pc:
+        frames = [*frames, link]
+    for frame in frames:
+        if _MESSENGER.fullmatch(frame.function) or (skip is not None and is_in(skip, frame)):
+            continue
+        if not (faulted and not frame.module and _LOCKS.fullmatch(frame.function)):
+            return frame
+    # There may be nothing but the helper in which the CPU was.
+    at = find(report.items, Tag.PC) if site is at_pc else None
+    return report.items[at].frame if at is not None else None
+
+
+def asker(frames: list[Frame], *, atomic: bool) -> Frame | None:
+    """Returns the innermost call that does more than others have asked it to.
+
+    ``atomic``: it must not sleep, and so must not have asked for memory either.
+    """
+    for frame in frames:
+        if is_in(HELPERS, frame) or _MESSENGER.fullmatch(frame.function):
+            continue
+        if not (atomic and _ALLOCATES.fullmatch(frame.function)):
+            return frame
+    return None
+
+
+def waiting_place(report: Calls, site: Site, *, atomic: bool = False) -> Frame | None:
+    """What a task waits for that hangs or must not wait: the innermost that does more than wait.
+
+    ``atomic``: it must not, and so must not have asked for memory.
+    """
+    frames = known_calls(report, site)
     by_module = any(frame.module for frame in frames if not _WAIT.fullmatch(frame.function))
     for frame in frames:
-        if _WAIT.fullmatch(frame.function):
+        if _WAIT.fullmatch(frame.function) or _MESSENGER.fullmatch(frame.function):
             continue
         if by_module and not frame.module and _WAIT_OF_MODULES.fullmatch(frame.function):
+            continue
+        if atomic and _ALLOCATES.fullmatch(frame.function):
             continue
         return frame
     return None
 
 
-def _known(report: Calls, site: Site) -> list[Frame]:
-    """The calls to choose from; where an unwinder is sure of none, its guesses."""
+def known_calls(report: Calls, site: Site) -> list[Frame]:
+    """The calls to choose from; where an unwinder is sure of none, its guesses.
+
+    A stack is one without the line above it, too: whoever has cut the log may have left that out.
+    """
     head = report.header_frames()
+    items = report.items
+    found = site(report)
+    if not found and find(items, Tag.TRACE) is None:
+        found = stack_from(items, marked=False)
+    # What follows a call that does not return is another function's beginning, and no call's.
     frames = [
         frame
-        for frame in site(report)
-        if frame.offset is not None or frame.location is not None or frame in head
+        for at, frame in enumerate(found)
+        if (frame.offset is not None and (frame.offset or at == 0))
+        or frame.location is not None
+        or frame in head
     ]
-    # A pointer to a function, or to what follows one that does not return, is no call's.
-    return frames or [
+    if frames:
+        return frames
+    # Other tasks' stacks are below such a line.
+    own = itertools.takewhile(lambda item: "kthread stack dump" not in item.text, items)
+    return [
         item.frame
-        for item in report.items
+        for item in own
         if item.tag is Tag.GUESS and item.frame and item.frame.offset not in (0, item.frame.size)
     ]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.klog.blame import (
     Pick,
     Site,
+    at_caller,
     at_header,
     at_header_plain,
     at_page_origin,
@@ -22,6 +23,7 @@ from harness.klog.blame import (
     both_locks,
     first_lock,
     first_lock_or_below,
+    in_dev_watchdog,
     in_header,
     in_origin,
     in_stall,
@@ -29,9 +31,10 @@ from harness.klog.blame import (
     innermost,
     not_waiting,
     nowhere,
+    of_handlers,
     trace_or_lock,
 )
-from harness.klog.frames import MODULE, NAME, WHERE
+from harness.klog.frames import MODULE, NAME, PC, WHERE, Frame
 
 
 class Kind(enum.StrEnum):
@@ -151,9 +154,14 @@ class Format:
     """What follows looks like a report and is none: somebody has asked for it."""
     own: bool = False
     """Of a machine's own console only: in the logs of others such lines are everywhere."""
+    rest: bool = False
+    """A later part of a report. It counts in a pasted log alone, and if its head was cut off."""
+    sleeps: bool = False
+    """The function of the event is who called what sleeps, not the title's, which sleeps itself."""
 
 
-_SRC = r"[\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d+"
+# Of a path that begins with a slash even a folder's name with blanks is known.
+_SRC = r"(?:[\w./+~@,-]{1,200}|/[\w./+~@, -]{1,200})\.(?:c|h|S|rs):\d+"
 _HEAD = rf"(?P<func>{NAME})(?:{WHERE})?(?:\(\))?{MODULE}"
 # Code of a module that is gone has no name.
 _HEAD_OR_ADDRESS = rf"(?:(?:0x)?[0-9a-f]{{8,16}}(?![\w.+])|{_HEAD})"
@@ -173,8 +181,9 @@ def _warn(source: str = _SRC, function: str = NAME) -> re.Pattern[str]:
     "WARNING: [condition] FILE:LINE at FUNC+0x1/0x2, CPU#0: comm/1".
     """
     return _re(
-        rf"WARNING: (?:(?:CPU: \d+ PID: \d+ )?at |(?:\[[^\n]{{0,300}}\] )?)(?P<src>{source})"
-        rf"(?: at)? (?:0x[0-9a-f]+|(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
+        rf"WARNING: (?P<up_to_6_18>(?:CPU: \d+ PID: \d+ )?at )?(?:\[[^\n]{{0,300}}\] )?"
+        rf"(?P<src>{source})(?(up_to_6_18)| at)"
+        rf" (?:0x[0-9a-f]+|(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
     )
 
 
@@ -189,7 +198,8 @@ _RCU_AND_SLAB = re.compile(r"rcu|kmem|slab")
 DERIVED_PANIC = (
     r"(?:kernel: )?(?:Fatal exception|panic_on_warn set|hung_task: blocked tasks"
     r"|softlockup: hung tasks|Hard LOCKUP|RCU Stall|Machine halted|scheduling while atomic"
-    r"|UBSAN: panic_on_warn|Fatal hardware error|Aiee, killing interrupt handler)"
+    r"|UBSAN: panic_on_warn|kasan\.fault=panic set|Fatal hardware error"
+    r"|Aiee, killing interrupt handler)"
 )
 
 # What only registers for a driver, above whose call the duplicate name is found.
@@ -210,6 +220,35 @@ _OF_SLAB = re.compile(
     r"|(?:alloc|free)_consistency|on_freelist|process_slab|cache_|k[mz]alloc|do_kmalloc|kmalloc"
     r"|krealloc|validate_slab|verify_|unfreeze|deactivate_slab|list_slab|shutdown_cache|kasan_)"
 )
+
+# Registers whose header was cut off. A fault is the likeliest of what prints them.
+_LOST_HEADERS = tuple(
+    Format(
+        Kind.PAGE_FAULT,
+        has,
+        re.compile(rf"^{PC.pattern}"),
+        "fault in {func}",
+        at_header,
+        nameless=True,
+        rest=True,
+        loose=True,
+        broken=True,
+    )
+    for has in (
+        "IP: ",
+        "IP  [",
+        "PC is at ",
+        "pc : ",
+        "epc ",
+        "NIP [",
+        "Krnl PSW",
+        "TPC: <",
+        "ERA: ",
+        "IAOQ[0]: ",
+    )
+)
+
+CALL = "Call "  # what the line above a stack has
 
 FORMATS: tuple[Format, ...] = (
     # mm/kasan/report.c, print_error_description()
@@ -248,6 +287,16 @@ FORMATS: tuple[Format, ...] = (
         "BUG: KAS",
         _re(r"BUG: KAS(?:AN|an): (?P<rest>.*)"),
         "KASAN: {rest}",
+        broken=True,
+    ),
+    # print_error_description()'s second line
+    Format(
+        Kind.KASAN,
+        " of size ",
+        re.compile(r"^(?P<what>Read|Write) of size \d+ at addr [0-9a-f]{8,16} by task "),
+        "KASAN: {what} in {func}",
+        in_trace,
+        rest=True,
         broken=True,
     ),
     # mm/kmsan/report.c, kmsan_report()
@@ -313,6 +362,17 @@ FORMATS: tuple[Format, ...] = (
         in_trace,
         skip=re.compile(r"ubsan|overflow"),
     ),
+    # __ubsan_handle_out_of_bounds(), the line below
+    Format(
+        Kind.UBSAN,
+        " is out of range for type ",
+        re.compile(r"^index -?\d+ is out of range for type '"),
+        "UBSAN: array-index-out-of-bounds in {func}",
+        in_trace,
+        skip=re.compile(r"ubsan|overflow"),
+        rest=True,
+        broken=True,
+    ),
     # arch/x86/mm/fault.c, show_fault_oops(); powerpc bad_page_fault()
     Format(
         Kind.PAGE_FAULT,
@@ -334,7 +394,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.PAGE_FAULT,
         "BUG: ",
-        _re(r"BUG: [Uu]nable to handle kernel"),
+        _re(r"BUG: [Uu]nable to handle kernel(?: (?:N|p)\w*)?\s*$"),
         "BUG: unable to handle kernel",
         broken=True,
     ),
@@ -354,7 +414,8 @@ FORMATS: tuple[Format, ...] = (
         "Unable to handle kernel ",
         _re(
             r"Unable to handle kernel (?:read from unreadable|write to read-only"
-            r"|execute from non-executable|unaligned|access|ignored).* at virtual address"
+            r"|execute from non-executable|execution of|unaligned|access|ignored)"
+            r".* at virtual address"
         ),
         "BUG: unable to handle kernel paging request in {func}",
         at_pc,
@@ -391,6 +452,23 @@ FORMATS: tuple[Format, ...] = (
         "Internal error:",
         _re(r"Internal error: Oops - BUG: \w+ \[#\d+\]"),
         "Internal error in {func}",
+        at_pc,
+        part=True,
+    ),
+    # arch/arm64/kernel/traps.c, ubsan_handler() and cfi_handler(): traps, as they print nothing
+    Format(
+        Kind.UBSAN,
+        "Internal error: UBSAN: ",
+        _re(r"Internal error: UBSAN: (?P<what>[a-z -]+): [0-9a-f]+ \[#\d+\]"),
+        "UBSAN: {what} in {func}",
+        at_pc,
+        part=True,
+    ),
+    Format(
+        Kind.BUG,
+        "Internal error: Oops - CFI",
+        _re(r"Internal error: Oops - CFI: \w+ \[#\d+\]"),
+        "CFI failure in {func}",
         at_pc,
         part=True,
     ),
@@ -460,6 +538,30 @@ FORMATS: tuple[Format, ...] = (
         part=True,
         broken=True,
     ),
+    # the same of x86-64 up to 2.6.22
+    Format(
+        Kind.PAGE_FAULT,
+        "Oops: ",
+        _re(r"Oops: [0-9a-f]{4} \[\d+\]"),
+        "Oops in {func}",
+        at_pc,
+        part=True,
+        broken=True,
+    ),
+    # arch/x86/kernel/traps.c, handle_stack_overflow(), whose own line is lost; "kernel stack
+    # overflow" up to 5.15
+    Format(
+        Kind.STACK_OVERFLOW,
+        ": 0000 [#",
+        _re(
+            r"(?:Oops: )?(?:stack guard page|kernel stack overflow \([a-z -]{6,16}\))"
+            r": 0000 \[#\d+\]"
+        ),
+        "BUG: stack guard page was hit in {func}",
+        at_pc,
+        below_dispatcher,
+        part=True,
+    ),
     # arch/powerpc/kernel/traps.c, __die(); the header above it is lost
     Format(
         Kind.PAGE_FAULT,
@@ -503,12 +605,42 @@ FORMATS: tuple[Format, ...] = (
         at_pc,
         loose=True,
     ),
+    # arch/sparc/kernel/traps_{32,64}.c, die_if_kernel(): the task, and what it did
+    Format(
+        Kind.TRAP,
+        "): ",
+        re.compile(
+            r"^\S{1,20}\(\d+\): (?P<what>(?!Oops)[A-Z][\w ]{2,60}?(?: trap [0-9a-f]+)?) \[#\d+\]"
+        ),
+        "{what} in {func}",
+        at_pc,
+        part=True,
+        loose=True,
+    ),
+    # arch/sparc/kernel/traps_64.c, sun4v_log_error()
+    Format(
+        Kind.TRAP,
+        "RESUMABLE ERROR: ",
+        re.compile(rf"^NON-RESUMABLE ERROR: TPC \[0x[0-9a-f]+\] <(?P<func>{NAME}){WHERE}{MODULE}>"),
+        "non-resumable error in {func}",
+        at_header,
+        stackless=True,
+    ),
+    # arch/m68k/kernel/traps.c, bad_super_trap()
+    Format(
+        Kind.TRAP,
+        "BAD KERNEL ",
+        _re(r"BAD KERNEL (?P<what>TRAP|BUSERR)"),
+        "bad kernel {what} in {func}",
+        at_pc,
+        needs_registers=True,
+    ),
     # arch/parisc/kernel/traps.c, parisc_terminate()
     Format(
         Kind.PAGE_FAULT,
         ": Code=",
         _re(
-            r"(?:Kernel Fault|Page fault: (?:bad address|no context)|[A-Z][\w ]{2,40}): "
+            r"(?:Kernel Fault|Page fault: (?:bad address|no context)|[A-Z][\w ()?]{2,40}): "
             r"Code=\d+ \([^()\n]{1,60}\) at addr"
         ),
         "Kernel fault in {func}",
@@ -521,6 +653,22 @@ FORMATS: tuple[Format, ...] = (
         _re(r"Machine check in kernel mode"),
         "machine check in {func}",
         at_pc,
+    ),
+    # arch/powerpc/xmon/xmon.c, excprint(): the debugger came before the kernel's own words
+    Format(
+        Kind.PAGE_FAULT,
+        ": Vector: ",
+        _re(r"cpu 0x[0-9a-f]+: Vector: (?:3[08]0|4[08]0) \("),
+        "BUG: unable to handle kernel data access in {func}",
+        at_pc,
+    ),
+    Format(
+        Kind.TRAP,
+        ": Vector: ",
+        _re(r"cpu 0x[0-9a-f]+: Vector: [0-9a-f]{3,4} +\((?P<what>[A-Z][\w ]{3,40})\) at \["),
+        "{what} in {func}",
+        at_pc,
+        then="kernel BUG ",
     ),
     # arch/arm64/kernel/traps.c, bad_mode() and arm64_serror_panic()
     Format(
@@ -547,7 +695,36 @@ FORMATS: tuple[Format, ...] = (
         "CFI failure in {func}",
         at_header,
     ),
-    # arch/arm64/kernel/traps.c, panic_bad_stack()
+    # arch/x86/kernel/cet.c, do_kernel_cp_fault()
+    Format(
+        Kind.BUG,
+        "Missing ENDBR: ",
+        _re(rf"Missing ENDBR: (?P<func>{NAME}){WHERE}{MODULE}"),
+        "missing ENDBR in {func}",
+        at_header,
+        then="kernel BUG at",
+    ),
+    # arch/*/kernel/irq.c, check_stack_overflow() and the like; arch/s390/kernel/traps.c,
+    # kernel_stack_overflow()
+    Format(
+        Kind.STACK_OVERFLOW,
+        "do_IRQ: stack overflow: ",
+        _re(r"do_IRQ: stack overflow: \d+"),
+        "stack overflow in an interrupt",
+        place=in_trace,
+        stackless=True,
+    ),
+    Format(
+        Kind.STACK_OVERFLOW,
+        "Kernel stack overflow",
+        re.compile(r"^Kernel stack overflow\.?$"),
+        "kernel stack overflow in {func}",
+        at_pc,
+        below_dispatcher,
+        needs_registers=True,
+        loose=True,
+    ),
+    # arch/arm64/kernel/traps.c, panic_bad_stack(); riscv's handle_bad_stack() is the same
     Format(
         Kind.STACK_OVERFLOW,
         "Insufficient stack space",
@@ -582,18 +759,37 @@ FORMATS: tuple[Format, ...] = (
         in_trace,
         skip=re.compile(r"usercopy|__check"),
     ),
+    # mm/slub.c and mm/slab.c, set_freepointer(), ___cache_free() and the like: who frees twice, or
+    # what is no object, is their caller.
+    Format(
+        Kind.BUG,
+        "kernel BUG at ",
+        _re(r"kernel BUG at (?P<src>\S*mm/sl[au]b\.c:\d+)"),
+        "kernel BUG in {func}",
+        at_pc,
+        skip=re.compile(r"^_*(?:slab_free|kfree|kmem_cache_free|cache_free|set_freepointer|free_)"),
+    ),
     # lib/bug.c, __report_bug(); the frame that holds BUG() is the instruction pointer. The skb
     # helpers check their caller's arithmetic.
     Format(
         Kind.BUG,
         "kernel BUG at ",
         _re(
-            rf"kernel BUG at (?:(?P<src>{_SRC})|\S{{1,200}}:\d+!|(?:0x)?[0-9a-f]{{8,16}}\b"
-            r"|\S{1,200}\+0x|\S{0,40}$)"
+            rf"kernel BUG at (?:(?P<src>{_SRC})|\S{{0,200}}:\d+!|(?:0x)?[0-9a-f]{{8,16}}\b"
+            r"|\S{1,200}\+0x|(?:[\w.-]*/\S{0,40})?$)"
         ),
         "kernel BUG in {func}",
         at_pc,
         skip=re.compile(r"^skb_"),
+        then=": Vector: ",  # xmon comes between this and the registers
+    ),
+    # include/asm-generic/bug.h up to 2.6.19
+    Format(
+        Kind.BUG,
+        "kernel BUG in ",
+        _re(rf"kernel BUG in (?P<func>{NAME}) at (?P<src>{_SRC})"),
+        "kernel BUG in {func}",
+        at_header,
     ),
     # lib/bug.c without CONFIG_DEBUG_BUGVERBOSE; arch/mips/kernel/traps.c, do_trap_or_bp()
     Format(
@@ -603,6 +799,7 @@ FORMATS: tuple[Format, ...] = (
         "kernel BUG {rest}",
         place=at_pc,
         part=True,
+        then=": Vector: ",
     ),
     Format(
         Kind.BUG,
@@ -714,6 +911,27 @@ FORMATS: tuple[Format, ...] = (
         _re(rf"WARNING: CPU: \d+ PID: \d+(?: at {_HEAD}$)?"),
         "WARNING in {func}",
         at_warning,
+    ),
+    # arch/x86/mm/extable.c, ex_handler_msr()
+    Format(
+        Kind.WARNING,
+        "unchecked MSR access error: ",
+        _re(
+            r"unchecked MSR access error: (?:RD|WR)MSR (?:from|to) .{1,60} at rIP: \S+ \("
+            rf"(?P<func>{NAME}){WHERE}"
+        ),
+        "unchecked MSR access in {func}",
+        at_header,
+        skip=re.compile(r"_(?:read|write|rd|wr)msr|_(?:read|write)_msr"),
+        needs_stack=True,
+    ),
+    # arch/x86/mm/kmemcheck/error.c, kmemcheck_error_recall(), 2.6.31 to 4.14
+    Format(
+        Kind.KMSAN,
+        "kmemcheck: Caught ",
+        _re(r"WARNING: kmemcheck: Caught \d+-bit read from (?P<what>\w+) memory"),
+        "kmemcheck: {what} in {func}",
+        at_pc,
     ),
     # arch/x86/kernel/unwind_frame.c, unwind_next_frame()
     Format(
@@ -839,6 +1057,22 @@ FORMATS: tuple[Format, ...] = (
         first_lock,
         stackless=True,
     ),
+    # print_held_locks_bug() up to 3.x, print_lock_contention_bug()
+    Format(
+        Kind.LOCKDEP,
+        "lock held at task exit time",
+        _re(r"BUG: (?:\S{1,40} )?lock held at task exit time"),
+        "BUG: lock held at task exit time in {func}",
+        first_lock,
+        stackless=True,
+    ),
+    Format(
+        Kind.LOCKDEP,
+        "bad contention detected",
+        _re(r"(?P<word>BUG|WARNING): bad contention detected"),
+        "{word}: bad contention in {func}",
+        at_release,
+    ),
     Format(
         Kind.LOCKDEP,
         "Nested lock was not taken",
@@ -881,18 +1115,41 @@ FORMATS: tuple[Format, ...] = (
     # kernel/sched/core.c, __might_resched(), __schedule_bug()
     Format(
         Kind.ATOMIC_SLEEP,
-        "BUG: sleeping function called",
-        _re(rf"BUG: sleeping function called from invalid context(?: at (?P<src>{_SRC}))?"),
+        "sleeping function called",
+        # "Debug:" up to 2.6.19; a list of titles has " in " behind it
+        _re(
+            r"(?:BUG|Debug): sleeping function called from invalid context"
+            rf"(?: at (?P<src>{_SRC})?|\s*$)"
+        ),
         "BUG: sleeping function called from invalid context in {func}",
         in_trace,
     ),
     Format(
         Kind.ATOMIC_SLEEP,
         "BUG: scheduling while atomic",
-        _re(r"BUG: scheduling while atomic"),
+        _re(r"BUG: scheduling while atomic(?::|\s*$)"),
         "BUG: scheduling while atomic in {func}",
         in_trace,
         skip=re.compile(r"schedule"),
+        sleeps=True,
+    ),
+    # kernel/sched/core.c, __cant_sleep() and __cant_migrate(); idle.c, dequeue_task_idle()
+    Format(
+        Kind.ATOMIC_SLEEP,
+        "BUG: assuming ",
+        _re(r"BUG: assuming (?P<what>atomic|non migratable) context at (?P<src>\S{1,200}:\d+)"),
+        "BUG: assuming {what} context in {func}",
+        in_trace,
+    ),
+    Format(
+        Kind.ATOMIC_SLEEP,
+        "bad: scheduling from the idle thread!",
+        _re(r"bad: scheduling from the idle thread!"),
+        "bad: scheduling from the idle thread in {func}",
+        in_trace,
+        skip=re.compile(r"schedule|dequeue_task|deactivate_task"),
+        sleeps=True,
+        needs_stack=True,
     ),
     # lib/smp_processor_id.c, check_preemption_disabled()
     Format(
@@ -901,6 +1158,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"BUG: using (?P<what>\w+)\(\) in preemptible"),
         "BUG: using {what}() in preemptible code in {func}",
         in_trace,
+        place=at_caller,
         skip=re.compile(r"dump_stack|preempt|debug_|processor_id|this_cpu"),
     ),
     # kernel/workqueue.c, process_one_work()
@@ -923,6 +1181,27 @@ FORMATS: tuple[Format, ...] = (
         below_dispatcher,
         skip=re.compile(r"apic_timer_interrupt|rcu"),
     ),
+    # kernel/rcuclassic.c and rcutree.c up to 2.6.35
+    Format(
+        Kind.RCU_STALL,
+        "INFO: RCU detected CPU ",
+        _re(r"INFO: RCU detected CPU (?:\d+ stall \(|stalls:)"),
+        "INFO: rcu detected stall in {func}",
+        in_stall,
+        below_dispatcher,
+        skip=re.compile(r"apic_timer_interrupt|rcu"),
+    ),
+    # kernel/rcu/tree_stall.h, rcu_check_gp_kthread_starvation(), ..._expired_fqs_timer()
+    Format(
+        Kind.RCU_STALL,
+        " kthread ",
+        _re(r"rcu_\w+ kthread (?:starved|timer wakeup didn't happen) for \d+ jiffies! g-?\d+"),
+        "INFO: rcu detected stall in {func}",
+        in_stall,
+        below_dispatcher,
+        skip=re.compile(r"apic_timer_interrupt|rcu"),
+        rest=True,
+    ),
     # kernel/watchdog.c, watchdog_timer_fn(), watchdog_hardlockup_check()
     Format(
         Kind.SOFT_LOCKUP,
@@ -938,7 +1217,7 @@ FORMATS: tuple[Format, ...] = (
         "LOCKUP",
         # arch/powerpc/kernel/watchdog.c; arch/x86/kernel/nmi.c up to 2.6.36
         _re(
-            r"(?:(?:CPU\d+: )?Watchdog (?:CPU:\d+ |CPU \d+ )?(?:detected )?hard LOCKUP"
+            r"(?:(?:CPU\d+: )?Watchdog (?:CPU:\d+ |CPU \d+ )?(?:detected )?[Hh]ard LOCKUP"
             r"|CPU \d+ (?:self-)?detected hard LOCKUP|(?:BUG: )?NMI Watchdog detected LOCKUP)"
         ),
         "BUG: hard lockup in {func}",
@@ -953,6 +1232,17 @@ FORMATS: tuple[Format, ...] = (
         "INFO: task hung in {func}",
         in_trace,
         not_waiting,
+    ),
+    # the line but one below
+    Format(
+        Kind.HUNG_TASK,
+        "hung_task_timeout_secs",
+        re.compile(r"^\W?echo 0 > /proc/sys/kernel/hung_task_timeout_secs\W disables this message"),
+        "INFO: task hung in {func}",
+        in_trace,
+        not_waiting,
+        needs_stack=True,
+        rest=True,
     ),
     # The name of a task is whatever it chose, line feeds included.
     Format(
@@ -972,6 +1262,7 @@ FORMATS: tuple[Format, ...] = (
         "INFO: task can't die in {func}",
         in_trace,
         skip=re.compile(r"schedule"),
+        sleeps=True,
     ),
     # kernel/workqueue.c, wq_watchdog_timer_fn()
     Format(
@@ -990,6 +1281,13 @@ FORMATS: tuple[Format, ...] = (
         in_trace,
         skip=re.compile(r"^kobject_"),
         needs_stack=True,
+    ),
+    # kernel/module/main.c, do_init_module(), with the stack of whoever loads it
+    Format(
+        Kind.WARNING,
+        "->init suspiciously returned ",
+        _re(r"\w+: '(?P<who>\w{1,60})'->init suspiciously returned \d+, it should follow"),
+        "init of {who} returned a number above 0, and not 0 or a negative errno",
     ),
     # fs/sysfs/dir.c, sysfs_warn_dup(): a warning until 4.18, a stack since then
     Format(
@@ -1026,11 +1324,24 @@ FORMATS: tuple[Format, ...] = (
         refuses=True,
         own=True,
     ),
+    # The same on new kernels, as 7.3, which do not say whether it is a file or a directory.
+    Format(
+        Kind.KOBJECT,
+        "' already exists in '",
+        _re(r"debugfs: '.{1,100}' already exists in '.{1,120}'"),
+        "debugfs: name already present",
+        stackless=True,
+        refuses=True,
+        own=True,
+    ),
     # mm/page_alloc.c, warn_alloc()
     Format(
         Kind.PAGE_ALLOCATION,
         ": page allocation ",
-        re.compile(r"(?:^|\s)[^\s:][^:\n]{0,60}: page allocation (?P<what>failure|stalls)[.: ]"),
+        re.compile(
+            r"(?:^|\s)(?:kworker/\S{1,30}|[^\s:][^:\n]{0,60}): "
+            r"page allocation (?P<what>failure|stalls)[.: ]"
+        ),
         "page allocation {what}",
         refuses=True,
         place=in_trace,
@@ -1045,6 +1356,15 @@ FORMATS: tuple[Format, ...] = (
         skip=_OF_ALLOCATION,
         needs_stack=True,
     ),
+    # mm/page_alloc.c, __alloc_pages() of 2.4
+    Format(
+        Kind.PAGE_ALLOCATION,
+        "-order allocation failed (",
+        _re(r"__alloc_pages: \d+-order allocation failed \(gfp="),
+        "page allocation failure",
+        refuses=True,
+        stackless=True,
+    ),
     # mm/oom_kill.c, dump_header()
     Format(
         Kind.OOM,
@@ -1054,12 +1374,33 @@ FORMATS: tuple[Format, ...] = (
         refuses=True,
         stackless=True,
     ),
+    # mm/oom_kill.c, __oom_kill_process(), far below dump_header()'s lines; "Kill process" up to
+    # 5.0; dump_oom_victim() since then
+    Format(
+        Kind.OOM,
+        "emory: Kill",
+        _re(r"(?:Out of [mM]|Memory cgroup out of m)emory: Kill(?:ed)? process \d+[ ,]"),
+        "out of memory: process killed",
+        refuses=True,
+        stackless=True,
+        rest=True,
+    ),
+    Format(
+        Kind.OOM,
+        "oom-kill:constraint=",
+        _re(r"oom-kill:constraint=CONSTRAINT_\w+,"),
+        "out of memory: process killed",
+        refuses=True,
+        stackless=True,
+        rest=True,
+    ),
     # net/sched/sch_generic.c, dev_watchdog(): a warning until 6.7, a line since then
     Format(
         Kind.WARNING,
         "NETDEV WATCHDOG: ",
         _re(r"NETDEV WATCHDOG: .{1,80} timed out"),
         "NETDEV WATCHDOG: transmit queue timed out",
+        place=in_dev_watchdog,
         stackless=True,
         part=True,
         announces=True,
@@ -1109,12 +1450,21 @@ FORMATS: tuple[Format, ...] = (
         announces=True,
         loose=True,
     ),
-    # mm/usercopy.c, usercopy_abort(): the BUG() below it is lost
+    # mm/usercopy.c, usercopy_abort(): the BUG() below it is lost; "kernel" up to 4.15
     Format(
         Kind.USERCOPY,
-        "usercopy: Kernel memory ",
-        _re(r"usercopy: Kernel memory (?P<what>exposure|overwrite) attempt detected"),
+        "ernel memory ",
+        _re(r"usercopy: [Kk]ernel memory (?P<what>exposure|overwrite) attempt detected"),
         "usercopy: kernel memory {what} attempt",
+        stackless=True,
+        announces=True,
+    ),
+    # net/core/skbuff.c, skb_panic(): the same
+    Format(
+        Kind.BUG,
+        "_panic: text:",
+        _re(r"skb_(?P<what>over|under)_panic: text:[0-9a-f]"),
+        "skb_{what}_panic",
         stackless=True,
         announces=True,
     ),
@@ -1127,6 +1477,18 @@ FORMATS: tuple[Format, ...] = (
         "PANIC in {func}",
         at_header,
         stackless=True,
+    ),
+    # OpenZFS's vcmn_err(), and the spl_debug_bug() that it had up to 0.6
+    Format(
+        Kind.BUG,
+        "PANIC",
+        re.compile(
+            rf"^(?:PANIC: \S.*|SPLError: \d+:\d+:\([\w./-]+:\d+:(?P<func>{NAME})\(\)\) SPL PANIC)"
+        ),
+        "PANIC of a filesystem",
+        place=in_trace,
+        needs_stack=True,
+        loose=True,
     ),
     Format(
         Kind.BUG,
@@ -1154,12 +1516,23 @@ FORMATS: tuple[Format, ...] = (
         "BUG: slab error in {what}",
         needs_stack=True,
     ),
+    # mm/slab_common.c, kmem_cache_destroy()
+    Format(
+        Kind.SLAB,
+        "lab cache still has objects",
+        _re(r"kmem_cache_destroy [\w-]{1,60}: Slab cache still has objects"),
+        "BUG: objects remaining in a destroyed cache",
+        place=in_trace,
+        skip=_OF_SLAB,
+        stackless=True,
+    ),
     # kernel/irq/spurious.c, __report_bad_irq()
     Format(
         Kind.WARNING,
         ": nobody cared",
         re.compile(r"^(?P<rest>irq \d+: nobody cared)"),
         "{rest}",
+        of_handlers,
         needs_stack=True,
         loose=True,
     ),
@@ -1188,6 +1561,19 @@ FORMATS: tuple[Format, ...] = (
         ),
         part=True,
     ),
+    Format(
+        Kind.LEAK,
+        "hex dump (first ",
+        re.compile(r"^\s*hex dump \(first \d+ bytes\):"),
+        "memory leak in {func}",
+        in_trace,
+        skip=re.compile(
+            r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_get|list_lru_init|k?v?asprintf"
+            r"|pcpu_create|strn?dup|memdup"
+        ),
+        rest=True,
+        broken=True,
+    ),
     # mm/page_alloc.c, bad_page(); mm/filemap.c; mm/memory.c, print_bad_pte()
     Format(
         Kind.BAD_PAGE,
@@ -1201,6 +1587,24 @@ FORMATS: tuple[Format, ...] = (
         ),
     ),
     Format(Kind.BAD_PAGE, "BUG: Bad page map", _re(r"BUG: Bad page map"), "BUG: Bad page map"),
+    # mm/pgtable-generic.c, pmd_clear_bad() and the like; arch/*/include/asm/pgtable.h, pmd_ERROR()
+    Format(
+        Kind.BAD_PAGE,
+        ": bad p",
+        _re(r"[\w./-]{1,100}\.[ch]:\d+: bad (?P<what>pte|pmd|pud|p4d|pgd) [0-9a-f]{4,16}[.(]"),
+        "bad {what}",
+        stackless=True,
+    ),
+    # mm/page_poison.c, check_poison_mem()
+    Format(
+        Kind.BAD_PAGE,
+        "pagealloc: ",
+        _re(r"pagealloc: (?P<what>single bit error|memory corruption)"),
+        "pagealloc: {what}",
+        place=in_trace,
+        skip=re.compile(rf"{_OF_ALLOCATION.pattern}|poison|prep_new_page|rmqueue|get_page_from"),
+        needs_stack=True,
+    ),
     # kernel/fork.c, check_mm()
     Format(
         Kind.BAD_PAGE,
@@ -1338,7 +1742,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.STACK_OVERFLOW,
         "Kernel panic - ",
-        _re(r"Kernel panic - not syncing: kernel stack overflow"),
+        _re(r"Kernel panic - not syncing: [Kk]ernel stack overflow"),
         "kernel stack overflow in {func}",
         in_trace,
         below_dispatcher,
@@ -1375,12 +1779,23 @@ FORMATS: tuple[Format, ...] = (
         part=True,
         place=at_panic,
     ),
+    # the same up to 2.4
+    Format(
+        Kind.PANIC,
+        "Kernel panic: ",
+        re.compile(r"^Kernel panic: (?P<rest>[A-Z].+)"),
+        "kernel panic: {rest}",
+        part=True,
+        stackless=True,
+        loose=True,
+    ),
     # What kernels print in these words and no entry above knows.
     Format(
         Kind.BUG,
         "BUG:",
         re.compile(r"^(?:\[ )?(?P<rest>BUG: \S.*)"),
         "{rest}",
+        place=at_panic,
         stackless=True,
         loose=True,
     ),
@@ -1420,6 +1835,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(Kind.WARNING, "sysrq: ", _re(r"sysrq: (?:SysRq : )?Show "), "", silent=True),
     Format(Kind.WARNING, "SysRq : ", re.compile(r"^SysRq : Show "), "", silent=True),
+    *_LOST_HEADERS,
     # lib/dump_stack.c, dump_stack_print_info(): a stack under no header. Somebody has called
     # dump_stack(), or what stood above it is lost.
     Format(
@@ -1433,7 +1849,59 @@ FORMATS: tuple[Format, ...] = (
         loose=True,
         nameless=True,
     ),
+    # The same where that line is lost, too: then it counts if the stack tells of what it is.
+    Format(
+        Kind.WARNING,
+        CALL,
+        re.compile(r"^\s*Call [Tt]race:"),
+        "stack trace in {func}",
+        in_trace,
+        place=in_trace,
+        needs_stack=True,
+        loose=True,
+        nameless=True,
+        rest=True,
+    ),
 )
+
+# What a stack is of whose header is lost: who stands on it only to print that report.
+_PRINTERS: tuple[tuple[Kind, str], ...] = (
+    (Kind.UBSAN, r"__ubsan_handle_\w+|ubsan_epilogue"),
+    (Kind.KASAN, r"_*kasan_report\w*|print_address_description"),
+    (Kind.KMSAN, r"kmsan_report|__msan_warning"),
+    (Kind.PAGE_ALLOCATION, r"warn_alloc\w*"),
+    (Kind.OOM, r"oom_kill_process|dump_header|out_of_memory"),
+    (Kind.BAD_PAGE, r"bad_page|print_bad_pte"),
+    (Kind.SLAB, r"slab_err|object_err|print_trailer"),
+    (Kind.LOCKDEP, r"print_\w+_bug(?:_header)?|lockdep_rcu_suspicious|print_irq_inversion_bug"),
+    (Kind.ATOMIC_SLEEP, r"_*schedule_bug|_*might_sleep|_*might_resched"),
+    (Kind.ATOMIC_SLEEP, r"debug_smp_processor_id|check_preemption_disabled"),
+    (Kind.RCU_STALL, r"rcu_dump_cpu_stacks|print_cpu_stall|check_cpu_stall"),
+    (Kind.SOFT_LOCKUP, r"watchdog_timer_fn"),
+    (Kind.KOBJECT, r"sysfs_warn_dup"),
+    (Kind.WARNING, r"warn_slowpath_\w+|__warn|__report_bad_irq"),
+    (Kind.PANIC, r"v?panic"),
+)
+_PRINTER = re.compile("|".join(f"({names})" for _, names in _PRINTERS))
+_OF_PRINTING = re.compile(rf"^(?:(?:{_PRINTER.pattern})$|_*schedule)")
+_PRINTS_WITHIN = 6  # calls; what is further down the stack has called others since
+
+
+def told_by(frames: list[Frame]) -> Kind | None:
+    """Returns the kind of a report whose stack this is, if one of its innermost calls tells."""
+    for frame in frames[:_PRINTS_WITHIN]:
+        if match := _PRINTER.fullmatch(frame.function):
+            return _PRINTERS[(match.lastindex or 1) - 1][0]
+    return None
+
+
+def told_as(fmt: Format, kind: Kind) -> Format:
+    """Returns how to read a stack that belongs to a report of that kind."""
+    skip = _OF_ALLOCATION if kind is Kind.PAGE_ALLOCATION else _OF_PRINTING
+    # A stall's stack begins with the interrupt that noticed it.
+    site = in_stall if kind in (Kind.RCU_STALL, Kind.SOFT_LOCKUP) else in_trace
+    return replace(fmt, kind=kind, site=site, place=None, skip=skip)
+
 
 # Not in FORMATS, since one line alone does not tell whether a boot was expected.
 REBOOT = Format(
@@ -1445,3 +1913,5 @@ REBOOT = Format(
     stackless=True,
 )
 BANNER = "Linux version "  # init/version.c, linux_banner: the kernel's own first line
+# What follows there, a release and (builder@host), tells it from a sentence about a version.
+BANNER_LINE = re.compile(rf"{BANNER}\d\S* \(\S+\)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from harness.klog.rust import Demangler
@@ -31,11 +31,19 @@ NAME = r"[A-Za-z_$][\w$]*(?:\.[\w$]+)*"
 WHERE = r"\+0x(?P<off>[0-9a-f]{1,8})/0x(?P<size>[0-9a-f]{1,8})"
 MODULE = r"(?: ?\[(?P<mod>(?!inline\])\w+)(?: [^\]\n]{0,80})?\])?"
 _SOURCE = r"(?:\)? (?P<src>[\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?)?"
-_ADDRESS = r"(?:\[<?(?:0x)?[0-9a-f]{4,16}>?\]\s*)"
-_CALL = rf"(?P<func>{NAME}){WHERE}{MODULE}{_SOURCE}"
+# Of an address between angle brackets a web page leaves the square ones: it was taken for a tag.
+# klogd, until the kernel did so itself, put names there: "[brook_write+65/176]".
+_ADDRESS = r"(?:\[(?:<?(?:0x)?[0-9a-f]{4,16}>?|[\w:.]{1,200}\+\d{1,8}/\d{1,8})?\]\s*)"
+# x86-64 printed a module before the function up to 2.6.24: ":brook:brook_write+0x1/0x2".
+# 64-bit powerpc before ELFv2 has a dot before a function's name: ".brook_write+0x1/0x2".
+_CALL = rf"(?::(?P<old>\w+):)?\.?(?P<func>{NAME}){WHERE}{MODULE}{_SOURCE}"
 
 # arch/*/kernel/dumpstack.c, stacktrace.c, traps.c; mm/kmemleak.c; lib/stackdepot.c users
-_FRAME = re.compile(rf"\s*(?:</?[A-Z][\w#-]{{1,15}}>\s*)?{_ADDRESS}{{0,2}}(?P<guess>\?\s+)?{_CALL}")
+# arch/s390/kernel/dumpstack.c, show_trace(), puts what may be no call in parentheses.
+_FRAME = re.compile(
+    rf"\s*(?:</?[A-Z][\w#-]{{1,15}}>\s*)?(?P<paren>\((?=\[<))?{_ADDRESS}{{0,2}}"
+    rf"(?P<guess>\?\s+)?{_CALL}"
+)
 # What scripts/decode_stacktrace.sh and other symbolisers make of inlined calls.
 _INLINE = re.compile(
     rf"\s*(?:{_ADDRESS}{{0,2}}|\[<\s*inline\s*>\]\s*)(?P<func>{NAME}) "
@@ -62,14 +70,38 @@ _DECODED = re.compile(
 )
 # Where the CPU was, arch/*/kernel/{process,traps}.c, show_regs(): x86 "RIP: 0010:call", arm "PC is
 # at call", arm64 "pc : call", riscv "epc : call", powerpc "NIP [c000...] call", mips and loongarch
-# "epc   : 8003ab3c call", s390 "Krnl PSW : 0704... 0000... (call)", parisc "IAOQ[0]: call", sparc
-# "TPC: <call>", m68k "PC: [<0000>] call".
+# "epc   : 8003ab3c call" and "ERA: 9000... call", s390 "Krnl PSW : 0704... 0000... (call)", parisc
+# "IAOQ[0]: call", sparc "TPC: <call>", m68k "PC: [<0000>] call", arc "[ERET  ]: call", ia64 "ip is
+# at call"; powerpc's xmon "pc: c000...: call".
 _PC_MARK = (
-    r"\s*(?:<[A-Z]+>\s*)?(?:[RE]?IP|NIP|epc|era|pc|PC|Krnl PSW|IAOQ\[0\]|TPC)(?: is at|)\s*:?\s*"
-    rf"(?:[0-9a-f]{{2,4}}:)?{_ADDRESS}{{0,2}}(?:[0-9a-f]{{8,16}}\s+){{0,2}}[(<]?"
+    r"\s*(?:<[A-Z]+>\s*)?(?:[RE]?IP|NIP|epc|era|ERA|pc|PC|Krnl PSW|IAOQ\[0\]|TPC|\[ERET *\]"
+    r"|ip(?= is at))"
+    r"(?: is at|)\s*:?\s*"
+    rf"(?:[0-9a-f]{{2,4}}:)?{_ADDRESS}{{0,2}}(?:[0-9a-f]{{8,16}}:?\s+){{0,2}}[(<]?"
 )
-_PC = re.compile(_PC_MARK + _CALL)
+# Where the CPU would have returned to, which stands below that: arm "LR is at call", arm64
+# "lr : call", riscv " ra : call", mips "ra    : 8003ab3c call", powerpc "LR [c000...] call".
+_LINK = re.compile(
+    rf"\s*(?:LR|lr|ra|RA)(?: is at|)\s*:?\s*{_ADDRESS}{{0,2}}(?:[0-9a-f]{{8,16}}:?\s+)?{_CALL}"
+)
+PC = re.compile(_PC_MARK + _CALL)
+# The same by klogd, and what ksymoops makes of an address (both of its numbers are hexadecimal)
+_KLOGD_PC = re.compile(
+    r"\s*[RE]IP:\s+(?:[0-9a-f]{2,4}:)?\[(?::?(?P<mod>\w+):)?"
+    rf"(?P<func>{NAME})\+(?P<decimal>\d{{1,8}})/\d{{1,8}}\]"
+)
+_KSYMOOPS = re.compile(
+    r"\s*(?:>>)?(?P<what>[RE]IP|PC|NIP|Trace); [0-9a-f]{8,16} "
+    rf"<(?:\[(?P<mod>\w+)\])?(?P<func>{NAME})\+(?P<off>[0-9a-f]{{1,8}})/(?P<size>[0-9a-f]{{1,8}})>"
+)
+# x86-64 up to 2.6.16: "<ffffffffa012a11c>{:brook:brook_write+65}", several in one line
+_IN_BRACES = re.compile(
+    rf"<[0-9a-f]{{16}}>\{{(?::(?P<mod>\w+):)?(?P<func>{NAME})\+(?P<decimal>\d{{1,8}})\}}"
+)
 _DECODED_PC = re.compile(_PC_MARK + _DECODED_CALL)
+# lib/smp_processor_id.c, check_preemption_disabled()
+_CALLER = re.compile(rf"\s*caller is {_CALL}")
+_DECODED_CALLER = re.compile(rf"\s*caller is {_DECODED_CALL}\s*$")
 # kernel/locking/lockdep.c, print_lock(): "(lock){+.+.}-{3:3}, at: func+0x1/0x2"
 _LOCK_AT = re.compile(rf".{{0,400}}\bat: {_ADDRESS}?{_CALL}")
 
@@ -94,7 +126,7 @@ def _frame(match: re.Match[str]) -> Frame:
         function=plain_name(found["func"]),
         offset=int(found["off"], 16) if found.get("off") else None,
         size=int(found["size"], 16) if found.get("size") else None,
-        module=found.get("mod"),
+        module=found.get("mod") or found.get("old"),
         location=found.get("src"),
     )
 
@@ -105,6 +137,7 @@ class Tag(enum.Enum):
     FRAME = enum.auto()  # a call on a stack
     GUESS = enum.auto()  # an address found on the stack that may not be a call
     PC = enum.auto()  # the function the CPU was in
+    LINK = enum.auto()  # the function it would have returned to
     LOCK = enum.auto()  # a lock, and where it was taken
     TRACE = enum.auto()  # the report's stack follows
     OTHER = enum.auto()  # some other stack follows: allocation, free, dependency, origin
@@ -128,6 +161,9 @@ _OTHER_MARK = re.compile(
     r"|-> #\d+ |(?:\.\.\. )?which became |(?:the )?(?:first|second) lock|\{[A-Z-]+\} state was "
     r"|(?:INITIAL USE|IN-(?:HARD|SOFT)IRQ|(?:HARD|SOFT)IRQ-ON)\S* at:"
     r"|(?:read|write|race at unknown)[^\n]{0,80}by (?:task|interrupt)"  # mm/kcsan/report.c
+    r"|(?:INFO: )?(?:Allocated|Freed) in "  # mm/slub.c, print_track()
+    # kernel/rcu/tree_stall.h, rcu_check_gp_kthread_starvation()
+    r"|(?:rcu: )?(?:rcu_\w+ kthread starved|RCU grace-period kthread stack dump)"
     r"|NMI backtrace for cpu |task:\S|Showing (?:all|busy) "
     r"|Last Breaking-Event-Address"  # arch/s390/kernel/dumpstack.c
     r")"
@@ -139,13 +175,15 @@ def _read_call(text: str) -> list[Item]:
     items: list[Item] = []
     if "+0x" in text:
         if match := _FRAME.match(text):
-            if match["guess"] or "(unreliable)" in text:
+            if match["guess"] or match["paren"] or "(unreliable)" in text:
                 # After <EOI> even a guess tells that the interrupt's own stack ends here.
                 items = [Item(Tag.TEXT if "<EOI>" in text else Tag.GUESS, text, _frame(match))]
             else:
                 items = [Item(Tag.FRAME, text, _frame(match))]
-        elif match := _PC.match(text):
+        elif match := PC.match(text):
             items = [Item(Tag.PC, text, _frame(match))]
+        elif match := _LINK.match(text):
+            items = [Item(Tag.LINK, text, _frame(match))]
         elif " from " in text and (match := _ARM.match(text)):
             callee = Frame(plain_name(match["callee"]), module=match["in"])
             items = [Item(Tag.FRAME, text, callee), Item(Tag.FRAME, text, _frame(match))]
@@ -164,6 +202,28 @@ def _read_call(text: str) -> list[Item]:
     return items
 
 
+def _read_translated(text: str) -> list[Item]:
+    """Reads places as old kernels, or programs for old kernels, have printed them."""
+    if ">{" in text:
+        return _read_braces(text)
+    if match := _KLOGD_PC.match(text):
+        return [Item(Tag.PC, text, replace(_frame(match), offset=int(match["decimal"])))]
+    if match := _KSYMOOPS.match(text):
+        tag = Tag.FRAME if match["what"] == "Trace" else Tag.PC
+        return [Item(tag, text, _frame(match))]
+    return []
+
+
+def _read_braces(text: str) -> list[Item]:
+    calls = [
+        replace(_frame(match), offset=int(match["decimal"])) for match in _IN_BRACES.finditer(text)
+    ]
+    if calls and text.lstrip().startswith(("RIP", "EIP")):
+        return [Item(Tag.PC, text, calls[-1])]
+    mark = [Item(Tag.TRACE, text)] if calls and "Call Trace:" in text else []
+    return [*mark, *(Item(Tag.FRAME, text, call) for call in calls)]
+
+
 _SOURCE_MARK = re.compile(r" \([\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d")
 
 
@@ -173,11 +233,19 @@ def read_line(text: str) -> list[Item]:
         items := _read_call(text)
     ):
         return items
+    if ("IP:" in text or "; " in text or ">{" in text) and (items := _read_translated(text)):
+        return items
     if _OTHER_MARK.match(text):
         return [Item(Tag.OTHER, text)]
     if "race" in text and _TRACE_MARK.search(text):
         return [Item(Tag.TRACE, text)]
     return [Item(Tag.TEXT, text)]
+
+
+def named_caller(text: str) -> Frame | None:
+    """Returns the call that a line "caller is ..." names."""
+    match = _CALLER.match(text) or _DECODED_CALLER.match(text)
+    return _frame(match) if match else None
 
 
 def is_inlined(frame: Frame) -> bool:

@@ -10,6 +10,7 @@ here: what is guessed about pasted logs must not make the reading of consoles mo
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -125,7 +126,15 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         r" *[A-Z]?\[\d+: *[^\]\n:]{1,32}: *\d+\] ?",
         after="clock",
     ),
+    _line(
+        "HiSilicon's task",
+        "[pid:412,cpu1,init]text",
+        r" ?\[pid:\d{1,7},cpu\d{1,4},[^\]\n]{1,32}\]",
+        after="clock",
+    ),
     _line("Unisoc's CPU", "c0 text", r" *c\d{1,2}(?: +\d{1,7})? +", after="clock"),
+    # The real-time patch up to 5.9 prints the CPU after the clock.
+    _line("real-time patch's CPU", "000: text", r" ?\d{3}: ", after="clock"),
     # The opening bracket, and what stands before the seconds, is lost when a terminal is copied.
     _line(
         "damaged clock",
@@ -182,14 +191,14 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     _line(
         "kernel",
         "kernel: text",
-        r"(?:[\w-]{1,64} )?kernel(?:\[[^\]\s]{0,10}\])?: ?(?=\S| )",
+        r" ?(?:[\w-]{1,64} )?kernel(?:\[[^\]\s]{0,10}\])?: ?(?=\S| )",
         after="nothing",
         kernel=True,
     ),
     _line(
         "journal with the kernel's clock",
         "[   12.345678] host kernel: text",
-        rf"{_HOST} kernel(?:\[[^\]\s]{{0,10}}\])?: ?",
+        rf"(?:{_HOST} )?kernel(?:\[[^\]\s]{{0,10}}\])?: ?",
         after="clock",
         kernel=True,
     ),
@@ -212,6 +221,19 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         rf"{_HOST} (?P<program>[\w./@:-]{{1,64}}\[\d{{1,8}}\]): ?",
         after="date",
     ),
+    # What a container tool puts before each line of a build's step or of one of several containers
+    _line(
+        "build step",
+        "#43 54.12 text",
+        r"#\d{1,4} \d{1,6}\.\d{1,3} ",
+        after="nothing",
+    ),
+    _line(
+        "container",
+        "guest-1  | [   12.345678] text",
+        r"[\w.-]{1,40} +\| (?=(?:<\d+>)?\[ *\d+\.\d{3,9})",
+        after="nothing",
+    ),
     _line(
         "emulator or hypervisor",
         "emu: GUEST: [   12.345678] text",
@@ -230,6 +252,36 @@ each other: a quoted mail with a syslog with a console's stamp."""
 _MOST_BEGINNINGS = 8
 _STAMP_WITHIN = 400  # characters from a line's start
 _FACILITY_SHIFT = 3  # include/linux/syslog.h: priority = facility << 3 | level
+# What a web page's source has for characters that mean something to it
+_ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "#34": '"', "#39": "'", "#x27": "'"}
+_ENTITY = re.compile(f"&({'|'.join(_ENTITIES)});")
+# What editors and web pages make of plain characters; the s390's console shows brackets so where
+# its character set is another than the terminal's.
+_TYPESET = str.maketrans(
+    {"\xa0": " ", "\u200b": "", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"',
+     "\ufeff": ""}
+)  # fmt: skip
+_EBCDIC = re.compile(r"\xa2([^\xa2!\n]{1,80})!")
+# A line broken at 76 characters, or what equals signs, blanks and quotation marks become.
+_QUOTED_PRINTABLE = re.compile(r"[^=]{2}=\r?$|=(?:3D|09|20\r?$|A0|C2=A0|E2=80)")
+_QUOTED_PRINTABLE_FROM = 2  # lines with such a thing
+_OCTETS = re.compile(r"(?:=[0-9A-F]{2})+")
+_MARK = re.compile(
+    r"[ \t]{0,8}(?:(?P<mark>//|#|\*|\+|;|--|%)(?:[ \t]|$)"
+    r"|(?P<number>\d{1,6})(?:[:|)]? {1,2}|[:|)]|$))"
+)
+_AT_START = re.compile(rf"\A{_MARK.pattern}")
+_MARKED_FROM = 5  # lines; a shell's prompt or a list has fewer
+# A stamp, maybe below a journal's date and host, in the middle of a line.
+_FLATTENED = re.compile(
+    r"(?<!kernel:)(?<![ \t])[ \t]{1,400}"
+    r"(?=(?:\w{3} {1,2}\d{1,2} \d\d:\d\d:\d\d [\w.-]{1,64} kernel: )?"
+    r"(?:<\d{1,3}>)?\[(?: {0,4}\d{1,6}\.\d{6}|\w{3} \w{3} {1,2}\d{1,2} \d\d:\d\d:\d\d \d{4})\])"
+)
+_FLATTENED_FROM = 3  # stamps in one line; two may be those of a console and of a journal
+_HEADING = re.compile(r"#{1,6} \S")  # CommonMark, ATX headings
+_SUBJECT = re.compile(r"(?:[>|] ?)*Subject: ")
+_UPSIDE_DOWN_FROM = 3  # lines that are older than the one above, and none that is younger
 _HEX_CLOCK = re.compile(r"\d+\.\d{6}")
 
 # A mail program breaks lines at 72 to 80 characters, between words; what was quoted since is
@@ -243,18 +295,24 @@ _SHARE_OF_KERNEL = (
 
 # Where a line without a stamp was broken, only its own words tell that it goes on.
 _GOES_ON = re.compile(
-    r"(?:\b(?:at|in|for|from|of|to|by|handle|kernel|paging|NULL|pointer|address:?|hard|task"
+    r"(?:\b(?:at:?|in|for|from|of|to|by|handle|kernel|paging|NULL|pointer|address:?|hard|task"
     r"|detected|than|RIP:|PID: \d+)|WARNING: (?:CPU: \d+ PID: \d+ )?at \S{1,200}:\d+)\s?$"
 )
 _REST_OF_CALL = re.compile(r"\s*\[\w{1,60}\]$|\s*\([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+")
+# What stands before a call: in lockdep's and old kernels' reports, and on the s390
+_ADDRESS = re.compile(r"(?:\[<[0-9a-f]{8,16}>\]|Krnl PSW : [0-9a-f]{16} [0-9a-f]{16})\s*$")
+_CALL = re.compile(r"\s*\(?[A-Za-z_][\w.$]*\+0x[0-9a-f]+/0x")
 _BEGINS_ANEW = re.compile(
     r"\s*(?:-{8,}\[|={20,}|BUG: |WARNING: |INFO: |Oops|Call [Tt]race|Kernel panic|Modules linked"
-    r"|Unable to handle|general protection|\S{1,100}[$#] )"
+    r"|Unable to handle|general protection|\S{1,100}[$#] "
+    r"|cpu 0x[0-9a-f]+: Vector: |(?:pc|lr|sp|msr|dar|dsisr) *: [0-9a-f]|enter \? for help)"
 )
 # What a record of several lines has below its first one, when only that has a stamp.
 _BODY = re.compile(
     r"\s*(?:(?:\[<?[0-9a-f]{8,16}>?\]\s*){0,2}(?:\? )?[\w.$]{1,200}\+0x[0-9a-f]+/0x[0-9a-f]+"
-    r"|Call [Tt]race:|RIP: |Code: |</?(?:TASK|IRQ|NMI|EOI)>)"
+    r"|Call [Tt]race:|RIP: |Code: |</?(?:TASK|IRQ|NMI|EOI)>"
+    # arch/powerpc/xmon/xmon.c, which prints on the console past the log
+    r"|cpu 0x[0-9a-f]+: Vector: |(?:pc|lr): [0-9a-f]{8,16}: )"
 )
 
 
@@ -286,7 +344,7 @@ class _Parsed:
 
 
 def _parse(raw: str, indent: int) -> _Parsed:
-    line = without_controls(cut_line(raw)).expandtabs(8)
+    line = without_controls(cut_line(raw)).expandtabs(8).replace("+0\u00d7", "+0x")
     line = line[indent:] if not line[:indent].strip() else line
     at, source = 0, []
     kernel = program = False
@@ -334,6 +392,118 @@ def _beginning(line: str, at: int, state: str) -> tuple[Beginning, re.Match[str]
     return None
 
 
+def _message(raw: str) -> str:
+    """A line of ``journalctl -o json`` as ``-o short`` has it; any other line as it is.
+
+    The fields are those of systemd.journal-fields(7).
+    """
+    if not raw.startswith("{") or '"MESSAGE"' not in raw:
+        return raw
+    try:
+        fields = json.loads(raw)
+        text, host = fields["MESSAGE"], fields.get("_HOSTNAME", "host")
+        program = "kernel" if fields.get("_TRANSPORT") == "kernel" else "program[1]"
+    except (ValueError, RecursionError):
+        return raw
+    # A message that is no text in UTF-8 is a list of its bytes.
+    if isinstance(text, list) and all(isinstance(byte, int) and 0 <= byte <= 255 for byte in text):
+        text = bytes(text).decode(errors="replace")
+    return f"Jan 01 00:00:00 {host} {program}: {text}"
+
+
+def _unmarked(lines: list[str]) -> list[str]:
+    """Returns the lines without what makes a comment of each, and without their numbers.
+
+    Only of several lines below each other: one alone may be anything.
+    """
+    marks = [_comment_mark(line) for line in lines]
+    plain = list(lines)
+    start = 0
+    while start < len(lines):
+        end = start + 1
+        while end < len(lines) and _follows(marks[end - 1], marks[end]):
+            end += 1
+        if marks[start] is not None and end - start >= _MARKED_FROM:
+            plain[start:end] = [_AT_START.sub("", line) for line in lines[start:end]]
+        start = end
+    return plain
+
+
+def _comment_mark(line: str) -> str | None:
+    match = _MARK.match(line)
+    return (match["mark"] or match["number"]) if match else None
+
+
+def _follows(before: str | None, mark: str | None) -> bool:
+    """Whether two lines below each other have one mark, or numbers that follow each other."""
+    if before is None or mark is None:
+        return False
+    if before.isdigit() and mark.isdigit():
+        return int(mark) == int(before) + 1
+    return before == mark
+
+
+def _unflattened(lines: list[str]) -> tuple[list[int], list[str]]:
+    """Begins a new line before each stamp of a text whose ends of lines have become blanks.
+
+    Returns where each line was, and the lines. A form of a web page, a chat or a spreadsheet's cell
+    does that.
+    """
+    origins: list[int] = []
+    apart: list[str] = []
+    for number, line in enumerate(lines):
+        parts = _FLATTENED.split(line) if line.count("[") >= _FLATTENED_FROM else [line]
+        for part in parts if len(parts) > _FLATTENED_FROM else [line]:
+            origins.append(number)
+            apart.append(part)
+    return origins, apart
+
+
+def _as_sent(lines: list[str]) -> tuple[list[int], list[str]]:
+    """Undoes quoted-printable, RFC 2045, 6.7: returns where each line began, and the lines.
+
+    A mail's source has "=3D" for each "=", and a lone "=" where it breaks a line that is too long.
+    """
+    if sum(bool(_QUOTED_PRINTABLE.search(line)) for line in lines) < _QUOTED_PRINTABLE_FROM:
+        return list(range(len(lines))), lines
+    starts: list[int] = []
+    whole: list[str] = []
+    goes_on = False
+    for number, raw in enumerate(lines):
+        line = raw.rstrip("\r")
+        if goes_on:
+            whole[-1] += line.removesuffix("=")
+        else:
+            starts.append(number)
+            whole.append(line.removesuffix("="))
+        goes_on = line.endswith("=")
+    return starts, [_OCTETS.sub(_decoded, line).translate(_TYPESET) for line in whole]
+
+
+def _decoded(octets: re.Match[str]) -> str:
+    content = bytes.fromhex(octets[0].replace("=", ""))
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _without_subject(lines: list[str]) -> Iterator[str]:
+    """Yields the lines, with the subject of a mail and headings empty: a title is no log.
+
+    What begins with a blank goes on with a mail's header, RFC 5322, 2.2.3. A heading of Markdown
+    stands alone; a log in comments has more lines that begin like that.
+    """
+    within = False
+    before = ""
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        within = bool(_SUBJECT.match(line)) or (within and line[:1] in (" ", "\t"))
+        alone = not before.strip() and not after.strip()
+        heading = alone and _HEADING.match(line) and not STAMP.search(line[:_STAMP_WITHIN])
+        yield "" if within or heading else line
+        before = line
+
+
 @dataclass(frozen=True, slots=True)
 class Unpasted:
     """A pasted log as a console would have it."""
@@ -347,17 +517,24 @@ class Unpasted:
 
 def unpaste(pasted: str) -> Unpasted:
     """Returns the lines of a pasted log without what others put before them, and whole again."""
-    raws = pasted.split("\n")
-    indent = min(
-        (len(raw) - len(raw.lstrip(" ")) for raw in raws if raw.strip()),
-        default=0,
-    )
+    if _ENTITY.search(pasted):
+        pasted = _ENTITY.sub(lambda entity: _ENTITIES[entity[1]], pasted)
+    origins, apart = _unflattened(_unmarked(pasted.translate(_TYPESET).split("\n")))
+    starts, sent = _as_sent(apart)
+    if any("\xa2" in line for line in sent):
+        sent = [_EBCDIC.sub(r"[\1]", line) for line in sent]
+    raws = [_message(raw) for raw in _without_subject(sent)]
+    expanded = [raw[:_STAMP_WITHIN].expandtabs(8) for raw in raws if raw.strip()]
+    indent = min((len(raw) - len(raw.lstrip(" ")) for raw in expanded), default=0)
     parsed = [_parse(raw, indent) for raw in raws]
     said = [line for line in parsed if line.text.strip()]
     stamped = sum(line.kernel for line in said) >= max(1, _SHARE_OF_KERNEL * len(said))
     hard = _terminal_width(parsed)
     kept: list[tuple[int, _Parsed]] = []
-    for number, line in enumerate(parsed):
+    numbered = list(enumerate(parsed))
+    if _is_upside_down(said):
+        numbered.reverse()
+    for number, line in numbered:
         if kept and _goes_on(kept[-1][1], line, stamped=stamped):
             begun, before = kept[-1]
             glue = "" if before.width == hard or before.text.endswith(" ") else " "
@@ -371,9 +548,23 @@ def unpaste(pasted: str) -> Unpasted:
             kept.append((number, line))
     return Unpasted(
         "\n".join(line.console() for _, line in kept),
-        tuple(number for number, _ in kept),
+        tuple(origins[starts[number]] for number, _ in kept),
         frozenset(_reboots(line for _, line in kept)),
     )
+
+
+def _is_upside_down(lines: list[_Parsed]) -> bool:
+    """Whether the newest line comes first, as with ``journalctl -r``.
+
+    The kernel's clock tells, or the two lines at the beginning of a stack where none is shown.
+    """
+    clocks = [float(line.clock) for line in lines if _HEX_CLOCK.fullmatch(line.clock)]
+    back = sum(later < now for now, later in pairwise(clocks))
+    if len(clocks) > 1:
+        return back >= _UPSIDE_DOWN_FROM and clocks == sorted(clocks, reverse=True)
+    marks = [line.text.strip() for line in lines]
+    order = [pair for pair in pairwise(marks) if set(pair) == {"Call Trace:", "<TASK>"}]
+    return bool(order) and all(pair[0] == "<TASK>" for pair in order)
 
 
 def _replaced(line: _Parsed, text: str, width: int) -> _Parsed:
@@ -401,11 +592,18 @@ def _goes_on(before: _Parsed, line: _Parsed, *, stamped: bool) -> bool:
     would_be = before.width + 1 + len(word)
     if before.width > _WRAPPED_WITHIN or would_be < _WRAPPED_FROM:
         return False
-    if _REST_OF_CALL.match(line.text) and ("+0x" in before.text or "from" in before.text):
+    if _is_rest_of_call(before.text, line.text):
         return True
     if stamped:
         return before.kernel and not _BEGINS_ANEW.match(line.text)
     return _GOES_ON.search(before.text) is not None and not _BEGINS_ANEW.match(line.text)
+
+
+def _is_rest_of_call(before: str, text: str) -> bool:
+    """Whether a call was broken: before its module, its caller on arm, or its name."""
+    if _REST_OF_CALL.match(text) and ("+0x" in before or "from" in before):
+        return True
+    return bool(_CALL.match(text) and _ADDRESS.search(before))
 
 
 def _reboots(lines: Iterator[_Parsed]) -> Iterator[int]:

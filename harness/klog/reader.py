@@ -11,18 +11,34 @@ from dataclasses import dataclass, field, replace
 from harness.klog.blame import (
     HELPERS,
     REPORTING,
+    asker,
+    at_header,
     at_header_plain,
     at_warning,
     at_warning_s_header,
     find,
     in_origin,
+    in_trace,
     is_in,
+    known_calls,
     nowhere,
+    of_handlers,
     place,
     stack_from,
     waiting_place,
 )
-from harness.klog.formats import BANNER, DERIVED_PANIC, FORMATS, REBOOT, Format, Kind
+from harness.klog.formats import (
+    BANNER,
+    BANNER_LINE,
+    CALL,
+    DERIVED_PANIC,
+    FORMATS,
+    REBOOT,
+    Format,
+    Kind,
+    told_as,
+    told_by,
+)
 from harness.klog.frames import NAME, Frame, Item, Tag, is_inlined, plain_name, read_line
 from harness.klog.lines import CONSOLE, PLAIN, STAMP, USER, cut_line, split_line
 from harness.klog.paste import unpaste
@@ -62,10 +78,19 @@ _MAX_IDLE_EARLY = 120  # the same, before one
 _MAX_GAP = 4000  # lines of others since the report's last line
 _LEAD_LINES = 6  # how far above its header a report may begin
 _PANIC = "Kernel panic - "
+_XMON = ": Vector: "  # in the first line of powerpc's debugger
 _MAX_OPEN = 64  # reports of as many printers at the same time
 _DETAIL_ITEMS = 24  # how far below the header the detail may be
 _ANNOUNCED_WITHIN = 4  # lines between an announcement and what it announces
+_ASKED_WITHIN = 8  # lines above a stack's first that say that somebody has asked for it
 _PART_LINES = 40  # how far below a header its parts may be
+
+# An item of a list: of a changelog, of notes. The kernel begins no line like that. What is quoted
+# as code is no sentence, but what somebody saw.
+_LISTED = re.compile(r"[ \t]{0,8}(?:[*+\u2022-]|\d{1,3}[.)]) {1,4}(?=[^\s`])")
+# The header of a warning of old kernels; later ones show an offset. Mails about one have it as
+# their subject, without what the kernel prints below.
+_OLD_WARNING = re.compile(r"WARNING: at \S{1,200}:\d{1,6} [\w.]{1,100}\(\)(?!\+)")
 
 _UNWINDERS = ("unwind_backtrace", "dump_backtrace")  # arm's, innermost when a report is made
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)|Rebooting in \d+ seconds|Kernel Offset: ")
@@ -93,7 +118,7 @@ _SHAPE = re.compile(
     r"|preempt_count|INFO: "
     r"|locks? held|task:|Showing |Sending NMI|addr:|page:|flags: |raw: |(?:Read|Write) of size"
     r"|rcu: "
-    r"|Tainted: |\s*(?:Not t|T)ainted|turning off the locking"
+    r"|handlers:\s*$|Tainted: |\s*(?:Not t|T)ainted|turning off the locking"
 )
 """What below a header only a report of the kernel's own has, if it is no call."""
 
@@ -118,12 +143,15 @@ class _Report:
     all_cpus: bool = False  # other CPUs print their stacks for this report
     header: str = ""
     mark: Tag | None = None  # of the last line above a stack
+    indexed: bool = False  # its header is one of several below each other
 
     def add(self, line: int, raw: str, text: str) -> None:
         self.raw.append(raw)
         self.last_line = line
         belongs = False
         items = read_line(text)
+        if not self.items and items[0].tag is Tag.FRAME and self.header.rstrip().endswith(" RIP:"):
+            items = [items[0]._replace(tag=Tag.PC)]  # x86-64 up to 2.6.24 breaks the line there
         if len(items) > 1 and self._begins_trace(items[0]):
             items.insert(0, Item(Tag.TRACE, ""))
         for item in items:
@@ -154,6 +182,16 @@ class _Report:
         unwinds = call.frame is not None and call.frame.function in _UNWINDERS
         return self.mark is Tag.OTHER and unwinds
 
+    @property
+    def lists_handlers(self) -> bool:
+        """Whether an interrupt's handlers stand below: __report_bad_irq() prints them last."""
+        return any(item.text.strip() == "handlers:" for item in self.items)
+
+    @property
+    def has_no_head(self) -> bool:
+        """Whether a stack is all that there is up to now."""
+        return self.fmt.has == CALL
+
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
 
@@ -167,10 +205,25 @@ class _Report:
             and text.startswith(self.header[:start])
         )
 
+    def is_indexed_with(self, text: str) -> bool:
+        """Whether this header and the next line are two of a list, as an archive has of mails."""
+        return (
+            len(self.items) == 0
+            and _OLD_WARNING.search(self.header) is not None
+            and _OLD_WARNING.search(text) is not None
+        )
+
     def is_named_by(self, fmt: Format, text: str) -> bool:
         """Whether a header is that of this report, which had none of its own until now."""
+        if self.has_no_head and fmt.nameless:
+            return True  # the registers may stand below the stack
         if self.fmt.nameless:
-            return _PANIC in text
+            return _PANIC in text and not (self.fmt.rest and _DERIVED.search(text))
+        if self.fmt.kind is Kind.PANIC and not self.has_body:
+            what, code, _ = text.partition(": Code=")
+            return bool(code) and what in self.header  # parisc panics first, then says why
+        if fmt.kind is Kind.BUG and self.fmt.kind is Kind.TRAP and not self.has_stack:
+            return bool(self.fmt.then) and self.fmt.then in text  # xmon says both, the trap first
         return (
             self.fmt.announces
             and not self.has_body
@@ -207,6 +260,10 @@ class _Report:
         ]
 
 
+# arch/arm/kernel/process.c, __show_regs(), and arch/arm/mm/fault.c, __do_user_fault(): with
+# CONFIG_DEBUG_USER the kernel shows the registers of programs that die.
+_OF_USER = re.compile(r"\bMode USER_|\b__do_user_fault\b")
+
 _MASKS = (
     (re.compile(rf"(?<![\w$.])({NAME})\+0x[0-9a-f]+/0x[0-9a-f]+"), r"\1"),
     (re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f]*\d)[0-9a-f]{8,}\b"), "ADDR"),
@@ -227,10 +284,21 @@ def _mask(text: str) -> str:
 def _event(report: _Report) -> Event | None:
     fmt = report.fmt
     has_detail = _add_detail(report)
-    if fmt.silent or (fmt.needs_stack and not report.has_stack and not report.guesses):
+    shown = report.has_stack or report.guesses
+    # Some kernels print an interrupt's handlers under no stack, and no program prints such lines.
+    if fmt.silent or (fmt.needs_stack and not shown and not report.lists_handlers):
         return None
     if fmt.needs_registers and not report.has_registers:
         return None
+    if fmt.nameless and any(_OF_USER.search(item.text) for item in report.items):
+        return None
+
+    if fmt.nameless and fmt.kind is Kind.WARNING:
+        told = told_by(stack_from(report.items, marked=False))
+        if told is None and fmt.rest:
+            return None
+        if told not in (None, Kind.WARNING, Kind.PANIC):
+            report.fmt = fmt = told_as(fmt, told)
 
     names_function = "{func}" in fmt.title and has_detail
     candidates = fmt.site(report)
@@ -248,6 +316,8 @@ def _event(report: _Report) -> Event | None:
         frame = head[0] if head else None
         name = frame.function if frame else None
     where = _place(report)
+    if where is None and (name is None or fmt.nameless or fmt.kind is Kind.ATOMIC_SLEEP):
+        where = _asker(report)
     if where is not None:
         name, frame = where.function, where
 
@@ -296,16 +366,30 @@ def _place(report: _Report) -> Frame | None:
     """Where the report happened, if its kind has a place; None leaves what the title names."""
     fmt = report.fmt
     site = fmt.place or fmt.site
-    if fmt.kind is Kind.HUNG_TASK:
-        return waiting_place(report, site)
-    if fmt.kind not in _AT_A_PLACE or site is nowhere:
+    if fmt.kind is Kind.HUNG_TASK or fmt.sleeps:
+        return waiting_place(report, site, atomic=fmt.sleeps)
+    if fmt.site is of_handlers:
+        return next(iter(of_handlers(report)), None)
+    if (fmt.kind not in _AT_A_PLACE and fmt.place is None) or site is nowhere:
         return None
-    found = place(report, at_warning_s_header if site is at_warning else site, fmt.skip)
+    where = at_warning_s_header if site is at_warning else site
+    found = place(report, where, fmt.skip, faulted=fmt.kind in (Kind.PAGE_FAULT, Kind.GPF))
     if found is None:
         for item in report.items:
             if work := _WORK.match(item.text):
                 return Frame(plain_name(work["func"]), module=work["mod"])
     return found
+
+
+def _asker(report: _Report) -> Frame | None:
+    """What the stack shows of a kind that has no place: in whatever form, if it must be a guess."""
+    fmt = report.fmt
+    if fmt.site not in (in_trace, at_header, at_header_plain) or fmt.place is not None:
+        return None
+    calls = known_calls(report, fmt.site)
+    if fmt.skip is not None:
+        calls = [frame for frame in calls if not is_in(fmt.skip, frame)]
+    return asker(calls, atomic=fmt.kind is Kind.ATOMIC_SLEEP)
 
 
 def _injected(frames: list[Frame]) -> int | None:
@@ -391,6 +475,21 @@ def _header(text: str) -> tuple[Format, re.Match[str]] | None:
         if literal in text and (match := search(text)):
             return fmt, match
     return None
+
+
+_CODE = re.compile(r"`[^`]*`")
+_WORDS = re.compile(r"[^\W\d_]{3,}")
+
+
+def _is_quoted(match: re.Match[str]) -> bool:
+    """Whether a header stands within quotation marks: a program's source, or what it says.
+
+    Between backquotes it is quoted if there are words beside it: a sentence that speaks of it.
+    """
+    text, start = match.string, match.start()
+    if text.count('"', 0, start) % 2 == 1 and text.count('"') > 1:
+        return True
+    return text.count("`", 0, start) % 2 == 1 and bool(_WORDS.search(_CODE.sub("", text)))
 
 
 class _Lines:
@@ -495,7 +594,15 @@ class _Reader:
             if event and by_kernel and not any(frame.module for frame in event.stack):
                 continue
             # A log that goes on below words which anybody may use has nothing more to say of them.
-            said = event and event.bare and report.fmt.loose and report.idle
+            said = (
+                event
+                and event.bare
+                and (
+                    (report.fmt.loose and report.idle > 0)
+                    or report.indexed
+                    or (report.printer == PLAIN and _LISTED.match(report.header))
+                )
+            )
             if event and not (said and self.reboots is not None):
                 yield event
 
@@ -507,6 +614,8 @@ class _Reader:
         header = _header(text) if notable and printer != USER else None
         if header and not self._counts(header[0], printer, report):
             header = None
+        if header and self.reboots is not None and _is_quoted(header[1]):
+            header = None
         if header and _PANIC in text:
             if self.panicked and text.startswith("---[ end "):
                 header = None  # the panic's last line repeats its first
@@ -514,9 +623,12 @@ class _Reader:
         if header and report and self._is_same(header[0], text, report):
             report.restate(number, raw, *header)
         elif header and not self._is_part(header[0], text, report):
+            indexed = printer == PLAIN and report is not None and report.is_indexed_with(text)
             if report:
+                report.indexed |= indexed
                 self._close(report)
             self._begin(number, raw, printer, *header)
+            self.open[printer].indexed = indexed
         elif report:
             report.add(number, raw, text)
             if report.over(text):
@@ -526,8 +638,11 @@ class _Reader:
 
     def _is_same(self, fmt: Format, text: str, report: _Report) -> bool:
         """Whether a header is that of the open report once more, or at last."""
-        pasted_twice = self.reboots is not None and not report.has_body and text == report.header
-        return pasted_twice or report.is_restated(text) or report.is_named_by(fmt, text)
+        again = text == report.header
+        pasted_twice = self.reboots is not None and not report.has_body and again
+        # xmon says last what the kernel had said before it.
+        repeated = again and fmt.then == _XMON and any(_XMON in line for line in report.raw)
+        return pasted_twice or repeated or report.is_restated(text) or report.is_named_by(fmt, text)
 
     def _counts(self, fmt: Format, printer: str, report: _Report | None) -> bool:
         """Whether what looks like a header may be one at this place."""
@@ -535,15 +650,26 @@ class _Reader:
             return False
         if fmt.own and self.reboots is not None:
             return False
+        if fmt.rest and not self._is_all_that_is_left(fmt):
+            return False
         if fmt.refuses and report and not report.fmt.refuses and self.reboots is not None:
             return False  # who has no callers to tell them apart keeps the report that is open
         if fmt.nameless:
             # Every report has such a line, and so has each CPU that was asked for its stack.
             asked = any(other.all_cpus for other in self.open.values()) or any(
-                "NMI backtrace for cpu" in line for line in self.lines.before(2)
+                "NMI backtrace for cpu" in line for line in self.lines.before(_ASKED_WITHIN)
             )
-            return report is None and not asked
+            return (report is None or report.has_no_head) and not asked
         return not (fmt.silent and report)
+
+    def _is_all_that_is_left(self, fmt: Format) -> bool:
+        """Whether a report's later part may be the first of it that the text holds."""
+        if self.reboots is None:
+            return False
+        if fmt.nameless and self.last in self.open.values() and self.last and self.last.has_no_head:
+            return True
+        # Registers are printed once more at the end of reports of whatever kind.
+        return self.last is None or not (fmt.nameless or self.last.fmt.kind is fmt.kind)
 
     def _of_others(self, number: int, raw: str, printer: str, text: str) -> None:
         """A line whose printer has no report: another CPU's stack for one, or nothing."""
@@ -599,6 +725,8 @@ class _Reader:
             kept=len(lead) + 1,
             header=match.string,
         )
+        if fmt.has == CALL:
+            report.items, report.mark = [Item(Tag.TRACE, match.string)], Tag.TRACE
         if len(self.open) >= _MAX_OPEN:
             self._close(next(iter(self.open.values())))
         self.open[printer] = report
@@ -611,13 +739,13 @@ class _Reader:
         A boot that no line of a running kernel precedes is the text's own.
         """
         if self.reboots is not None:
-            if not text.startswith(BANNER) or printer in (PLAIN, USER):
+            if not BANNER_LINE.match(text) or printer in (PLAIN, USER):
                 return False
             return self._booted(number, raw, printer, unexpected=number in self.reboots)
         if printer == PLAIN and REBOOT.pattern.match(text):
             self.banner_due = True
             was_up = self.first_stamp < self.lines.at - len(raw) - 1
-        elif text.startswith(BANNER) and printer not in (PLAIN, USER):
+        elif BANNER_LINE.match(text) and printer not in (PLAIN, USER):
             if self.banner_due:
                 self.banner_due = False
                 return True
@@ -690,9 +818,21 @@ _REFUSALS = ("sysfs: duplicate", "kobject: kobject_add_internal", "debugfs: ")
 
 
 def first(text: str) -> Event | None:
-    """Returns the first problem in a pasted log: the others may be its consequences."""
+    """Returns the first problem in a pasted log: the others may be its consequences.
+
+    A title stands alone above the report that it is of.
+    """
+    found = events(text, pasted=True)
+    event = _first(found)
+    if event is not None and event.bare and event.function is None:
+        same = (other for other in found if other.kind is event.kind)
+        return next((other for other in same if not other.bare and other.function), event)
+    return event
+
+
+def _first(found: Iterator[Event]) -> Event | None:
     refused = None
-    for event in events(text, pasted=True):
+    for event in found:
         if not event.title.startswith(_REFUSALS):
             return event if refused is None or event.kind in _KILLS_TASK else refused
         refused = refused or event

@@ -228,6 +228,15 @@ def test_a_boot_is_a_reboot_where_the_clock_goes_back() -> None:
     assert klog.read(no_clock, pasted=True) == []
 
 
+def test_a_sentence_about_a_version_is_no_boot() -> None:
+    """The kernel's own line goes on with who has built it."""
+    text = "[    1.000000] brook: flowing\n[    2.000000] Linux version {} is too old for brook\n"
+    for version in ("6.1", "6.1 (or later)"):
+        assert klog.read(text.format(version)) == []
+        assert klog.read(text.format(version), pasted=True) == []
+    assert [e.kind for e in klog.read(text.format("6.1 (me@host)"))] == [Kind.REBOOT]
+
+
 def test_the_line_of_an_event_is_that_of_the_pasted_log() -> None:
     """Lines that were broken are whole in the event, and still counted as they were pasted."""
     text = (CASES / "wrapped-and-quoted.log").read_text()
@@ -976,3 +985,28 @@ def test_bench_counts_false_alarms(tmp_path: Path) -> None:
     score = bench.measure(tmp_path)
     assert (score.problems, score.false_alarms) == (0, 1)
     assert "1 of 1" in bench.render(score)
+
+
+def test_an_interrupt_that_nobody_answers_needs_no_stack() -> None:
+    """The handlers below tell it from a sentence about it."""
+    header = 'irq 3: nobody cared (try booting with the "irqpoll" option)\n'
+    handlers = "handlers:\n[<c0353674>] brook_irq [brook]\nDisabling IRQ #3\n"
+    assert not klog.read(header + "That is what it says.\n", pasted=True)
+    (event,) = klog.read(header + handlers, pasted=True)
+    assert (event.function, event.module) == ("brook_irq", "brook")
+
+
+def test_the_second_line_of_a_warning_has_its_stack() -> None:
+    """A log may begin below the line that says where; a stack of another report is none of it."""
+    header = "NETDEV WATCHDOG: eth0 (brook): transmit queue 0 timed out\n"
+    stack = "Call Trace:\n __warn+0x1/0x2\n {}+0x1/0x2\n call_timer_fn+0x1/0x2\n"
+    (event,) = klog.read(header + stack.format("dev_watchdog"), pasted=True)
+    assert event.function == "dev_watchdog"
+    (event,) = klog.read(header + stack.format("brook_poll"), pasted=True)
+    assert event.function is None
+
+
+def test_a_bug_in_words_that_nobody_knows_happened_where_its_registers_are() -> None:
+    text = "BUG: brook instruction in kernel mode\nPC is at brook_save+0x0/0x28\n"
+    (event,) = klog.read(text, pasted=True)
+    assert event.function == "brook_save"

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whom reports blame that happened in a function which only does what its caller asked for.
+
+The functions named brook do not exist; a module named ``[brook]`` is out of tree.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import klog
+
+WRITE = "brook_write"
+
+
+def log(body: str) -> str:
+    """Gives each line a console's stamp."""
+    return "".join(f"[{12 + at / 1000:12.6f}] {line}\n" for at, line in enumerate(body.split("\n")))
+
+
+FAULT = "BUG: unable to handle page fault for address: ffff888004d01000\nOops: 0000 [#1] SMP"
+ARM_FAULT = (
+    "Unable to handle kernel paging request at virtual address 81b144a8\n"
+    "Internal error: Oops: 5 [#1] SMP ARM"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # What works on the memory that it is given, in the architectures' own ways
+        f"{ARM_FAULT}\npc : __arch_copy_to_user+0x1c/0x90\nCall trace:\n"
+        " __arch_copy_to_user+0x1c/0x90\n brook_write+0x41/0xb0 [brook]",
+        f"{ARM_FAULT}\npc : __pi_memcpy_generic+0x1c/0x90\nCall trace:\n"
+        " __pi_memcpy_generic+0x1c/0x90\n brook_write+0x41/0xb0 [brook]",
+        f"{ARM_FAULT}\nPC is at arm_copy_from_user+0x1c/0x90\n"
+        "[<c0123456>] (arm_copy_from_user) from [<bf123456>] (brook_write+0x41/0xb0 [brook])",
+        f"{FAULT}\nRIP: 0010:copy_user_enhanced_fast_string+0xe/0x30\nCall Trace:\n"
+        " _copy_to_iter+0x41/0xb0\n brook_write+0x41/0xb0 [brook]",
+        # A lock that does not exist
+        f"{FAULT}\nRIP: 0010:_raw_spin_lock_irqsave+0x23/0x50\nCall Trace:\n"
+        " brook_write+0x41/0xb0 [brook]",
+        f"{FAULT}\nRIP: 0010:mutex_lock+0x1e/0x30\nCall Trace:\n brook_write+0x41/0xb0 [brook]",
+        f"{FAULT}\nRIP: 0010:down_read+0x1e/0x30\nCall Trace:\n brook_write+0x41/0xb0 [brook]",
+        # Memory that is freed twice
+        "kernel BUG at mm/slub.c:305!\nRIP: 0010:__slab_free+0x23/0x50\nCall Trace:\n"
+        " kfree+0x1/0x20\n brook_write+0x41/0xb0 [brook]",
+        # No stack, but where the helper would have returned to
+        f"{ARM_FAULT}\nPC is at memcpy+0x1c/0x90\nLR is at brook_write+0x41/0xb0 [brook]",
+        f"{ARM_FAULT}\nPC is at 0x0\nLR is at brook_write+0x41/0xb0 [brook]",
+        "Unable to handle kernel paging request at virtual address 0000000b\n"
+        "epc   : 80704fe4 strlen+0x54/0x138\nra    : 80708048 brook_write+0xb8/0x4e4",
+        # What does not return is followed by another function's beginning
+        "Kernel panic - not syncing: Asynchronous SError Interrupt\nCall trace:\n"
+        " vpanic+0xf8/0x2dc\n brook_after_panic+0x0/0x4\n arm64_serror_panic+0x70/0x80\n"
+        " do_serror+0x58/0x74\n el1h_64_error+0x70/0x74\n brook_write+0x98/0xb4 (P)",
+        # A stack without the line that should be above it
+        "BUG: soft lockup - CPU#1 stuck for 23s! [sh:321]\n brook_write+0x83/0xb0 [brook]\n"
+        " vfs_write+0x26/0x50",
+        # Who asks for memory where it must not
+        "BUG: scheduling while atomic: sh/321/0x10000100\nCall Trace:\n dump_stack+0x16/0x18\n"
+        " __schedule_bug+0x4e/0x5c\n __schedule+0x731/0x7c0\n __cond_resched+0x1b/0x30\n"
+        " __kmalloc+0x165/0x1b0\n brook_write+0x41/0xb0 [brook]",
+        "WARNING: CPU: 0 PID: 162 at kernel/dma/debug.c:1166 check_for_stack+0xc4/0x100\n"
+        "Call Trace:\n debug_dma_map_page+0xd8/0xf8\n brook_write+0x41/0xb0 [brook]",
+    ],
+)  # fmt: skip
+def test_whose_caller_is_to_blame(body: str) -> None:
+    (event,) = klog.read(log(body), pasted=True)
+    assert event.function == WRITE
+
+
+def test_the_helper_itself_is_named_where_nothing_else_is_known() -> None:
+    (event,) = klog.read(log(f"{ARM_FAULT}\nPC is at memcpy+0x1c/0x90"), pasted=True)
+    assert event.function == "memcpy"
+
+
+SLEEPS = "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:585\n"
+PREEMPTIBLE = "BUG: using smp_processor_id() in preemptible [00000000] code: sh/321\n"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        # no line above the stack
+        f"{SLEEPS}in_atomic(): 1, irqs_disabled(): 0, pid: 321, name: sh\n"
+        " [<c011efff>] __might_sleep+0xa3/0xab\n [<c0138175>] brook_write+0x41/0xb0 [brook]",
+        # whoever sleeps here has been asked for memory
+        f"{SLEEPS}Call Trace:\n __might_resched+0xa3/0xab\n __get_vm_area_node+0xcd/0x1b0\n"
+        " __vmalloc_node_range+0x7b/0x420\n vzalloc+0x54/0x60\n brook_write+0x41/0xb0 [brook]",
+        # the check names its caller, and the unwinder is sure of nothing
+        f"{PREEMPTIBLE}caller is brook_write+0x41/0xb0 [brook]\nCall Trace:\n"
+        " ? dump_stack+0x5c/0x7a\n ? debug_smp_processor_id+0xdd/0xe0",
+        f"{PREEMPTIBLE}caller is brook_write (drivers/brook.c:12) brook\nCall Trace:\n"
+        "dump_stack (lib/dump_stack.c:122)",
+        f"{PREEMPTIBLE}caller is debug_smp_processor_id+0x17/0x20\nCall Trace:\n"
+        " dump_stack+0x65/0x83\n brook_write+0x41/0xb0 [brook]",
+    ],
+    ids=["no-mark", "memory", "named", "decoded", "itself"],
+)
+def test_whoever_must_not_sleep_is_named(report: str) -> None:
+    (event,) = klog.read(log(report), pasted=True)
+    assert (event.kind, event.function) == (klog.Kind.ATOMIC_SLEEP, WRITE)

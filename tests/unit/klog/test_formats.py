@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One report in each of the less usual formats, as the kernel's sources print them.
+
+The functions in them do not exist; a module named ``[brook]`` is out of tree.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import klog
+from harness.klog import Kind
+
+STACK = """\
+CPU: 1 PID: 321 Comm: sh Not tainted 6.1.0 #1
+Call Trace:
+ dump_stack+0x44/0x60
+ brook_write+0x41/0xb0 [brook]
+ vfs_write+0xb5/0x3d0"""
+
+X86 = """\
+CPU: 1 PID: 321 Comm: sh Not tainted 6.1.0 #1
+RIP: 0010:brook_drain+0x1c/0x90 [brook]
+Call Trace:
+ brook_write+0x41/0xb0 [brook]
+ vfs_write+0xb5/0x3d0"""
+
+ARM64 = """\
+CPU: 1 PID: 321 Comm: sh Not tainted 6.1.0 #1
+pc : brook_drain+0x1c/0x90 [brook]
+lr : brook_write+0x41/0xb0 [brook]
+Call trace:
+ brook_drain+0x1c/0x90 [brook]
+ brook_write+0x41/0xb0 [brook]"""
+
+XMON = """\
+    pc: c000000000022148: brook_drain+0x1c/0x90
+    lr: c00000000004e1d4: brook_write+0x4c/0x70
+    sp: c00000000111fa50"""
+
+OLD_X86_64 = """\
+CPU 0
+Pid: 321, comm: sh Not tainted 2.6.18 #1
+RIP: 0010:[<ffffffff8812a01c>]  [<ffffffff8812a01c>] :brook:brook_drain+0x1c/0x90
+RSP: 0018:ffff81000812fe18  EFLAGS: 00010246
+Call Trace:
+ [<ffffffff8812a11c>] :brook:brook_write+0x41/0xb0
+ [<ffffffff8001659e>] vfs_write+0xce/0x174"""
+
+DRAIN, WRITE = "brook_drain", "brook_write"
+
+REPORTS = [
+    # x86-64 up to 2.6.16
+    (
+        "general protection fault: 0000 [1] SMP\nCPU 0\nPid: 321, comm: sh Not tainted 2.6.16 #1\n"
+        "RIP: 0010:[<ffffffff882ea8ff>] <ffffffff882ea8ff>{:brook:brook_drain+28}\n"
+        "RSP: 0018:ffff810007013ee8  EFLAGS: 00010202\n"
+        "Call Trace:<ffffffff882ea9ff>{:brook:brook_write+65} <ffffffff8017659e>{vfs_write+207}",
+        (Kind.GPF, DRAIN),
+    ),
+    # decoded, below a header that names only who was given the wrong address
+    (
+        "BUG: KASAN: slab-out-of-bounds in memcpy+0x39/0x60\n"
+        "Write of size 140 at addr ffff888006843688 by task sh/321\nCall Trace:\n"
+        "kasan_report (mm/kasan/report.c:504)\nmemcpy (mm/kasan/shadow.c:65)\n"
+        "brook_write (drivers/brook.c:12)\nvfs_write (fs/read_write.c:589)",
+        (Kind.KASAN, WRITE),
+    ),
+    # kernel/module/main.c, do_init_module()
+    (
+        "do_init_module: 'brook'->init suspiciously returned 5, it should follow 0/-E convention\n"
+        "do_init_module: loading module anyway...\n"
+        "CPU: 0 UID: 0 PID: 179 Comm: insmod Tainted: G           OE      6.12.1-amd64 #1\n"
+        "Call Trace:\n <TASK>\n dump_stack_lvl+0x5d/0x80\n do_init_module+0x1b4/0x260\n"
+        " __do_sys_init_module+0x17a/0x1b0\n do_syscall_64+0x82/0x190\n </TASK>",
+        (Kind.WARNING, None),
+    ),
+    # a task's name may have a colon
+    (
+        f"kworker/1:2: page allocation failure: order:4, mode:0xcc0(GFP_KERNEL)\n{STACK}",
+        (Kind.PAGE_ALLOCATION, WRITE),
+    ),
+    # names that klogd and ksymoops have put there
+    (
+        "Unable to handle kernel paging request at virtual address c282deac\nOops: 0002 [#1]\n"
+        "CPU:    0\nEIP:    0060:[brook_drain+28/144]    Not tainted VLI\nCall Trace:\n"
+        " [brook_write+65/176] brook_write+0x41/0xb0\n [vfs_write+207/400] vfs_write+0xcf/0x190",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        "Unable to handle kernel NULL pointer dereference at virtual address 00000008\n"
+        "Oops: 0000\nEIP:    0010:[<c0129540>]\nCall Trace: [<c022ce6b>] [<c029b97d>]\n"
+        "Code: 8b 56 08\n\n>>EIP; c0129540 <brook_drain+1c/90>   <=====\n"
+        "Trace; c022ce6b <brook_write+41/b0>",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # sparc: who did what stands in one line, above the registers
+    (
+        "sh(321): Kernel illegal instruction [#1]\n"
+        "TSTATE: 0000004411001607 TPC: 00000000101c21c0 TNPC: 00000000101c21c4 Y: 00000000\n"
+        "TPC: <brook_drain+0x1c/0x90 [brook]>",
+        (Kind.TRAP, DRAIN),
+    ),
+    (
+        "NON-RESUMABLE ERROR: Reporting on cpu 3\n"
+        "NON-RESUMABLE ERROR: TPC [0x00000000005f6900] <brook_drain+0x1c/0x90 [brook]>\n"
+        "NON-RESUMABLE ERROR: type [precise nonresumable]",
+        (Kind.TRAP, DRAIN),
+    ),
+    # m68k
+    (
+        "*** FORMAT ERROR ***   FORMAT=0\nCurrent process id is 321\nBAD KERNEL TRAP: 00000000\n"
+        "Modules linked in: brook\nPC: [<00002af0>] brook_drain+0x1c/0x90 [brook]\nSR: 2204",
+        (Kind.TRAP, DRAIN),
+    ),
+    # parisc, with words in brackets, and with the panic first
+    (
+        "Bad Address (null pointer deref?): Code=26 (Data memory access rights trap) at addr 0\n"
+        "CPU: 0 PID: 321 Comm: sh Not tainted 5.6.0 #1\n IAOQ[0]: brook_drain+0x1c/0x90 [brook]",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        "Kernel panic - not syncing: Bad Address (null pointer deref?)\n"
+        "Bad Address (null pointer deref?): Code=26 (Data memory access rights trap) at addr 0\n"
+        " IAOQ[0]: brook_drain+0x1c/0x90 [brook]\n IAOQ[1]: brook_drain+0x20/0x90 [brook]",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # powerpc's debugger between BUG()'s own line and the registers
+    (
+        f"kernel BUG at drivers/brook.c:12!\n"
+        f"cpu 0x0: Vector: 700 (Program Check) at [c00000000111f7d0]\n{XMON}\n"
+        "kernel BUG at drivers/brook.c:12!",
+        (Kind.BUG, DRAIN),
+    ),
+    (
+        f"cpu 0x0: Vector: 700 (Program Check) at [c00000000111f7d0]\n{XMON}\n"
+        "kernel BUG in brook_drain at drivers/brook.c:12!",
+        (Kind.BUG, DRAIN),
+    ),
+    (
+        "cpu 0x0: Vector: 300 (Data Access) at [c00000000075b830]\n"
+        "    pc: c000000000437470: .brook_drain+0x1c/0x90\n"
+        "    lr: c0000000000f78a8: .brook_write+0x41/0xb0",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # s390: of an address that is no code's, the caller may only be a guess
+    (
+        "Unable to handle kernel pointer dereference in virtual kernel address space\n"
+        "Oops: 0004 ilc:1 [#1] SMP\nKrnl PSW : 0704e00180000000 0000000000000000 (0x0)\n"
+        "Call Trace:\n [<0000000000000000>] 0x0\n([<000001e12d421b6a>] brook_cut+0x4a/0xc0)\n"
+        " [<000001e12d18ac16>] brook_write+0x41/0xb0 [brook]",
+        (Kind.PAGE_FAULT, WRITE),
+    ),
+    # kernels up to 2.6.19
+    (
+        "Debug: sleeping function called from invalid context at include/linux/rwsem.h:43\n"
+        "in_atomic():0, irqs_disabled():1\n [<c0116c69>] __might_sleep+0x28/0xe8\n"
+        " [<c011773a>] brook_write+0x41/0xb0 [brook]",
+        (Kind.ATOMIC_SLEEP, WRITE),
+    ),
+    # arch/*: faults and traps
+    (
+        f"Unable to handle kernel execution of user memory at virtual address 0000aaaadeadbeef\n"
+        f"{ARM64}",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        "Unable to handle kernel execution of memory at virtual address 81b144a8 when execute\n"
+        "Internal error: Oops: 80000005 [#1] SMP ARM\nPC is at brook_drain+0x1c/0x90 [brook]",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        f"Internal error: UBSAN: array index out of bounds: 00000000f2005512 [#1] SMP\n{ARM64}",
+        (Kind.UBSAN, DRAIN),
+    ),
+    (f"Internal error: Oops - CFI: 00000000f2008228 [#1] SMP\n{ARM64}", (Kind.BUG, DRAIN)),
+    (f"Oops: stack guard page: 0000 [#1] SMP NOPTI\n{X86}", (Kind.STACK_OVERFLOW, DRAIN)),
+    (
+        f"kernel stack overflow (double-fault): 0000 [#1] PREEMPT SMP\n{X86}",
+        (Kind.STACK_OVERFLOW, DRAIN),
+    ),
+    (f"do_IRQ: stack overflow: 472\n{STACK}", (Kind.STACK_OVERFLOW, WRITE)),
+    (
+        "Kernel stack overflow.\nCPU: 0 PID: 32 Comm: sh Not tainted 5.17.0\n"
+        "Krnl PSW : 0704d00180000000 00000000009e59e4 (brook_drain+0x464/0x5d0)",
+        (Kind.STACK_OVERFLOW, DRAIN),
+    ),
+    (
+        f"Kernel panic - not syncing: Kernel stack overflow\n{STACK}",
+        (Kind.STACK_OVERFLOW, WRITE),
+    ),
+    (f"cpu 0x2: Vector: 300 (Data Access) at [c00000000111f7d0]\n{XMON}", (Kind.PAGE_FAULT, DRAIN)),
+    (
+        f"cpu 0x2: Vector: 700 (Program Check) at [c00000000111f7d0]\n{XMON}\n"
+        "kernel BUG at drivers/brook.c:12!",
+        (Kind.BUG, DRAIN),
+    ),
+    (
+        "Unable to handle kernel NULL pointer dereference (address 0000000000000008)\n"
+        "sh[321]: Oops 8813272891392 [1]\nPid: 321, CPU 0, comm: sh\n"
+        "ip is at brook_drain+0x20/0x1c0 [brook]",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        "Unable to handle kernel NULL pointer dereference at 0000000000000010 RIP: \n"
+        f" [<ffffffff8812a01c>] :brook:brook_drain+0x1c/0x90\nOops: 0000 [1] SMP\n{OLD_X86_64}",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (f"Oops: 0000 [1] SMP\n{OLD_X86_64}", (Kind.PAGE_FAULT, DRAIN)),
+    (
+        "traps: Missing ENDBR: brook_call+0x0/0x20 [brook]\n------------[ cut here ]------------\n"
+        "kernel BUG at arch/x86/kernel/cet.c:102!\ninvalid opcode: 0000 [#1] SMP\n"
+        "RIP: 0010:exc_control_protection+0xc2/0xd0\nCall Trace:\n"
+        " asm_exc_control_protection+0x22/0x30",
+        (Kind.BUG, "brook_call"),
+    ),
+    (
+        "unchecked MSR access error: RDMSR from 0x1b0 at rIP: 0xffffffff8104e1d4"
+        " (native_read_msr+0x4/0x10)\nCall Trace:\n brook_probe+0x10/0x40 [brook]",
+        (Kind.WARNING, "brook_probe"),
+    ),
+    (
+        "WARNING: kmemcheck: Caught 32-bit read from uninitialized memory (ffff88003f2ad000)\n"
+        "RIP: 0010:[<ffffffff8104ede8>]  [<ffffffff8104ede8>] brook_drain+0x1c/0x90",
+        (Kind.KMSAN, DRAIN),
+    ),
+    # kernel/
+    ("INFO: RCU detected CPU 0 stall (t=1000 jiffies)", (Kind.RCU_STALL, None)),
+    ("INFO: RCU detected CPU stalls: 0 2 (detected by 1, t=1002 jiffies)", (Kind.RCU_STALL, None)),
+    (
+        "Watchdog CPU:59 Hard LOCKUP\nNIP [c000000000022148] brook_drain+0x1c/0x90",
+        (Kind.HARD_LOCKUP, DRAIN),
+    ),
+    (
+        f"BUG: assuming atomic context at drivers/brook.c:12\nin_atomic(): 0, pid: 1\n{STACK}",
+        (Kind.ATOMIC_SLEEP, WRITE),
+    ),
+    (
+        "bad: scheduling from the idle thread!\nCall Trace:\n dequeue_task_idle+0x2c/0x40\n"
+        " __schedule+0x1/0x2\n brook_open+0x41/0xb0 [brook]",
+        (Kind.ATOMIC_SLEEP, "brook_open"),
+    ),
+    (
+        "[ BUG: lock held at task exit time! ]\nsh/123 is exiting with locks still held!\n"
+        " #0:  (&brook_lock){+.+.+.}, at: [<f8012345>] brook_open+0x12/0x90 [brook]",
+        (Kind.LOCKDEP, "brook_open"),
+    ),
+    (
+        "WARNING: bad contention detected!\nsh/123 is trying to contend lock (&brook_lock) at:\n"
+        f"[<ffffffff81234567>] brook_open+0x12/0x90\nstack backtrace:\n{STACK}",
+        (Kind.LOCKDEP, "brook_open"),
+    ),
+    # mm/
+    ("mm/pgtable-generic.c:50: bad pmd ffff8000047b4000(0068000407b4d793)", (Kind.BAD_PAGE, None)),
+    ("mm/memory.c:391: bad pmd 8040542e.", (Kind.BAD_PAGE, None)),
+    (f"pagealloc: memory corruption\nffff8800: 00 00 00 00\n{STACK}", (Kind.BAD_PAGE, WRITE)),
+    (
+        f"kmem_cache_destroy brook_cache: Slab cache still has objects\n{STACK}",
+        (Kind.SLAB, WRITE),
+    ),
+    (
+        "usercopy: kernel memory exposure attempt detected from ffff8800 (kmalloc-32) (64 bytes)",
+        (Kind.USERCOPY, None),
+    ),
+    ("__alloc_pages: 0-order allocation failed (gfp=0x20/0)", (Kind.PAGE_ALLOCATION, None)),
+    # net/, OpenZFS
+    (
+        "skbuff: skb_over_panic: text:ffffffffc0a01234 len:1600 put:1600 head:ffff dev:eth0",
+        (Kind.BUG, None),
+    ),
+    (
+        "skbuff: skb_over_panic: text:ffffffffc0a01234 len:1600 put:1600 head:ffff dev:eth0\n"
+        "------------[ cut here ]------------\nkernel BUG at net/core/skbuff.c:110!\n"
+        f"RIP: 0010:skb_panic+0x4c/0x4e\nCall Trace:\n {DRAIN}+0x10/0x20 [brook]",
+        (Kind.BUG, DRAIN),
+    ),
+    (
+        "PANIC: blkptr at 00000000aabbccdd has invalid TYPE 101\nShowing stack for process 1234\n"
+        "Call Trace:\n spl_dumpstack+0x29/0x2b [spl]\n vcmn_err.cold+0x60/0x81 [spl]\n"
+        " zfs_panic_recover+0x6f/0x90 [zfs]\n brook_read+0x41/0xb0 [zfs]",
+        (Kind.BUG, "brook_read"),
+    ),
+    (
+        "SPLError: 1234:0:(brook.c:441:brook_read()) SPL PANIC\nShowing stack for process 1234\n"
+        "Call Trace:\n [<ffffffffa0112345>] spl_debug_bug+0x81/0xe0 [spl]\n"
+        " [<ffffffffa0212345>] brook_read+0x41/0xb0 [zfs]",
+        (Kind.BUG, "brook_read"),
+    ),
+    ("Kernel panic: VFS: Unable to mount root fs on 00:00", (Kind.PANIC, None)),
+]
+
+
+def log(body: str) -> str:
+    """Gives each line a console's stamp."""
+    return "".join(f"[{12 + at / 1000:12.6f}] {line}\n" for at, line in enumerate(body.split("\n")))
+
+
+def read_of(body: str, *, pasted: bool) -> list[tuple[Kind, str | None]]:
+    return [(event.kind, event.function) for event in klog.read(log(body), pasted=pasted)]
+
+
+@pytest.mark.parametrize(("body", "expected"), REPORTS, ids=[body[:40] for body, _ in REPORTS])
+@pytest.mark.parametrize("pasted", [False, True])
+def test_a_report(body: str, expected: tuple[Kind, str | None], pasted: bool) -> None:
+    assert read_of(body, pasted=pasted) == [expected]
+
+
+LATER_PARTS = [
+    ("Out of memory: Kill process 1234 (java) score 912 or sacrifice child", (Kind.OOM, None)),
+    ("Memory cgroup out of memory: Kill process 1234 (java) score 9", (Kind.OOM, None)),
+    ("Out of Memory: Killed process 1234 (java).", (Kind.OOM, None)),
+    ("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,pid=1234,uid=0",
+     (Kind.OOM, None)),
+    (
+        "rcu: rcu_preempt kthread starved for 2515 jiffies! g-459 f0x0 RCU_GP_WAIT_FQS(5)\n"
+        "rcu: RCU grace-period kthread stack dump:\nCall trace:\n __schedule+0x2c8/0x8d8\n"
+        " ? brook_timer+0x1/0x20\n rcu_gp_kthread+0x130/0x170",
+        (Kind.RCU_STALL, None),
+    ),
+    (
+        '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.\n'
+        "task:sh state:D stack:0 pid:321\nCall Trace:\n schedule+0x1/0x2\n brook_open+0x21/0x90",
+        (Kind.HUNG_TASK, "brook_open"),
+    ),
+    (
+        "Read of size 8 at addr ffff888005c41a00 by task sh/321\nCall Trace:\n"
+        " kasan_report+0xac/0xe0\n brook_open+0x41/0xb0 [brook]",
+        (Kind.KASAN, "brook_open"),
+    ),
+    (
+        "  comm \"sh\", pid 321, jiffies 4294937306\n  hex dump (first 32 bytes):\n"
+        "    00 01 02\n  backtrace:\n    [<ffffffff81651430>] kmalloc_trace+0x1/0x20\n"
+        "    [<ffffffff81651440>] brook_open+0x21/0x90",
+        (Kind.LEAK, "brook_open"),
+    ),
+    (
+        "index 3 is out of range for type 'int [3]'\nCall Trace:\n dump_stack+0x10/0x16\n"
+        " __ubsan_handle_out_of_bounds+0x44/0x49\n brook_open+0x21/0x90",
+        (Kind.UBSAN, "brook_open"),
+    ),
+    (
+        "task: 9c9073e0 task.stack: 9d0d6000\nPC is at brook_drain+0xc/0x38\n"
+        "LR is at brook_write+0x28/0x100\npc : [<801e3fd8>]    lr : [<801ddc9c>]",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        "Call Trace:\n [<ffffffff81069bdd>] ? brook_write+0xe1/0x1b4\nCode: 48 89 c3 <48> 8b 44\n"
+        "RIP  [<ffffffff810e74ce>] brook_drain+0x61/0xf0\n RSP <ffff88006b0e5d58>",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"), LATER_PARTS, ids=[body[:40] for body, _ in LATER_PARTS]
+)
+def test_a_later_part_counts_where_the_beginning_was_cut_off(
+    body: str, expected: tuple[Kind, str | None]
+) -> None:
+    """A console's log is whole: there the report stands above, or somebody has asked."""
+    assert read_of(body, pasted=True) == [expected]
+    assert read_of(body, pasted=False) == []
+
+
+def test_registers_at_the_end_of_a_report_are_no_second_one() -> None:
+    """x86 prints the instruction pointer once more below the mark that ends a report."""
+    general = (
+        f"general protection fault: 0000 [#1] SMP\n{X86}\n---[ end trace 0000000000000000 ]---"
+    )
+    again = "RIP: 0010:brook_drain+0x1c/0x90 [brook]\nCode: 48 89"
+    assert read_of(f"{general}\n{again}", pasted=True) == [(Kind.GPF, DRAIN)]
+    asked = "NMI backtrace for cpu 1\nCPU: 1 PID: 0 Comm: sh Not tainted 6.6.0\nHardware name: x\n"
+    assert read_of(f"{asked}{again}", pasted=True) == []
+
+
+def test_a_module_before_the_function() -> None:
+    """The module of a function is known whichever way the kernel prints it."""
+    (event,) = klog.read(log(f"Oops: 0000 [1] SMP\n{OLD_X86_64}"))
+    assert (event.function, event.module) == (DRAIN, "brook")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "brook: Kernel stack overflow protection is on",
+        "PANIC: button pressed, calling the guard",
+        "oom-kill:constraint=none set by the operator",
+        "brook: rcu_sched kthread starved? not today",
+        "rcu: RCU CPU stall warnings timeout set to 60 (rcu_cpu_stall_timeout).",
+        "NMI watchdog: Enabled. Permanently consumes one hw-PMU counter.",
+        "workqueue: brook_work hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND",
+        "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 4: a600000000020408",
+        "ACPI BIOS Error (bug): Could not resolve symbol, AE_NOT_FOUND",
+        "brook 0000:00:14.0: WARNING: Host System Error",
+        "brook 0000:00:02.0: [drm] GPU HANG: ecode 9:1:85dffffb, in sh [321]",
+        "brook 0000:03:00.0: page fault (src_id:0 ring:24 vmid:3, for process sh pid 1)",
+        "brook: firmware crashed! stack trace follows",
+        "traps: sh[321] trap invalid opcode ip:401000 sp:7ff error:0 in sh[400000+1000]",
+        "do_page_fault(): sending SIGSEGV to sh for invalid read access from 0000000c",
+        "Kernel command line: panic=5 oops=panic softlockup_panic=1 hung_task_panic=1",
+        "drivers/brook.c:12: bad parameter pmd=3",
+        "do_IRQ: 0.55 No irq handler for vector",
+        "cpu 0x0: Vector: table loaded",
+        "PC is at home",
+        "RIP: rest in peace",
+        "pc : a personal computer",
+        "Missing ENDBR: none",
+        "kmem_cache_destroy brook: done",
+        "skb_over_panic: text: was short",
+        "pagealloc: memory ok",
+        "unchecked MSR access error: none found in the test",
+        "Internal error: UBSAN: disabled",
+        "Unable to handle kernel access request from user bob",
+    ],
+)
+def test_sentences_with_a_report_s_words(line: str) -> None:
+    for text in (f"before\n{line}\nafter\n", log(f"before\n{line}\nafter")):
+        assert klog.read(text) == []
+        assert klog.read(text, pasted=True) == []

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a journal, a web page or an editor does to a log before it is pasted.
+
+The functions named brook do not exist.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness import klog
+from harness.klog import Kind
+
+FAULT = """\
+general protection fault: 0000 [#1] SMP
+CPU: 1 PID: 321 Comm: sh Not tainted 6.1.0 #1
+RIP: 0010:brook_drain+0x1c/0x90 [brook]
+RSP: 0018:ffffc9000012fd40 EFLAGS: 00010246
+Call Trace:
+ <TASK>
+ brook_write+0x41/0xb0 [brook]
+ </TASK>"""
+
+LINES = FAULT.split("\n")
+BY_DATE = [f"Mar 04 12:00:01 host kernel: {line}" for line in LINES]
+BY_CLOCK = [f"[{12 + at / 1000:12.6f}] {line}" for at, line in enumerate(LINES)]
+
+
+@pytest.mark.parametrize("lines", [BY_DATE, BY_CLOCK], ids=["date", "clock"])
+def test_a_log_may_be_upside_down(lines: list[str]) -> None:
+    """``journalctl -r`` prints the newest line first."""
+    (event,) = klog.read("\n".join(reversed(lines)), pasted=True)
+    assert (event.kind, event.function) == (Kind.GPF, "brook_drain")
+    assert event.line == len(lines) - 1
+    (event,) = klog.read("\n".join(lines), pasted=True)
+    assert (event.kind, event.line) == (Kind.GPF, 0)
+
+
+def test_a_boot_after_another_is_not_upside_down() -> None:
+    """The clock goes back there, too, but only once."""
+    boot = "[    0.000000] Linux version 6.1.0 (builder@host)\n[    1.000000] brook: flowing\n"
+    assert [e.kind for e in klog.read(boot + boot, pasted=True)] == [Kind.REBOOT]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Of "[<ffffffff81651430>]" a browser takes the inner brackets for a tag.
+        re.sub("0010:", "0010:[] [] ", FAULT).replace(" brook_write", " [] brook_write"),
+        # An editor has made a times sign of the x between two digits.
+        FAULT.replace("+0x", "+0\u00d7"),
+    ],
+    ids=["tags", "times"],
+)
+def test_a_page_may_have_changed_the_calls(body: str) -> None:
+    (event,) = klog.read(body, pasted=True)
+    assert (event.kind, event.function) == (Kind.GPF, "brook_drain")
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_a_page_s_source() -> None:
+    """Out of a page's source the brackets of addresses and of stacks come as names."""
+    body = FAULT.replace("0010:", "0010:[<ffffffff81651430>] ").replace("<", "&lt;")
+    (event,) = klog.read(body.replace(">", "&gt;"), pasted=True)
+    assert (event.kind, event.function) == (Kind.GPF, "brook_drain")
+
+
+def test_a_log_may_be_indented_by_tabs() -> None:
+    """What only counts at the beginning of a line is found there."""
+    body = "PANIC at brook.c:12:brook_drain()\nShowing stack for process 321"
+    (event,) = klog.read("".join(f"\t{line}\n" for line in body.split("\n")), pasted=True)
+    assert event.function == "brook_drain"
+
+
+def test_a_mail_s_source() -> None:
+    """Quoted-printable: long lines are broken, and equals signs have become numbers."""
+    mail = """\
+> general protection fault: 0000 [#1] SMP
+> Tainted: [W]=3DWARN
+> RIP: 0010:[<ffffffff81651430>]  [<ffffffff81651430>] brook_drain+0x1=
+c/0x90 [brook]
+> Call Trace:=20
+> =C2=A0brook_write+0x41/0xb0 [brook]"""
+    (event,) = klog.read(mail, pasted=True)
+    assert (event.kind, event.function) == (Kind.GPF, "brook_drain")
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_where_a_mail_s_line_began() -> None:
+    mail = "from=3Dto\nthe rain, which falls on=\n the brook\n" + FAULT
+    (event,) = klog.read(mail, pasted=True)
+    assert event.line == 3
+
+
+def test_separators_are_no_broken_lines() -> None:
+    """They end in an equals sign as well."""
+    line = "=" * 66
+    body = "BUG: KASAN: slab-use-after-free in brook_drain+0x1c/0x90 [brook]"
+    access = "Read of size 8 at addr ffff888004d01000 by task sh/321"
+    (event,) = klog.read(f"{line}\n{body}\n{access}\n{line}\n{line}", pasted=True)
+    assert (event.kind, event.function) == (Kind.KASAN, "brook_drain")
+
+
+@pytest.mark.parametrize("title", ["", "Subject: general protection fault: 0000 in the\n brook\n"])
+def test_a_mail_s_subject_is_no_report(title: str) -> None:
+    assert not klog.read(f"{title}To: somebody\n\nIs it known?\n", pasted=True)
+    assert len(klog.read(f"{title}To: somebody\n\n{FAULT}\n", pasted=True)) == 1
+
+
+def test_a_title_stands_above_its_report() -> None:
+    """The title has no more to say of it."""
+    report = f"BUG: Bad page map in process sh\n\nBUG: Bad page state in process sh\n{FAULT}"
+    title = "# BUG: kernel NULL pointer dereference, address: 0000000000000010\n\nIt came twice.\n"
+    event = klog.first(title + "\n" * 200 + title.lstrip("# ") + "\n".join(LINES[1:]))
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+    event = klog.first(report)
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.BAD_PAGE, None)  # another kind is another report
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'pr_err("watchdog: BUG: soft lockup - CPU#%d stuck for 26s! [sh:321]", cpu);',
+        '"rcu: INFO: rcu_preempt self-detected stall on CPU": Stall,',
+        'level=fatal msg="panic: kernel BUG at drivers/brook.c:12!"',
+        "- `/var/crash/1` has `BUG: Bad page state in process sh` (page corruption)",
+    ],
+)
+def test_what_a_program_s_source_holds_is_no_report(line: str) -> None:
+    assert not klog.read(f"int brook;\n{line}\nint river;\n", pasted=True)
+
+
+def test_brackets_of_another_character_set() -> None:
+    """On the s390 a console may have a cent sign and an exclamation mark instead."""
+    text = "\n".join(BY_CLOCK).replace("[", "\xa2").replace("]", "!")
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function, event.module) == (Kind.GPF, "brook_drain", "brook")
+
+
+def test_the_real_time_patch_prints_the_cpu() -> None:
+    lines = [line.replace("] ", "] 001: ", 1) for line in BY_CLOCK]
+    (event,) = klog.read("\n".join(lines), pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_the_debugger_prints_past_the_log() -> None:
+    """Its lines have no stamp, and belong to the report that they come in."""
+    text = """\
+[   12.345678][  T321] brook: flowing
+[   12.345679][  T321] kernel BUG at drivers/brook.c:12!
+cpu 0x0: Vector: 700 (Program Check) at [c00000000111f7d0]
+    pc: c000000000022148: brook_drain+0x1c/0x90 [brook]
+    lr: c00000000004e1d4: brook_write+0x4c/0x70 [brook]"""
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.BUG, "brook_drain")
+
+
+def test_a_program_s_registers_are_no_report() -> None:
+    """arm with CONFIG_DEBUG_USER."""
+    text = """\
+CPU: 2 PID: 321 Comm: sh Not tainted 3.10.49 #1
+PC is at 0xaf879602
+pc : [<af879602>]    lr : [<b503eaad>]    psr: 400d0030
+Flags: nZcv  IRQs on  FIQs on  Mode USER_32  ISA Thumb  Segment user
+CPU: 2 PID: 321 Comm: sh Not tainted 3.10.49 #1
+[<c010aff0>] (unwind_backtrace+0x0/0xe0) from [<c01092ec>] (show_stack+0x10/0x14)
+[<c01092ec>] (show_stack+0x10/0x14) from [<c0110740>] (__do_user_fault+0xfc/0x148)"""
+    assert not klog.read(text, pasted=True)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        BY_CLOCK,
+        [f"[Mon Mar  4 12:00:01 2024] {line}{' ' * 99}" for line in LINES],
+        [f"Mar 04 12:00:01 host kernel: {line}" for line in BY_CLOCK],
+    ],
+)
+def test_ends_of_lines_may_be_lost(lines: list[str]) -> None:
+    """A form of a web page makes blanks of them."""
+    (event,) = klog.read("brook: flowing\n" + " ".join(lines), pasted=True)
+    assert (event.kind, event.function, event.line) == (Kind.GPF, "brook_drain", 1)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+@pytest.mark.parametrize(
+    ("printers", "kind"),
+    [
+        (["ubsan_epilogue", "__ubsan_handle_out_of_bounds"], Kind.UBSAN),
+        (["kasan_report"], Kind.KASAN),
+        (["warn_slowpath_common", "warn_slowpath_null"], Kind.WARNING),
+        (["__schedule_bug", "__schedule", "schedule"], Kind.ATOMIC_SLEEP),
+        (
+            ["warn_alloc", "__alloc_pages_slowpath.constprop.0", "__alloc_pages"],
+            Kind.PAGE_ALLOCATION,
+        ),
+        (["check_preemption_disabled", "debug_smp_processor_id"], Kind.ATOMIC_SLEEP),
+        (["bad_page"], Kind.BAD_PAGE),
+    ],
+)
+@pytest.mark.parametrize("head", ["", "CPU: 1 PID: 321 Comm: sh Not tainted 6.1.0 #1\n"])
+def test_a_stack_without_a_head(head: str, printers: list[str], kind: Kind) -> None:
+    """Who stands on it only to print tells what was printed."""
+    calls = ["dump_stack", *printers, "brook_write", "vfs_write"]
+    body = "".join(f" {name}+0x44/0x60\n" for name in calls)
+    event = klog.first(f"{head}Call Trace:\n{body}")
+    assert event is not None
+    assert event.kind is kind
+    if kind is not Kind.BAD_PAGE:  # of which the stack is that of whoever came upon it
+        assert event.function == "brook_write"
+
+
+def test_a_stack_that_tells_nothing_is_no_report() -> None:
+    calls = ["__schedule", "schedule", "brook_wait", "brook_read"]
+    body = "".join(f" {name}+0x44/0x60\n" for name in calls)
+    assert klog.first(f"Call Trace:\n{body}") is None
+
+
+def test_registers_below_a_stack_without_a_head() -> None:
+    """x86 printed them once more there, up to 4.x."""
+    text = """\
+Call Trace:
+ [<ffffffff81069bdd>] ? brook_write+0xe1/0x1b4 [brook]
+Code: 48 89 c3
+RIP  [<ffffffff810e74ce>] brook_drain+0x61/0xf0 [brook]
+ RSP <ffff88006b0e5d58>
+---[ end trace 3a5f0fb4f76a8e12 ]---
+Kernel panic - not syncing: Fatal exception"""
+    event = klog.first(text)
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ INFO: possible recursive locking detected ]\nsh/321 is trying to acquire lock:\n"
+        " (&(&brook->lock)->rlock){+.+.-.}, at: [<ffffffff811ddd03>]\n"
+        "brook_drain+0x33/0x70 [brook]",
+        "kernel BUG at drivers/brook.c:12!\n"
+        "Krnl PSW : 0704d00180000000 0000021761df6538\n(brook_drain+0x198/0x1a0 [brook])",
+    ],
+    ids=["lockdep", "s390"],
+)
+def test_a_mail_may_break_a_line_before_a_call(text: str) -> None:
+    (event,) = klog.read(text, pasted=True)
+    assert (event.function, event.module) == ("brook_drain", "brook")
+
+
+def test_a_stall_s_stack_without_a_head() -> None:
+    """What the timer interrupt came upon is to blame, and not what the interrupt called."""
+    calls = ["dump_stack", "watchdog_timer_fn", "__hrtimer_run_queues", "hrtimer_interrupt"]
+    timer = "".join(f" {name}+0x44/0x60\n" for name in calls)
+    event = klog.first(f"Call Trace:\n{timer}")
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.SOFT_LOCKUP, None)
+    event = klog.first(f"Call Trace:\n{timer} apic_timer_interrupt+0xf/0x20\n brook_spin+0x4/0x8\n")
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.SOFT_LOCKUP, "brook_spin")
+
+
+@pytest.mark.parametrize("mark", ["// ", "# ", " * ", "+ ", "; "])
+def test_a_log_in_a_comment(mark: str) -> None:
+    lines = [mark + line for line in LINES]
+    (event,) = klog.read("int brook;\n" + "\n".join(lines), pasted=True)
+    assert (event.kind, event.function, event.line) == (Kind.GPF, "brook_drain", 1)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+@pytest.mark.parametrize("form", ["{:4}  {}", "{}: {}", "{}|{}", "{}:{}"])
+def test_a_log_with_numbered_lines(form: str) -> None:
+    lines = [form.format(at, line) for at, line in enumerate(LINES, 97)]
+    (event,) = klog.read("\n".join(lines), pasted=True)
+    assert (event.kind, event.function, event.line) == (Kind.GPF, "brook_drain", 0)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_what_a_terminal_is_told() -> None:
+    """syslogd writes to everybody who is there, and puts a blank before the line."""
+    text = (
+        "Message from syslogd@host at Mar  4 12:00:01 ...\n"
+        " kernel:unregister_netdevice: waiting for lo to become free. Usage count = 1\n"
+    )
+    (event,) = klog.read(text, pasted=True)
+    assert event.kind is Kind.NETDEV_LEAK
+
+
+def test_a_heading_is_no_report() -> None:
+    """A heading of Markdown stands alone; what a log in comments says is the kernel's."""
+    title = "# UBSAN: array-index-out-of-bounds in main.c:860:27\n"
+    assert not klog.read(f"{title}\nIs it known?\n", pasted=True)
+    commented = "".join(f"# {line}\n" for line in FAULT.splitlines())
+    assert len(klog.read(f"Seen:\n\n{commented}", pasted=True)) == 1
+    assert len(klog.read(f"# [    1.000000] {LINES[0]}\n\n", pasted=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "brook (1.2-3) stable; urgency=low\n\n"
+        "  * Kernel panic - not syncing: Attempted to kill init! (closes: 12)\n    - wait for it\n",
+        "- Kernel panic - not syncing: Fatal exception was seen\n- the lamp is green\n",
+        " 3. kernel BUG at drivers/brook/main.c:12! (solved)\n",
+    ],
+)
+def test_an_item_of_a_list_is_no_report(text: str) -> None:
+    assert not klog.read(text, pasted=True)
+
+
+def test_an_item_with_a_log_below_is_a_report() -> None:
+    assert len(klog.read(f"1. {FAULT}\n", pasted=True)) == 1
+    assert len(klog.read("- `Kernel panic - not syncing: brook`\n", pasted=True)) == 1
+
+
+@pytest.mark.parametrize("number", ["", "[{}] ", "2013-05-0{}  "])
+def test_an_index_of_mails_about_warnings_is_no_report(number: str) -> None:
+    subjects = [f"WARNING: at net/brook/{name}.c:{12} {name}_poll()" for name in "abc"]
+    index = "".join(f"{number.format(at)}{line}\n" for at, line in enumerate(subjects, 1))
+    assert not klog.read(index, pasted=True)
+
+
+def test_one_old_warning_is_a_report() -> None:
+    (event,) = klog.read("WARNING: at net/brook/a.c:12 a_poll()\n", pasted=True)
+    assert event.function == "a_poll"
+
+
+def test_a_journal_with_the_clock_may_have_no_host() -> None:
+    lines = ["irq 3: nobody cared (try booting with", "handlers:", "Disabling IRQ #3"]
+    text = "".join(f"[   12.34567{at}] kernel: {line}\n" for at, line in enumerate(lines))
+    assert [event.title for event in klog.read(text, pasted=True)] == ["irq NUM: nobody cared"]
