@@ -13,6 +13,8 @@ whose size and times are as recorded is taken as good (git's index does the same
 other is read and compared. The manifest begins with a SHA-256 of the rest of itself. An entry
 with a damaged file or manifest is thrown away and made again, and that is said.
 
+A process that has checked its entries, and holds them, can vouch for them to one that it starts.
+
 All entries together have a limit. Where a new one exceeds it, those go that nobody has used for
 longest, but none that some run is using.
 """
@@ -34,6 +36,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +140,33 @@ def changes() -> list[str]:
     return list(_changes)
 
 
+# What the process that started this one has checked: each manifest by its path.
+_vouched: dict[str, tuple[int, ...]] = {}
+_vouched_until = 0.0  # by time.monotonic(), which is the same in all processes (clock_gettime(2))
+_VOUCHED_SECONDS = 60.0  # a process has begun to use its entries by then
+
+
+def believe(vouched: str) -> None:
+    """Do not check again what ``Cache.vouch`` says of entries, for a minute after it was said.
+
+    That saves the time of looking at some 20,000 files. What is no such text says nothing.
+    """
+    global _vouched_until  # noqa: PLW0603  # of the process, as all that it is told at its start
+    _vouched.clear()
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        said = json.loads(vouched)
+        _vouched.update({path: tuple(each) for path, each in said["manifests"].items()})
+        _vouched_until = float(said["until"])
+
+
+def _is_vouched_for(manifest: Path, identity: tuple[int, int, int] | None) -> bool:
+    return (
+        identity is not None
+        and _vouched.get(str(manifest)) == identity
+        and 0 <= _vouched_until - time.monotonic() <= _VOUCHED_SECONDS
+    )
+
+
 def _tell(change: str) -> None:
     log.info("cache: %s", change)
     _changes.append(change)
@@ -153,6 +184,7 @@ class Cache:
         # Entries that were checked, with the descriptor of the lock that says they are in use.
         self._held: dict[Path, int] = {}
         self._taking = threading.Lock()  # guards _held: several threads share a cache
+        self._told = False  # whether it was said that the limit is too small
         for folder in ("locks", "tmp"):
             with _explain(self.root):
                 (self.root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -213,6 +245,10 @@ class Cache:
             self._shrink()
         return entry
 
+    def has(self, kind: str, label: str, key: Mapping[str, object]) -> bool:
+        """Whether there is an entry for ``key``, which ``get`` may find damaged."""
+        return (self.root / kind / f"{label}-{digest_of(key)}" / MANIFEST).exists()
+
     def stored(self) -> list[Stored]:
         """All finished entries, oldest first."""
         found = []
@@ -255,24 +291,39 @@ class Cache:
         Another user is waited for; ``HostError`` after ``wait`` seconds.
         """
         folder = self.root / "kept" / name
-        lock = self.root / "locks" / f"kept-{name}"
+        lock = self._kept_lock(folder)
         with _explain(self.root), locks.alone(lock, Deadline(wait), f"the folder {name}"):
             folder.mkdir(parents=True, exist_ok=True)
-            yield folder
+            try:
+                yield folder
+            finally:
+                with suppress(OSError):  # else the size of before counts
+                    lock.write_text(str(_allocated(folder)))
+        self._shrink()
+
+    def keeps(self, name: str) -> bool:
+        """Whether there is such a folder as ``workdir`` makes."""
+        return (self.root / "kept" / name).is_dir()
 
     def forget(self) -> None:
         """Remove what ``workdir`` has kept, except what another run is using."""
         for folder in (self.root / "kept").glob("*"):
-            with locks.at_once(self.root / "locks" / f"kept-{folder.name}") as free:
-                if free:
-                    _remove_tree(folder)
-                else:
-                    log.info("%s is in use by another run; left", folder.name)
+            if not self._forget(folder):
+                log.info("%s is in use by another run; left", folder.name)
 
     def release(self, entry: Entry) -> None:
         """Let go of one entry; its next use looks at it again."""
         with self._taking:
             os.close(self._held.pop(entry.path))
+
+    def vouch(self) -> str:
+        """What has been checked here, for ``believe`` in a process that is started now.
+
+        This cache has to stay open while that process begins, so that nobody removes an entry.
+        """
+        with self._taking:
+            manifests = {str(path / MANIFEST): _identity(path / MANIFEST) for path in self._held}
+        return json.dumps({"until": time.monotonic() + _VOUCHED_SECONDS, "manifests": manifests})
 
     @property
     def held(self) -> list[Path]:
@@ -309,37 +360,49 @@ class Cache:
         with locks.at_once(self.root / "locks" / "limit") as free:
             if not free:
                 return  # another run does it now
-            uses = {entry: self._last_use(entry) for entry in self._entries()}
-            left = sum(size for size, _ in uses.values())
-            for entry in sorted(uses, key=lambda entry: uses[entry][1]):
+            # What it is, how to remove it, how large it is, and when it was last used.
+            found = [
+                (f"{entry.kind} {entry.label}", partial(self._remove_unheld, entry),
+                 *_last_use(self._lock_path(entry, "use"), entry.path))
+                for entry in self._entries()
+            ]  # fmt: skip
+            found += [
+                (f"the folder {folder.name}", partial(self._forget, folder),
+                 *_last_use(self._kept_lock(folder), folder))
+                for folder in (self.root / "kept").glob("*")
+            ]  # fmt: skip
+            left = sum(size for _, _, size, _ in found)
+            for what, remove, size, used in sorted(found, key=itemgetter(3)):
                 if left <= most:
                     break
-                size, used = uses[entry]
-                if entry.path not in self._held and self.remove(entry):
+                if remove():
                     left -= size
                     _tell(
-                        f"removed {entry.kind} {entry.label} ({size >> 20} MiB, last used "
+                        f"removed {what} ({size >> 20} MiB, last used "
                         f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}): all that is "
                         f"cached may take {most / (1 << 30):g} GiB ({LIMIT_VARIABLE})"
                     )
+            if left > most and not self._told:
+                self._told = True
+                log.warning(
+                    "the cache: what is in use takes %.1f GiB, and all that is cached may take %g, "
+                    "so that each run has to make some of it again; set %s to more",
+                    left / (1 << 30), most / (1 << 30), LIMIT_VARIABLE,
+                )  # fmt: skip
 
-    def _last_use(self, entry: Entry) -> tuple[int, float]:
-        """How many bytes an entry takes, and when a run last began to use it.
+    def _remove_unheld(self, entry: Entry) -> bool:
+        """Remove an entry that neither this run nor another one uses; whether it did."""
+        return entry.path not in self._held and self.remove(entry)
 
-        Both are kept in the file of its lock: the size as its content, which is found out once,
-        and the time as the file's own.
-        """
-        path = self._lock_path(entry, "use")
-        try:
-            used = (path if path.exists() else entry.path).stat().st_mtime
-            with suppress(FileNotFoundError, ValueError):
-                return int(path.read_text()), used
-            size = _allocated(entry.path)
-        except FileNotFoundError:
-            return 0, 0.0  # it was removed meanwhile
-        path.write_text(str(size))
-        os.utime(path, (used, used))
-        return size, used
+    def _kept_lock(self, folder: Path) -> Path:
+        return self.root / "locks" / f"kept-{folder.name}"
+
+    def _forget(self, folder: Path) -> bool:
+        """Remove a folder of ``workdir`` that nobody uses; whether it did."""
+        with locks.at_once(self._kept_lock(folder)) as free:
+            if free:
+                _remove_tree(folder)
+            return free
 
     def _usable(self, entry: Entry) -> bool:
         """Check and hold the entry; False if it is missing or damaged."""
@@ -372,9 +435,10 @@ class Cache:
         """
         while True:
             checked = _identity(entry.path / MANIFEST)
-            harm = damage(entry.path)
-            if harm is not None:
-                return harm
+            if not _is_vouched_for(entry.path / MANIFEST, checked):
+                harm = damage(entry.path)
+                if harm is not None:
+                    return harm
             lock = locks.shared(self._lock_path(entry, "use"))
             if checked is not None and _identity(entry.path / MANIFEST) == checked:
                 self._hold(entry, lock)
@@ -455,15 +519,28 @@ def _content(path: Path) -> str:
         return ""
     with path.open("rb", buffering=0) as stream:
         # Most of a large file, a machine's memory, is zeros: these are compared in a tenth of
-        # the time of hashing them. Whether they are holes makes no difference.
+        # the time of hashing them. Whether they are holes makes no difference, except that holes
+        # are not even read.
         whole = hashlib.sha256(b"%d " % info.st_size)
         number = 0
-        while block := stream.read(len(_ZEROS)):
+        while block := os.pread(stream.fileno(), len(_ZEROS), number * len(_ZEROS)):
             if block != _ZEROS[: len(block)]:
                 whole.update(b"%d " % number)
                 whole.update(block)
-            number += 1
+            number = _next_data(stream.fileno(), number + 1)
         return whole.hexdigest()
+
+
+def _next_data(fd: int, number: int) -> int:
+    """The first block of a file, from this one on, that is not all hole, or one behind its end."""
+    try:
+        return os.lseek(fd, number * len(_ZEROS), os.SEEK_DATA) // len(_ZEROS)
+    except OSError as error:
+        # After the last data it is ENXIO (lseek(2)). A file system that knows no holes has data
+        # wherever the file has bytes.
+        if error.errno != errno.ENXIO:
+            return number
+        return os.lseek(fd, 0, os.SEEK_END) // len(_ZEROS) + 1
 
 
 def _survey(root: Path) -> dict[str, list[object]]:
@@ -550,6 +627,24 @@ def _unsealed(text: bytes) -> tuple[dict[str, Any], bool]:
         raise ValueError("its checksum is another")
     del data["sha256"]
     return data, True
+
+
+def _last_use(lock: Path, path: Path) -> tuple[int, float]:
+    """How many bytes are at ``path``, and when a run last began to use it.
+
+    Both are kept in the file of its lock: the size as its content, which is found out once, and the
+    time as the file's own.
+    """
+    try:
+        used = (lock if lock.exists() else path).stat().st_mtime
+        with suppress(FileNotFoundError, ValueError):
+            return int(lock.read_text()), used
+        size = _allocated(path)
+    except FileNotFoundError:
+        return 0, 0.0  # it was removed meanwhile
+    lock.write_text(str(size))
+    os.utime(lock, (used, used))
+    return size, used
 
 
 def _allocated(root: Path) -> int:

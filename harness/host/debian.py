@@ -27,6 +27,7 @@ from harness.errors import (
 from harness.host import proc, progress, sandbox
 from harness.host.cache import Cache, Entry
 from harness.host.proc import Deadline
+from harness.host.progress import HowFar
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Set to 1, it lets a mirror's index be used that has expired.
@@ -274,6 +275,7 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
     log = folder / "unpack.log"
     command = [
         "mmdebstrap",
+        "--verbose",  # what apt says, too: how much it will download
         # Nothing of the packages is run, so that no privileges are needed and the
         # tree belongs to whoever asked for it.
         "--mode=chrootless",
@@ -312,16 +314,24 @@ def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:
     _finish(root)
 
 
-def how_far(root: Path, log: Path) -> str:
+def how_far(root: Path, log: Path) -> HowFar:
     """How far mmdebstrap has come: what apt has downloaded so far, and the last step it has begun.
 
-    apt keeps the packages of a tree below var/cache/apt/archives until all are unpacked.
+    apt says how much it needs before it downloads packages. It keeps those of a tree below
+    var/cache/apt/archives until all are unpacked.
     """
+    said = log.read_text(errors="replace")
+    *_, step = "asking the mirror", *re.findall(r"(?m)^I: (.+)$", said)
     archives = root / "var/cache/apt/archives"
-    size = sum(file.lstat().st_size for file in archives.rglob("*.deb"))
-    size += sum(file.lstat().st_size for file in root.glob("var/lib/apt/lists/partial/*"))
-    steps = re.findall(r"(?m)^I: (.+)$", log.read_text(errors="replace"))
-    return f"{size / 1e6:.0f} MB downloaded, {steps[-1] if steps else 'asking the mirror'}"
+    size = sum(file.lstat().st_size for file in archives.rglob("*.deb")) / 1e6
+    needed = re.search(r"(?m)^Need to get (?:[\d.,]+ \w+/)?([\d.,]+) ([kMG]?)B of archives", said)
+    if needed is None:  # until then, its lists
+        size += sum(file.lstat().st_size for file in root.glob("var/lib/apt/lists/partial/*")) / 1e6
+        return HowFar(f"{size:.0f} MB downloaded, {step}")
+    whole = float(needed[1].replace(",", "")) * {"": 1e-6, "k": 1e-3, "M": 1.0, "G": 1e3}[needed[2]]
+    if size < whole and "downloading" in step:
+        return HowFar(f"{size:.0f} of {whole:.0f} MB downloaded, {step}", size / whole)
+    return HowFar(f"{whole:.0f} MB downloaded, {step}")
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -102,6 +102,9 @@ class Child(subprocess.Popen[bytes]):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
             finally:
                 os.close(ended)
+            # Under strace or a debugger a process that has ended is theirs for a moment more.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         status = self.poll()
         assert status is not None
         return status

@@ -3,8 +3,9 @@
 
 Whoever does something long opens a ``stage``, and whoever knows more of how it goes opens a
 ``detail`` within it. What is shown of them is decided here. On a terminal that is one line, written
-anew each half second, as wide as the terminal and without colours. Elsewhere, and where CI is set,
-it is a line of log after five seconds and one each half minute after that.
+anew each half second, as wide as the terminal and without colours, with a bar where it is known how
+much there is to do. Elsewhere, and where CI is set, it is a line of log after five seconds and one
+each half minute after that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from harness.host import text
 
@@ -30,8 +31,16 @@ _AGAIN_SECONDS = 30.0  # between two lines of log
 _ROUND_SECONDS = 0.5
 _DETAIL = 100  # characters of what is known of a stage
 _COLUMNS = 80  # of a terminal that does not say how many it has
+_BAR, _ROOM = 20, 60  # columns of a bar, and of a terminal that has room for one
 _TAIL = 2000  # bytes of a file in which its last line is looked for
 _CLEAR = "\r\x1b[K"  # to the line's beginning, and clear it (ECMA-48: CR, EL)
+
+
+class HowFar(NamedTuple):
+    """What is known of a stage, and how much of it is done: from 0 to 1, or None."""
+
+    text: str
+    part: float | None = None
 
 
 class _Stage:
@@ -41,16 +50,18 @@ class _Stage:
         self.what = what
         self.part_of = part_of
         self.began = self.said = time.monotonic()
-        self.sources: list[Callable[[], str]] = []
+        self.sources: list[Callable[[], str | HowFar]] = []
 
     @property
-    def detail(self) -> str:
+    def detail(self) -> HowFar:
         """What is known of it now."""
         # Whatever keeps it from being known, what is being done is not to fail for it.
         with contextlib.suppress(Exception):
             if self.sources:
-                return text.printable(self.sources[-1]())[:_DETAIL]
-        return ""
+                said = self.sources[-1]()
+                known = said if isinstance(said, HowFar) else HowFar(said)
+                return known._replace(text=text.printable(known.text)[:_DETAIL])
+        return HowFar("")
 
     @property
     def seconds(self) -> float:
@@ -63,6 +74,15 @@ _changing = threading.Lock()  # guards _stages and _follower
 _follower: _Follower | None = None
 _terminal: Terminal | None = None
 _listener: Callable[[str], None] | None = None
+_recorders: list[list[Done]] = []  # guarded by _changing
+
+
+class Done(NamedTuple):
+    """A stage that has ended: when it began, in seconds since the epoch, and for how long."""
+
+    what: str
+    began: float
+    seconds: float
 
 
 def listen(listener: Callable[[str], None] | None) -> None:
@@ -72,6 +92,19 @@ def listen(listener: Callable[[str], None] | None) -> None:
     """
     global _listener  # noqa: PLW0603  # a process has one
     _listener = listener
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Done]]:
+    """The stages of all threads that end within are added to what this yields."""
+    done: list[Done] = []
+    with _changing:
+        _recorders.append(done)
+    try:
+        yield done
+    finally:
+        with _changing:
+            _recorders[:] = [one for one in _recorders if one is not done]
 
 
 @contextlib.contextmanager
@@ -98,6 +131,9 @@ def stage(what: str, *, first: bool = True) -> Iterator[None]:
         ended = None
         with _changing:
             _stages.remove(one)
+            done = Done(one.what, time.time() - one.seconds, one.seconds)
+            for recorder in _recorders:
+                recorder.append(done)
             if not _stages:
                 ended, _follower = _follower, None
         if ended is not None:
@@ -107,7 +143,7 @@ def stage(what: str, *, first: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def detail(source: Callable[[], str]) -> Iterator[None]:
+def detail(source: Callable[[], str | HowFar]) -> Iterator[None]:
     """What ``source`` returns is known of this thread's stage, within.
 
     It is called from another thread, and as often as something is shown.
@@ -160,15 +196,17 @@ class _Follower:
                 if stages:
                     # What is being done stands above, and a terminal may be narrow.
                     one = stages[0]
+                    known = one.detail
                     more = f" ({len(stages)} at once)" if len(stages) > 1 else ""
-                    _terminal.show(f"{one.seconds:.0f} s{more}: {one.detail or one.what}")
+                    _terminal.show(f"{one.seconds:.0f} s{more}: ", known.text or one.what,
+                                   known.part)  # fmt: skip
                 continue
             for one in stages:
                 first = one.said == one.began
                 if time.monotonic() - one.said >= (SILENT_SECONDS if first else _AGAIN_SECONDS):
                     one.said = time.monotonic()
-                    known = f", {detail}" if (detail := one.detail) else ""
-                    log.info("%s: %.0f s%s", one.what, one.seconds, known)
+                    more = f", {known.text}" if (known := one.detail).text else ""
+                    log.info("%s: %.0f s%s", one.what, one.seconds, more)
 
     def end(self) -> None:
         self._ended.set()
@@ -187,11 +225,16 @@ class Terminal(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._shown = False
 
-    def show(self, line: str) -> None:
-        """Have this be the last line, cut where the terminal ends."""
+    def show(self, begin: str, said: str, part: float | None) -> None:
+        """Have this be the last line, cut where the terminal ends.
+
+        Between the two there is a bar of which a ``part`` is filled, where that is known and where
+        the line has room for it.
+        """
         with contextlib.suppress(OSError, ValueError):  # it may have been closed
             # One whose size nobody has set says 0 (ioctl_tty(2)).
             columns = os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
+            line = f"{begin}{_bar(part) if columns >= _ROOM else ''}{said}"
             # A character may be two columns wide, and a terminal may know less than Unicode.
             plain = text.printable(line).encode("ascii", "replace").decode()
             plain = plain.replace("\n", " ").replace("\t", " ")[: max(1, columns - 1)]
@@ -216,6 +259,13 @@ class Terminal(logging.StreamHandler[TextIO]):
         """Log a record; the line is there again with the next ``show``."""
         self.clear()
         super().emit(record)
+
+
+def _bar(part: float | None) -> str:
+    if part is None:
+        return ""
+    filled = int(_BAR * min(1.0, max(0.0, part)))
+    return f"[{'#' * filled}{'-' * (_BAR - filled)}] "
 
 
 def handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logging.Handler:

@@ -424,6 +424,58 @@ def test_an_untouched_entry_is_not_read(root: Path, monkeypatch: pytest.MonkeyPa
     assert maker.made == 1
 
 
+@pytest.fixture
+def vouched(root: Path) -> Iterator[Cache]:
+    """A cache that is open, and has checked an entry. This process believes it for a minute."""
+    with Cache(root) as cache:
+        cache.get("kind", "label", KEY, Maker())
+        caches.believe(cache.vouch())
+        yield cache
+    caches.believe("")
+
+
+def test_what_was_vouched_for_is_not_checked_again(
+    root: Path, vouched: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken and held as any other; what was not vouched for is checked."""
+    other = take(root, Maker(), {"another": 1})
+    checked: list[Path] = []
+    check = caches.damage
+
+    def damage(path: Path) -> str | None:
+        checked.append(path)
+        return check(path)
+
+    monkeypatch.setattr(caches, "damage", damage)
+    with Cache(root) as cache:
+        entry = cache.get("kind", "label", KEY, Maker())
+        assert cache.held == vouched.held == [entry.path]
+        assert checked == []
+    take(root, Maker(), {"another": 1})
+    assert checked == [other.path]
+
+
+@pytest.mark.parametrize("why", ["late", "early", "another manifest", "nothing", "no text of ours"])
+def test_what_is_not_vouched_for_any_more_is_checked(
+    root: Path, vouched: Cache, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged file is found, and nobody is told that the entry is whole."""
+    (path,) = vouched.held
+    (path / "file").write_bytes(b"damaged")
+    now = time.monotonic()
+    if why in {"late", "early"}:
+        shift = 61 if why == "late" else -61  # by a clock that has begun anew
+        monkeypatch.setattr(time, "monotonic", lambda: now + shift)
+    elif why == "another manifest":
+        (path / MANIFEST).touch()
+    else:
+        caches.believe("" if why == "nothing" else '{"until": 1e99, "manifests": [1]}')
+    vouched.close()
+    maker = Maker()
+    take(root, maker)
+    assert maker.made == 1
+
+
 # -- several threads ---------------------------------------------------------------
 
 
@@ -702,16 +754,65 @@ def test_what_was_not_used_for_longest_goes_first(
     assert len(caches.changes()) == 1
 
 
-def test_what_is_in_use_stays_over_the_limit(full: Callable[..., Entry], root: Path) -> None:
-    """The others have to go instead, and if there are none it is exceeded."""
+def test_what_is_in_use_stays_over_the_limit(
+    full: Callable[..., Entry], root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others have to go instead, and if there are none it is exceeded, which is said once."""
     cache = Cache(root)
-    made = [full(n, cache) for n in range(4)]
-    other = full(4)
+    made = [full(n, cache) for n in range(3)]
+    assert "what is in use takes" not in caplog.text
+    made += [full(n, cache) for n in range(3, 6)]
+    assert caplog.text.count("what is in use takes 0.0 GiB") == 1
+    other = full(6)
     assert all(entry.path.exists() for entry in [*made, other])
-    full(5)
+    full(7)
     assert not other.path.exists()
     assert all(entry.path.exists() for entry in made)
     cache.close()
+
+
+@pytest.fixture
+def interrupted(full: Callable[..., Entry], root: Path) -> Path:
+    """A folder of a MiB that a run has left to go on from, before any entry was used."""
+    del full  # which has set the limit
+    with Cache(root).workdir("build-x") as folder:
+        mebibyte(folder)
+    os.utime(root / "locks" / "kept-build-x", (5.0, 5.0))
+    return folder
+
+
+def test_what_a_run_has_left_to_go_on_from_goes_too(
+    full: Callable[..., Entry], interrupted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as an interrupted build, which may take gigabytes."""
+    caplog.set_level(logging.INFO)
+    made = [full(n) for n in range(3)]
+    assert not interrupted.exists()
+    assert all(entry.path.exists() for entry in made)
+    assert "removed the folder build-x (1 MiB, last used" in caplog.text
+
+
+def test_what_a_run_goes_on_from_stays(
+    full: Callable[..., Entry], interrupted: Path, root: Path
+) -> None:
+    """An entry has to go instead, although it was used later."""
+    with Cache(root).workdir("build-x"):
+        os.utime(root / "locks" / "kept-build-x", (5.0, 5.0))
+        made = [full(n) for n in range(3)]
+    assert interrupted.exists()
+    assert [entry.path.exists() for entry in made] == [False, True, True]
+
+
+def test_what_grows_is_within_the_limit_once_it_is_left(
+    full: Callable[..., Entry], root: Path
+) -> None:
+    """Nobody knew its size before."""
+    made = [full(n) for n in range(3)]
+    with Cache(root).workdir("build-x") as folder:
+        mebibyte(folder)
+        assert all(entry.path.exists() for entry in made)
+    assert folder.exists()
+    assert [entry.path.exists() for entry in made] == [False, True, True]
 
 
 @pytest.mark.parametrize("said", ["much", "-1", "nan", "1e3"])
@@ -888,6 +989,48 @@ def test_a_trees_digest_has_names_modes_and_contents(tmp_path: Path) -> None:
         (tree / "sub" / "link").unlink()
 
 
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("size", "written"),
+    [(5 * MIB, [3 * MIB]), (5 * MIB, [0, 5 * MIB - 1]), (5 * MIB + 3, [5 * MIB + 2]),
+     (5 * MIB, [2 * MIB - 1, 2 * MIB]), (5 * MIB + 3, []), (2, [1])],
+)  # fmt: skip
+def test_holes_count_as_zeros_and_are_not_read(
+    tmp_path: Path, reads: list[int], size: int, written: list[int]
+) -> None:
+    """A machine's memory has half a GiB, most of which is a hole."""
+    sparse, whole = tmp_path / "sparse", tmp_path / "whole"
+    content = bytearray(size)
+    with sparse.open("wb") as file:
+        file.truncate(size)
+        for at in written:
+            file.seek(at)
+            file.write(b"x")
+            content[at] = ord("x")
+    whole.write_bytes(content)
+    digest = caches._content(whole)
+    reads.clear()
+    assert caches._content(sparse) == digest
+    assert 0 < sum(reads) <= (len(written) + 1) * MIB  # the first block always is
+
+
+def test_a_file_system_without_holes_has_all_of_a_file_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not know the question either (lseek(2))."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2 * MIB) + b"x")
+    digest = caches._content(path)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "planted")
+
+    monkeypatch.setattr(os, "lseek", refuse)
+    assert caches._content(path) == digest
+
+
 def test_a_trees_digest_is_the_same_elsewhere_and_later(tmp_path: Path) -> None:
     """Times, the folder's own place and the order of creation do not count."""
     for name, files in (("one", ["a", "b", "c"]), ("two", ["c", "a", "b"])):
@@ -907,6 +1050,18 @@ def test_a_manifest_is_json(root: Path) -> None:
     assert set(data["files"]) == {"file", "sub/other", "link", "dangling"}
 
 
+def test_it_is_known_whether_an_entry_is_there(tmp_path: Path) -> None:
+    """Without making it, and without taking it: nobody is kept from removing it."""
+    cache = Cache(tmp_path / "cache")
+    assert not cache.has("x", "one", KEY)
+    with cache:
+        entry = cache.get("x", "one", KEY, lambda folder: (folder / "file").touch())
+    assert cache.has("x", "one", KEY)
+    assert not cache.has("x", "one", {**KEY, "other": 1})
+    assert cache.remove(entry)
+    assert not cache.has("x", "one", KEY)
+
+
 # -- what changes and is kept ------------------------------------------------------
 
 
@@ -918,8 +1073,9 @@ def test_a_kept_folder_keeps_its_content_until_it_is_forgotten(tmp_path: Path) -
     with Cache(tmp_path / "cache").workdir("index-x") as again:
         assert (again / "file").read_text() == "known"
     assert cache.stored() == []
+    assert cache.keeps("index-x")
     cache.forget()
-    assert not folder.exists()
+    assert not cache.keeps("index-x")
 
 
 def test_a_kept_folder_is_one_users_at_a_time(tmp_path: Path) -> None:

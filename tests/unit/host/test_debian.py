@@ -268,14 +268,40 @@ def test_how_far_an_unpacking_has_come(tmp_path: Path) -> None:
     """What apt has on the disk, whole and not yet, and what mmdebstrap 1.3 said last."""
     root, log = tmp_path / "root", tmp_path / "unpack.log"
     log.write_text("W: running chrootless mode as root\nI: running apt-get update...\n")
-    assert debian.how_far(root, log) == "0 MB downloaded, running apt-get update..."
+    assert debian.how_far(root, log) == ("0 MB downloaded, running apt-get update...", None)
     archives = root / "var/cache/apt/archives"
     (archives / "partial").mkdir(parents=True)
     for name, size in [("gcc.deb", 7_000_000), ("partial/linux.deb", 5_000_000), ("lock", 1 << 20)]:
         with (archives / name).open("wb") as file:
             file.truncate(size)
     log.write_text(f"{log.read_text()}I: downloading packages with apt...\n")
-    assert debian.how_far(root, log) == "12 MB downloaded, downloading packages with apt..."
+    assert debian.how_far(root, log) == ("12 MB downloaded, downloading packages with apt...", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "whole", "part"),
+    [("Need to get 48.0 MB of archives.", "48", 0.25),
+     ("Need to get 24.0 MB/48.0 MB of archives.", "48", 0.25),
+     ("Need to get 24,000 kB of archives.", "24", 0.5)],
+)  # fmt: skip
+def test_how_much_an_unpacking_needs_is_known_once_apt_has_said_so(
+    tmp_path: Path, said: str, whole: str, part: float
+) -> None:
+    """Then there is a bar, until all of it is there; the lists of packages do not count."""
+    root, log = tmp_path / "root", tmp_path / "unpack.log"
+    for name, size in [
+        ("cache/apt/archives/a.deb", 12_000_000),
+        ("lib/apt/lists/partial/b", 10**7),
+    ]:
+        file = root / "var" / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.truncate(file, size)
+    log.write_text(f"I: downloading packages with apt...\nReading lists\n{said}\nGet:1 URL a\n")
+    step = "downloading packages with apt..."
+    assert debian.how_far(root, log) == (f"12 of {whole} MB downloaded, {step}", part)
+    log.write_text(f"{log.read_text()}I: extracting archives...\n")
+    assert debian.how_far(root, log) == (f"{whole} MB downloaded, extracting archives...", None)
 
 
 @pytest.mark.parametrize(

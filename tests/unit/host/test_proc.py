@@ -369,6 +369,22 @@ def test_waiting_has_a_limit() -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def test_a_child_may_be_a_tracers_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under strace the descriptor says that it has ended before the parent may wait for it."""
+    child, look = proc.popen(["true"]), os.waitid
+    ready = False
+
+    def later(kind: int, pid: int, flags: int) -> os.waitid_result | None:
+        nonlocal ready
+        if flags & os.WNOHANG and not ready:
+            return None
+        ready = True
+        return look(kind, pid, flags)
+
+    monkeypatch.setattr(os, "waitid", later)
+    assert child.wait(PATIENCE) == 0
+
+
 def test_children_that_the_kernel_waits_for_have_ended_too() -> None:
     """So it is for a process whose parent ignored SIGCHLD."""
     script = (

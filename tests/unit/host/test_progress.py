@@ -8,7 +8,9 @@ import os
 import re
 import termios
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,11 +36,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Asked:
     """A detail that knows when it was asked for; ``say`` is what it answers."""
 
-    def __init__(self, say: str) -> None:
+    def __init__(self, say: str | progress.HowFar) -> None:
         self.say = say
         self._times = threading.Semaphore(0)
 
-    def __call__(self) -> str:
+    def __call__(self) -> str | progress.HowFar:
         self._times.release()
         return self.say
 
@@ -118,6 +120,28 @@ def test_threads_have_a_stage_each(caplog: pytest.LogCaptureFixture) -> None:
     assert not re.search(r"other: \d+ s, mine", caplog.text)
 
 
+def test_what_was_done_is_recorded() -> None:
+    """Of all threads, in the order in which it ended; also what failed, and nothing afterwards."""
+
+    def other() -> None:
+        with progress.stage("second"):
+            pass
+
+    before = time.time()
+    with progress.recorded() as outer, progress.recorded() as done:
+        with progress.stage("first"):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join(SECONDS)
+        with suppress(ZeroDivisionError), progress.stage("fails"):
+            _ = 1 / 0
+    with progress.stage("later"):
+        pass
+    assert [one.what for one in done] == ["second", "first", "fails"]
+    assert outer == done
+    assert all(before - 1 <= one.began <= time.time() and one.seconds >= 0 for one in done)
+
+
 def test_of_one_within_another_the_inner_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """As when a kernel's source is downloaded while the kernel is made; and then the outer one."""
     caplog.set_level(logging.INFO, "harness")
@@ -177,6 +201,23 @@ def test_a_narrow_terminal_has_one_line() -> None:
     assert any(re.match(r"\d+ s: \\x1b\[2J evil \\u202exxx", line) for line in lines)
     # Of escape sequences there are only its own.
     assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("columns", "part", "bar"),
+    [(60, 0.5, "[##########----------] "), (60, 0.0, "[--------------------] "),
+     (60, 7.0, "[####################] "), (60, None, ""), (59, 0.5, "")],
+)  # fmt: skip
+def test_what_is_known_to_have_an_end_has_a_bar(columns: int, part: float | None, bar: str) -> None:
+    """On a terminal that has room for one; never longer than it is."""
+    shown = Shown(columns)
+    progress.handler(shown.stream, SET)
+    asked = Asked(progress.HowFar("6 of 12 MB", part))
+    with progress.stage("downloading"), progress.detail(asked):
+        asked.wait()
+        asked.wait()
+    lines = [line.removesuffix("\r\n") for line in shown.close().split("\r\x1b[K")]
+    assert any(re.fullmatch(rf"\d+ s: {re.escape(bar)}6 of 12 MB", line) for line in lines)
 
 
 def test_a_terminal_of_unknown_size_has_a_usual_one() -> None:
