@@ -20,8 +20,15 @@ from debian.debian_support import Version
 
 from harness import config
 from harness.config import KernelSpec, begins
-from harness.errors import DeadlineError, GoneError, NetworkError
-from harness.host import debian, files, proc
+from harness.errors import (
+    DeadlineError,
+    GoneError,
+    HarnessError,
+    HostError,
+    InputError,
+    NetworkError,
+)
+from harness.host import debian, files, proc, progress
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 
@@ -30,6 +37,8 @@ log = logging.getLogger(__name__)
 UPDATE_SECONDS = 300.0  # at most, for 11 MB over a slow line
 # How old an index may be, in seconds, where a release is looked up only to be prepared.
 RECENT = 3600.0
+# The same where one release is searched: a word that is misspelt is to be told at once.
+SEARCHED = 86400.0
 
 # How long, in seconds, a locked kernel that is gone is not asked for again.
 INSTEAD = 86400.0
@@ -127,8 +136,8 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
     ``NetworkError`` if nothing was.
     """
     with cache.workdir(f"index-{suite}") as folder:
-        known = folder / "packages.json"
-        age = time.time() - known.stat().st_mtime if known.exists() else None
+        known = folder / _KNOWN
+        age = _age(known)
         if age is None or not 0 <= age < recent:
             try:
                 packages = _update(folder, suite)
@@ -142,6 +151,21 @@ def index(suite: str, cache: Cache, *, recent: float = 0.0) -> Index:
                 age = 0.0
         rows = json.loads(known.read_text())
     return Index(suite, tuple(Package(*row) for row in rows), age)
+
+
+_KNOWN = "packages.json"
+
+
+def _age(known: Path) -> float | None:
+    """How many seconds ago an index was asked; None if it never was."""
+    return time.time() - known.stat().st_mtime if known.exists() else None
+
+
+def _is_known(suite: str, cache: Cache, recent: float) -> bool:
+    """Whether an index need not be asked."""
+    with cache.workdir(f"index-{suite}") as folder:
+        age = _age(folder / _KNOWN)
+    return age is not None and 0 <= age < recent
 
 
 def _update(folder: Path, suite: str) -> list[Package]:
@@ -240,25 +264,54 @@ def newest_in(known: Index, spec: KernelSpec) -> Release:
 
 
 def _search(spec: KernelSpec, cache: Cache) -> KernelSpec:
-    """The one release that was asked for, in whichever suite of the matrix has it."""
+    """The one release that was asked for, in whichever suite of the matrix has it.
+
+    What is known from the last day is looked through first, and a mirror is asked for the rest.
+    """
     matrix = config.load().kernels.values()
     others = [each for each in matrix if each.flavour]
     # First where the lock says that such kernels are.
-    series = ".".join(spec.release.split(".")[:2])
+    series = _series(spec.release)
     others.sort(key=lambda each: not begins(series, each.version))
+    suites = [spec.suite] if spec.suite else list(dict.fromkeys(each.suite for each in others))
+    suites.sort(key=lambda suite: not _is_known(suite, cache, SEARCHED))
     seen: list[Release] = []
-    for suite in [spec.suite] if spec.suite else dict.fromkeys(each.suite for each in others):
-        releases = index(suite, cache, recent=RECENT).releases(spec.flavour)
+    unasked: dict[str, HarnessError] = {}
+    for suite in suites:
+        try:
+            releases = _releases(suite, spec.flavour, cache)
+        except (HostError, InputError) as error:
+            unasked[suite] = error
+            continue
         for found in reversed(releases):
             if matches(spec.release, found):
                 return replace(spec, suite=suite, release=found.release, version=found.version)
         seen += releases
+    if len(unasked) == len(suites):
+        raise next(iter(unasked.values()))
     near = [release.release for release in seen if begins(series, release.version)]
+    named = ", ".join(f"{each.name} ({_series(each.version)})" for each in others if each.version)
+    none = "" if spec.release == series else f"it has none of {series} either; "
+    hint = f"of {series} it has {', '.join(near)}" if near else f"{none}by name there are {named}"
+    if unasked:
+        hint += f". What {', '.join(unasked)} has could not be asked"
     raise GoneError(
         f"the archive has no kernel {spec.release} ({spec.flavour})",
-        hint=f"of {series} it has {', '.join(near)}" if near
-        else f"it has none of {series} either; `invoke kernels` lists what there is",
-    )  # fmt: skip
+        hint=f"{hint}. `invoke kernels` asks the mirror again",
+    )
+
+
+def _series(version: str) -> str:
+    """6.12 of 6.12.118-1."""
+    return ".".join(re.split(r"[.~-]", version)[:2])
+
+
+def _releases(suite: str, flavour: str, cache: Cache) -> list[Release]:
+    """All kernels of a flavour that a suite has, or had a day ago."""
+    if _is_known(suite, cache, SEARCHED):
+        return index(suite, cache, recent=SEARCHED).releases(flavour)
+    with progress.stage(f"asking the mirror which kernels Debian {suite} has"):
+        return index(suite, cache).releases(flavour)
 
 
 def matches(asked: str, found: Release) -> bool:
@@ -301,9 +354,10 @@ def instead_of(spec: KernelSpec, cache: Cache) -> KernelSpec | None:
 
     So that the processes of one run do not each ask the archive for what it does not have.
     """
-    if not spec.version:
+    name = f"gone-{spec.name}"
+    if not spec.version or not cache.keeps(name):
         return None
-    with cache.workdir(f"gone-{spec.name}") as folder:
+    with cache.workdir(name) as folder:
         try:
             rows = json.loads((folder / "instead.json").read_text())
             release, version, since = rows[spec.version]

@@ -23,6 +23,7 @@ from harness.host import debian, files, proc, progress, sandbox
 from harness.host.cache import WAIT_SECONDS, Cache, Entry, digest_of
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
+from harness.host.progress import HowFar
 from harness.host.text import printable
 
 log = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def from_suite(spec: KernelSpec, cache: Cache) -> Built:
         "(about ten minutes on two cores, once; when interrupted it goes on where it was)",
         wait=_WAIT_SECONDS,
     )  # fmt: skip
-    if (cache.root / "kept" / name).exists():
+    if cache.keeps(name):
         with cache.workdir(name) as work:
             shutil.rmtree(work, ignore_errors=True)
     return Built((entry.path / "release").read_text(), entry, tools)
@@ -578,8 +579,11 @@ def steps_in(output: str) -> int:
     return len(re.findall(r"^  [A-Z][A-Z0-9_]* ", output, re.MULTILINE))
 
 
-def _how_far(output: Path, steps: int | None) -> str:
+def _how_far(output: Path, steps: int | None) -> HowFar:
     """How far a build has come, by what make has written to a file."""
     count = steps_in(output.read_text(errors="replace"))
+    if steps is None:
+        return HowFar(f"{count} steps")
     # The number of steps is an estimate, and what is not done is not shown as done.
-    return f"{count} steps" if steps is None else f"{min(count, steps - 1)} of about {steps} steps"
+    done = min(count, steps - 1)
+    return HowFar(f"{done} of about {steps} steps", done / steps)

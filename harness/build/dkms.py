@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from harness.build import package
@@ -51,26 +52,44 @@ def lay_out(work: Path) -> None:
     strip.chmod(0o755)
 
 
-# Sourced as dkms does it, with the variables that it sets before.
+# Sourced as dkms does it, with the variables that it sets before. What it prints comes first.
 ASK = """\
 kernelver=$1 arch=x86_64 kernel_source_dir=$2 dkms_tree=. source_tree=.
-. ./dkms.conf >/dev/null 2>&1
-printf '%s\\n%s\\n' "$PACKAGE_NAME" "$PACKAGE_VERSION"
+. ./dkms.conf 2>&1
+printf '\\n%s\\n%s\\n%s\\n' "$PACKAGE_NAME" "$PACKAGE_VERSION" "${BUILD_EXCLUSIVE_CONFIG//$'\\n'/ }"
 """
+_WORDS_MAX = 5  # lines of what a dkms.conf says itself that are shown
+_LINE_MAX = 200  # characters of each
 
 
-def identity(said: str, conf: str) -> tuple[str, str]:
-    """A package's name and version, from what ``ASK`` has printed of the dkms.conf ``conf``.
+@dataclass(frozen=True)
+class Asked:
+    """What a dkms.conf says of itself for one kernel.
+
+    ``options`` (CONFIG_...) are what the kernel has to be built with, and ``words`` what it prints,
+    as some do where they are not for a kernel.
+    """
+
+    name: str
+    version: str
+    options: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def asked(said: str, conf: str) -> Asked:
+    """What ``ASK`` has printed of the dkms.conf ``conf``.
 
     Raises ``InputError`` where it gives no name.
     """
-    name, version = [*said.splitlines(), "", ""][:2]
+    *words, name, version, options = ["", "", "", *said.splitlines()]
     if not _WORD.fullmatch(name):
         raise InputError(
             f"{conf} gives no PACKAGE_NAME that dkms takes: {name!r}",
             hint="letters, digits and . + ~ _ -; see dkms(8)",
         )
-    return name, version
+    spoken = dict.fromkeys(line.strip()[:_LINE_MAX] for line in words if line.strip())
+    wanted = (one for one in options.split() if re.fullmatch(r"CONFIG_\w+", one, re.ASCII))
+    return Asked(name, version, tuple(wanted), tuple(spoken)[:_WORDS_MAX])
 
 
 def with_version(conf: str, version: str) -> tuple[str, str]:

@@ -87,6 +87,11 @@ class Module:
     files: Path | None = None
 
     @property
+    def serious_warnings(self) -> tuple[str, ...]:
+        """Those of ``warnings`` that are about more than style."""
+        return tuple(line for line in self.warnings if not _STYLE.search(line))
+
+    @property
     def main(self) -> ModuleObject:
         return self.objects[-1]
 
@@ -156,42 +161,45 @@ def build(
         note = f"kernel {kernel.name}: building {source.name} for {kernel.release}"
 
         def make(target: Path) -> None:
-            its = _Build(kernel, source, work, target / "build.log", cache)
-            if folder.recipe is Recipe.DKMS:
-                _make_by_dkms(target, its)
-            else:
-                _make(target, its, folder, options)
+            its = _Build(kernel, source, work, target / "build.log", cache, folder.left_out)
+            try:
+                if folder.recipe is Recipe.DKMS:
+                    _make_by_dkms(target, its)
+                else:
+                    _make(target, its, folder, options)
+            finally:
+                # What a build leaves there is foreign. The mere copy goes with the scratch folder.
+                sandbox.remove(work)
 
-        try:
-            entry = cache.get("module", kernel.name, key, make, note=note)
-        finally:
-            sandbox.remove(work)
+        entry = cache.get("module", kernel.name, key, make, note=note)
     built = Module(
         objects=in_order(_objects(entry.path, (entry.path / "modinfo").read_text())),
         source=source,
         kernel=kernel,
         digest=entry.digest,
         warnings=tuple(warnings_in(sandbox.log_text(entry.path / "build.log"))),
-        how=folder.why,
+        how="; ".join(filter(None, (folder.why, folder.left_out))),
     )
     return _with_needs(_wanted(built), _firmware(folder), cache)
 
 
 def hints(built: Module, cache: Cache) -> tuple[str, ...]:
-    """What the compiler warns of with W=1 only (the kernel's scripts/Makefile.extrawarn).
+    """What the compiler warns of with W=1 only, and what it says of style.
 
-    That is for who wrote the module, and says nothing of it that is wrong. Nothing is said of a
-    package and of a finished module, nor where dkms builds or such a build fails.
+    W=1 is explained in the kernel's scripts/Makefile.extrawarn. That is for who wrote the module,
+    and says nothing of it that is wrong. Nothing is said of a package and of a finished module, nor
+    where dkms builds. Where the build fails with W=1, only style is told.
     """
     source = built.source
     if source.package or source.finished or sources.inspect(source.path).recipe is Recipe.DKMS:
         return ()  # dkms does not hand W=1 on to the kernel's build
+    style = tuple(line for line in built.warnings if line not in built.serious_warnings)
     try:
         careful = build(built.kernel, source, cache, careful=True)
     except (BuildError, InputError) as error:
         log.debug("with W=1 it does not build: %s", error)
-        return ()
-    return tuple(each for each in careful.warnings if each not in built.warnings)
+        return style
+    return (*style, *(each for each in careful.warnings if each not in built.warnings))
 
 
 def _folder(source: Source, kernel: Kernel, cache: Cache) -> Folder:
@@ -439,6 +447,14 @@ def warnings_in(log: str) -> list[str]:
     ]
 
 
+# What some kernels warn of by themselves, and others with W=1 or not at all: a function that could
+# be static (from 6.8 on), a variable that is declared in the midst of a block (5.10), and functions
+# that are called init_module() and cleanup_module() rather than named by module_init() and
+# module_exit(), as first examples in books do (objtool, from 6.2 on). Such code works as it should.
+_STYLE = re.compile(
+    r"\[-W(?:missing-prototypes|missing-declarations|declaration-after-statement)\]"
+    r"|objtool: (?:init|cleanup)_module\(\): not an indirect call target"
+)
 _WARNING = 1000  # characters of a warning that are shown
 
 
@@ -486,13 +502,17 @@ def names_of(c_files: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Build:
-    """One build in its sandbox: for which kernel, of what, and where its log goes."""
+    """One build in its sandbox: for which kernel, of what, and where its log goes.
+
+    ``left_out`` is what of the source's folder is not there.
+    """
 
     kernel: Kernel
     source: Source
     work: Path
     log: Path
     cache: Cache
+    left_out: str = ""
 
     def run(
         self, command: Sequence[str], log: Path | None = None, *,
@@ -555,7 +575,9 @@ class _Build:
             f"{self.source.name} does not build {where}",
             tail=excerpt(said),
             log=_kept(log, self.kernel, self.source),
-            hint=sandbox.MODULE.hint(said) or _lacks(said, self.kernel, self.cache),
+            hint=sandbox.MODULE.hint(said)
+            or _lacks(said, self.kernel, self.cache)
+            or (self.left_out and f"copy what belongs to the module into it ({self.left_out})"),
         )
 
 
@@ -594,10 +616,11 @@ def _make_by_dkms(target: Path, its: _Build) -> None:
     # It may not write yet: what is read and written below, here on the host, has to be what it was.
     its.run(["bash", "-c", dkms.ASK, "bash", kernel.release, kernel.build], asked,
             below=here, tools=tools, look_only=True)  # fmt: skip
-    name, version = dkms.identity(sandbox.log_text(asked), f"{its.source}: dkms.conf")
+    its_own = dkms.asked(sandbox.log_text(asked), f"{its.source}: dkms.conf")
+    name = its_own.name
     asked.unlink()
     conf = work / here / "dkms.conf"
-    said, version = dkms.with_version(conf.read_text(errors="surrogateescape"), version)
+    said, version = dkms.with_version(conf.read_text(errors="surrogateescape"), its_own.version)
     conf.write_text(said, errors="surrogateescape")
     (work / here).rename(work / dkms.SOURCES / f"{name}-{version}")
     command = dkms.command(name, version, kernel.release, kernel.build, INSIDE)
@@ -610,8 +633,9 @@ def _make_by_dkms(target: Path, its: _Build) -> None:
         raise NotForKernelError(
             f"{its.source.name} is not for kernel {kernel.name} ({kernel.release}): its dkms.conf "
             "says so",
-            tail="\n".join(_conditions(work, name, version)),
-            hint="choose another kernel: `invoke kernels` lists those of the matrix",
+            tail="\n".join([*its_own.words, *_conditions(work, name, version)]),
+            hint=requirements.lacks_options(its_own.options, kernel, its.cache)
+            or "choose another kernel: `invoke kernels` lists those of the matrix",
         )
     if status != 0:
         raise its.failed()
@@ -625,7 +649,8 @@ def _conditions(work: Path, name: str, version: str) -> list[str]:
     """The lines of a dkms.conf that say which kernels it is for."""
     conf = dkms.SOURCES / f"{name}-{version}" / "dkms.conf"
     said = sandbox.take(work, conf, text.LOG_BYTES).decode(errors="replace")
-    return [line for line in said.splitlines() if line.lstrip().startswith("BUILD_EXCLUSIVE")]
+    lines = (line.strip() for line in said.splitlines())
+    return list(dict.fromkeys(line for line in lines if line.startswith("BUILD_EXCLUSIVE")))
 
 
 def _group(its: _Build, kbuild: Sequence[str], renamed: Mapping[str, str], log: Path) -> None:

@@ -21,7 +21,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harness import config
@@ -32,8 +32,10 @@ _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
 _MAX_ENTRIES = 20_000  # files and folders; the largest packages of drivers have some 3,000
 _MAX_TEXT = 4 << 20  # bytes of a C file or a Makefile that are looked at
 _BLOCK = 1024  # bytes; what the smallest file counts for, and a folder
+_GIT = ".git"
 # What a build in the folder itself has left, what Python has, and its history.
-_NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "__pycache__", ".git")
+_NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "__pycache__", _GIT)
+_NAMED = 3  # links that are named
 
 # An assignment to obj-m, or to obj-$(CONFIG_SOMETHING), which may come out as obj-m.
 _OBJ_M = re.compile(r"^[^#\n]*\bobj-(?:m|\$[({])", re.MULTILINE)
@@ -42,6 +44,7 @@ _INIT = re.compile(r"\b(?:module_\w+|builtin_\w+)\s*\(|\binit_module\b")
 # Headers of the C library, which no part of a kernel module includes.
 _PROGRAM = re.compile(r"^\s*#\s*include\s*<(?:stdio|stdlib|unistd|string|pthread)\.h>", re.M)
 _INCLUDED = re.compile(r'^\s*#\s*include\s*"([^"\n]+\.c)"', re.MULTILINE)
+_KBUILDS = (".c", ".S", ".rs")  # what kbuild makes objects of
 _CPP = (".cpp", ".cc", ".cxx", ".C", ".c++")
 
 
@@ -160,7 +163,8 @@ class Folder:
 
     ``files`` are the files that are copied, by their names below ``root``, which is ``below`` the
     folder that was given. ``c_files`` are the names of those that are compiled where the recipe
-    is ``C_FILES``. ``why`` says in one sentence which recipe was taken, and why.
+    is ``C_FILES``. ``why`` says in one sentence which recipe was taken, and why; ``left_out``, what
+    was not copied because it is not the folder's own, if anything.
     """
 
     root: Path
@@ -168,6 +172,7 @@ class Folder:
     why: str
     files: tuple[Path, ...]
     c_files: tuple[str, ...] = ()
+    left_out: str = ""
 
 
 def inspect(folder: Path) -> Folder:
@@ -181,12 +186,32 @@ def inspect(folder: Path) -> Folder:
             f"{folder} is no folder and no .ko file" if is_file else f"there is no folder {folder}",
             hint="--module takes a module's folder, a finished .ko file, or deb:PACKAGE",
         )
-    files = tuple(_files(folder))
+    copied, outside = _files(folder)
+    files = tuple(copied)
     for root in (folder, *_below(folder, files)):
         found = _recipe(folder, root, files)
-        if found is not None:
-            return found
+        if found is not None and not _only_cpp(found, files):
+            return replace(found, left_out=_left_out(folder, outside))
     raise _nothing(folder, files)
+
+
+def _only_cpp(found: Folder, files: Sequence[Path]) -> bool:
+    """Whether kbuild has nothing to build a module from but C++, which it does not know."""
+    suffixes = {path.suffix for path in files}
+    kbuild = found.recipe in (Recipe.KBUILD, Recipe.MAKEFILE)
+    return kbuild and not suffixes.isdisjoint(_CPP) and suffixes.isdisjoint(_KBUILDS)
+
+
+def _left_out(folder: Path, outside: Sequence[Path]) -> str:
+    """What is said of links that lead out of a folder; nothing where there are none."""
+    names = [path.relative_to(folder).as_posix() for path in outside]
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"left out: {', '.join(names[:_NAMED])}{more}, as links to what is neither in this folder "
+        "nor in a git checkout that it is in"
+    )
 
 
 def says_how(folder: Path) -> bool:
@@ -212,12 +237,13 @@ _EXERCISE = re.compile(r'"eudyptula"')
 # -- which files there are ---------------------------------------------------------
 
 
-def _files(folder: Path) -> list[Path]:
-    """The regular files that are copied, those behind links too."""
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The regular files that are copied, those behind links too; and links that are left out."""
     files = []
+    within = _Within(folder)
     size = entries = 0
     try:
-        for path, info in _walk(folder):
+        for path, info in _walk(folder, within):
             # Links can make few folders endlessly many, and all of them empty.
             size += max(info.st_size, _BLOCK)
             entries += 1
@@ -240,11 +266,43 @@ def _files(folder: Path) -> list[Path]:
             f"{error.filename} cannot be read: {error.strerror}",
             hint="all of a module's folder is copied; take out what is not for a build",
         ) from error
-    return files
+    return files, within.outside
+
+
+class _Within:
+    """Where a folder's links may lead: into the git checkout that it is in, or else into itself.
+
+    What is copied can be read by whatever the folder brings, and a build's output is shown to
+    others. So a link is not to hand it a key out of somebody's home, or what git has stored.
+    ``outside`` are the links that were refused.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._top = folder.resolve()
+        self.outside: list[Path] = []
+        # Who has all of a home under git does not mean that.
+        home = Path(os.path.realpath(os.path.expanduser("~")))
+        for parent in (self._top, *self._top.parents):
+            if parent in (home, Path("/")):
+                break
+            if (parent / _GIT).exists():
+                self._top = parent
+                break
+
+    def leads_out(self, path: Path) -> bool:
+        """Whether ``path`` is such a link, which is remembered."""
+        if not path.is_symlink():
+            return False
+        target = path.resolve()
+        inside = target.is_relative_to(self._top)
+        if inside and _GIT not in target.relative_to(self._top).parts:
+            return False
+        self.outside.append(path)
+        return True
 
 
 def _walk(
-    folder: Path, above: tuple[tuple[int, int], ...] = ()
+    folder: Path, within: _Within, above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[Path, os.stat_result]]:
     """All files and folders below ``folder`` that are copied, links followed, in order.
 
@@ -266,13 +324,15 @@ def _walk(
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 continue  # a link to nothing: so editors lock a file
             raise
+        if within.leads_out(path):
+            continue
         if not os.access(path, os.R_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         if stat.S_ISDIR(info.st_mode) and _is_made(path):
             continue
         yield path, info
         if stat.S_ISDIR(info.st_mode):
-            yield from _walk(path, (*above, here))
+            yield from _walk(path, within, (*above, here))
 
 
 def _is_made(folder: Path) -> bool:

@@ -331,8 +331,46 @@ def test_a_release_that_no_suite_has_names_those_near_it(
         archive.resolve(KernelSpec("6.1.5", "", CLOUD, release="6.1.5"), cache)
     assert "6.1.0-9-cloud-amd64, 6.1.0-56-cloud-amd64" in caught.value.hint
     with pytest.raises(GoneError) as caught:
+        archive.resolve(KernelSpec("4.19.5", "", CLOUD, release="4.19.5"), cache)
+    assert "it has none of 4.19 either; by name there are" in caught.value.hint
+    assert "thirteen (6.12), twelve (6.1)" in caught.value.hint
+    # Where nothing more exact was asked for, that would only be said twice.
+    with pytest.raises(GoneError, match=r"no kernel 4\.19 ") as caught:
         archive.resolve(KernelSpec("4.19", "", CLOUD, release="4.19"), cache)
-    assert "none of 4.19" in caught.value.hint
+    assert caught.value.hint.startswith("by name there are thirteen (6.12)")
+
+
+def test_what_was_asked_today_is_not_asked_again_for_a_misspelt_word(
+    apt: Apt, cache: Cache, matrix: Matrix
+) -> None:
+    """It is told at once. After a day the mirror is asked again."""
+    archive.index("trixie", cache)
+    archive.index("bookworm", cache)
+    for hours, updates in ((23, 2), (25, 4)):
+        for suite in ("trixie", "bookworm"):
+            file = cache.root / f"kept/index-{suite}/packages.json"
+            then = time.time() - hours * 3600
+            os.utime(file, (then, then))
+        with pytest.raises(GoneError, match=r"no kernel 7\.7"):
+            archive.resolve(KernelSpec("7.7", "", CLOUD, release="7.7"), cache)
+        assert apt.updates == updates
+
+
+def test_a_suite_that_cannot_be_asked_is_not_to_blame(
+    apt: Apt, cache: Cache, matrix: Matrix
+) -> None:
+    """The others are looked through all the same; only where there is none it is the reason."""
+    apt.said = "E: Failed to fetch http://mirror/InRelease  Could not connect to mirror:80"
+    with pytest.raises(NetworkError):
+        archive.resolve(KernelSpec("7.7", "", CLOUD, release="7.7"), cache)
+    apt.said = ""
+    archive.index("bookworm", cache)
+    apt.said = "E: Failed to fetch http://mirror/InRelease  Could not connect to mirror:80"
+    with pytest.raises(GoneError, match=r"no kernel 7\.7") as caught:
+        archive.resolve(KernelSpec("7.7", "", CLOUD, release="7.7"), cache)
+    assert "What trixie has could not be asked" in caught.value.hint
+    spec = archive.resolve(KernelSpec("6.12.117", "", CLOUD, release="6.12.117"), cache)
+    assert spec.suite == "bookworm"
 
 
 def test_a_locked_kernel_that_vanished_names_the_newer_one(apt: Apt, cache: Cache) -> None:

@@ -16,21 +16,28 @@ PACKAGE_NAME=wee
 PACKAGE_VERSION="@VERSION@"
 [ "$kernelver" = 6.1.0-1-amd64 ] && PACKAGE_VERSION=9
 echo 'somebody talks' ; echo 'and complains' >&2
+BUILD_EXCLUSIVE_CONFIG="CONFIG_DRM
+!CONFIG_X CONFIG_I2C"
+echo 'and complains' >&2
 MAKE[0]="make M=${dkms_tree}/${PACKAGE_NAME}/${PACKAGE_VERSION}/build"
 """
 
 
-def asked(folder: Path, release: str) -> str:
-    """What the question prints in a folder with ``CONF``."""
+def asked(folder: Path, release: str) -> dkms.Asked:
+    """The answer of a folder with ``CONF``."""
     (folder / "dkms.conf").write_text(CONF)
     command = ["bash", "-c", dkms.ASK, "bash", release, "/headers"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return dkms.asked(done.stdout, "it")
 
 
 def test_a_conf_is_asked_by_a_shell(tmp_path: Path) -> None:
-    """It may compute what it says, and say other things."""
-    assert dkms.identity(asked(tmp_path, "6.1.0-1-amd64"), "it") == ("wee", "9")
-    assert dkms.identity(asked(tmp_path, "6.2"), "it") == ("wee", "@VERSION@")
+    """It may compute what it says, and say other things, which are told once."""
+    found = asked(tmp_path, "6.1.0-1-amd64")
+    assert (found.name, found.version) == ("wee", "9")
+    assert found.options == ("CONFIG_DRM", "CONFIG_I2C")
+    assert found.words == ("somebody talks", "and complains")
+    assert asked(tmp_path, "6.2").version == "@VERSION@"
 
 
 def test_a_word_that_a_release_replaces_is_replaced() -> None:
@@ -49,7 +56,13 @@ def test_a_word_that_a_release_replaces_is_replaced() -> None:
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     """It becomes a part of paths and of a command."""
     with pytest.raises(InputError, match="PACKAGE_NAME"):
-        dkms.identity(f"{name}\n1\n", "mine/: dkms.conf")
+        dkms.asked(f"{name}\n1\n\n", "mine/: dkms.conf")
+
+
+def test_a_conf_that_says_nothing_has_no_name() -> None:
+    """As one that ends the shell."""
+    with pytest.raises(InputError, match="PACKAGE_NAME"):
+        dkms.asked("", "mine/: dkms.conf")
 
 
 def test_paths_are_those_of_the_folder() -> None:

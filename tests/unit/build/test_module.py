@@ -15,6 +15,7 @@ import pytest
 
 from harness import config
 from harness.build import module, requirements
+from harness.build import source as source_
 from harness.build.kernel import Kernel
 from harness.build.module import INSIDE, Module, ModuleObject
 from harness.build.requirements import KernelModules
@@ -221,6 +222,28 @@ def test_w1_shows_what_is_not_warned_of_otherwise(
     assert module.hints(built, cache) == ()
 
 
+STYLE = (
+    "wee.c:3:5: warning: no previous prototype for 'wee' [-Wmissing-prototypes]",
+    "wee.c:4:2: warning: ISO C90 forbids mixed declarations [-Wdeclaration-after-statement]",
+    "wee.o: warning: objtool: init_module(): not an indirect call target",
+)
+
+
+def test_what_only_some_kernels_warn_of_is_style(
+    compiler: Compiler, cache: Cache, source: Path
+) -> None:
+    """It is a hint on each, also where W=1 does not build; other warnings are serious."""
+    serious = "wee.c:1:1: warning: 'x' is used uninitialized [-Wuninitialized]"
+    compiler.says = "\n".join([STYLE[0], serious, *STYLE[1:]])
+    built = module.build(a_kernel(), source, cache)
+    assert built.serious_warnings == (serious,)
+    assert module.hints(built, cache) == STYLE
+    (source / "wee-one.c").write_text("int changed;\n")
+    built = module.build(a_kernel(), source, cache)
+    compiler.fails = True
+    assert module.hints(built, cache) == STYLE
+
+
 def test_a_module_is_built_again_when_something_changed(
     compiler: Compiler, cache: Cache, source: Path
 ) -> None:
@@ -237,11 +260,23 @@ def test_a_module_is_built_again_when_something_changed(
     assert len(compiler.makes) == 4
 
 
+def test_what_is_built_already_starts_no_program(
+    compiler: Compiler, cache: Cache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a build may leave is removed by programs; a mere copy needs none to go."""
+    first = module.build(a_kernel(), source, cache)
+    monkeypatch.delattr(sandbox, "remove")
+    assert module.build(a_kernel(), source, cache) == first
+    assert len(compiler.makes) == 1
+    assert list((cache.root / "tmp").iterdir()) == []
+
+
 @pytest.mark.parametrize("linked", ["file", "folder"])
 def test_a_change_behind_a_link_is_built_too(
     compiler: Compiler, cache: Cache, source: Path, tmp_path: Path, linked: str
 ) -> None:
     """What make is given includes what links lead to, so the key must as well."""
+    (tmp_path / ".git").mkdir()
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / "common.h").write_text("#define WEE 1\n")
@@ -259,6 +294,7 @@ def test_the_compiler_sees_what_relative_links_lead_to(
     compiler: Compiler, cache: Cache, source: Path, tmp_path: Path
 ) -> None:
     """Relative to where the link is, not to where the harness was started."""
+    (tmp_path / ".git").touch()  # as in a worktree of git's
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / "common.h").write_text("#define WEE 1\n")
@@ -267,6 +303,37 @@ def test_the_compiler_sees_what_relative_links_lead_to(
     module.build(a_kernel(), source, cache)
     for name in ("common.h", "include/common.h"):
         assert compiler.found[name] == "#define WEE 1\n"
+
+
+def test_a_link_hands_nothing_of_the_hosts_to_a_build(
+    compiler: Compiler, cache: Cache, source: Path, tmp_path: Path
+) -> None:
+    """Neither a key out of a home, nor what git has stored; and it is said."""
+    (tmp_path / "key").write_text("secret")
+    (source / "notes").symlink_to(tmp_path / "key")
+    (source / "own").symlink_to("wee-one.c")
+    built = module.build(a_kernel(), source, cache)
+    assert set(compiler.found) == {"Kbuild", "wee-one.c", "own"}
+    assert built.how.startswith("by Kbuild; left out: notes, as links to what is neither")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("secret")
+    (source / "config").symlink_to("../.git/config")
+    compiler.fails = True
+    with pytest.raises(BuildError, match="left out: config, as"):
+        module.build(a_kernel(), source, cache)
+    assert "notes" in compiler.found
+    assert "config" not in compiler.found
+
+
+def test_who_has_a_home_under_git_hands_out_none_of_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no checkout of the module's."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "key").write_text("secret")
+    (source / "notes").symlink_to("../key")
+    assert source / "notes" not in source_.inspect(source).files
 
 
 def test_what_is_no_file_is_left_out(compiler: Compiler, cache: Cache, source: Path) -> None:

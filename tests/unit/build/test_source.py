@@ -73,6 +73,7 @@ def test_a_folder_that_is_somebodys_home_is_refused(source: Path) -> None:
 
 def test_what_a_link_leads_to_counts_for_the_limit(source: Path, tmp_path: Path) -> None:
     """It is copied, so a link to somebody's home is as bad as the home."""
+    (tmp_path / ".git").mkdir()
     home = tmp_path / "home"
     home.mkdir()
     with (home / "video").open("wb") as stream:
@@ -134,6 +135,7 @@ def test_folders_that_are_linked_over_and_over_are_too_much(
 ) -> None:
     """No link leads back here, and there is not a byte in it, but there are 8^8 paths."""
     monkeypatch.setattr(source_, "_MAX_SOURCE", 1 << 20)
+    (tmp_path / ".git").mkdir()
     # Not deep: the kernel follows 40 links, and counts some twice where it has to look again.
     for number in range(8):
         (tmp_path / f"{number}").mkdir()
@@ -216,9 +218,14 @@ def test_what_is_no_part_of_a_module_is_not_compiled(tmp_path: Path) -> None:
         ({"README": ""}, "holds no source of a module", "obj-m"),
         ({"Makefile": "all:\n\tgcc try.c\n", "try.c": PROGRAM_C}, "holds no source", "obj-m"),
         ({"wee.cpp": "class Wee {};"}, r"holds C\+\+ \(wee.cpp\)", "C\\+\\+"),
+        (
+            {"wee.cpp": "class Wee {};", "Makefile": "obj-m := wee.o\n"},
+            r"holds C\+\+ \(wee.cpp\)",
+            "C\\+\\+",
+        ),
         ({"wee.ko": ""}, "holds no files", "--module .*/wee.ko"),
     ],
-    ids=["empty", "text", "program", "c++", "ko"],
+    ids=["empty", "text", "program", "c++", "c++ and a Makefile", "ko"],
 )
 def test_a_folder_that_is_no_modules_is_told_what_is_missing(
     tmp_path: Path, files: dict[str, str], words: str, hint: str
