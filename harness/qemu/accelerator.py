@@ -40,9 +40,11 @@ def choose_accelerator(spec: MachineSpec, cache_: Cache) -> tuple[str, str]:
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg", "no access to /dev/kvm"
+    # The answer for all kernels needs none to be read.
+    if known := kvm_answer(cache_.root):
+        return known
     own = hashlib.sha256(spec.kernel.read_bytes()).hexdigest()[:16]
-    known = kvm_answer(cache_.root) or kvm_answer(cache_.root, own)
-    if known is not None:
+    if known := kvm_answer(cache_.root, own):
         return known
     probe = MachineSpec(spec.kernel, spec.initrd, "kvm", spec.memory_mib)
     with cache_.scratch("kvm-probe") as folder:

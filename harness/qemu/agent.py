@@ -214,7 +214,12 @@ class Agent:
         self.order("inventory", "inventory", deadline)
 
     def leftovers(
-        self, deadline: Deadline, *, end: bool = False, careful: bool = False
+        self,
+        deadline: Deadline,
+        *,
+        end: bool = False,
+        careful: bool = False,
+        seen: int | None = None,
     ) -> Leftovers:
         """What is in the guest now and was not when the inventory was taken.
 
@@ -222,9 +227,11 @@ class Agent:
         gone and others are loaded, nobody can say whose is what. Then the guest ends its
         processes and unloads the others first. ``careful``: the kernel may have kept pointers into
         a module that is gone, so the lists are left out for which it would follow one. At the end
-        they are left out where others were unloaded.
+        they are left out where others were unloaded. ``seen``: there were modules, whether or not
+        the guest knows of them, and so many commands have begun since.
         """
-        order = " ".join(["leftovers", *["end"] * end, *["careful"] * careful])
+        words = ["leftovers", *["end"] * end, *["careful"] * careful]
+        order = " ".join(words if seen is None else [*words, f"seen={seen}"])
         answer = self.order(order, "leftovers", deadline)
         first, *rest = answer.split() or [""]
         if first in ("loaded", "mixed"):
@@ -284,6 +291,13 @@ class Agent:
         timer go at the timers' rate: ten minutes of an idle guest cost a quarter of the work.
         """
         self.order("use-clock hpet acpi_pm", "uses", deadline)
+
+    def report_hung_tasks(self, deadline: Deadline) -> None:
+        """Have the guest's kernel report tasks that hang, if it can.
+
+        A module, or a test, may have switched that off.
+        """
+        self.order("report-hung-tasks", "reporting", deadline)
 
     def _raise(self, what: str, cause: Exception | None = None) -> NoReturn:
         if (fault := self._process.host_fault) is not None:

@@ -35,6 +35,10 @@ APPEND = (
     # /dev/kmsg takes ten messages in five seconds and then drops them without a word, where it
     # is not said otherwise (devkmsg_write() in kernel/printk/printk.c); vm/agent's marks go there.
     "printk.devkmsg=on",
+    # Modules that print at each call, with two processors at work, print faster than the console
+    # takes it, and what the kernel's buffer cannot hold is lost: twelve thousand writes, each with
+    # two lines, fit into this one and not into the usual 128 KiB.
+    "log_buf_len=2M",
     # With -no-reboot this ends QEMU at once where a panic comes before pvpanic is there.
     "panic=-1",
     # Addresses are the same each time: for debuggers, and for QEMU, which then need not
@@ -98,6 +102,7 @@ class Wiring:
     control: Path | None = None  # a pair of named pipes for the control port (port.PacedPort)
     record: RecordReplay | None = None
     counter: Counter | None = None  # TCG only: what the guest runs of modules is counted
+    observer: Path | None = None  # a Unix socket where another program may speak QMP, such as drgn
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,14 @@ class RecordReplay:
     """That QEMU writes down all that is not decided by the guest itself, or goes by what it wrote.
 
     ``log`` is that file. A machine that is to be replayed does not run before it is told to.
-    ``snapshots`` is an image that takes snapshots of it (replay.empty_image).
+    ``snapshots`` is an image that takes snapshots of it (replay.empty_image). A replay begins at
+    the one that ``begin`` names, where that is given.
     """
 
     log: Path
     replay: bool = False
     snapshots: Path | None = None
+    begin: str = ""
 
 
 # Of the kernel's command line, for vm/agent: it says what it has read.
@@ -184,6 +191,9 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         command += ["-icount", "shift=3,sleep=off"]
     if wiring.record is not None:
         command += _recording(wiring.record)
+    if wiring.observer is not None:
+        socket = f"socket,id=observer,path={escaped(wiring.observer)},server=on,wait=off"
+        command += ["-chardev", socket, "-mon", "chardev=observer,mode=control"]
     if wiring.counter is not None:
         plugin, file = wiring.counter.plugin, wiring.counter.file
         command += ["-plugin", f"{escaped(plugin)},out={escaped(file)}"]
@@ -212,7 +222,8 @@ def _recording(record: RecordReplay) -> list[str]:
     # 8 ns for an instruction are about what they take here, so that the guest's clock keeps pace
     # with the host's. QEMU can adapt that (shift=auto); it then made one interrupt of a busy guest
     # take 10 ms of the guest's time.
-    command = ["-icount", f"shift=3,rr={what},rrfile={escaped(record.log)}"]
+    begin = f",rrsnapshot={record.begin}" if record.begin else ""
+    command = ["-icount", f"shift=3,rr={what},rrfile={escaped(record.log)}{begin}"]
     # Loading a snapshot has this device wait for the CPU (vapic_post_load() in
     # hw/i386/kvmvapic.c), which in a replay waits for who loads it.
     command += ["-global", "apic.vapic=off"]

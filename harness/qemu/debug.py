@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.errors import MachineError
 from harness.host.proc import Deadline
+from harness.qemu import kdump
 from harness.qemu.argv import escaped
 from harness.qemu.process import Process
 from harness.qemu.qmp import Monitor
@@ -56,11 +57,15 @@ class Debugger:
     def dump(self, path: Path, deadline: Deadline) -> None:
         """Write the guest's memory to a file that crash(8) and drgn read (kdump, zlib)."""
         self._process.limit_files(resource.RLIM_INFINITY)
+        flat = path.with_name(f"{path.name}.flat")
         try:
             self._monitor.execute(
-                "dump-guest-memory", deadline, paging=False, protocol=f"file:{path}",
+                "dump-guest-memory", deadline, paging=False, protocol=f"file:{flat}",
                 format="kdump-zlib",
             )  # fmt: skip
-        except MachineError:
+            kdump.assemble(flat, path)
+        except (MachineError, OSError):
             path.unlink(missing_ok=True)  # half of it is of no use
             raise
+        finally:
+            flat.unlink(missing_ok=True)

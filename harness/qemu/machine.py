@@ -97,10 +97,12 @@ class Machine:
         incoming: bool = False,
         ahead: bool = False,
         record: RecordReplay | None = None,
+        observer: Path | None = None,
     ) -> None:
         """Start QEMU and connect to it; a start that fails leaves nothing running.
 
-        ``ahead`` and ``record``: see ``Wiring``.
+        ``ahead``, ``record`` and ``observer``: see ``Wiring``. That socket is to be in a folder
+        that is the user's alone, since who speaks to QEMU can have it write any file.
         """
         check_version()
         self.ahead = ahead
@@ -113,7 +115,7 @@ class Machine:
             wiring = Wiring(
                 self.log.path, qmp_far.fileno(), control_far.fileno(), stream_far.fileno(),
                 memory, share, incoming, ahead,
-                self.paced.base if self.paced else None, record, self._counter,
+                self.paced.base if self.paced else None, record, self._counter, observer,
             )  # fmt: skip
             descriptors = (wiring.qmp_fd, wiring.control_fd, wiring.ssh_fd)
             self.process.start(argv(self.spec, wiring), descriptors)
@@ -292,10 +294,10 @@ class Machine:
 @contextlib.contextmanager
 def booted(
     spec: MachineSpec, folder: Path, deadline: Deadline, counter: Counter | None = None,
-    *, ahead: bool = False,
+    *, ahead: bool = False, observer: Path | None = None,
 ) -> Iterator[Machine]:  # fmt: skip
-    """A machine that was booted until SSH is listening; ``ahead``: see ``Wiring``."""
+    """A machine that was booted until SSH is listening; ``ahead``, ``observer``: see ``Wiring``."""
     with Machine(spec, folder, counter) as machine:
-        machine.start(deadline, ahead=ahead)
+        machine.start(deadline, ahead=ahead, observer=observer)
         machine.agent.await_answer("ready", deadline)
         yield machine

@@ -122,15 +122,20 @@ class FrozenMemory(Memory):
 
     def used(self) -> Iterator[range]:
         """The pages that are not holes."""
-        at = 0
-        while True:
-            try:
-                at = os.lseek(self._fd, at, os.SEEK_DATA)
-                end = os.lseek(self._fd, at, os.SEEK_HOLE)
-            except OSError:  # ENXIO: there is nothing after that
-                return
-            yield range(at // PAGE, -(-end // PAGE))
-            at = end
+        return _data_in(self._fd)
+
+
+def _data_in(fd: int) -> Iterator[range]:
+    """The pages of a file that are not holes."""
+    at = 0
+    while True:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, at, os.SEEK_HOLE)
+        except OSError:  # ENXIO: there is nothing after that
+            return
+        yield range(at // PAGE, -(-end // PAGE))
+        at = end
 
 
 class RunningMemory(Memory):
@@ -273,21 +278,23 @@ _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 def dig_holes(file: Path) -> None:
     """Free the disk's blocks under pages of zeros, where the file system can.
 
-    A kernel that clears freed memory (init_on_free) writes zeros to all of it while it boots.
+    A kernel that clears freed memory (init_on_free) writes zeros to all of it while it boots. What
+    is a hole already, as most of a derived machine is, is not read.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
     zeros = bytes(_BLOCK)
     fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     try:
-        at = 0
-        while data := os.pread(fd, _BLOCK, at):
-            for run in _zeros(data, zeros):
-                if libc.fallocate(
-                    fd, _PUNCH_HOLE | _KEEP_SIZE, at + run.start * PAGE, len(run) * PAGE
-                ):
-                    return  # it only costs space
-            at += len(data)
+        for pages in _data_in(fd):
+            at, end = pages.start * PAGE, pages.stop * PAGE
+            while data := os.pread(fd, min(_BLOCK, end - at), at):
+                for run in _zeros(data, zeros):
+                    if libc.fallocate(
+                        fd, _PUNCH_HOLE | _KEEP_SIZE, at + run.start * PAGE, len(run) * PAGE
+                    ):
+                        return  # it only costs space
+                at += len(data)
     finally:
         os.close(fd)
 

@@ -62,6 +62,16 @@ def test_what_kvm_itself_shows_holds_for_all_kernels(
     assert accelerator.kvm_answer(cache.root) == first
 
 
+def test_a_kernel_is_not_read_where_the_hosts_answer_is_known(
+    cache: Cache, kernels: Callable[[str], MachineSpec]
+) -> None:
+    """It has 10 MiB, and each process of a run asks."""
+    kernel = kernels("ready")
+    first = accelerator.choose_accelerator(kernel, cache)
+    kernel.kernel.unlink()
+    assert accelerator.choose_accelerator(kernel, cache) == first
+
+
 @pytest.mark.parametrize("act", ["silent", "fails"])
 def test_a_kernel_that_does_not_come_up_takes_kvm_from_itself_alone(
     cache: Cache, kernels: Callable[[str], MachineSpec], act: str

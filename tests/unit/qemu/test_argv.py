@@ -149,6 +149,13 @@ def test_a_recording_and_its_replay_are_the_same_machine(replay: bool, how: str)
     assert (("-S", "") in found) == replay
 
 
+def test_a_replay_may_begin_at_a_snapshot() -> None:
+    """Else it begins with the boot, as a recording always does."""
+    record = RecordReplay(Path("/run/log"), True, Path("/run/image"), "back3")
+    found = options(wiring=replace(WIRING, record=record))
+    assert only("-icount", found) == "shift=3,rr=replay,rrfile=/run/log,rrsnapshot=back3"
+
+
 def test_snapshots_of_a_replay_have_a_place() -> None:
     """An image that no device of the guest's has."""
     record = RecordReplay(Path("/run/log"), replay=True, snapshots=Path("/run/a,b"))
@@ -163,6 +170,13 @@ def test_the_monitor_and_the_control_port_are_descriptors() -> None:
     assert any("socket" in channel and "fd=17" in channel for channel in channels)
     assert any("socket" in channel and "fd=23" in channel for channel in channels)
     assert not any("path=" in channel for channel in channels if channel.startswith("socket"))
+
+
+def test_another_program_may_be_let_in() -> None:
+    """On a socket that has a name, and on which it is not waited for."""
+    found = options(wiring=replace(WIRING, observer=Path("/a,b/qmp")))
+    assert "socket,id=observer,path=/a,,b/qmp,server=on,wait=off" in values("-chardev", found)
+    assert "chardev=observer,mode=control" in values("-mon", found)
 
 
 def test_commas_in_paths_survive() -> None:

@@ -158,6 +158,16 @@ def test_zeros_become_holes_and_nothing_else_changes(file: Path) -> None:
     assert file.stat().st_blocks * 512 < len(data)
 
 
+def test_what_is_a_hole_already_is_not_read_again(file: Path, reads: list[int]) -> None:
+    """A copy of a frozen machine has them where that has."""
+    filled(file, 4000 * PAGE, (2000 * PAGE, 9))
+    reads.clear()
+    memory.dig_holes(file)
+    assert PAGE <= sum(reads) < 100 * PAGE
+    with FrozenMemory(file) as frozen:
+        assert [page for run in frozen.filled() for page in run] == [2000]
+
+
 def in_blocks(*words: int) -> Iterator[tuple[int, bytes]]:
     yield 0x1000, struct.pack(f"<{len(words)}Q", *words)
 
