@@ -32,9 +32,13 @@ WAKE_SECONDS = 1.0  # by which a clone's clock may be late
 
 @contextmanager
 def clone(
-    template: Template, folder: Path, deadline: Deadline | None = None, *, ahead: bool = False
-) -> Iterator[Clone]:
-    """A machine that goes on where the template was frozen, with the right time."""
+    template: Template, folder: Path, deadline: Deadline | None = None, *, ahead: bool = False,
+    observer: Path | None = None,
+) -> Iterator[Clone]:  # fmt: skip
+    """A machine that goes on where the template was frozen, with the right time.
+
+    ``observer``: see ``Machine.start``.
+    """
     counter = template.counting.counter() if template.counting else None
     if not template.frozen:
         with (
@@ -44,6 +48,7 @@ def clone(
                 deadline or Deadline(BOOT_SECONDS * template.pace),
                 counter,
                 ahead=ahead,
+                observer=observer,
             ) as machine,
             Clone(machine, template.keys) as running,
         ):
@@ -65,7 +70,9 @@ def clone(
         return
     with (
         Machine(template.spec, folder, counter) as machine,
-        thawed(machine, template, deadline, memory=template.memory, ahead=ahead) as running,
+        thawed(
+            machine, template, deadline, memory=template.memory, ahead=ahead, observer=observer
+        ) as running,
         Audit(machine, template.entry.path, loaded=template.loaded) as running.audit,
     ):
         running.template = template
@@ -77,7 +84,7 @@ def clone(
 @contextmanager
 def thawed(
     machine: Machine, template: Template, deadline: Deadline | None, *, memory: Path,
-    share: bool = False, ahead: bool = False,
+    share: bool = False, ahead: bool = False, observer: Path | None = None,
 ) -> Iterator[Clone]:  # fmt: skip
     """``machine``, started where the template was frozen; SSH is on its way.
 
@@ -86,7 +93,7 @@ def thawed(
     machine.pace = template.pace
     machine.start(
         deadline or Deadline(qemu.START_SECONDS),
-        memory=memory, share=share, incoming=True, ahead=ahead,
+        memory=memory, share=share, incoming=True, ahead=ahead, observer=observer,
     )  # fmt: skip
     deadline = deadline or machine.patience(CLONE_SECONDS)
     machine.snapshot.load(template.state, deadline, counting=ahead)
@@ -126,11 +133,13 @@ class Baseline:
     """The state of a machine from which the current test is judged.
 
     ``console_offset`` is in characters of ``Machine.console_text``. ``taint`` is the value of
-    /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst).
+    /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst). ``reported``: the
+    test was told of a report of the kernel's before.
     """
 
     console_offset: int = 0
     taint: int = 0
+    reported: bool = False
 
 
 class Clone:
@@ -153,6 +162,11 @@ class Clone:
         self.audit: Audit | None = None  # where it was cloned from a frozen template
         self.template: Template | None = None  # the same
         self._guest: Guest | None = None
+
+    @property
+    def keys(self) -> Keys:
+        """The keys by which one comes into its guest."""
+        return self._keys
 
     @property
     def guest(self) -> Guest:

@@ -17,6 +17,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from harness.machines.guest import Guest
 from harness.machines.template import BOOT_SECONDS, COUNTS, SESSION, SetUp, Template
 from harness.qemu import Machine, MachineSpec, counts
 from harness.qemu import devices as qemu_devices
+from harness.qemu.memory import dig_holes
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def prepare_template(
         emulated=emulated,
     )  # fmt: skip
     key = {
-        "recipe": 18, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        "recipe": 19, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
         "ssh": session.LIBRARY,
         "clock": "compared with the host's",
@@ -138,16 +140,24 @@ def derive(
         with progress.stage(f"kernel {base.entry.label}: loading {label}", first=False):
             _derive_and_freeze(base, folder, set_up, look)
 
-    entry = cache.get(
-        "template",
-        f"{base.entry.label}-{label}",
-        {"recipe": 18, "base": base.entry.digest, "key": dict(key)} | _counted(base),
-        make,
-    )
+    entry = cache.get("template", *_derived(base, label, key), make)
     template = replace(base, entry=entry, facts=_facts(entry.path))
     if base.frozen:
         _warn(template, entry.label)
     return template if template.frozen else replace(template, set_ups=(*base.set_ups, set_up))
+
+
+def has_derived(base: Template, label: str, key: Mapping[str, object], cache: Cache) -> bool:
+    """Whether the template that ``derive`` gives need not be made."""
+    return base.frozen and cache.has("template", *_derived(base, label, key))
+
+
+def _derived(
+    base: Template, label: str, key: Mapping[str, object]
+) -> tuple[str, dict[str, object]]:
+    """The label and the key of a derived template in the cache."""
+    whole = {"recipe": 19, "base": base.entry.digest, "key": dict(key)} | _counted(base)
+    return f"{base.entry.label}-{label}", whole
 
 
 def _boot_and_freeze(spec: MachineSpec, keys: Keys, folder: Path) -> None:
@@ -376,13 +386,18 @@ def _freeze(
     else:
         if look:
             look(taint)
-        audit.settle(folder, base)
-        unfrozen = _try_twice(_trial_template(machine, keys, folder, facts), folder, deadline)
-        if unfrozen and "no_session" not in facts:
-            # It may be the session that no clone can go on with, and not the machine.
-            facts["no_session"] = unfrozen
-            (folder / SESSION).unlink()
+        dig_holes(folder / "memory")
+        # The memory is only read from now on. To look through it takes as long as a trial does.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-settle") as beside:
+            settled = beside.submit(audit.settle, folder, base)
             unfrozen = _try_twice(_trial_template(machine, keys, folder, facts), folder, deadline)
+            if unfrozen and "no_session" not in facts:
+                # It may be the session that no clone can go on with, and not the machine.
+                facts["no_session"] = unfrozen
+                (folder / SESSION).unlink()
+                trial = _trial_template(machine, keys, folder, facts)
+                unfrozen = _try_twice(trial, folder, deadline)
+            settled.result()
     if unfrozen:
         (folder / FACTS).write_text(json.dumps({**facts, "unfrozen": unfrozen}))
         (folder / "memory").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ used, the guest's host key is pinned, and every wait has a deadline.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import re
@@ -135,6 +136,15 @@ def _limited(deadline: Deadline, end: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+def known_host(port: int, keys: Keys) -> str:
+    """The guest's key as a line of a known_hosts file, at a port of 127.0.0.1 (sshd(8)).
+
+    A public key begins with the name of its algorithm (RFC 4253, section 6.6).
+    """
+    kind = paramiko.Message(base64.b64decode(keys.host)).get_text()
+    return f"[127.0.0.1]:{port} {kind} {keys.host}\n"
 
 
 @functools.cache

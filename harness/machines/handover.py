@@ -80,6 +80,7 @@ def taken_over(handover: Handover) -> Iterator[Machine]:
             # A machine that ran ahead during its test was kept awake (qemu/clock.py).
             machine.agent.order("doze", "dozing", deadline)
             machine.agent.use_virtual_clock(deadline)
+            machine.agent.report_hung_tasks(deadline)
         yield machine
 
 

@@ -14,6 +14,7 @@ serial port (serial.py). A recording is a folder:
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import requirements
-from harness.errors import InputError, MachineError
+from harness.errors import InputError, MachineError, refused
 from harness.host import files
 from harness.host.proc import Deadline
 from harness.machines.clone import MARK_SECONDS, Baseline, Clone
@@ -38,6 +39,7 @@ FOLDER = "recording"  # in that of a red test's evidence
 LOG, FILES, CONSOLE, ORDERS = "log", "files.cpio", "console.log", "orders.log"
 ABOUT = "recording.json"
 INITRD = "initrd.cpio"
+_COPIED = (LOG, FILES, CONSOLE)  # from the folder of the machine
 
 # A guest that counts instructions, on one thread, is so many times slower than its template.
 _SLOWER = 3.0
@@ -136,12 +138,6 @@ def _finish(running: RecordedClone, initrd: Path, folder: Path, started: float) 
             machine.agent.sleep(_AFTERWARDS, Deadline(_QUIT_SECONDS / 3))
     with suppress(MachineError):
         machine.quit(deadline)  # the recording is whole only once QEMU has ended
-    target = wanted.folder / FOLDER
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (LOG, FILES, CONSOLE):
-        shutil.copyfile(folder / name, target / name)
-    assert machine.paced is not None
-    (target / ORDERS).write_bytes(b"".join(machine.paced.sent))
     about = {
         # Its initramfs is made again, of the one that was there and what the guest carried.
         "spec": replace(machine.spec, initrd=initrd).as_json(),
@@ -153,7 +149,33 @@ def _finish(running: RecordedClone, initrd: Path, folder: Path, started: float) 
         "seconds": seconds,
         "about": {**wanted.about, "sections": running.sections},
     }
-    files.write(target / ABOUT, json.dumps(about, indent=1))
+    assert machine.paced is not None
+    with _all_or_nothing(wanted.folder / FOLDER) as target:
+        for name in _COPIED:
+            shutil.copyfile(folder / name, target / name)
+        (target / ORDERS).write_bytes(b"".join(machine.paced.sent))
+        files.write(target / ABOUT, json.dumps(about, indent=1))
+
+
+@contextmanager
+def _all_or_nothing(target: Path) -> Iterator[Path]:
+    """Make the folder of a recording; it is gone again where not all could be written into it."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        yield target
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise refused(
+            error,
+            f"keeping the recording in {os.path.relpath(target)}",
+            "there is nothing to replay now; free some space on the disk that has the results",
+        ) from error
+
+
+def size(machine: Machine) -> int:
+    """How many bytes the recording of a machine has so far; QEMU may still hold some back."""
+    found = (machine.log.path.parent / name for name in _COPIED)
+    return sum(path.stat().st_size for path in found if path.exists())
 
 
 @dataclass(frozen=True)
@@ -212,14 +234,17 @@ def load(folder: Path) -> Recording:
 
 @contextmanager
 def replayed(
-    recording: Recording, folder: Path, *, snapshots: Path | None = None
+    recording: Recording, folder: Path, *, snapshots: Path | None = None, begin: str = ""
 ) -> Iterator[Machine]:
-    """A machine that is about to go the way of a recording; it stands at the beginning."""
+    """A machine that is about to go the way of a recording; it stands at the beginning.
+
+    With ``begin`` it stands where that snapshot was taken.
+    """
     more = (recording.folder / FILES).read_bytes()
     replay.joined(recording.spec.initrd, more, folder / INITRD)
     spec = replace(recording.spec, initrd=folder / INITRD)
     with Machine(spec, folder) as machine:
-        how = RecordReplay(recording.folder / LOG, replay=True, snapshots=snapshots)
+        how = RecordReplay(recording.folder / LOG, True, snapshots, begin)
         machine.start(Deadline(START_SECONDS), record=how)
         yield machine
 

@@ -76,19 +76,8 @@ def save(
 
 def load(folder: Path) -> SavedMachine:
     """What was saved in ``folder``; raises ``InputError`` if that cannot be opened here."""
-    try:
-        text = json.loads((folder / ABOUT).read_text())
-        spec = MachineSpec.from_json(text["spec"])
-        keys = Keys(Path(text["keys"]["client"]), text["keys"]["host"])
-        saved = SavedMachine(folder, spec, keys, text["qemu"], text["about"])
-    except OSError as error:
-        raise InputError(
-            f"there is no saved machine in {folder}",
-            hint="a red test says where it has left one: results/KERNEL/RUN/TEST",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
-    for path in (folder / STATE, saved.spec.kernel, saved.spec.initrd, keys.client):
+    saved = read(folder)
+    for path in (folder / STATE, saved.spec.kernel, saved.spec.initrd, saved.keys.client):
         if not path.exists():
             raise InputError(
                 f"the machine in {folder} cannot be opened again: {path} is gone",
@@ -102,15 +91,36 @@ def load(folder: Path) -> SavedMachine:
     return saved
 
 
+def read(folder: Path) -> SavedMachine:
+    """What is known of the machine that was saved in ``folder``, if it can be opened or not.
+
+    Raises ``InputError`` where none was saved there.
+    """
+    try:
+        text = json.loads((folder / ABOUT).read_text())
+        spec = MachineSpec.from_json(text["spec"])
+        keys = Keys(Path(text["keys"]["client"]), text["keys"]["host"])
+        return SavedMachine(folder, spec, keys, text["qemu"], text["about"])
+    except OSError as error:
+        raise InputError(
+            f"there is no saved machine in {folder}",
+            hint="a red test says where it has left one: results/KERNEL/RUN/TEST",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
+
+
 @contextmanager
-def reopened(saved: SavedMachine, folder: Path, *, stopped: bool = False) -> Iterator[Clone]:
+def reopened(
+    saved: SavedMachine, folder: Path, *, stopped: bool = False, observer: Path | None = None
+) -> Iterator[Clone]:
     """The machine, going on where it was saved; ``stopped``: it waits for a debugger.
 
-    ``folder`` is where the rest of its console goes.
+    ``folder`` is where the rest of its console goes. ``observer``: see ``Machine.start``.
     """
     deadline = Deadline(SECONDS)
     with Machine(saved.spec, folder) as machine:
-        machine.start(deadline, incoming=True)
+        machine.start(deadline, incoming=True, observer=observer)
         machine.snapshot.load(saved.folder / STATE, deadline, whole=True)
         if not stopped:
             machine.execute("cont", deadline)
@@ -131,7 +141,7 @@ def hold(folder: Path) -> None:
         Cache() as cache,
         cache.scratch("kept") as work,
         private_socket() as socket,
-        reopened(saved, work) as clone,
+        reopened(saved, work, observer=observer_of(socket)) as clone,
     ):
         clone.machine.debugger.listen(socket, Deadline(10))
         files.write(folder / DEBUGGER, f"{socket}\n")
@@ -140,6 +150,11 @@ def hold(folder: Path) -> None:
             clone.machine.process.wait()
         finally:
             (folder / DEBUGGER).unlink(missing_ok=True)
+
+
+def observer_of(debugger: Path) -> Path:
+    """Where drgn finds a machine, beside gdb's socket."""
+    return debugger.with_name("qmp")
 
 
 def ssh_command(machine: Machine, keys: Keys) -> str:

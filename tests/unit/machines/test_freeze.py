@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -76,7 +77,8 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Try:
             raise to_come.pop(0)
 
     monkeypatch.setattr(freeze, "_try", one)
-    monkeypatch.setattr(audit, "settle", lambda *_: None)  # there is no memory
+    monkeypatch.setattr(freeze, "dig_holes", lambda _: None)  # there is no memory
+    monkeypatch.setattr(audit, "settle", lambda *_: None)
     monkeypatch.setattr(session, "fault", lambda: "none is wanted")
 
     def will(*errors: HarnessError) -> list[HarnessError]:
@@ -151,6 +153,44 @@ def test_what_the_last_look_raises_passes_through(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="a warning"):
         frozen(tmp_path, "", look)
     assert not (tmp_path / freeze.FACTS).exists()
+
+
+def test_the_memory_is_looked_through_while_a_clone_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes half a second and leaves a core free. Nothing is freed under a clone's feet."""
+    done: list[str] = []
+    both = threading.Barrier(2, timeout=60)
+
+    def one(name: str) -> Callable[..., None]:
+        def at_the_same_time(*_: object) -> None:
+            both.wait()
+            done.append(name)
+
+        return at_the_same_time
+
+    monkeypatch.setattr(freeze, "dig_holes", lambda path: done.append(path.name))
+    monkeypatch.setattr(audit, "settle", one("settled"))
+    monkeypatch.setattr(freeze, "_try", one("tried"))
+    frozen(tmp_path, "")
+    assert done[0] == "memory"
+    assert sorted(done[1:]) == ["settled", "tried"]
+
+
+@pytest.mark.parametrize("tried", [True, False])
+def test_nothing_is_kept_of_a_machine_whose_memory_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Try, tried: bool
+) -> None:
+    """What looking through it raises passes through, unless the host has no clone run either."""
+    if not tried:
+        trials(MachineFault("QEMU did not start"))
+
+    def settle(*_: object) -> None:
+        raise HostError("it cannot be read")
+
+    monkeypatch.setattr(audit, "settle", settle)
+    with pytest.raises(HostError, match="cannot be read" if tried else "did not start"):
+        frozen(tmp_path, "")
 
 
 def with_session(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -657,3 +657,9 @@ def test_time_that_does_not_pass_is_told(guest: Guest, monkeypatch: pytest.Monke
     with pytest.raises(GuestBusy, match="of 1000 s have passed") as caught:
         guest.pass_time(1000.0)
     assert "what woke up: " in caught.value.tail
+
+
+def test_a_key_is_checked_once(tmp_path: Path) -> None:
+    """Each clone of a template has the same, and checking one takes longer than waking a guest."""
+    make_key(tmp_path / "client")
+    assert guests._client_key(tmp_path / "client") is guests._client_key(tmp_path / "client")

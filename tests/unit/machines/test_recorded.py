@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.errors import InputError
+from harness.errors import InputError, SpaceError
 from harness.machines import recorded
 from harness.qemu import MachineSpec
+from harness.qemu.machine import WantedRecording
 
 
 @pytest.fixture
@@ -73,3 +78,50 @@ def test_a_folder_without_a_recording_is_told_from_a_damaged_one(
     write(tmp_path, about)
     with pytest.raises(InputError, match="is damaged"):
         recorded.load(tmp_path)
+
+
+def finish(machine_folder: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a machine that was recorded, and whose recording is wanted in ``kept``."""
+    monkeypatch.setattr(recorded, "instructions", lambda _: 1000)
+    monkeypatch.setattr(recorded, "version_text", lambda: "QEMU emulator version 7.2.22")
+    machine_folder.mkdir()
+    for name in (recorded.LOG, recorded.FILES, recorded.CONSOLE):
+        (machine_folder / name).write_text(name)
+    kernel = machine_folder / "kernel"
+    kernel.touch()
+    machine = SimpleNamespace(
+        wanted=WantedRecording(kept, {}), log=SimpleNamespace(size=10), panicked=True,
+        quit=lambda _: None, paced=SimpleNamespace(sent=[b"an order"]),
+        spec=MachineSpec(kernel, kernel),
+    )  # fmt: skip
+    running: Any = SimpleNamespace(machine=machine, began=400, sections={})
+    recorded._finish(running, kernel, machine_folder, time.monotonic())
+
+
+def test_what_is_wanted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a replay needs."""
+    finish(tmp_path / "machine", tmp_path / "kept", monkeypatch)
+    found = recorded.load(tmp_path / "kept")
+    assert (found.began, found.end, found.console, found.panicked) == (400, 1000, 10, True)
+    assert (found.folder / recorded.ORDERS).read_bytes() == b"an order"
+
+
+def test_a_full_disk_for_results_is_told_from_a_full_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a recording is no use to anybody, and takes the room."""
+    copy = shutil.copyfile
+
+    def full(source: Path, target: Path) -> None:
+        copy(source, target)
+        if target.name == recorded.CONSOLE:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    kept = tmp_path / "kept"
+    with pytest.raises(SpaceError, match=r"keeping the recording in .*kept/recording failed") as no:
+        finish(tmp_path / "machine", kept, monkeypatch)
+    assert no.value.hint is not None
+    assert "nothing to replay" in no.value.hint
+    assert "the disk that has the results" in no.value.hint
+    assert list(kept.iterdir()) == []

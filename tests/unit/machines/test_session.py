@@ -37,6 +37,7 @@ class Line:
         self._far = socket.create_connection(("127.0.0.1", port))
         self._end: socket.socket | None = None
         self._down = threading.Thread(target=self._receive)
+        self._up: threading.Thread | None = None
 
     def plug(self) -> socket.socket:
         """The next client's end."""
@@ -44,7 +45,8 @@ class Line:
         self._end = end
         if not self._down.is_alive():
             self._down.start()
-        threading.Thread(target=self._send, args=(end,), daemon=True).start()
+        self._up = threading.Thread(target=self._send, args=(end,), daemon=True)
+        self._up.start()
         return near
 
     def cut(self) -> None:
@@ -52,6 +54,9 @@ class Line:
         assert self._end is not None
         with contextlib.suppress(OSError):  # the client has hung up by itself
             self._end.shutdown(socket.SHUT_RDWR)
+        # What the client has said still goes to the server, before anything of the next client.
+        assert self._up is not None
+        self._up.join(PATIENCE)
 
     def _receive(self) -> None:
         with contextlib.suppress(OSError):
