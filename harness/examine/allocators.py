@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from harness.examine import pointers
 from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation
-from harness.examine.pointers import Layout, Scene, SlabObject, as_words
-from harness.qemu.memory import PAGE, Memory, Pointer
+from harness.examine.pointers import Scene, SlabCache, SlabObject, as_words
+from harness.qemu.memory import PAGE, Pointer, pointers_into
 
 _LARGEST_SLAB = 16 * PAGE  # bytes: more than any slab has (slub_max_order in mm/slub.c)
 # kmalloc() has slab caches for up to so many bytes (KMALLOC_MAX_CACHE_SIZE in linux/slab.h), and
@@ -37,15 +38,30 @@ class Slab:
     first: int
 
 
+@dataclass(frozen=True)
+class _Sheaf:
+    """A list of free objects: of which cache (a virtual address), how many, and where it has them.
+
+    ``first`` is the physical address of the place of the first one.
+    """
+
+    cache: int
+    count: int
+    first: int
+
+
+# How many words of a struct slab_sheaf are before its objects at most.
+_SHEAF_HEAD = 7
+
+
 class Allocators:
     """Asks the allocators of a machine that stands still."""
 
-    def __init__(
-        self, memory: Memory, layout: Layout, skb_caches: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, scene: Scene, skb_caches: Sequence[tuple[int, int]]) -> None:
         """``skb_caches`` are those of a ``Record``."""
-        self._memory = memory
-        self._layout = layout
+        self._scene = scene
+        self._memory = scene.memory
+        self._layout = scene.layout
         # The slab objects that are known to be free or not, by where they begin.
         self._free: dict[int, bool] = {}
         self._notes: dict[int, bool] = {}
@@ -59,19 +75,26 @@ class Allocators:
             return None
         block = pointers.block_of(memory, layout, at)
         cache = block.words[layout.slab_word]
-        known = layout.slabs.get(cache)
+        about = self._cache(cache)
+        if about is None:
+            return None
+        start = at - (at - block.start) % about.size
+        return Slab(cache, about.name, about.wiped, about.size, start, block.start)
+
+    def _cache(self, address: int) -> SlabCache | None:
+        """The slab cache whose description is at a virtual address."""
+        memory, layout = self._memory, self._layout
+        known = layout.slabs.get(address)
         if known is not None:
-            name, wiped, size = known.name, known.wiped, known.size
-        else:
-            start = cache - layout.direct
-            own = pointers.slab_object(memory, layout, start)
-            if own is None or own.cache.name != "kmem_cache" or own.start != start:
-                return None
-            data = memory.read(start + layout.cache_size, 4)
-            name, wiped, size = "", False, int.from_bytes(data, "little")
-            if not size:
-                return None
-        return Slab(cache, name, wiped, size, at - (at - block.start) % size, block.start)
+            return known
+        start = address - layout.direct
+        if memory.offset(start) is None:
+            return None
+        own = pointers.slab_object(memory, layout, start)
+        if own is None or own.cache.name != "kmem_cache" or own.start != start:
+            return None
+        size = int.from_bytes(memory.read(start + layout.cache_size, 4), "little")
+        return SlabCache("", size, wiped=False) if size else None
 
     def is_free(self, one: Slab) -> bool:
         """Whether a slab object is in a list of free ones (mm/slub.c).
@@ -81,7 +104,8 @@ class Allocators:
         """
         if one.start not in self._free:
             linked = self._next(one) is not None
-            self._free[one.start] = linked and (one.wiped or self._is_listed(one))
+            free = linked and (one.wiped or self._is_listed(one))
+            self._free[one.start] = free or (not one.wiped and one.start in self._in_sheaves)
         return self._free[one.start]
 
     def _next(self, one: Slab) -> int | None:
@@ -143,17 +167,54 @@ class Allocators:
         """
         if pointer.at in self._notes:
             return self._notes[pointer.at]
-        sheaf, freed = self.slab(pointer.at), self.slab(pointer.to - self._layout.direct)
-        if sheaf is None or freed is None:
+        holder = self.slab(pointer.at)
+        sheaf = self._sheaf(holder) if holder is not None else None
+        number = (pointer.at - sheaf.first) // 8 if sheaf is not None else -1
+        if sheaf is None or number < 0:
             return None
-        head = as_words(self._memory.read(sheaf.start, min(64, sheaf.size)))
-        if freed.cache not in head[:-1]:
-            return None
-        count = head.index(freed.cache) + 1
-        number = (pointer.at - sheaf.start) // 8 - count - 1
-        return number < head[count] & 0xFFFFFFFF if number >= 0 else None
+        if number >= sheaf.count:
+            return False  # whatever is there now
+        freed = self.slab(pointer.to - self._layout.direct)
+        return True if freed is not None and freed.cache == sheaf.cache else None
 
-    def given_back(self, scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:
+    def _sheaf(self, one: Slab) -> _Sheaf | None:
+        """What an object lists, if it is a struct slab_sheaf.
+
+        Behind its head there is nothing but addresses of memory, and zeros.
+        """
+        if not one.name.startswith("kmalloc"):
+            return None
+        words = as_words(self._memory.read(one.start, one.size))
+        for number, cache in enumerate(words[:-1][:_SHEAF_HEAD]):
+            if self._cache(cache) is None:
+                continue
+            count, places = words[number + 1] & 0xFFFFFFFF, words[number + 2 :]
+            if count <= len(places) and all(map(self._is_place, places)):
+                return _Sheaf(cache, count, one.start + 8 * (number + 2))
+        return None
+
+    def _is_place(self, word: int) -> bool:
+        """Whether it may be the address of an object, or is none."""
+        at = word - self._layout.direct
+        return not word or (word % 8 == 0 and self._memory.offset(at) is not None)
+
+    @cached_property
+    def _in_sheaves(self) -> frozenset[int]:
+        """Where objects that stay as they are when they are freed begin, if a sheaf has them."""
+        kept = {cache for cache, about in self._layout.slabs.items() if not about.wiped}
+        near = {cache >> 16 for cache in kept}  # looked for at once, see pointers.pointing_to()
+        found: set[int] = set()
+        for block in self._scene.everything():
+            for number in near:
+                for pointer in pointers_into(iter([block]), number << 16, number + 1 << 16):
+                    holder = self.slab(pointer.at) if pointer.to in kept else None
+                    sheaf = self._sheaf(holder) if holder is not None else None
+                    if sheaf is not None:
+                        data = self._memory.read(sheaf.first, 8 * sheaf.count)
+                        found.update(one - self._layout.direct for one in as_words(data))
+        return frozenset(found)
+
+    def given_back(self, objects: set[SlabObject]) -> set[SlabObject]:
         """Those of the objects that are in one of the lists that ``is_note`` is about.
 
         kfree_rcu() puts an object there, in one that is not looked at before it is full. So it may
@@ -161,7 +222,7 @@ class Allocators:
         """
         return {
             one
-            for one, pointer in pointers.pointing_to(scene, objects)
+            for one, pointer in pointers.pointing_to(self._scene, objects)
             if pointer.to == self._layout.direct + one.start and self.is_note(pointer)
         }
 
@@ -205,6 +266,14 @@ class Allocators:
             return True
         second = pointers.block_of(self._memory, self._layout, block.start + PAGE)
         return second.start == block.start
+
+    def was_split(self, at: int) -> bool:
+        """Whether pages that were allocated together were taken apart (split_page()).
+
+        Each of them has a count of its users then. Before, only the first one has.
+        """
+        second = pointers.block_of(self._memory, self._layout, at + PAGE)
+        return second.start == at + PAGE and second.words[6] >> 32 != 0
 
     def _find_kept_skbs(self, start: int, end: int) -> None:
         """A CPU keeps some packets' heads that are free, rather than give them back.

@@ -9,21 +9,25 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
+from harness.build import symbols
 from harness.errors import HarnessError
 from harness.host import proc
 from harness.host.proc import Deadline
 from harness.host.text import printable
 from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
-from harness.machines import saved
+from harness.machines import recorded, saved
 from harness.qemu import Machine
 from harness.qemu.machine import WantedRecording
 
+DUMP = "memory.kdump"  # the memory of a machine that was stuck, for crash or drgn
+CONSOLE = "console.log"
 DUMP_SECONDS = 60.0
 # How many red tests of a run leave their machine: each takes what its guest has used.
 MACHINES = 5
@@ -61,10 +65,10 @@ def save_artifacts(
     try:
         run = keeper.run()
         folder = make_folder(run, name)
-        (folder / "console.log").write_text(printable(machine.console_text()))
+        (folder / CONSOLE).write_text(printable(machine.console_text()))
     except OSError as error:  # such as a full disk, which is not to hide why a test is red
         return f"(nothing could be kept: {error})"
-    said = [f"console: {os.path.relpath(folder / 'console.log')}"]
+    said = [f"console: {os.path.relpath(folder / CONSOLE)}"]
     stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
     alive = not {Verdict.PANIC, Verdict.LOST} & stuck
     if not machine.running and machine.paced is None:
@@ -78,22 +82,19 @@ def save_artifacts(
             return "\n".join(said)
         about = {
             **loaded,
-            "vmlinux": str(lab.kernel.vmlinux or ""),
+            **symbols.facts(lab.kernel),
             "sysroot": str(lab.kernel.sysroot.root),
         }
         if machine.paced is not None:
-            if machine.wanted is None:  # else it is kept with the first judgement that was red
-                machine.wanted = WantedRecording(folder, about)
-            kept = os.path.relpath(machine.wanted.folder)
-            said.append(f"to go through it again: {_task('replay', kept)}")
+            said.append(_want_recording(machine, folder, about))
             return "\n".join(said)
         place = claim(run, keeper.limit)
         if place is None:
             said.append(f"(its machine is not kept: those of {keeper.limit} other red tests are)")
             return "\n".join(said)
         if stuck:
-            machine.debugger.dump(folder / "memory.kdump", Deadline(DUMP_SECONDS))
-            said.append(f"memory, for crash or drgn: {shown}/memory.kdump")
+            machine.debugger.dump(folder / DUMP, Deadline(DUMP_SECONDS))
+            said.append(f"memory, for crash or drgn: {shown}/{DUMP}")
         try:
             saved.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
         finally:
@@ -102,6 +103,7 @@ def save_artifacts(
                 machine.snapshot.resume(Deadline(DUMP_SECONDS))
         reopen = _task("shell --resume", shown)
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
+        said.append(f"to look into it with gdb: {_task('debug --test', shown)}")
         if keeper.hold_first and place == 0:
             pid, line = proc.leave_running(
                 saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
@@ -112,6 +114,23 @@ def save_artifacts(
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")
     return "\n".join(said)
+
+
+def _want_recording(machine: Machine, folder: Path, about: Mapping[str, object]) -> str:
+    """Have the recording of a machine kept in ``folder`` when it ends; a line on that.
+
+    What is wanted already is kept with the first judgement that was red.
+    """
+    if machine.wanted is None:
+        size = recorded.size(machine)
+        if shutil.disk_usage(folder).free < size:
+            return (
+                f"(its recording is not kept: it takes {size / (1 << 20):.0f} MiB, and the disk "
+                "that has the results has less)"
+            )
+        machine.wanted = WantedRecording(folder, about)
+    again = _task("replay", os.path.relpath(machine.wanted.folder))
+    return f"to go through it again: {again}\n    with gdb, also backwards: {again} --debug"
 
 
 def folder_name(nodeid: str) -> str:

@@ -18,6 +18,7 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -37,7 +38,6 @@ from harness.qemu.memory import (
     Memory,
     Pointer,
     RunningMemory,
-    dig_holes,
     pointers_into,
 )
 
@@ -53,6 +53,9 @@ _UNRECORDED = "unrecorded"  # why there is no record of allocations
 _SLABS = "slabs"  # files of /sys/kernel/slab, until it is frozen
 # A lock that somebody has as a reader whenever it is looked at, for so long, is not given back.
 _READING, _LOOKS = 5.0, 50  # seconds of the guest's, and how often in these
+# Bytes of per-CPU memory that are taken for freed where its size is not known. What is allocated
+# for a module before its load is recorded is that of a static srcu_struct, which has about as much.
+_PERCPU_AREA = 512
 RECENT = "recent.json"  # the pages that a derived template has written to since it was booted
 
 
@@ -118,7 +121,6 @@ def settle(folder: Path, base: Path | None = None) -> None:
     ``base`` is the folder of the template that it was cloned from. What points nowhere there is
     the kernel's own doing, as the addresses of its modules' init sections are.
     """
-    dig_holes(folder / "memory")
     with FrozenMemory(folder / "memory") as memory:
         if base is not None:
             for name in (LAYOUT, SYMBOLS, STALE, record.FILE, ring.FILE):
@@ -149,18 +151,15 @@ def settle(folder: Path, base: Path | None = None) -> None:
 
 
 def _differing(before: FrozenMemory, after: FrozenMemory) -> Iterator[range]:
-    """The pages of a machine that are not as they were."""
-    for run in after.used():
-        first = None
-        for number in run:
-            at = after.address(number * PAGE)
-            if after.read(at, PAGE) != before.read(at, PAGE):
-                first = number if first is None else first
-            elif first is not None:
-                yield range(first, number)
-                first = None
-        if first is not None:
-            yield range(first, run.stop)
+    """The pages of a machine that are not as they were, one by one."""
+    for address, now in after.blocks(after.used()):
+        # Of each its bytes are read at once: to read a page takes longer than to compare it.
+        then = before.read(address, len(now))
+        first = (after.offset(address) or 0) // PAGE
+        for place in range(0, len(now), PAGE):
+            if now[place : place + PAGE] != then[place : place + PAGE]:
+                number = first + place // PAGE
+                yield range(number, number + 1)
 
 
 def _recent(folder: Path) -> list[range]:
@@ -182,6 +181,57 @@ def _read(file: Path) -> list[Pointer]:
     return [Pointer(at, to) for at, to in struct.iter_unpack("<QQ", file.read_bytes())]
 
 
+@dataclass(frozen=True)
+class _Frozen:
+    """What there is to know of a frozen template without asking one of its clones.
+
+    ``area`` is its module area, and ``content`` what the tables of that hold. ``pointers`` are
+    those into the area, by their pages (numbers in QEMU's order).
+    """
+
+    layout: Layout
+    sections: Sections
+    record: Record | None
+    area: ModuleArea
+    content: bytes
+    pointers: Mapping[int, tuple[Pointer, ...]]
+    stale: frozenset[Pointer]
+
+
+def _frozen(folder: Path) -> _Frozen | None:
+    """What is known of the template in ``folder``, or None where its memory cannot be read."""
+    info = (folder / "memory").stat()
+    return _read_frozen(folder, (info.st_ino, info.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_frozen(folder: Path, memory_file: tuple[int, int]) -> _Frozen | None:
+    """The same, read once: it is so for each clone, and takes longer than to look at one.
+
+    ``memory_file`` tells a template that was made again, in the same folder, from the one before.
+    """
+    del memory_file
+    layout = _layout(folder)
+    if layout is None:
+        return None
+    recorded = folder / record.FILE
+    by_page: dict[int, list[Pointer]] = {}
+    with FrozenMemory(folder / "memory") as memory:
+        area = pointers.module_area(memory, layout)
+        for one in _read(folder / POINTERS):
+            if (offset := memory.offset(one.at)) is not None:
+                by_page.setdefault(offset // PAGE, []).append(one)
+        return _Frozen(
+            layout,
+            json.loads((folder / SECTIONS).read_text()),
+            Record.from_json(recorded.read_text()) if recorded.exists() else None,
+            area,
+            _content(memory, area.tables),
+            {page: tuple(found) for page, found in by_page.items()},
+            frozenset(_read(folder / STALE)),
+        )
+
+
 class Audit:
     """Looks at one clone of a frozen template. A context manager: it holds files open."""
 
@@ -194,6 +244,7 @@ class Audit:
         self._loaded = loaded
         self._folder = folder
         self._open: tuple[Layout, RunningMemory, FrozenMemory] | None = None
+        self._known: _Frozen | None = None
         self._ends = ExitStack()
         self._area: ModuleArea | None = None  # as it was when it was looked at last
         self._tables = b""  # what its page tables held then
@@ -203,25 +254,26 @@ class Audit:
         self._lost: list[Lost] = []
         self._told: set[int] = set()  # what was found lost, by its order in the record
         self._incomplete = False  # whether the record of allocations ran over in a module's life
+        self._recorded = -1  # how many bytes the record had when it was looked at last
         self._looked = -1  # how many commands had begun when it was last looked for remains
         self.guest: Guest | None = None  # once somebody asks for it
         self._sections: dict[str, Mapping[str, str]] = {}
+        self._came = False  # whether a module was seen that the template does not have
         self._ring: ring.Ring | None = None
 
     def _opened(self) -> tuple[Layout, RunningMemory, FrozenMemory] | None:
         if self._open is None:
-            layout = _layout(self._folder)
-            if layout is None:
+            known = _frozen(self._folder)
+            if known is None:
                 return None
             file = self._folder / "memory"
             running = self._ends.enter_context(RunningMemory(self._machine.pid, file))
             frozen = self._ends.enter_context(FrozenMemory(file))
-            self._open = layout, running, frozen
-            self._area = pointers.module_area(frozen, layout)
-            self._tables = _content(frozen, self._area)
-            self._sections = json.loads((self._folder / SECTIONS).read_text())
-            file = self._folder / record.FILE
-            self._record = Record.from_json(file.read_text()) if file.exists() else None
+            self._open = known.layout, running, frozen
+            self._known = known
+            self._area, self._tables = known.area, known.content
+            self._sections = dict(known.sections)
+            self._record = known.record
         return self._open
 
     @property
@@ -240,13 +292,15 @@ class Audit:
         if opened is None or self._area is None:
             return
         layout, memory, _ = opened
-        if _content(memory, self._area) == self._tables:
+        if _content(memory, self._area.tables) == self._tables:
             return
         area = pointers.module_area(memory, layout)
-        before, self._area, self._tables = self._area, area, _content(memory, area)
+        before, self._area, self._tables = self._area, area, _content(memory, area.tables)
         try:
             if area.mapped - before.mapped:
-                self._sections |= _sections(self._machine, self._sections, deadline)
+                came = _sections(self._machine, self._sections, deadline)
+                self._came = self._came or bool(came)
+                self._sections |= came
             if before.mapped - area.mapped:
                 self._found += self._remains(layout, deadline)
         except MachineError:  # which the test's end finds as well, and explains
@@ -261,11 +315,19 @@ class Audit:
         opened = None if self._loaded else self._opened()
         return opened is not None and not self._moved(opened)
 
+    def seen(self) -> int | None:
+        """How many commands have begun, where a module came or went since the machine was frozen.
+
+        Else, and where that cannot be told, None.
+        """
+        opened = self._opened()
+        return self._commands if opened is not None and self._moved(opened) else None
+
     @staticmethod
     def _moved(opened: tuple[Layout, RunningMemory, FrozenMemory]) -> bool:
         """Whether a module may have come or gone since the machine was frozen."""
         layout, memory, _ = opened
-        return any(memory.changed(table) for table in pointers.module_area(memory, layout).tables)
+        return any(memory.changed(table) for table in pointers.area_tables(memory, layout))
 
     def remains(self, deadline: Deadline) -> tuple[Finding, ...]:
         """What still points into modules that are gone, the machine having been stopped for it.
@@ -279,10 +341,10 @@ class Audit:
         layout, memory, _ = opened
         if not self._moved(opened):
             return ()
-        area = pointers.module_area(memory, layout)
+        tables = pointers.area_tables(memory, layout)
         found, self._found = self._found, []
         # At several moments of a test, in most of which nothing has happened since the last.
-        if self._looked != self._commands or _content(memory, area) != self._tables:
+        if self._looked != self._commands or _content(memory, tables) != self._tables:
             found += self._remains(layout, deadline)
         self.held = self.held or bool(found)
         return tuple(dict.fromkeys(found))
@@ -337,6 +399,24 @@ class Audit:
         incomplete, self._incomplete = self._incomplete, False
         return incomplete
 
+    def record_has_stopped(self) -> bool:
+        """Whether somebody has stopped the record, or emptied it, before it was looked at last.
+
+        The guest must have opened a file or begun a process since: each would be recorded.
+        """
+        if self._recorded < 0 or self._record is None or self._open is None:
+            return False
+        layout, memory, frozen = self._open
+        now = Reader(memory, layout, self._record)
+        if now.full:
+            return False  # nothing more is recorded, which is told by itself
+        before = Reader(frozen, layout, self._record)
+        if not now.continues(before):
+            return True
+        # It begins when a module is loaded, which is not the only way to have new code.
+        begun = now.bytes_used > before.bytes_used or self._loaded or self._came
+        return begun and now.bytes_used <= self._recorded
+
     def _described(
         self, layout: Layout, found: list[Pointer], deadline: Deadline
     ) -> tuple[Finding, ...]:
@@ -365,14 +445,14 @@ class Audit:
     def _look(self, layout: Layout, deadline: Deadline) -> tuple[list[Pointer], list[Lost]]:
         """The references to what is gone, and what it allocated and nobody has, as of now."""
         assert self._open is not None
+        assert self._known is not None
         _, memory, _ = self._open
         with self._machine.clock.stopped(deadline):
             area = pointers.module_area(memory, layout)
             candidates = pointers.dangling(self._pointers(area), area.mapped)
             if self._record is not None:
                 candidates = [one for one in candidates if not self._record.has(one.at)]
-            stale = set(_read(self._folder / STALE))
-            fresh = [one for one in candidates if one not in stale]
+            fresh = [one for one in candidates if one not in self._known.stale]
             if not area.mapped <= layout.mapped:
                 fresh = [
                     one
@@ -380,6 +460,7 @@ class Audit:
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
             left = self._not_given_back(layout, pointers.references(self._scene(layout), fresh))
+            left = self._not_freed_percpu(layout, left)
             return left, self._lost_now(layout, area)
 
     def _not_given_back(self, layout: Layout, found: list[Pointer]) -> list[Pointer]:
@@ -390,8 +471,26 @@ class Audit:
         known = {one for one in objects.values() if one is not None}
         if not known:
             return found
-        back = Allocators(memory, layout, ()).given_back(self._scene(layout), known)
+        back = Allocators(self._scene(layout), ()).given_back(known)
         return [one for one in found if objects[one.at] not in back]
+
+    def _not_freed_percpu(self, layout: Layout, found: list[Pointer]) -> list[Pointer]:
+        """Those of the pointers that are not in per-CPU memory that was freed.
+
+        Such memory is cleared when it is handed out again, and stays as it was until then. That of
+        a module's srcu_struct points to it.
+        """
+        if not found or self._record is None or self._open is None:
+            return found
+        memory = self._open[1]
+        freed = Reader(memory, layout, self._record).freed_percpu()
+        own = [
+            range(at, at + (size or _PERCPU_AREA))
+            for address, size in freed
+            for offset in layout.percpu
+            if (at := pointers.physical(memory, layout, (address + offset) % (1 << 64)))
+        ]
+        return [one for one in found if not any(one.at in area for area in own)]
 
     def _lost_now(self, layout: Layout, area: ModuleArea) -> list[Lost]:
         """What modules that are gone allocated, and neither freed nor left to anybody."""
@@ -399,14 +498,17 @@ class Audit:
             return []
         memory = self._open[1]
         reader = Reader(memory, layout, self._record)
+        self._recorded = reader.bytes_used
         if reader.full:  # what has been freed since is taken for lost
             self._incomplete = True
             return []
         gone = _gone(area)
         scene = Scene(memory, layout, self._recent)
-        search = Search(scene, self._record, self._symbols, gone)
+        pages = (pointers.physical(memory, layout, page) for page in area.mapped)
+        loaded = frozenset(page for page in pages if page is not None)
+        search = Search(scene, self._record, self._symbols, gone, loaded)
         every = reader.allocations(area.start, area.end, gone)
-        left = [one for one in every if one.order not in self._told and search.is_left(one, reader)]
+        left = search.left([one for one in every if one.order not in self._told], reader)
         log.debug("%d bytes of record, %d allocations of modules that are gone, %d not freed",
                   reader.bytes_used, len(every), len(left))  # fmt: skip
         if log.isEnabledFor(logging.DEBUG):
@@ -428,14 +530,14 @@ class Audit:
     def _pointers(self, area: ModuleArea) -> list[Pointer]:
         """All pointers into the module area: in pages that changed, and in those that did not."""
         assert self._open is not None
+        assert self._known is not None
         _, memory, _ = self._open
         runs = list(memory.written())
         changed = {page for run in runs for page in run}
         found = list(pointers_into(memory.blocks(iter(runs)), area.start, area.end))
-        for one in _read(self._folder / POINTERS):
-            offset = memory.offset(one.at)
-            if offset is not None and offset // PAGE not in changed:
-                found.append(one)
+        for page, unchanged in self._known.pointers.items():
+            if page not in changed:
+                found += unchanged
         return found
 
     def unprinted(self, *, marked: bool) -> tuple[str, ...]:
@@ -476,9 +578,9 @@ def _gone(area: ModuleArea) -> Gone:
     return gone
 
 
-def _content(memory: Memory, area: ModuleArea) -> bytes:
-    """What the page tables of the module area hold."""
-    return b"".join(memory.read(table, PAGE) for table in area.tables)
+def _content(memory: Memory, tables: Iterable[int]) -> bytes:
+    """What page tables hold."""
+    return b"".join(memory.read(table, PAGE) for table in tables)
 
 
 def _joined(runs: Iterable[range]) -> list[range]:

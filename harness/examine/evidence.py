@@ -68,12 +68,15 @@ def gather(
                 fault = str(error)
             with suppress(MachineError, OSError):  # QEMU may end meanwhile
                 moving = machine.vcpu_is_busy()
+    stopped = bool(audit and said.asked and audit.record_has_stopped())
+    lost = audit.take_lost() if audit else ()
     taint = said.taint
     marked = taint is not None and not said.silent
     return Evidence(
         console=machine.console_text()[since:],
         taint_before=baseline.taint,
         taint_after=taint,
+        reported=baseline.reported,
         panicked=machine.panicked,
         running=machine.running,
         timed_out=timed_out,
@@ -97,9 +100,10 @@ def gather(
         remains=tuple(Remain(one.holder, one.pointer.to, one.forgotten) for one in said.remains),
         lost=tuple(
             LostMemory(one.size, one.call, one.stack, one.more, one.held, one.undo)
-            for one in (audit.take_lost() if audit else ())
+            for one in (() if stopped else lost)  # it may have been freed and handed out again
         ),
         unrecorded=bool(audit and audit.take_incomplete()) and not unrecorded,
+        stopped=stopped and not unrecorded,
     )
 
 
@@ -115,6 +119,7 @@ class _Said:
     leaks: str = ""
     probes: tuple[str, ...] = ()
     remains: tuple[Finding, ...] = ()
+    asked: bool = False  # what is left, after the last look: that opens files, which is recorded
 
 
 def _ask(
@@ -146,12 +151,12 @@ def _ask(
         if not timed_out:
             said.stacks = machine.agent.stacks(patience(machine))
         return  # looking for what is left needs the same locks, so that it might not end either
-    if said.remains or (audit and audit.held):  # each is told once, and stays
-        found = machine.agent.leftovers(patience(machine), careful=True)
-    else:
-        found = machine.agent.leftovers(patience(machine))
+    careful = bool(said.remains or (audit and audit.held))  # each is told once, and stays
+    seen = audit.seen() if audit else None
+    found = machine.agent.leftovers(patience(machine), careful=careful, seen=seen)
+    said.asked = not (found.mixed and last)  # else it is looked at once more, at the end
     if found.mixed and last:
-        found = machine.agent.leftovers(patience(machine), end=True)
+        found = machine.agent.leftovers(patience(machine), end=True, seen=seen)
         said.taint = machine.agent.mark(patience(machine))  # what unloading has brought up
         said.busy = found.busy
         if looking:

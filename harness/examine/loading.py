@@ -82,8 +82,17 @@ def loaded_template(
     such a template is another one.
     """
     loading = _Loading(module, save_evidence, declared)
-    key = {"module": module.digest} | ({"declared": declared} if declared else {})
+    key = _key(module, declared)
     return freeze.derive(base, module.name, key, loading.set_up, lab.cache, look=loading.look)
+
+
+def has_loaded_template(lab: Lab, base: Template, module: Module) -> bool:
+    """Whether ``loaded_template`` need not load anything, as a test has had it before."""
+    return freeze.has_derived(base, module.name, _key(module), lab.cache)
+
+
+def _key(module: Module, declared: int = 0) -> dict[str, object]:
+    return {"module": module.digest} | ({"declared": declared} if declared else {})
 
 
 def set_up(module: Module, save_evidence: SaveEvidence = lambda *_: "", declared: int = 0) -> SetUp:

@@ -53,10 +53,14 @@ _FREELIST = 32  # bytes from the beginning of a struct page
 # them out without an event: to network drivers, and on new kernels, as 7.3, to whoever wants a
 # packet (net/core/skbuff.c). So the record may know of a packet only by its data.
 _PACKETS = "skbuff_head_cache"
+# That of sockets with their inodes (struct socket_alloc, net/socket.c).
+_SOCKETS = "sock_inode_cache"
 # What the kernel itself loses where it cannot do what a module asked it for: the functions by which
 # it was allocated. Before 6.2, class_create() of a name that is taken gave the class back without
 # its name (commit 8c3e8a6bdb53 of Linux). A name of a class that is there is not lost.
 _THE_KERNELS = ({"kobject_set_name_vargs", "__class_register"},)
+
+_PERCPU_FLAGS = 4  # 1 << __PERCPU_REF_FLAG_BITS (linux/percpu-refcount.h)
 
 # How many packets that the record does not know may each be found by the one before.
 _STEPS = 4
@@ -64,6 +68,9 @@ _STEPS = 4
 
 class _Node:
     """An allocation: whether the kernel points to it (``held``), and which others it ``has``.
+
+    ``kept`` is whether a module that is loaded points to it: what is allocated by an init function,
+    whose code is gone as soon as it has run, is that module's.
 
     ``targets`` are the ranges of values that are pointers to it, ``own`` the physical addresses of
     its content. ``area`` are the addresses of vmalloc()'s that it describes, if it does.
@@ -78,6 +85,7 @@ class _Node:
         self.own = own
         self.area = area
         self.held = False
+        self.kept = False
         self.has: set[_Node] = set()
 
 
@@ -85,17 +93,23 @@ class Search:
     """Says what became of allocations, by the memory of a machine that stands still."""
 
     def __init__(
-        self, scene: Scene, record: Record, symbols: Callable[[], Symbols], gone: Gone
-    ) -> None:
-        """``symbols`` are asked for only where something is left."""
+        self, scene: Scene, record: Record, symbols: Callable[[], Symbols], gone: Gone,
+        loaded: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
+        """``symbols`` are asked for only where something is left.
+
+        ``loaded`` are the physical addresses of the pages of the modules that are loaded.
+        """
+        self._loaded = loaded
         self._scene = scene
         self._memory = scene.memory
         self._layout = scene.layout
         self._record = record
         self._symbols = symbols
         self._gone = gone
-        self._allocators = Allocators(scene.memory, scene.layout, record.skb_caches)
+        self._allocators = Allocators(scene, record.skb_caches)
         self._areas = StackAreas(scene)
+        self._bulk: dict[int, int] | None = None  # the pages that kfree_rcu() has, and their ends
         self._rings: dict[int, list[tuple[int, int]]] = {}  # by where their places begin
         self._page_structs: frozenset[int] | None = None  # the pages that they are in
 
@@ -106,6 +120,26 @@ class Search:
             and self._allocators.in_use(one)
             and not reader.has_ended(one, self._allocators.block(one))
         )
+
+    def left(self, every: Sequence[Allocation], reader: Reader) -> list[Allocation]:
+        """Those that are left: see ``is_left``. Of pages that were taken apart, what is left."""
+        return [self._without_end(one, reader) for one in every if self.is_left(one, reader)]
+
+    def _without_end(self, one: Allocation, reader: Reader) -> Allocation:
+        """An allocation without the pages at its end that were given back by themselves.
+
+        alloc_pages_exact() does that with those that nobody wants (mm/page_alloc.c).
+        """
+        at, size = one.address - self._layout.direct, PAGE
+        if one.event != PAGES or one.size <= PAGE or not self._allocators.was_split(at):
+            return one
+        while (
+            size < one.size
+            and self._allocators.in_use(replace(one, address=one.address + size))
+            and not reader.was_handed_out(at + size, one.order)
+        ):
+            size += PAGE
+        return replace(one, size=size)
 
     def _is_the_modules(self, one: Allocation) -> bool:
         """Whether the module asked for it, rather than an interrupt that came while it ran."""
@@ -127,11 +161,14 @@ class Search:
         every = [*nodes, *packets]
         reached = _closure(node for node in every if node.held)
         had = {other for node in every for other in node.has if other is not node}
-        self._find_page_tables([one for one in nodes if one not in reached and one not in had])
+        unknown = [one for one in nodes if one not in reached and one not in had]
+        self._find_page_tables(unknown)
+        self._find_mapped(unknown, [node.area for node in nodes if node not in reached])
         reached |= _closure(node for node in every if node.held)
+        kept = _closure(node for node in every if node.kept)
         results = []
         for node in nodes:
-            registered = self._registered(node)
+            registered = self._registered(node) if node not in kept else None
             if registered is not None:
                 results.append(registered)
                 reached |= _closure([node])
@@ -158,17 +195,25 @@ class Search:
         if one.event == PERCPU:
             starts = [(one.address + offset) % (1 << 64) for offset in layout.percpu]
             places = [pointers.physical(self._memory, layout, start) for start in starts]
-            targets = [(start, start + one.size) for start in (one.address, *starts)]
+            # Each CPU's own part is pointed to anywhere in it. What stands for all of them is a
+            # small number, which may be anywhere by chance: only its beginning counts, with the
+            # flags that a struct percpu_ref has in its two lowest bits.
+            targets = [(start, start + one.size) for start in starts]
+            targets.append((one.address, one.address + _PERCPU_FLAGS))
             return _Node(one, targets, [range(at, at + one.size) for at in places if at], None)
         at = one.address - layout.direct
         own = [range(at, at + one.size)]
         area = self._area(one)
         if area is not None:
             return _Node(one, [(area.start, area.stop)], own, area)
-        targets = [(one.address, one.address + max(one.size, 8))]
-        if self._allocators.slab(at) is None:
+        slab = self._allocators.slab(at)
+        followed = one.size if slab is None else pointers.followed(slab.name, one.size)
+        targets = [(one.address, one.address + max(followed, 8))]
+        if slab is None:
             start = layout.vmemmap + at // PAGE * pointers.PAGE_STRUCT
-            pages = 1 << (-(-one.size // PAGE) - 1).bit_length()
+            # A large kmalloc() has a block, whose size is a power of two.
+            pages = -(-one.size // PAGE)
+            pages = pages if one.event == PAGES else 1 << (pages - 1).bit_length()
             targets.append((start, start + pages * pointers.PAGE_STRUCT))
         return _Node(one, targets, own, None)
 
@@ -215,6 +260,7 @@ class Search:
             node = targets.at(pointer.to)
             if node is None or self._record.has(pointer.at) or self._is_bookkeeping(node, pointer):
                 continue
+            node.kept = node.kept or pointer.at & -PAGE in self._loaded
             holder = inside.at(pointer.at)
             if holder is not None:
                 holder.has.add(node)
@@ -291,7 +337,7 @@ class Search:
         slab = self._allocators.slab(at)
         if slab is not None:
             return not self._allocators.is_free(slab) and not self._was_taken_out(slab, at)
-        used = self._allocators.has_users(at)
+        used = self._allocators.has_users(at) and not self._was_freed_in_bulk(at)
         if not used or pointers.of_a_process(self._memory, self._layout, at):
             return False
         stack = self._areas.of(at)
@@ -299,6 +345,51 @@ class Search:
             return True
         task = pointers.task_of(self._scene, stack)
         return bool(task and task.pointer <= stack.address(at))
+
+    def _was_freed_in_bulk(self, at: int) -> bool:
+        """Whether an address in memory is in a page of kfree_rcu()'s, beyond what waits there.
+
+        It collects what is to be freed in such pages, and keeps them for the next time. Old
+        addresses stay in them.
+        """
+        if self._bulk is None:
+            self._bulk = dict(self._bulk_pages())
+        end = self._bulk.get(at & -PAGE)
+        return end is not None and at >= end
+
+    def _bulk_pages(self) -> Iterator[tuple[int, int]]:
+        """The pages that kfree_rcu() has, and where in each of them what waits ends.
+
+        The per-CPU variable krc has them, and each the next (struct kvfree_rcu_bulk_data, in
+        kernel/rcu/tree.c, from 6.14 on in mm/slab_common.c). A page begins with the number of what
+        waits and the next page; since 6.4 with a list_head, two numbers of grace periods and the
+        number. One that is kept for later begins with the address of the next such page, or 0.
+        """
+        memory, layout, symbols = self._memory, self._layout, self._symbols()
+        variable = symbols.address("krc")
+        if variable is None:
+            return
+        fresh: list[int] = []
+        for offset in layout.percpu:
+            start = pointers.physical(memory, layout, (variable + offset) % (1 << 64))
+            size = min(symbols.size("krc"), PAGE)
+            fresh += as_words(memory.read(start, size)) if start and size else ()
+        pages: set[int] = set()
+        while fresh:
+            address = fresh.pop()
+            page = address - layout.direct
+            if address % PAGE or page in pages or memory.offset(page) is None:
+                continue
+            pages.add(page)
+            if self._allocators.slab(page) is not None:
+                continue  # an object that waits by itself
+            count, after, *_ = words = as_words(memory.read(page, 48))
+            fresh += words[:2]
+            first = 2
+            if after and pointers.word_at(memory, layout, after) == address:
+                count, first = words[4], 5  # in a list: the one before has it as the next
+            places = (PAGE - 8 * first) // 8
+            yield page, page + 8 * (first + count) if count <= places else page
 
     def _was_taken_out(self, slab: Slab, at: int) -> bool:
         """Whether an address in memory is in a queue, at a place that was taken out of it.
@@ -347,6 +438,20 @@ class Search:
                     if node is not None and pointer.to & 0x63 == 0x63:
                         node.held = True
 
+    def _find_mapped(self, nodes: Sequence[_Node], areas: Sequence[range | None]) -> None:
+        """Pages that are mapped where vmalloc() maps, but for lost ``areas``, are the kernel's.
+
+        It keeps some for per-CPU memory (mm/percpu-vm.c), and knows them by that alone.
+        """
+        direct = self._layout.direct
+        pages = {
+            node.allocation.address - direct: node for node in nodes
+            if node.allocation.event == PAGES and node.allocation.size == PAGE and not node.held
+        }  # fmt: skip
+        for address, page in pointers.mapped_pages(self._memory, self._layout) if pages else ():
+            if page in pages and not any(area and address in area for area in areas):
+                pages[page].held = True
+
     # -- in words --
 
     def shown(self, one: Allocation) -> str:
@@ -358,18 +463,46 @@ class Search:
         """An allocation that is in one of the kernel's lists, where only the module can take it
         away."""
         one = node.allocation
+        if one.event == OBJECT and self._is_own_socket(one):
+            return self._described(node, (), "a socket", "sock_release()")
         if one.event not in KMALLOC:
             return None
         call = self._call(one)
-        # One that was freed, and that the allocator points to, was cleared: it has no name.
-        if call.startswith("dma_pool_create") and _name_in(self._content(one)):
-            return self._described(node, (), "DMA pool", "dma_pool_destroy()")
+        if call.startswith("dma_pool_create"):
+            # One that was freed, and that the allocator points to, was cleared: it has no name.
+            name = _name_in(self._content(one))
+            held, undo = f"the DMA pool {name}", "dma_pool_destroy()"
+            return self._described(node, (), held, undo) if name else None
         head = self._symbols().address("workqueues")
         if call.removesuffix("_noprof").endswith("alloc_workqueue") and head is not None:
             own = range(one.address, one.address + one.size)
             if any(at in own for at in pointers.list_nodes(self._memory, self._layout, head)):
-                return self._described(node, (), "work queue", "destroy_workqueue()")
+                held = f"the work queue {_name_in(self._content(one))}"
+                return self._described(node, (), held, "destroy_workqueue()")
         return None
+
+    def _is_own_socket(self, one: Allocation) -> bool:
+        """Whether it is a socket that is open, and that no file of a process's is of.
+
+        It is in the list of inodes of its file system, whoever has opened it. The words of struct
+        socket (linux/net.h): state and type, flags, file, sk, ops. sock_release() clears the last.
+        Where it begins differs: on 7.3 something is before it. Its struct sock points back to it.
+        """
+        slab = self._allocators.slab(one.address - self._layout.direct)
+        if slab is None or slab.name != _SOCKETS:
+            return False
+        words = as_words(self._content(one))
+        for number in range(len(words) - 4):
+            _, _, file, sock, ops = words[number : number + 5]
+            begins = one.address + 8 * number
+            if not file and ops > pointers.IMAGE and self._points_back(sock, begins):
+                return True
+        return False
+
+    def _points_back(self, address: int, to: int) -> bool:
+        """Whether an object has a pointer to another one, whose pointer to it is followed."""
+        slab = self._allocators.slab(address - self._layout.direct) if address else None
+        return slab is not None and to in as_words(self._memory.read(slab.start, slab.size))
 
     def _content(self, one: Allocation) -> bytes:
         return self._memory.read(one.address - self._layout.direct, one.size)
@@ -389,13 +522,10 @@ class Search:
         return called
 
     def _described(
-        self, node: _Node, others: Collection[_Node], kind: str = "", undo: str = ""
+        self, node: _Node, others: Collection[_Node], held: str = "", undo: str = ""
     ) -> Lost:
-        """What is said of an allocation; ``kind`` is what it still is in the kernel, if it is."""
+        """What is said of an allocation; ``held`` is what it still is in the kernel, if it is."""
         one = node.allocation
-        held = ""
-        if kind:
-            held = f"the {kind} {_name_in(self._content(one))}"
         lines = []
         for frame in one.stack:
             place = self._symbols().at(frame)

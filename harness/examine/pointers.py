@@ -70,7 +70,8 @@ class Layout:
     processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
     ``first_task`` is the virtual address of the first one. ``shrinkers`` is that of the list of
     what the kernel calls to have caches freed. ``readers`` are per-CPU variables: for each lock by
-    its name, how many have it as readers, in 32 bits, the sum of all CPUs.
+    its name, how many have it as readers, in 32 bits, the sum of all CPUs. ``keeps_code`` is
+    whether a page that had a module's code can stay mapped when the module is gone.
     """
 
     tables: int
@@ -91,6 +92,7 @@ class Layout:
     cache_size: int = 0
     shrinkers: int = 0
     readers: Mapping[str, int] = field(default_factory=dict)
+    keeps_code: bool = True
 
     def to_json(self) -> str:
         slabs = {hex(at): asdict(slab) for at, slab in self.slabs.items()}
@@ -209,44 +211,62 @@ _NO_CODE = b"\xcc" * PAGE
 def _is_free_code(memory: Memory, at: int) -> bool:
     """Whether a page is one that a module's code was in, or may come to be in.
 
-    From 6.13 on such pages stay mapped when the module goes (mm/execmem.c).
+    From 6.13 on such pages can stay mapped when the module goes (mm/execmem.c).
     """
     return memory.read(at, 64) == _NO_CODE[:64] and memory.read(at, PAGE) == _NO_CODE
 
 
-def module_area(memory: Memory, layout: Layout) -> ModuleArea:
-    """The module area as it is now."""
-    tables: list[int] = []
-    mapped: set[int] = set()
-    used: list[int] = []
-    pages: Sequence[int]
+def _gigabytes(memory: Memory, layout: Layout) -> Iterator[tuple[int, int]]:
+    """The two GiB that modules may be in: where each begins, and where its table is, if any."""
     table = layout.tables
     if layout.direct == _FIVE_LEVELS:
         table = memory.word(table + 8 * (_MODULES >> 48 & 511)) & _FRAME
     upper = memory.word(table + 8 * (_MODULES >> 39 & 511)) & _FRAME
     for gigabyte in (IMAGE, IMAGE + (1 << 30)):
         middle = memory.word(upper + 8 * (gigabyte >> 30 & 511))
-        if not middle & _PRESENT:
-            continue
-        tables.append(middle & _FRAME)
-        for number, entry in enumerate(_entries(memory, middle & _FRAME)):
-            start = gigabyte + (number << 21)
-            if not (entry & _PRESENT and _MODULES <= start < _MODULES_END):
-                continue
+        if middle & _PRESENT:
+            yield gigabyte, middle & _FRAME
+
+
+def _in_use(memory: Memory, gigabyte: int, table: int) -> Iterator[tuple[int, int]]:
+    """Each two MiB of a GiB's module area that are in use: where they begin, and their entry."""
+    for number, entry in enumerate(_entries(memory, table)):
+        start = gigabyte + (number << 21)
+        if entry & _PRESENT and _MODULES <= start < _MODULES_END:
+            yield start, entry
+
+
+def area_tables(memory: Memory, layout: Layout) -> tuple[int, ...]:
+    """``tables`` of the ``ModuleArea`` as it is now, which take less time than all of it."""
+    tables: list[int] = []
+    for gigabyte, table in _gigabytes(memory, layout):
+        tables.append(table)
+        entries = (entry for _, entry in _in_use(memory, gigabyte, table))
+        tables += [entry & _FRAME for entry in entries if not entry & _LARGE]
+    return tuple(tables)
+
+
+def module_area(memory: Memory, layout: Layout) -> ModuleArea:
+    """The module area as it is now."""
+    mapped: set[int] = set()
+    used: list[int] = []
+    pages: Sequence[int]
+    for gigabyte, table in _gigabytes(memory, layout):
+        for start, entry in _in_use(memory, gigabyte, table):
             used.append(start)
             if entry & _LARGE:
                 first = entry & _FRAME & -(1 << 21)
                 pages = range(first | _PRESENT, first + (1 << 21), PAGE)
             else:
-                tables.append(entry & _FRAME)
                 pages = _entries(memory, entry & _FRAME)
             mapped.update(
                 start + place * PAGE
                 for place, page in enumerate(pages)
-                if page & _PRESENT and not _is_free_code(memory, page & _FRAME)
+                if page & _PRESENT
+                and not (layout.keeps_code and _is_free_code(memory, page & _FRAME))
             )
     start, end = (min(used), max(used) + (1 << 21)) if used else (_MODULES, _MODULES)
-    return ModuleArea(tuple(tables), frozenset(mapped), start, end)
+    return ModuleArea(area_tables(memory, layout), frozenset(mapped), start, end)
 
 
 # -- finding out the layout --------------------------------------------------------
@@ -256,6 +276,9 @@ def module_area(memory: Memory, layout: Layout) -> ModuleArea:
 # kernel/module.c before 5.19), arch/x86/kernel/unwind_orc.c (what it has sorted last).
 _LOADER = ("mod_tree", "module_addr_min", "module_addr_max", "cur_orc_table", "cur_orc_ip_table")
 
+
+# What is in the names of functions of a kernel that keeps pages with modules' code (mm/execmem.c).
+_KEEPS_CODE = "execmem_cache"
 
 # Functions that only a debug kernel has: KASAN, lockdep and kmemleak keep call stacks and addresses
 # of what is gone, in quarantines and records of their own, which are no references.
@@ -303,6 +326,7 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         variables=_variables(symbols),
         shrinkers=symbols.address("shrinker_list") or 0,
         readers=_readers(symbols),
+        keeps_code=any(_KEEPS_CODE in name for name in symbols.names),
     )
     if _walk(memory, layout, root) != layout.tables:
         return None
@@ -729,9 +753,8 @@ def _holds(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
     What is not known to hold objects is therefore taken to hold none.
     """
     memory, layout = scene.memory, scene.layout
-    # Whoever has a file has the address of its beginning, with flags in it at most (as in struct
-    # io_fixed_file in io_uring/filetable.h).
-    if one.cache.name == "filp" and not 0 <= pointer.to - layout.direct - one.start < 8:
+    to = pointer.to - layout.direct - one.start
+    if to not in range(followed(one.cache.name, one.cache.size)):
         return False
     holder = slab_object(memory, layout, pointer.at)
     if holder is None:
@@ -740,6 +763,16 @@ def _holds(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
     # slab_sheaf (mm/slub.c), in whose first words is the slab cache that it is for.
     head = memory.read(holder.start, min(64, holder.cache.size))
     return not any(word in layout.slabs for word in as_words(head))
+
+
+def followed(cache: str, size: int) -> int:
+    """Up to which byte of an object a pointer into it is one that somebody follows.
+
+    Whoever has a file has the address of its beginning, with flags in it at most (as in struct
+    io_fixed_file in io_uring/filetable.h). The list of those that were closed leads to the middle
+    of each (``f_task_work`` in linux/fs.h), and stays as it was when they are freed.
+    """
+    return 8 if cache == "filp" else size
 
 
 def pointing_to(scene: Scene, objects: set[SlabObject]) -> Iterator[tuple[SlabObject, Pointer]]:
@@ -817,7 +850,7 @@ class StackAreas:
         return self._stacks.get(at & -PAGE)
 
     def _all(self) -> Iterator[Stack]:
-        pages = dict(_mapped_pages(self._scene.memory, self._scene.layout))
+        pages = dict(mapped_pages(self._scene.memory, self._scene.layout))
         for start in pages:
             for size in (16384, 32768):
                 inside = [pages.get(start + at) for at in range(0, size, PAGE)]
@@ -827,13 +860,12 @@ class StackAreas:
                     yield Stack(start, size, tuple(page for page in inside if page is not None))
 
 
-def _mapped_pages(memory: Memory, layout: Layout) -> Iterator[tuple[int, int]]:
+def mapped_pages(memory: Memory, layout: Layout) -> Iterator[tuple[int, int]]:
     """What vmalloc() has mapped: virtual addresses of pages with their physical ones."""
     table = layout.tables
     if layout.direct == _FIVE_LEVELS:
         table = memory.word(table + 8 * (layout.vmalloc >> 48 & 511)) & _FRAME
     shift = 39
-    first = layout.vmalloc >> shift & 511
 
     def walk(table: int, base: int, shift: int) -> Iterator[tuple[int, int]]:
         for number, entry in enumerate(_entries(memory, table)):
@@ -845,9 +877,13 @@ def _mapped_pages(memory: Memory, layout: Layout) -> Iterator[tuple[int, int]]:
             else:
                 yield from walk(entry & _FRAME, address, shift - 9)
 
-    entry = memory.word(table + 8 * first)
-    if entry & _PRESENT:
-        yield from walk(entry & _FRAME, layout.vmalloc & -(1 << shift), shift - 9)
+    # Per-CPU memory is mapped from the end on (pcpu_get_vm_areas() in mm/vmalloc.c).
+    start = layout.vmalloc & -(1 << shift)
+    end = min(layout.vmemmap, (start | (1 << 48) - 1) + 1)  # that of a table of five levels' part
+    for base in range(start, end, 1 << shift):
+        entry = memory.word(table + 8 * (base >> shift & 511))
+        if entry & _PRESENT:
+            yield from walk(entry & _FRAME, base, shift - 9)
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,6 @@ from harness.qemu.memory import FrozenMemory, Memory
 
 log = logging.getLogger(__name__)
 
-# A function of kernels on which the record was not tried often enough to be trusted, although the
-# trial goes well. Of five runs of what is planted on 7.2 and 7.3 one had a false alarm, whose
-# cause is mended.
-_NOT_RIGHT = "execmem_restore_rox"
-
 
 def begin(
     machine: Machine, guest: Guest, symbols: Symbols, layout: Layout, folder: Path, kib: int,
@@ -67,8 +62,6 @@ class _Attempt:
 
     def begin(self, kib: int) -> str:
         """Why the record is not to be trusted, or ""."""
-        if self.symbols.address(_NOT_RIGHT) is not None:
-            return "it is not right yet on kernels from 6.13 on"
         # Written into the ring buffer, so that it can be found.
         word = f"eudyptula-{secrets.token_hex(8)}"
         done = self.guest.run(record.setup_script(self.symbols, word, kib))
@@ -111,7 +104,7 @@ class _Attempt:
             scene = Scene(self.memory, self.layout, lambda: self.memory.blocks(iter(filled)))
             search = Search(scene, self.about, lambda: self.symbols, by_the_trial)
             every = reader.allocations(start, end, by_the_trial)
-            left = [one for one in every if search.is_left(one, reader)]
+            left = search.left(every, reader)
             lost = search.lost(left)
         pages = sum(one.event == PAGES for one in every)
         log.debug("trial: %d pages and %d objects recorded, %d in use, %d lost",

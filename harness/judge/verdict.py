@@ -43,6 +43,7 @@ class Evidence:
     console: str
     taint_before: int
     taint_after: int | None
+    reported: bool = False  # the kernel has reported something before, and that was told
     panicked: bool = False
     running: bool = True
     timed_out: str = ""  # the command that did not end, if one did not
@@ -64,6 +65,7 @@ class Evidence:
     unprinted: tuple[str, ...] = ()  # lines of the kernel's log that are not on its console
     lost: tuple[LostMemory, ...] = ()
     unrecorded: bool = False  # the record of allocations ran over, so that some may be missing
+    stopped: bool = False  # somebody has stopped the record of allocations, or emptied it
     probes: tuple[str, ...] = ()  # what does not go on, as vm/agent names it: KIND:NAME
 
 
@@ -132,8 +134,10 @@ class Problem:
     """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came.
 
     ``function`` is the innermost function of a module on the report's stack, else the one
-    that the title names; ``location`` its file:line where that is known. What a guest has said
-    is made printable and cut here (``harness.host.text``), so that no output need think of it.
+    that the title names; ``location`` its file:line where that is known. ``defined``: that is
+    where ``function``, a variable or a function, is defined; nothing has happened there. What a
+    guest has said is made printable and cut here (``harness.host.text``), so that no output need
+    think of it.
     """
 
     verdict: Verdict
@@ -142,6 +146,7 @@ class Problem:
     times: int = 1
     function: str | None = None
     location: str | None = None
+    defined: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -156,7 +161,8 @@ class Problem:
         if self.function and not re.search(rf"\b{re.escape(self.function)}\b", self.title):
             where = f", in {self.function}"
         if self.location:
-            where += f" at {self.location}"
+            where += f"; {self.function} is defined at " if self.defined else " at "
+            where += self.location
         return f"{self.verdict}: {self.title}{where}{often}"
 
 
@@ -247,7 +253,10 @@ def _printed_once(evidence: Evidence) -> str:
 
 def _judge(evidence: Evidence) -> Sequence[Problem]:
     problems, stopped = _reports(evidence)
-    problems = problems or _memory(evidence)
+    memory = _memory(evidence)
+    # A process that is killed for lack of memory may fail to get some more before it is gone.
+    if memory and all(one.title.startswith("page allocation failure") for one in problems):
+        problems = memory
     if problems and evidence.fault and not evidence.full:
         problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
     problems = problems or [*_end(evidence, stopped), *_probes(evidence)]
@@ -293,6 +302,8 @@ _OF_SLAB_REPORT = re.compile(
 _STOPPED = re.compile(r"(?:^|\] ?)Kernel panic - not syncing", re.MULTILINE)
 
 
+SAYS = "it says: "
+"""The beginning of the first line of a warning's detail, where it has words of its own."""
 MOST_PROBLEMS = 100
 """How many different problems of one log are told; nobody reads more, and a flood must end."""
 
@@ -360,9 +371,29 @@ def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
     return event.bare and _is_well(evidence)
 
 
+# include/asm-generic/bug.h, WARN(): what it says comes before its header.
+_SAID = re.compile(r"\[ cut here \]-+\n((?:[^\n]{1,300}\n){1,3}?)[^\n]{0,60}WARNING: ")
+_LEAD = 1000  # characters before a report's first line in which it is looked for
+_STAMP = re.compile(r"^(?:\[[^\]]{0,30}\] ?)+")
+
+
+def _said_before(evidence: Evidence, event: klog.Event, offset: int) -> str:
+    """What a warning says, unless its title does: which rule of the kernel's was broken."""
+    if not event.title.startswith("WARNING"):
+        return ""
+    first = max(0, offset - _LEAD)
+    lead = evidence.console[first : offset + _LEAD]
+    for match in _SAID.finditer(lead):
+        if first + match.end() > offset:
+            return " ".join(_STAMP.sub("", line).strip() for line in match[1].splitlines())
+    return ""
+
+
 def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
     """A report as a reason for a red test; ``offset`` is where it stands in the log."""
     detail = condensed(event.excerpt)
+    if said := _said_before(evidence, event, offset):
+        detail = f"{SAYS}{said}\n{detail}"
     if still := _stood_still(evidence, event, offset):
         about = f"the host did not run QEMU for {still:.0f} s, and the kernel then said: "
         return Problem(Verdict.HOST_FAULT, about + event.title, detail)
@@ -513,7 +544,8 @@ def _taint(evidence: Evidence) -> list[Problem]:
         title = f"somebody has cleared the kernel's taint flags ({taint_letters(lost)})"
         return [Problem(Verdict.SPLAT, title)]
     fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS & ~evidence.declared
-    if any(one.end > 0 for one in evidence.expected):  # else it came before what is judged
+    # The kernel prints a report before its taint comes up, so that may come after a judgement.
+    if evidence.reported or any(one.end > 0 for one in evidence.expected):
         fresh &= ~_REPORT_TAINTS
     if not fresh:
         return []
@@ -550,6 +582,9 @@ def _probes(evidence: Evidence) -> list[Problem]:
     return problems
 
 
+_HIDDEN = "hidden:"  # of vm/agent's names: a module that is there, and in no list
+
+
 def _residue(evidence: Evidence) -> list[Problem]:
     """What is there after unloading and was not there before loading."""
     if evidence.busy:
@@ -557,6 +592,11 @@ def _residue(evidence: Evidence) -> list[Problem]:
         title = f"what the unloaded modules left behind is not known: {names} cannot be unloaded"
         return [Problem(Verdict.RESIDUE, title)]
     left = sorted(evidence.left or ())
+    hidden = [name.removeprefix(_HIDDEN) for name in left if name.startswith(_HIDDEN)]
+    # What a module has that is still there is no leftover.
+    if hidden:
+        title = f"{', '.join(hidden)} is loaded, and not in the kernel's list of modules any more"
+        return [Problem(Verdict.RESIDUE, title, "nobody can unload it, or tell what it leaves")]
     if not left:
         return []
     names = ", ".join(name.replace(":", " ", 1) for name in left)
@@ -577,7 +617,7 @@ def _remains(evidence: Evidence) -> list[Problem]:
         title = f"the module is unloaded, but {one.holder} still holds {what}"
         found[what] = Problem(
             Verdict.RESIDUE, f"{title}: {one.forgotten}" if one.forgotten else title, detail,
-            function=one.what or None, location=one.location,
+            function=one.what or None, location=one.location, defined=bool(one.what),
         )  # fmt: skip
     return list(found.values())
 
@@ -610,10 +650,15 @@ def _lost(evidence: Evidence) -> list[Problem]:
 
 def _unrecorded(evidence: Evidence) -> list[Problem]:
     """Where allocations are missing in the record, what was lost is not known."""
-    if not evidence.unrecorded:
+    why = ""
+    if evidence.unrecorded:
+        why = "more was allocated than can be recorded"
+    elif evidence.stopped:
+        why = (
+            "somebody has stopped the record of allocations or emptied it (it is the instance"
+            " eudyptula of tracefs)"
+        )
+    if not why:
         return []
-    title = (
-        "more was allocated than can be recorded, so what the module has lost is not known"
-        " (@pytest.mark.unrecorded allows that)"
-    )
+    title = f"{why}, so what the module has lost is not known (@pytest.mark.unrecorded allows that)"
     return [Problem(Verdict.LOG_GAP, title)]

@@ -31,7 +31,7 @@ PLACES = {
     "__init_end": 0x12A000, "file_systems": 0x12B000, "iomem_resource": 0x12C000,
     "init_net": 0x12D000, "shrinker_list": 0x12E000,
     "dma_pool_create": 0x12F000, "kobject_set_name_vargs": 0x12F400,
-    "__class_register": 0x12F800, "_end": 0x130000,
+    "__class_register": 0x12F800, "__get_vm_area_node": 0x12FC00, "_end": 0x130000,
 }  # fmt: skip
 
 
@@ -47,8 +47,9 @@ class Kernel:
         # Per-CPU variables have small addresses (before 6.15).
         lines += ["0000000000000000 A __per_cpu_start", "0000000000001000 A timer_bases",
                   "0000000000001804 A __percpu_rwsem_rc_cpu_hotplug_lock",
-                  "0000000000002000 A __per_cpu_end"]  # fmt: skip
-        self.symbols = Symbols("\n".join(lines))
+                  "0000000000001900 A krc", "0000000000002000 A __per_cpu_end"]  # fmt: skip
+        self.kallsyms = "\n".join(lines)
+        self.symbols = Symbols(self.kallsyms)
         self.map(IMAGE + PLACES["init_top_pgt"], PLACES["init_top_pgt"])
         for page in range(0, SIZE // PAGE * 64, PAGE):  # the array of struct page
             self.map(VMEMMAP + page, 0x800000 + page)

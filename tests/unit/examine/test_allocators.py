@@ -9,7 +9,7 @@ from harness.examine.allocations import PAGES, Allocation
 from harness.examine.allocators import Allocators
 from harness.examine.pointers import slab_object
 from harness.qemu.memory import PAGE, Pointer
-from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, VMEMMAP, Kernel
+from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, SIZE, VMEMMAP, Kernel
 
 RANDOM = 0x1234567812345678  # of a slab cache
 AT_RANDOM = 200  # bytes: where a struct kmem_cache has it
@@ -26,8 +26,7 @@ def caches(kernel: Kernel) -> None:
 
 
 def allocators(kernel: Kernel, *skb_caches: tuple[int, int]) -> Allocators:
-    scene = kernel.scene()
-    return Allocators(scene.memory, scene.layout, skb_caches)
+    return Allocators(kernel.scene(), skb_caches)
 
 
 def swapped(at: int) -> int:
@@ -137,6 +136,43 @@ def test_a_cache_has_lists_of_free_objects_in_objects(kernel: Kernel) -> None:
     assert found.is_note(Pointer(PLACES["somewhere"], to[0])) is None
 
 
+def test_an_old_place_of_such_a_list_is_nobodys_whatever_is_there_now(kernel: Kernel) -> None:
+    """The object's page may have been handed out since, for something else."""
+    kernel.cache("kmalloc-96", 96)
+    sheaf, objects, page = kernel.object("kmalloc-96"), kernel.object("kmalloc-64"), kernel.take()
+    kernel.word(sheaf + 16, kernel.caches["kmalloc-64"], 1, DIRECT + objects, DIRECT + page + 64)
+    assert allocators(kernel).is_note(Pointer(sheaf + 40, DIRECT + page + 64)) is False
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        pytest.param("kmalloc-96", (0, 7), id="another number in it"),
+        pytest.param("kmalloc-96", (0, SIZE + DIRECT), id="an address beyond all memory"),
+        pytest.param("kmalloc-96", (9, 0), id="more than it can hold"),
+        pytest.param("filp", (0, 0), id="not of kmalloc()"),
+    ],
+)
+def test_not_all_that_knows_a_slab_cache_is_such_a_list(
+    kernel: Kernel, cache: str, words: tuple[int, int]
+) -> None:
+    """Somebody's structure may have the address of one as well."""
+    kernel.cache("kmalloc-96", 96)
+    at, to = kernel.object(cache), DIRECT + kernel.object("kmalloc-64")
+    count, other = words
+    kernel.word(at + 16, kernel.caches["kmalloc-64"], count, to, other)
+    assert allocators(kernel).is_note(Pointer(at + 32, to)) is None
+
+
+def test_an_object_that_is_not_cleared_is_free_where_such_a_list_has_it(kernel: Kernel) -> None:
+    """Nothing in it says so itself."""
+    kernel.cache("kmalloc-96", 96)
+    sheaf, first = kernel.object("kmalloc-96"), kernel.object("constructed")
+    kernel.word(sheaf + 16, kernel.caches["constructed"], 1, DIRECT + first, DIRECT + first + 64)
+    found = allocators(kernel)
+    assert [found.in_use(taken(at)) for at in (first, first + 64)] == [False, True]
+
+
 def test_an_object_in_such_a_list_was_given_back(kernel: Kernel) -> None:
     """One that a list had before, or that is in an object of another kind, is somebody's."""
     kernel.cache("kmalloc-96", 96)
@@ -147,7 +183,7 @@ def test_an_object_in_such_a_list_was_given_back(kernel: Kernel) -> None:
     scene = kernel.scene()
     asked = {slab_object(scene.memory, scene.layout, one - DIRECT) for one in to} - {None}
     assert len(asked) == 3
-    back = allocators(kernel).given_back(scene, {one for one in asked if one})
+    back = allocators(kernel).given_back({one for one in asked if one})
     assert {one.start for one in back} == {objects}
 
 

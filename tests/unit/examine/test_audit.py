@@ -14,9 +14,79 @@ from harness.examine import audit, pointers
 from harness.examine.audit import Audit
 from harness.examine.lost import ROUNDS, Lost
 from harness.host.proc import Deadline
-from harness.qemu.memory import Pointer
+from harness.qemu.memory import PAGE, FrozenMemory, Pointer
+from tests.unit.examine.fake_kernel import MODULES, Kernel
 
 LOST = Lost(100, "kmalloc", "", (7,), (range(4096, 4196),))
+
+
+@pytest.mark.parametrize(
+    "changed", [[], [0], [5, 6, 7, 100], [1023, 1024, 2047, 2048], list(range(2500))]
+)
+def test_the_pages_that_a_derived_machine_has_changed(tmp_path: Path, changed: list[int]) -> None:
+    """Wherever the parts begin in which memory is read."""
+    pages = 2500
+    (tmp_path / "base").write_bytes(b"a" * (pages * PAGE))
+    (tmp_path / "derived").write_bytes(b"a" * (pages * PAGE))
+    with (tmp_path / "derived").open("r+b") as file:
+        for page in changed:
+            file.seek(page * PAGE + (PAGE - 1 if page % 2 else 0))
+            file.write(b"b")
+    with (
+        FrozenMemory(tmp_path / "base") as before,
+        FrozenMemory(tmp_path / "derived") as after,
+    ):
+        assert [page for run in audit._differing(before, after) for page in run] == changed
+
+
+def test_pages_above_the_gap_differ_by_their_place_in_the_file(tmp_path: Path) -> None:
+    """QEMU's order is that of the file; a large machine's addresses have a gap."""
+    for name, value in (("base", b"a"), ("derived", b"b")):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2816 << 20)
+            file.seek(2100 << 20)
+            file.write(value)
+    with (
+        FrozenMemory(tmp_path / "base") as before,
+        FrozenMemory(tmp_path / "derived") as after,
+    ):
+        pages = [page for run in audit._differing(before, after) for page in run]
+    assert pages == [(2100 << 20) // PAGE]
+
+
+@pytest.fixture
+def frozen(kernel: Kernel) -> Kernel:
+    """A template's folder, with what is written when it is frozen."""
+    kernel.map(MODULES, kernel.take())
+    folder = kernel.file.parent
+    (folder / audit.LAYOUT).write_text(kernel.scene().layout.to_json())
+    (folder / audit.SECTIONS).write_text("{}")
+    audit._write(folder / audit.POINTERS, [Pointer(0x1008, MODULES), Pointer(0x1010, MODULES)])
+    audit._write(folder / audit.STALE, [Pointer(0x1010, MODULES)])
+    return kernel
+
+
+def test_what_a_template_says_is_read_once(frozen: Kernel) -> None:
+    """Each of its clones is looked at by it."""
+    known = audit._frozen(frozen.file.parent)
+    assert known is not None
+    assert known.area.mapped == {MODULES}
+    assert known.pointers == {1: (Pointer(0x1008, MODULES), Pointer(0x1010, MODULES))}
+    assert known.stale == {Pointer(0x1010, MODULES)}
+    assert audit._frozen(frozen.file.parent) is known
+
+
+def test_a_template_that_was_made_again_is_another_one(frozen: Kernel) -> None:
+    """In the same folder, as it was damaged: the machine has booted once more."""
+    known = audit._frozen(frozen.file.parent)
+    frozen.map(MODULES + PAGE, frozen.take())
+    frozen.file.rename(frozen.file.with_name("before"))  # or else the new file might be that one
+    frozen.scene()
+    again = audit._frozen(frozen.file.parent)
+    assert known is not None
+    assert again is not None
+    assert known.area.mapped == {MODULES}
+    assert again.area.mapped == {MODULES, MODULES + PAGE}
 
 
 class Lookers:
@@ -46,7 +116,7 @@ def looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lookers: Lookers) -
     monkeypatch.setattr(found, "_opened", lambda: (None, None, None))
     monkeypatch.setattr(found, "_moved", lambda _: True)
     monkeypatch.setattr(found, "_look", lookers.look)
-    monkeypatch.setattr(pointers, "module_area", lambda *_: None)
+    monkeypatch.setattr(pointers, "area_tables", lambda *_: ())
     monkeypatch.setattr(audit, "_content", lambda *_: b"")
     return found
 
@@ -121,3 +191,30 @@ def test_what_is_not_looked_for_is_said_for_as_long_as_a_template_is_kept(tmp_pa
     assert audit.not_looked_for(tmp_path) == ""
     (tmp_path / audit._UNRECORDED).write_text("it is not found")
     assert "allocations are not recorded (it is not found)" in audit.not_looked_for(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("used", "continues", "full", "came", "stopped"),
+    [
+        (101, True, False, True, False), (100, True, False, True, True),
+        (101, False, False, True, True), (100, True, True, True, False),
+        (100, True, False, False, False),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_kept_has_more_of_each_thing_that_a_guest_does(
+    looking: Audit, monkeypatch: pytest.MonkeyPatch,
+    used: int, continues: bool, full: bool, came: bool, stopped: bool,
+) -> None:  # fmt: skip
+    """Else it was stopped before it was looked at, unless no module has come that begins it.
+
+    One that is full is told by itself.
+    """
+    before: Any = SimpleNamespace(bytes_used=100)
+    now: Any = SimpleNamespace(bytes_used=used, continues=lambda _: continues, full=full)
+    monkeypatch.setattr(audit, "Reader", lambda memory, *_: now if memory == "now" else before)
+    monkeypatch.setattr(looking, "_open", (None, "now", "before"))
+    monkeypatch.setattr(looking, "_record", object())
+    monkeypatch.setattr(looking, "_came", came)
+    assert not looking.record_has_stopped()  # nobody has looked yet
+    monkeypatch.setattr(looking, "_recorded", 100)
+    assert looking.record_has_stopped() is stopped

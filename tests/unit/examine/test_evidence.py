@@ -37,7 +37,7 @@ class Guest:
         self._stuck, self._waited = stuck, waited
         self._remains = list(remains)
         self._mixed = mixed
-        self.incomplete = False
+        self.incomplete = self.stopped = False
         self.kept: tuple[str, ...] = ()  # locks that a reader has
 
     def mark(self, _: Deadline) -> int:
@@ -63,7 +63,13 @@ class Guest:
     def stacks(self, _: Deadline) -> str:
         return ""
 
-    def leftovers(self, _: Deadline, *, end: bool = False, careful: bool = False) -> Leftovers:
+    def seen(self) -> int | None:
+        return None
+
+    def leftovers(
+        self, _: Deadline, *, end: bool = False, careful: bool = False, seen: int | None = None
+    ) -> Leftovers:
+        assert seen is None
         self.asked.append("leftovers" + " end" * end + " careful" * careful)
         return Leftovers(loaded=self._mixed and not end, mixed=self._mixed and not end)
 
@@ -78,6 +84,10 @@ class Guest:
 
     def take_incomplete(self) -> bool:
         return self.incomplete
+
+    def record_has_stopped(self) -> bool:
+        self.asked.append("record")
+        return self.stopped
 
     def unprinted(self, *, marked: bool) -> tuple[str, ...]:
         assert marked
@@ -96,14 +106,14 @@ def test_a_guest_is_asked_in_full_where_nothing_points_into_a_module_that_is_gon
     """Its memory comes first."""
     guest = Guest(())
     assert guest.gather().remains == ()
-    assert guest.asked == ["remains", "probes", "leftovers"]
+    assert guest.asked == ["remains", "probes", "leftovers", "record"]
 
 
 def test_nothing_follows_a_pointer_that_is_known_to_be_bad() -> None:
     """A guest that crashes by being asked explains nothing."""
     guest = Guest((HELD,))
     assert [one.holder for one in guest.gather().remains] == ["misc_list"]
-    assert guest.asked == ["remains", "leftovers careful"]
+    assert guest.asked == ["remains", "leftovers careful", "record"]
 
 
 @pytest.mark.parametrize("first", [(), (HELD,)])
@@ -122,11 +132,19 @@ def test_a_record_that_ran_over_is_told_unless_that_is_allowed() -> None:
     assert not guest.gather(unrecorded=True).unrecorded
 
 
+def test_a_record_that_somebody_has_stopped_is_told_unless_that_is_allowed() -> None:
+    """It says nothing of what came after, and looks as if nothing had."""
+    guest = Guest((), ())
+    guest.stopped = True
+    assert guest.gather().stopped
+    assert not guest.gather(unrecorded=True).stopped
+
+
 def test_what_does_not_go_on_is_asked_again_where_the_host_let_nothing_go_on() -> None:
     """A guest whose CPU gets no processor is no guest whose CPU is stuck."""
     guest = Guest((), stuck="cpu:0", waited=60.0)
     assert guest.gather().probes == ()
-    assert guest.asked == ["remains", "probes", "probes", "leftovers"]
+    assert guest.asked == ["remains", "probes", "probes", "leftovers", "record"]
 
 
 def test_what_does_not_go_on_is_not_asked_again_on_a_quiet_host() -> None:
@@ -141,7 +159,7 @@ def test_a_pointer_that_was_told_of_is_not_followed_at_the_next_judgement() -> N
     guest = Guest(())
     guest.held = True
     assert guest.gather().remains == ()
-    assert guest.asked[-1] == "leftovers careful"
+    assert "leftovers careful" in guest.asked
 
 
 def test_a_lock_that_a_reader_keeps_is_told_of_with_what_does_not_go_on() -> None:

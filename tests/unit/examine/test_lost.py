@@ -17,6 +17,7 @@ from tests.unit.examine.fake_kernel import (
     IMAGE,
     MODULES,
     PLACES,
+    VMALLOC,
     VMEMMAP,
     Kernel,
 )
@@ -89,6 +90,14 @@ def test_a_pointer_behind_it_does_not_keep_it(kernel: Kernel) -> None:
     one = taken(kernel)
     kernel.word(PLACES["somewhere"], one.address + 64)
     assert lost_of(kernel, one) == [1]
+
+
+@pytest.mark.parametrize(("inside", "kept"), [(3, True), (136, False)])
+def test_who_has_a_file_knows_where_it_begins(kernel: Kernel, inside: int, kept: bool) -> None:
+    """Flags may be in its address. Files that were closed one after another lead elsewhere."""
+    one = Allocation("kmem_cache_alloc", DIRECT + kernel.object("filp"), 184, 1, STACK)
+    kernel.word(PLACES["somewhere"], one.address + inside)
+    assert lost_of(kernel, one) == ([] if kept else [1])
 
 
 def test_what_only_lost_memory_points_to_is_told_with_that(kernel: Kernel) -> None:
@@ -216,6 +225,27 @@ def test_a_dma_pool_is_still_there_where_it_has_a_name(
     assert [each.held for each in search(kernel).lost([one])] == held
 
 
+@pytest.mark.parametrize("before", [0, 64])
+@pytest.mark.parametrize(
+    ("file", "ops", "back", "held"),
+    [(0, IMAGE + 8, True, ["a socket"]), (1, IMAGE + 8, True, []), (0, 0, True, []),
+     (0, IMAGE + 8, False, [])],
+    ids=["open", "of a process", "released", "something else"],
+)  # fmt: skip
+def test_a_socket_is_still_there_where_no_process_has_it(
+    kernel: Kernel, before: int, file: int, ops: int, back: bool, held: list[str]
+) -> None:
+    """Its file system has it in a list, whoever has opened it."""
+    kernel.cache("sock_inode_cache", 128)
+    kernel.cache("UDP", 128)
+    at, sock = kernel.object("sock_inode_cache"), kernel.object("UDP")
+    one = Allocation("kmem_cache_alloc", DIRECT + at, 128, 1, STACK)
+    kernel.word(at + before, 1, 0, file, DIRECT + sock, ops)
+    kernel.word(sock + 24, DIRECT + at + before if back else 0)
+    kernel.word(PLACES["somewhere"], one.address)
+    assert [each.held for each in search(kernel).lost([one])] == held
+
+
 @pytest.mark.parametrize(("number", "lost"), [(4, []), (5, [1]), (6, [1]), (7, [])])
 def test_what_was_taken_out_of_a_queue_is_not_in_it(
     kernel: Kernel, number: int, lost: list[int]
@@ -230,6 +260,44 @@ def test_what_was_taken_out_of_a_queue_is_not_in_it(
     assert lost_of(kernel, one) == lost
 
 
+@pytest.mark.parametrize(("number", "lost"), [(0, []), (1, []), (2, [1])])
+@pytest.mark.parametrize("linked", [False, True], ids=["to 6.3", "from 6.4"])
+def test_what_was_freed_in_bulk_is_not_in_that_page_any_more(
+    kernel: Kernel, linked: bool, number: int, lost: list[int]
+) -> None:
+    """Two objects wait in the page; what comes after them is from an earlier time."""
+    one = taken(kernel)
+    page, first = bulk(kernel, linked)
+    kernel.word(page + 8 * (first + number), one.address)
+    assert lost_of(kernel, one) == lost
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["to 6.3", "from 6.4"])
+def test_a_page_for_bulk_that_is_kept_for_later_has_nothing(kernel: Kernel, linked: bool) -> None:
+    """It begins with the next such page; its number of objects may be an old one."""
+    one = taken(kernel)
+    page, first = bulk(kernel, linked)
+    kernel.word(page, DIRECT + kernel.take())
+    kernel.word(page + 8 * first, one.address)
+    kernel.word(CPU + 0x1900, 0, DIRECT + page)
+    assert lost_of(kernel, one) == [1]
+
+
+def bulk(kernel: Kernel, linked: bool) -> tuple[int, int]:
+    """A page in which kfree_rcu() collects, with two objects, and the number of their first word.
+
+    It is in a list that the variable krc begins, or the first of those to which that points.
+    """
+    page, head = kernel.take(), DIRECT + CPU + 0x1900
+    kernel.word(0x800000 + page // PAGE * 64 + 48, 1 << 32)
+    kernel.word(CPU + 0x1900, DIRECT + page)
+    if linked:
+        kernel.word(page, head, head, 4, 4, 2)
+        return page, 5
+    kernel.word(page, 2, 0)
+    return page, 2
+
+
 def test_a_page_table_is_known_by_its_physical_address(kernel: Kernel) -> None:
     """To which flags are added."""
     table, one = taken(kernel, PAGE, PAGES, 1), taken(kernel, PAGE, PAGES, 2)
@@ -238,12 +306,67 @@ def test_a_page_table_is_known_by_its_physical_address(kernel: Kernel) -> None:
     assert lost_of(kernel, table, one) == [2]
 
 
+@pytest.mark.parametrize("at", [VMALLOC + 0x40000, VMEMMAP - 0x10000000000])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_page_that_is_mapped_where_the_kernel_maps_is_its_own(
+    kernel: Kernel, at: int, mapped: bool
+) -> None:
+    """It keeps some for per-CPU memory, at the end of that, and has no other note of them."""
+    one = taken(kernel, PAGE, PAGES)
+    kernel.map(at, one.address - DIRECT if mapped else kernel.take())
+    assert lost_of(kernel, one) == ([] if mapped else [1])
+
+
+def test_a_page_that_is_mapped_in_an_area_that_is_lost_is_lost(kernel: Kernel) -> None:
+    """Nobody can take the area away any more."""
+    page, area = taken(kernel, PAGE, PAGES), taken(kernel, order=2)
+    kernel.map(VMALLOC + 0x40000, page.address - DIRECT)
+    kernel.word(area.address - DIRECT, 0, VMALLOC + 0x40000, 2 * PAGE)
+    area.stack = (IMAGE + PLACES["__get_vm_area_node"], MODULE)
+    assert lost_of(kernel, page, area) == [1, 2]
+
+
 def test_per_cpu_memory_may_be_known_by_one_cpus_part(kernel: Kernel) -> None:
     """Or by what is added to for each CPU."""
     found = [Allocation(PERCPU, 0x4000 + 64 * at, 64, at, STACK) for at in range(3)]
     kernel.word(PLACES["somewhere"], 0x4000 + 64)
     kernel.word(PLACES["somewhere"] + 8, DIRECT + CPU + 0x4000 + 128)
     assert lost_of(kernel, *found) == [0]
+
+
+@pytest.mark.parametrize(
+    ("number", "lost"),
+    [(0x4000, []), (0x4003, []), (0x4008, [1]), (DIRECT + CPU + 0x4008, [])],
+    ids=["begins", "flags", "by chance", "one CPU's"],
+)
+def test_what_stands_for_per_cpu_memory_is_where_it_begins(
+    kernel: Kernel, number: int, lost: list[int]
+) -> None:
+    """It is a small number, and such are everywhere."""
+    kernel.word(PLACES["somewhere"], number)
+    assert lost_of(kernel, Allocation(PERCPU, 0x4000, 64, 1, STACK)) == lost
+
+
+@pytest.mark.parametrize(
+    ("counts", "pages"),
+    [((1, 0, 0, 0), 4), ((1, 1, 1, 1), 4), ((1, 1, 1, 0), 3)],
+    ids=["as allocated", "taken apart", "the last one given back"],
+)
+def test_of_pages_that_were_taken_apart_the_last_may_be_anybodys(
+    kernel: Kernel, counts: tuple[int, ...], pages: int
+) -> None:
+    """As with alloc_pages_exact(). Who points to what was given back does not have the others."""
+    one = taken(kernel, 4 * PAGE, PAGES)
+    for number, count in enumerate(counts):
+        at = one.address - DIRECT + number * PAGE
+        kernel.word(0x800000 + at // PAGE * 64 + 48, count << 32)
+    scene = kernel.scene()
+    reader = Reader(scene.memory, scene.layout, Record((), {}))
+    (left,) = search(kernel).left([one], reader)
+    assert left.size == pages * PAGE
+    kernel.word(PLACES["somewhere"], one.address + 3 * PAGE)
+    kernel.word(PLACES["somewhere"] + 8, VMEMMAP + (one.address - DIRECT) // PAGE * 64 + 192)
+    assert lost_of(kernel, left) == ([1] if pages == 3 else [])
 
 
 def test_what_an_interrupt_asked_for_is_not_the_modules(kernel: Kernel) -> None:

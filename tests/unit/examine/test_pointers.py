@@ -105,8 +105,15 @@ def test_code_that_is_gone_may_stay_mapped(kernel: Kernel, large: bool) -> None:
     kernel.word(first + 5 * PAGE + 0x800, 0)
     kernel.word(first + 7 * PAGE, 0)
     scene = kernel.scene()
+    assert not scene.layout.keeps_code  # or else each page would be read, each time
     area = pointers.module_area(scene.memory, scene.layout)
+    assert area.mapped == {MODULES, *range(start, start + (2 << 20), PAGE)}
+    keeping = Symbols(f"{kernel.kallsyms}\n{IMAGE + 0x100:x} t execmem_cache_add_locked")
+    layout = pointers.learn(scene.memory, keeping, "")
+    assert layout is not None
+    area = pointers.module_area(scene.memory, layout)
     assert area.mapped == {MODULES, start + 5 * PAGE, start + 7 * PAGE}
+    assert area.tables == pointers.area_tables(scene.memory, layout)
 
 
 # -- what counts -------------------------------------------------------------------

@@ -241,6 +241,7 @@ def test_a_stack_that_was_asked_for_is_none(above: str) -> None:
     [
         ("debugfs: File 'wee' in directory '/' already present!", "debugfs: File already"),
         ("debugfs: Directory 'wee' with parent '/' already present!", "debugfs: Directory alr"),
+        ("debugfs: 'wee' already exists in '/'", "debugfs: name already present"),
         ("wee: loud: page allocation failure: order:10, mode:0xcc0(GFP_KERNEL)\n"
          + STACK.rstrip("\n"), "page allocation failure"),
         ("sysfs: cannot create duplicate filename '/class/wee'\n" + STACK.rstrip("\n"),
@@ -378,6 +379,14 @@ def test_loading_a_module_is_no_problem() -> None:
     assert list(judge(replace(CLEAN, taint_before=0, taint_after=OE))) == []
 
 
+def test_the_taint_of_a_report_may_come_after_it_was_told() -> None:
+    """The kernel prints first. What no report brings up is told all the same."""
+    after = replace(CLEAN, reported=True, taint_after=OE | DIE | WARN)
+    assert list(judge(after)) == []
+    (problem,) = judge(replace(after, taint_after=OE | 1))
+    assert "(P)" in problem.title
+
+
 def test_taint_from_before_the_test_is_not_its_fault() -> None:
     """Only what is new counts."""
     before = OE | WARN
@@ -452,6 +461,20 @@ SLAB_WARNING = """\
 [    3.800000]  </TASK>
 [    3.800000] ---[ end trace 0000000000000000 ]---
 """
+
+
+def test_what_a_warning_says_stands_first() -> None:
+    """The kernel prints it above the header. What another warning says is not taken for it."""
+    said = "[    2.000000][  T77] Buffer overflow detected (10 < 4096)!\n"
+    head, cut, rest = WARNING.partition("[ cut here ]------------\n")
+    (problem,) = judge(replace(CLEAN, console=BOOT + head + cut + said + rest))
+    assert problem.detail.startswith("it says: Buffer overflow detected (10 < 4096)!\n")
+    (problem,) = judge(replace(CLEAN, console=BOOT + WARNING))
+    assert "it says" not in problem.detail
+    other = WARNING.replace("wee_write", "wee_read")
+    talks, silent = judge(replace(CLEAN, console=BOOT + head + cut + said + rest + other))
+    assert "it says" in talks.detail
+    assert "it says" not in silent.detail
 
 
 def test_the_warning_after_a_report_of_the_allocator_is_a_part_of_it() -> None:
@@ -544,6 +567,23 @@ def test_a_process_killed_for_memory_is_a_splat() -> None:
         assert problem.detail == OOM.strip()
 
 
+def test_who_is_killed_for_memory_may_ask_for_more_in_vain() -> None:
+    """It says so before it is gone; that it was killed says more. Another report is told itself."""
+    asked = (
+        "[    4.1] perl: page allocation failure: order:0, mode:0x140dca(GFP_HIGHUSER_MOVABLE)\n"
+        "[    4.1] CPU: 0 UID: 0 PID: 135 Comm: perl Tainted: G           OE      6.12.1 #1\n"
+        "[    4.1] Call Trace:\n[    4.1]  <TASK>\n[    4.1]  dump_stack_lvl+0x5d/0x80\n"
+        "[    4.1]  warn_alloc+0x164/0x190\n[    4.1]  do_anonymous_page+0x36f/0x8a0\n"
+        "[    4.1]  </TASK>\n"
+    )
+    (alone,) = judge(replace(CLEAN, console=BOOT + asked))
+    assert alone.title.startswith("page allocation failure")
+    (problem,) = judge(replace(CLEAN, console=BOOT + OOM + asked))
+    assert problem.title == "the guest ran out of memory, the kernel killed perl"
+    (problem,) = judge(replace(CLEAN, console=BOOT + OOM + STACK))
+    assert problem.title == "stack trace in wee_write"
+
+
 def test_a_limit_of_a_cgroup_is_somebodys_wish() -> None:
     """The memory controller kills whom it was told to limit."""
     console = BOOT + OOM.replace("Out of memory", "Memory cgroup out of memory")
@@ -626,6 +666,15 @@ def test_what_is_left_behind_is_residue() -> None:
         assert list(judge(replace(CLEAN, left=nothing))) == []
 
 
+def test_a_module_that_hides_is_told_and_what_it_has_is_not() -> None:
+    """It is still there, so that none of it was left behind."""
+    left = frozenset({"dev:wee", "hidden:wee"})
+    (problem,) = judge(replace(CLEAN, left=left))
+    assert str(problem) == (
+        "residue: wee is loaded, and not in the kernel's list of modules any more"
+    )
+
+
 def test_what_still_points_into_the_module_is_residue() -> None:
     """Who it is, whereto, and what was forgotten, in one sentence."""
     remains = (
@@ -638,7 +687,7 @@ def test_what_still_points_into_the_module_is_residue() -> None:
     assert (first.verdict, str(first)) == (
         Verdict.RESIDUE,
         "residue: the module is unloaded, but reboot_notifier_list still holds late_nb: "
-        "unregister_reboot_notifier() was not called at late.c:31",
+        "unregister_reboot_notifier() was not called; late_nb is defined at late.c:31",
     )
     # A neighbour in the list that points to it as well is the same thing once more.
     assert "fw_shutdown_nb points to late_nb (0xffffffffc0248880)" in first.detail
@@ -873,7 +922,7 @@ class Machine:
     def console_text(self):
         return self.console
 
-    def leftovers(self, deadline, end=False):
+    def leftovers(self, deadline, end=False, careful=False, seen=None):
         return Leftovers(self.left or frozenset(), loaded=self.left is None)
 
     def leaks(self, deadline):
@@ -915,7 +964,7 @@ def save(machine, *_):
 class Supply:
     built = None
     lab = SimpleNamespace(
-        kernel=SimpleNamespace(name="fake", vmlinux=None, sysroot=SimpleNamespace(root="/none")),
+        kernel=SimpleNamespace(name="fake", vmlinux="/none", sysroot=SimpleNamespace(root="/none")),
         image=SimpleNamespace(keys=None),
     )
 
@@ -1307,6 +1356,7 @@ def test_dies(guest, number):
     done.assert_outcomes(failed=2)
     done.stdout.fnmatch_lines([
         "registers: *0?/registers.txt", "memory, *", "to stand in this machine: *",
+        "to look into it with gdb: invoke *debug --test */*0]*",
         "registers: *1?/registers.txt", "(its machine is not kept: those of 1 other red tests are)",
     ])  # fmt: skip
 
@@ -1372,7 +1422,7 @@ class Loading:
     def take_inventory(self, _: Deadline) -> None:
         pass
 
-    def leftovers(self, _: Deadline) -> qemu.Leftovers:
+    def leftovers(self, _: Deadline, **_how: object) -> qemu.Leftovers:
         return qemu.Leftovers(loaded=True)
 
     def probes(self, _: Deadline) -> tuple[str, ...]:
@@ -1582,7 +1632,7 @@ def test_leaves_more(guest, worse):
 
 
 XFAIL = """
-from harness.errors import GuestLost, SpaceError
+from harness.errors import BuildError, CommandFailed, GuestLost, SpaceError
 
 MARKS = {
     "lax": pytest.mark.xfail(strict=False),
@@ -1599,6 +1649,14 @@ def bad_start(guest):
 def bad_end(guest):
     yield
     guest.check(WARNING)
+
+@pytest.fixture
+def not_built():
+    raise BuildError("module/ does not build")
+
+@pytest.fixture
+def not_loaded(guest):
+    raise CommandFailed("insmod: Invalid argument")
 
 @pytest.fixture
 def fails_at_end():
@@ -1619,6 +1677,7 @@ NOT_EXCUSED = {
     "two teardowns": "def test_it(fails_at_end, bad_end):\n    pass",
     "dynamic": "def test_it(guest):\n    guest.check(WARNING)\n    pytest.xfail('known')",
     "host": "def test_it(guest):\n    raise SpaceError('no space left')",
+    "build": "def test_it(not_built):\n    pass",
 }
 
 
@@ -1629,7 +1688,7 @@ def test_xfail_excuses_no_report_of_the_kernel(trial: Trial, what: str, mark: st
     done = trial(XFAIL % f"@MARKS[{mark!r}]\n{NOT_EXCUSED[what]}")
     # Where only the host is to blame the status is another one.
     assert done.ret in (pytest.ExitCode.TESTS_FAILED, HostError.exit_status)
-    words = {"host": "no space left", "panic": "panic: *"}
+    words = {"host": "no space left", "panic": "panic: *", "build": "module/ does not build"}
     done.stdout.fnmatch_lines([words.get(what, "splat: WARNING in wee_write")])
 
 
@@ -1649,6 +1708,10 @@ def test_dynamic(guest):
 def test_not_run(guest):
     guest.check(WARNING)
 
+@MARKS["lax"]
+def test_fixture(not_loaded):
+    pass
+
 @MARKS["strict"]
 def test_expects(guest, expect_splat):
     with expect_splat("warning"):
@@ -1657,7 +1720,7 @@ def test_expects(guest, expect_splat):
 """
     )
     assert done.ret == pytest.ExitCode.OK
-    done.assert_outcomes(xfailed=4)
+    done.assert_outcomes(xfailed=5)
 
 
 HOST = """
@@ -1766,8 +1829,13 @@ def test_memory_that_was_lost_is_named_with_who_allocated_it() -> None:
     assert problems[2].title == "the work queue q is still there: destroy() was not called"
 
 
-def test_a_record_that_ran_over_is_missing_evidence() -> None:
+@pytest.mark.parametrize(
+    ("how", "said"), [("unrecorded", "more was allocated"), ("stopped", "has stopped the record")]
+)
+def test_a_record_that_has_not_all_is_missing_evidence(how: str, said: str) -> None:
     """Nobody knows what a module has lost then."""
-    [problem] = judge(Evidence("", 0, 0, unrecorded=True))
+    found = Evidence("", 0, 0, unrecorded=how == "unrecorded", stopped=how == "stopped")
+    [problem] = judge(found)
     assert problem.verdict is Verdict.LOG_GAP
-    assert "unrecorded" in problem.title
+    assert problem.title.startswith(said) or f"somebody {said}" in problem.title
+    assert "pytest.mark.unrecorded" in problem.title
