@@ -7,8 +7,11 @@ What a task needs is imported when it runs. All of harness/ takes half a second 
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import functools
+import gc
+import io
 import logging
 import os
 import re
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from invoke.context import Context
 from invoke.exceptions import Exit, ParseError
 from invoke.main import program
+from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
 from harness.errors import HarnessError, InputError, Status, refused
@@ -75,18 +79,45 @@ if _is_invoke():
         signal.signal(signal.SIGINT, _before_the_task)
 
 
+# Whatever is still there when Python ends is looked through for circles several times, which takes
+# a tenth of a second after all of harness/. What is frozen is not looked through.
+if _is_invoke():
+    atexit.register(gc.freeze)
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: what runs is ended in the same order as after Ctrl-C."""
 
+    how = "SIGTERM"
 
-def _terminated(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; cleaning up is under way
-    raise _Terminated
+
+def _say_at_once(how: str, task: str) -> None:
+    """That a task is interrupted: what it has started may take seconds to end.
+
+    By the system's own call: the signal may have come while something else was being printed.
+    """
+    os.write(2, f"\n{how}: {task} is interrupted, and ends what it has started\n".encode())
+
+
+def _on_signals(task: str) -> tuple[Callable[..., NoReturn], Callable[..., NoReturn]]:
+    """What is done at Ctrl-C, and at SIGTERM."""
+
+    def interrupted(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it is said once
+        _say_at_once("Ctrl-C", task)
+        raise KeyboardInterrupt
+
+    def terminated(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; cleaning up is under way
+        _say_at_once("SIGTERM", task)
+        raise _Terminated
+
+    return interrupted, terminated
 
 
 def _interrupted(error: KeyboardInterrupt, task: str) -> NoReturn:
     """Say what was interrupted; what is known so far was printed by whoever has found it."""
-    how = "SIGTERM" if isinstance(error, _Terminated) else "Ctrl-C"
+    how = getattr(error, "how", "Ctrl-C")
     said = [f"interrupted by {how}: {task}", *getattr(error, "__notes__", ())]
     print("\n" + "\n    ".join(said) + "\nnothing was left running", file=sys.stderr)
     sys.exit(Status.INTERRUPTED)
@@ -100,7 +131,12 @@ def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
 
     def wrapper() -> None:
         try:
-            parse()
+            try:
+                parse()
+            finally:
+                print(end="", flush=True)  # the help may be all: it fails here, if it does
+        except BrokenPipeError:
+            _unread()
         except (ParseError, Exit) as error:
             if isinstance(error, Exit) and not error.message:  # that was all, as for --list
                 raise
@@ -113,10 +149,29 @@ def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
     return wrapper
 
 
+def _unread() -> NoReturn:
+    """End as who dies of SIGPIPE: the one who read what is printed has gone."""
+    # What is left to print would raise again when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
 def _tasks() -> dict[str, Task[Any]]:
     """All tasks, by their names."""
     every = {name.replace("_", "-"): each for name, each in globals().items()}
     return {name: each for name, each in every.items() if isinstance(each, Task)}
+
+
+def _arguments(asked: Task[Any]) -> list[Argument]:
+    """A task's arguments. invoke takes the explanations out of the task for them.
+
+    They are put back, because invoke makes the arguments once more for the task's own help.
+    """
+    explained = dict(asked.help)
+    try:
+        return asked.get_arguments()
+    finally:
+        asked.help = explained
 
 
 def _hint(said: str) -> str:
@@ -131,9 +186,15 @@ def _hint(said: str) -> str:
         if near:
             return f"did you mean {near[0]}? "
         return "a module's folder is given as --module DIR, and a command behind two dashes. "
-    options = {f"--{name}" for each in known.values()
-               for argument in each.get_arguments() for name in argument.names}  # fmt: skip
-    near = difflib.get_close_matches(word, options, n=1)
+    having: dict[str, list[str]] = {}
+    for task_name, each in sorted(known.items()):
+        for option in {f"--{name}" for argument in _arguments(each) for name in argument.names}:
+            having.setdefault(option, []).append(task_name)
+    if word in having:
+        *others, last = having[word]
+        tasks = f"{', '.join(others)} and {last}" if others else last
+        return f"{word} is an option of {tasks}. "
+    near = difflib.get_close_matches(word, having, n=1)
     return f"did you mean {near[0]}? " if near else ""
 
 
@@ -165,7 +226,7 @@ def together(words: Sequence[str]) -> list[str]:
 def _flags_of_judge() -> set[str]:
     """Of its options, those without a value."""
     names = ["help", "h"]
-    for argument in judge.get_arguments():
+    for argument in _arguments(judge):
         names += argument.names if argument.kind is bool else ()
     return {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}
 
@@ -178,7 +239,7 @@ def helped(words: Sequence[str]) -> list[str]:
     if not {"--help", "-h"} & set(words[1:]):
         return list(words)
     asked = _tasks().get(words[0])
-    takes_one = asked is not None and any(each.positional for each in asked.get_arguments())
+    takes_one = asked is not None and any(each.positional for each in _arguments(asked))
     return [words[0], *(["-"] if takes_one else []), "--help"]
 
 
@@ -196,6 +257,16 @@ program.parse_tasks = _bad_input(program.parse_tasks)  # type: ignore[method-ass
 program.parse_cleanup = _bad_input(program.parse_cleanup)  # type: ignore[method-assign]
 
 
+def _print_anything() -> None:
+    """What the terminal's characters do not suffice for is printed as its number.
+
+    Else a sign in what a test says would end the task, where the locale has ASCII only.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _end(error: HarnessError) -> NoReturn:
     print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(error.exit_status)
@@ -206,6 +277,7 @@ def _explained(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        _print_anything()
         verbose, quiet = bool(kwargs.get("verbose")), bool(kwargs.get("quiet"))
         level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
         from harness.host import progress
@@ -214,9 +286,11 @@ def _explained(function: F) -> F:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
         logging.getLogger("harness").setLevel(level)
         task = function.__name__.replace("_", "-")
-        before = signal.signal(signal.SIGTERM, _terminated)
-        if signal.getsignal(signal.SIGINT) is _before_the_task:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupted, terminated = _on_signals(task)
+        before = signal.signal(signal.SIGTERM, terminated)
+        listens = signal.getsignal(signal.SIGINT) in (_before_the_task, signal.default_int_handler)
+        if listens:  # it may be ignored
+            signal.signal(signal.SIGINT, interrupted)
         try:
             if verbose and quiet:
                 raise InputError("--verbose and --quiet exclude each other")
@@ -226,9 +300,7 @@ def _explained(function: F) -> F:
             _end(error)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and progress.nobody_reads():
-                # What is left to print would raise again when Python ends.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), progress.STDOUT)
-                sys.exit(128 + signal.SIGPIPE)
+                _unread()
             logging.getLogger("harness").debug("%s", error, exc_info=True)
             _end(refused(error, task))
         except KeyboardInterrupt as error:
@@ -240,6 +312,8 @@ def _explained(function: F) -> F:
             sys.exit(Status.OURS)
         finally:
             signal.signal(signal.SIGTERM, before)
+            if listens:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         if status:
             sys.exit(status)
         return None
@@ -276,11 +350,13 @@ def build(
     help=_help(
         "kernel", "module", "ko", "param", "device", "guest-packages", "filter", "jobs", "profile",
         "config", "verbose", "quiet",
-        suite="NAME[,NAME]: contract (default), any, module, harness, or all; "
+        suite="NAME[,NAME]: contract (default), any, module, harness, all, or the path of tests "
+        "of your own; "
         "with several kernels, contract and module are the default",
         keep="leave the machine of the first red test running",
         record="record each test's machine, for `invoke replay`",
         coverage="say which lines of the module's source ran",
+        failed="only the tests that were red in the kernel's last run",
         minutes="N: a kernel whose tests have not begun by then is left out, and named",
     ),
     iterable=["param", "device"],
@@ -304,6 +380,7 @@ def test_vm(
     keep: bool = False,
     record: bool = False,
     coverage: bool = False,
+    failed: bool = False,
     minutes: str | None = None,
 ) -> int:
     """Build the module, boot the kernel, and test the one in the other over SSH."""
@@ -313,7 +390,7 @@ def test_vm(
     request = Request(
         kernel, _source(module, ko, param), expression=filter, jobs=_number("--jobs", jobs),
         suite=suite, profile=profile, own_config=_path(config), keep=keep,
-        record=record, coverage=coverage, minutes=_number("--minutes", minutes),
+        record=record, coverage=coverage, failed=failed, minutes=_number("--minutes", minutes),
         equipment=_equipment(device, guest_packages), verbose=verbose, quiet=quiet,
     )  # fmt: skip
     return test_vm.run(request)
@@ -322,7 +399,7 @@ def test_vm(
 @task(
     help=_help(
         "kernel", "module", "ko", "param", "device", "guest-packages", "filter", "jobs", "profile",
-        "config", "verbose", suite="NAME[,NAME]: as for test-vm",
+        "config", "verbose", suite="NAME[,NAME]: as for test-vm, or the path of tests of your own",
     ),
     iterable=["param", "device"],
 )  # fmt: skip
@@ -484,8 +561,11 @@ def bisect(
         "verbose",
         resume="DIR: open the machine that a red test has left there instead",
         debugger="with --resume: stop it and let gdb attach",
+        put="FILE[:PATH]: have a file of this host be there (may be given several times)",
+        get="PATH[:FILE]: at the end, have a file of the guest be here (the same)",
+        ssh_config="FILE: meanwhile, have a configuration for ssh -F there",
     ),
-    iterable=["param", "device"],
+    iterable=["param", "device", "put", "get"],
 )  # fmt: skip
 @_explained
 def shell(
@@ -500,22 +580,28 @@ def shell(
     config: str | None = None,
     resume: str | None = None,
     debugger: bool = False,
+    put: Sequence[str] | None = None,
+    get: Sequence[str] | None = None,
+    ssh_config: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Open a prompt in a booted guest, with the module loaded; or run what follows --."""
     from harness.commands import shell
+    from harness.commands.guest_files import Baggage
     from harness.runs.request import Request
 
     command = context.remainder
+    config_file = Path(ssh_config) if ssh_config is not None else None
+    baggage = Baggage.parse(put or (), get or (), config_file)
     if resume is not None:
-        return shell.resume(Path(resume), debugger=debugger, command=command)
+        return shell.resume(Path(resume), debugger=debugger, command=command, baggage=baggage)
     if debugger:
         raise InputError("--debugger goes with --resume DIR", hint="a red test names its DIR")
     request = Request(
         kernel, _source(module, ko, param), _equipment(device, guest_packages), profile=profile,
         own_config=_path(config),
     )  # fmt: skip
-    return shell.run(request, command)
+    return shell.run(request, command, baggage)
 
 
 @task(
@@ -525,6 +611,7 @@ def shell(
         function="PATTERN: functions of the kernel or the module, such as 'driver_*'; may be given "
         "several times (default: all of the module)",
         event="PATTERN: events of the kernel, such as kmem:kmalloc; may be given several times",
+        bpf="PROGRAM for bpftrace, which takes their place",
     ),
     iterable=["param", "device", "function", "event"],
 )  # fmt: skip
@@ -539,6 +626,7 @@ def trace(
     guest_packages: str | None = None,
     function: Sequence[str] | None = None,
     event: Sequence[str] | None = None,
+    bpf: str | None = None,
     profile: str = "",
     config: str | None = None,
     verbose: bool = False,
@@ -551,7 +639,7 @@ def trace(
         kernel, _source(module, ko, param), _equipment(device, guest_packages), profile=profile,
         own_config=_path(config),
     )  # fmt: skip
-    return trace.run(request, context.remainder, function or (), event or ())
+    return trace.run(request, context.remainder, function or (), event or (), bpf)
 
 
 @task(
@@ -561,6 +649,7 @@ def trace(
         recording="DIR: where a red test of `test-vm --record` has left one",
         debug="open gdb at its end, in which one can go backwards",
         script="FILE: the commands that gdb runs there, instead of a prompt",
+        symbols="with the kernel's own debug symbols, which are downloaded once (some hundred MB)",
     ),
 )
 @_explained
@@ -569,13 +658,14 @@ def replay(
     recording: str,
     debug: bool = False,
     script: str | None = None,
+    symbols: bool = False,
     verbose: bool = False,
 ) -> int:
     """Play back what a red test has recorded, and say whether it goes the same way."""
     from harness.commands import replay
 
-    if debug or script is not None:
-        return replay.debug(Path(recording), _path(script))
+    if debug or symbols or script is not None:
+        return replay.debug(Path(recording), _path(script), with_symbols=symbols)
     return replay.run(Path(recording))
 
 
@@ -585,7 +675,10 @@ def replay(
         **{"break": "FUNCTION or FILE:LINE: run on to there (may be given several times)"},
         test="ID: open the machine that this red test has left instead",
         attach="DIR: open the machine that `test-vm --keep` has left running instead",
-        script="FILE: the commands that gdb runs, instead of a prompt",
+        script="FILE: the commands that gdb or drgn runs, instead of a prompt",
+        drgn="drgn and not gdb: it looks at the memory, and stops nothing",
+        symbols="with the kernel's own debug symbols, which are downloaded once (some hundred MB)",
+        results="DIR: where --test looks for it (default: results/, here and in the checkout)",
     ),
     iterable=["param", "break_"],
 )  # fmt: skip
@@ -600,6 +693,9 @@ def debug(
     test: str | None = None,
     attach: str | None = None,
     script: str | None = None,
+    drgn: bool = False,
+    symbols: bool = False,
+    results: str | None = None,
     profile: str = "",
     config: str | None = None,
     verbose: bool = False,
@@ -608,21 +704,36 @@ def debug(
     from harness.commands import debug
     from harness.runs.request import Request
 
-    places = break_ or ()
+    wanted = debug.Wanted(break_ or (), _path(script), drgn, symbols, _path(results))
     if attach is not None:
-        return debug.attached(Path(attach), places, _path(script))
+        return debug.attached(Path(attach), wanted)
     if test is not None:
-        return debug.opened(test, kernel, places, _path(script))
+        return debug.opened(test, kernel, wanted)
     request = Request(kernel, _source(module, ko, param), profile=profile, own_config=_path(config))
-    return debug.run(request, places, context.remainder, _path(script))
+    return debug.run(request, wanted, context.remainder)
 
 
-@task(help={"folder": "DIR: results of another machine (default: results/)"})
+@task(
+    help={
+        "folder": "DIR: results of another machine (default: results/)",
+        "serve": "show the page on 127.0.0.1 while tests run, until Ctrl-C",
+        "port": "N: with --serve, the port (default: 8017; 0: any that is free)",
+    }
+)
 @_explained
-def report(_: Context, folder: str | None = None) -> int:
-    """Write the page of each kernel's last result, results/index.html, once more."""
+def report(
+    _: Context, folder: str | None = None, serve: bool = False, port: str | None = None
+) -> int:
+    """Write the page of each kernel's last result, results/index.html, or show it while tests run.
+
+    With --serve it is shown on 127.0.0.1 until Ctrl-C.
+    """
     from harness.commands import report
 
+    if serve:
+        return report.serve(_path(folder), _number("--port", port, least=0))
+    if port is not None:
+        raise InputError("--port is for --serve")
     return report.run(_path(folder))
 
 
@@ -734,6 +845,15 @@ def pipeline(
 
 @task(help=_help("verbose"))
 @_explained
+def pictures(_: Context, verbose: bool = False) -> None:
+    """Make the pictures of the page of results in docs/pictures again."""
+    from tests.browser import pictures
+
+    pictures.make()
+
+
+@task(help=_help("verbose"))
+@_explained
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
     from harness.commands import clean
@@ -743,12 +863,12 @@ def clean(_: Context, verbose: bool = False) -> None:
         clean.run(cache)
 
 
-def _number(option: str, text: str | None) -> int | None:
+def _number(option: str, text: str | None, least: int = 1) -> int | None:
     """What invoke hands over as text because the option has no default."""
     if text is None:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"{option} takes a number from 1 on, not {text!r}")
+    if not text.isdecimal() or int(text) < least:
+        raise InputError(f"{option} takes a number from {least} on, not {text!r}")
     return int(text)
 
 

@@ -88,7 +88,9 @@ def prepare_lab(
 ) -> Lab:
     """Everything that one kernel needs, taken from the cache or made now."""
     # Unpacking is work for one core each, so the two trees are unpacked at the same time.
-    with ThreadPoolExecutor(max_workers=1) as other:
+    with ThreadPoolExecutor(max_workers=2) as other:
+        # Whoever boots a machine asks for it, and has it by then. Where it fails, it does so again.
+        other.submit(qemu.version_text)
         guest_tree = other.submit(image.tree, matrix.guest, cache, equipment.packages)
         try:
             its_kernel = kernel.prepare_kernel(spec, cache)

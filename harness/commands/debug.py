@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`invoke debug`: gdb in a machine, before the module's first instruction or where a test broke."""
+"""`invoke debug`: gdb in a machine, before the module's first instruction or where a test broke.
+
+Or drgn, which looks at a machine's memory and stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import config
+from harness.build import symbols
 from harness.build.image import Keys
 from harness.build.module import Module, ModuleObject
-from harness.commands import gdb
+from harness.commands import drgn, gdb, shell
 from harness.commands.shell import attach
 from harness.errors import GuestError, GuestLost, InputError, MachineError
 from harness.examine import artifacts, loading, relocations
@@ -27,7 +32,7 @@ from harness.host.text import printable
 from harness.machines import recorded, saved
 from harness.machines.clone import Clone, clone
 from harness.machines.guest import Channel, Guest
-from harness.qemu import Machine
+from harness.qemu import Machine, MachineSpec
 from harness.qemu.debug import private_socket
 from harness.qemu.stub import Stub
 from harness.runs.ready import Way
@@ -46,24 +51,49 @@ _BEFORE_INIT = re.compile(
 )
 
 
-def run(
-    request: Request, breaks: Sequence[str], command: str = "", script: Path | None = None
-) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """How somebody wants to look into a machine.
+
+    ``breaks``: places to which gdb runs on first. ``script``: the commands that gdb or drgn runs
+    instead of a prompt. ``drgn``: that one, and not gdb. ``symbols``: with the kernel's own debug
+    information, also where that has to be downloaded. ``results``: the folder with the results in
+    which a red test is looked for.
+    """
+
+    breaks: Sequence[str] = ()
+    script: Path | None = None
+    drgn: bool = False
+    symbols: bool = False
+    results: Path | None = None
+
+    def check(self) -> None:
+        """Raise ``HarnessError`` for what cannot be, before anything is started."""
+        if self.drgn and self.breaks:
+            raise InputError("drgn stops nothing, so --break is only for gdb")
+        (drgn if self.drgn else gdb).require(self.script)
+        if self.results is not None and not self.results.is_dir():
+            raise InputError(f"there is no folder {self.results}")
+
+
+def run(request: Request, wanted: Wanted, command: str = "") -> int:
     """Load the module in a machine under gdb, and run ``command`` in the guest meanwhile.
 
-    gdb stands before the module's first instruction; with ``breaks`` it runs on to the first of
-    those that is met. With a ``script`` gdb runs the commands in that file there, and ends.
-    Returns gdb's status.
+    gdb stands before the module's first instruction, or runs on to the first place to break that
+    is met. drgn begins when the module is loaded and the command has ended, in a machine that runs.
+    Returns the debugger's status.
     """
-    gdb.require(script)
+    wanted.check()
+    if wanted.drgn:
+        return _run_drgn(request, wanted, command)
+    breaks, script = wanted.breaks, wanted.script
     matrix = config.load()
     spec = request.select_one(matrix, "gdb is opened in one machine")
     with Cache() as cache:
         way = Way(spec, matrix, cache, request.source)
         lab, module = way.have_kernel(), way.build()
-        about = _facts(module)
-        kernel = lab.kernel.vmlinux
-        _check_places(breaks, module, kernel)
+        about = _with_symbols(_facts(module), cache, wanted)
+        _check_places(breaks, module, about)
         frozen = way.boot()
         with (
             cache.scratch("debug") as folder,
@@ -84,11 +114,11 @@ def run(
                 sections[module.name] = _solve(
                     stub, lab.kernel.sysroot.root, module.main.loadable, known
                 )
-            symbols = gdb.link_symbols(about, sections, folder)
+            linked = gdb.link_symbols(about, sections, folder)
             _say_how_to_get_in(running, frozen.keys, interactive=script is None and not command)
             log.info("%s is in its place, and its init has not run", module.name)
             words = gdb.arguments(
-                frozen.spec.kernel, socket, about, symbols, _and_quits(script, folder),
+                frozen.spec.kernel, socket, about, linked, _and_quits(script, folder),
                 [f"source {_stays(folder)}", *_commands(breaks)],
             )  # fmt: skip
             interactive = script is None
@@ -101,38 +131,51 @@ def run(
                 return child.wait()
 
 
-def opened(what: str, kernel: str | None, breaks: Sequence[str], script: Path | None = None) -> int:
-    """gdb in the machine that a red test has left: as it was when the test was found red.
+def opened(what: str, kernel: str | None, wanted: Wanted) -> int:
+    """The machine that a red test has left: as it was when the test was found red.
 
     ``what``: the test's id or a part of it, or the folder with what the test has left.
     """
-    gdb.require(script)
-    folder = _left_by(what, kernel)
+    wanted.check()
+    folder = _left_by(what, kernel, wanted.results)
     if (folder / recorded.FOLDER / recorded.ABOUT).exists():
         raise InputError(
             f"{os.path.relpath(folder)} has a recording and no machine",
             hint=f"invoke replay {shlex.quote(os.path.relpath(folder))} --debug",
         )
-    kept = saved.load(folder)
-    with (
-        Cache() as cache,
-        cache.scratch("debug") as work,
-        private_socket() as socket,
-        saved.reopened(kept, work, stopped=True) as running,
-    ):
-        running.machine.debugger.listen(socket, Deadline(_SECONDS))
-        log.info("%s, as the test left it", os.path.relpath(folder))
-        return _look(socket, kept, work, breaks, script)
+    log.info("what its kernel has printed: %s", os.path.relpath(folder / artifacts.CONSOLE))
+    dump = folder / artifacts.DUMP
+    with Cache() as cache:
+        if wanted.drgn and dump.exists():
+            about = _with_symbols(saved.read(folder).about, cache, wanted)
+            log.info("%s, as the test left it", os.path.relpath(dump))
+            return drgn.run(drgn.arguments(about, wanted.script, dump=dump), wanted.script)
+        kept = saved.load(folder)
+        about = _with_symbols(kept.about, cache, wanted)
+        with (
+            cache.scratch("debug") as work,
+            private_socket() as socket,
+            saved.reopened(kept, work, stopped=True, observer=saved.observer_of(socket)) as running,
+        ):
+            log.info("%s, as the test left it", os.path.relpath(folder))
+            if wanted.drgn:
+                return _look_by_drgn(socket, about, wanted)
+            running.machine.debugger.listen(socket, Deadline(_SECONDS))
+            return _look(socket, kept.spec, about, work, wanted)
 
 
-def attached(folder: Path, breaks: Sequence[str], script: Path | None = None) -> int:
-    """gdb in the machine that ``--keep`` has left running; it runs on when gdb ends."""
-    gdb.require(script)
+def attached(folder: Path, wanted: Wanted) -> int:
+    """The machine that ``--keep`` has left running; it runs on when gdb ends."""
+    wanted.check()
     kept = saved.load(folder)
     socket = saved.debugger_of(folder)
     with Cache() as cache, cache.scratch("debug") as work:
+        about = _with_symbols(kept.about, cache, wanted)
         try:
-            return _look(socket, kept, work, breaks, script)
+            if wanted.drgn:
+                socket.stat()
+                return _look_by_drgn(socket, about, wanted)
+            return _look(socket, kept.spec, about, work, wanted)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise InputError(
                 f"the machine of {os.path.relpath(folder)} does not run any more",
@@ -141,10 +184,9 @@ def attached(folder: Path, breaks: Sequence[str], script: Path | None = None) ->
 
 
 def _look(
-    socket: Path, kept: saved.SavedMachine, work: Path, breaks: Sequence[str], script: Path | None
+    socket: Path, spec: MachineSpec, about: Mapping[str, Any], work: Path, wanted: Wanted
 ) -> int:
     """gdb in a machine whose module was loaded when it was saved; its status."""
-    about = kept.about
     sections: dict[str, dict[str, str]] = {}
     with Stub(socket, Deadline(_SECONDS)) as stub:
         try:
@@ -152,10 +194,36 @@ def _look(
         except BaseException:
             stub.let_go(Deadline(_SECONDS))
             raise
-    symbols = gdb.link_symbols(about, sections, work)
-    words = gdb.arguments(kept.spec.kernel, socket, about, symbols, script, _commands(breaks))
-    with gdb.started(words, interactive=script is None) as child:
+    linked = gdb.link_symbols(about, sections, work)
+    words = gdb.arguments(
+        spec.kernel, socket, about, linked, wanted.script, _commands(wanted.breaks)
+    )
+    with gdb.started(words, interactive=wanted.script is None) as child:
         return child.wait()
+
+
+def _run_drgn(request: Request, wanted: Wanted, command: str) -> int:
+    """Load the module in a machine, run the command to its end, and open drgn."""
+    with (
+        Cache() as cache,
+        private_socket() as socket,
+        shell.with_module(request, "drgn looks into one machine", saved.observer_of(socket)) as (
+            running,
+            module,
+            _,
+        ),
+    ):
+        about = _with_symbols(_facts(module), cache, wanted)
+        if command:
+            status = shell.session(running, command, module)
+            log.info("(in the guest: `%s` has ended with status %d)", command, status)
+        return _look_by_drgn(socket, about, wanted)
+
+
+def _look_by_drgn(socket: Path, about: Mapping[str, Any], wanted: Wanted) -> int:
+    """drgn in a machine that is there; its status."""
+    words = drgn.arguments(about, wanted.script, observer=saved.observer_of(socket))
+    return drgn.run(words, wanted.script)
 
 
 # -- what is asked for ---------------------------------------------------------------
@@ -167,15 +235,28 @@ def _facts(module: Module) -> dict[str, Any]:
         "modules": {one.name: str(one.ko) for one in module.objects},
         "source": str(module.source.path.resolve()),
         "sysroot": str(module.kernel.sysroot.root),
-        "vmlinux": str(module.kernel.vmlinux or ""),
+        **symbols.facts(module.kernel),
     }
 
 
-def _check_places(breaks: Sequence[str], module: Module, vmlinux: Path | None) -> None:
-    kernel = [] if vmlinux is None else [vmlinux]
+def _with_symbols(about: Mapping[str, Any], cache: Cache, wanted: Wanted) -> Mapping[str, Any]:
+    """The facts for a debugger, with the kernel's own symbols where they are wanted.
+
+    Raises ``InputError`` where drgn would have none.
+    """
+    if wanted.drgn and not (wanted.symbols or about.get("vmlinux")):
+        raise InputError(
+            "drgn needs the kernel's own symbols, which Debian has in a package of their own",
+            hint=f"--symbols {gdb.DOWNLOADS}",
+        )
+    return gdb.with_symbols(about, cache, wanted=wanted.symbols)
+
+
+def _check_places(breaks: Sequence[str], module: Module, about: Mapping[str, Any]) -> None:
+    kernel = [Path(about["vmlinux"])] if about["vmlinux"] else []
     hint = f"a function or FILE:LINE of {module.name}"
-    if vmlinux is None:
-        hint += f"; kernel {module.kernel.name} comes without symbols of its own"
+    if not kernel:
+        hint += "; for one of the kernel, --symbols downloads its symbols"
     gdb.check_places(breaks, [*(one.ko for one in module.objects), *kernel], hint)
 
 
@@ -184,15 +265,31 @@ def _commands(breaks: Sequence[str]) -> list[str]:
     return [*(f"break {place}" for place in breaks), *(["continue"] if breaks else [])]
 
 
-def _left_by(what: str, kernel: str | None) -> Path:
+def _places(results: Path | None) -> list[Path]:
+    """Folders with results in which a red test is looked for.
+
+    Without ``results`` they are this project's and those of the folder that somebody stands in: a
+    module of another repository has its results there.
+    """
+    if results is not None:
+        return [results]
+    here = Path.cwd()
+    return [config.RESULTS, *(folder / "results" for folder in (here, *here.parents))]
+
+
+def _left_by(what: str, kernel: str | None, results: Path | None = None) -> Path:
     """The newest folder with a machine that a red test has left; ``what`` is it or names it."""
     if Path(what).is_dir():
         return Path(what)
     name = artifacts.folder_name(what)
+    # pytest's --results names the folder of one run, and all others that of all kernels' runs.
+    levels = [f"{kernel or '*'}/*/*", *(["*"] if results is not None else [])]
     left = {
         path.resolve().parent
+        for place in _places(results)
+        for level in levels
         for each in (saved.ABOUT, f"{recorded.FOLDER}/{recorded.ABOUT}")
-        for path in config.RESULTS.glob(f"{kernel or '*'}/*/*/{each}")
+        for path in place.glob(f"{level}/{each}")
     }
     left = {path.parent if path.name == recorded.FOLDER else path for path in left}
     fitting = [path for path in left if what in path.name or name in path.name]
@@ -200,7 +297,8 @@ def _left_by(what: str, kernel: str | None) -> Path:
         some = ", ".join(sorted(path.name for path in left)[:5]) or "there is none"
         raise InputError(
             f"no red test {what!r} has left a machine",
-            hint=f"the last lines of a red test say where it has left one (found: {some})",
+            hint=f"the last lines of a red test say where it has left one (found: {some}); for "
+            "results of another folder: --results DIR",
         )
     return max(fitting, key=lambda path: path.stat().st_mtime)
 

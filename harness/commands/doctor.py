@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -68,7 +69,8 @@ def run(as_json: bool, *, fix: bool = False) -> int:
 def examine() -> list[Finding]:
     """Look at everything that a run depends on; nothing is changed."""
     looks: list[Callable[[], list[Finding]]] = [
-        _python, _packages, _qemu, _namespaces, _mirror, _kvm, _session, _cache, _memory,
+        _python, _packages, _qemu, _namespaces, _mirror, _kvm, _session, _debuggers, _cache,
+        _memory,
     ]  # fmt: skip
     return [finding for look in looks for finding in look()]
 
@@ -186,6 +188,21 @@ def _session() -> list[Finding]:
     if why := session.fault():
         return [Finding("ssh session", "note", f"each test makes its own (0.3 s): {why}")]
     return [Finding("ssh session", "ok", "frozen with each machine")]
+
+
+def _debuggers() -> list[Finding]:
+    """What only `debug` and `replay` need, which no test is red without."""
+    gdb = shutil.which("gdb")
+    drgn = importlib.util.find_spec("drgn") is not None
+    return [
+        Finding("gdb", "ok", gdb)
+        if gdb
+        else Finding("gdb", "note", "not installed (apt install gdb): only a debugger needs it"),
+        Finding("drgn", "ok", "in this Python")
+        if drgn
+        else Finding("drgn", "note", f"not installed ({sys.executable} -m pip install drgn): "
+                     "only `debug --drgn` needs it"),
+    ]  # fmt: skip
 
 
 def _cache() -> list[Finding]:

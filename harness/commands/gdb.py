@@ -16,10 +16,12 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
+from harness.build import symbols
 from harness.build.module import INSIDE
 from harness.errors import InputError, MissingToolError
 from harness.examine import linked
 from harness.host import proc
+from harness.host.cache import Cache
 from harness.host.proc import Child, Deadline
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,36 @@ def require(script: Path | None = None) -> None:
     """Raise ``MissingToolError`` where there is no gdb, ``InputError`` for a script that is not."""
     if shutil.which("gdb") is None:
         raise MissingToolError("gdb is not installed", hint="apt install gdb")
-    if script is not None and not script.is_file():
-        raise InputError(f"there is no file {script}")
+    check_script(script)
+
+
+def check_script(script: Path | None) -> None:
+    """Raise ``InputError`` for a script that is not there, or that can be read only once.
+
+    The shell's <(...) is such a one: what is behind it does not reach the debugger.
+    """
+    if script is None or script.is_file():
+        return
+    if script.exists():
+        raise InputError(f"{script} is no regular file", hint="write the commands into a file")
+    raise InputError(f"there is no file {script}")
+
+
+HAS_THEM = "takes them from the cache, where they are (gdb begins some seconds later then)"
+DOWNLOADS = "downloads them once (some hundred MB, and as much again in the cache)"
+
+
+def with_symbols(about: Mapping[str, Any], cache: Cache, *, wanted: bool) -> Mapping[str, Any]:
+    """The facts for a debugger, with the kernel's own symbols where they are ``wanted``.
+
+    Where nobody wants them, it is said how to get them. Raises what ``symbols.have`` raises.
+    """
+    if wanted:
+        return {**about, "vmlinux": str(symbols.have(about, cache))}
+    if not about.get("vmlinux"):
+        how = HAS_THEM if symbols.are_there(about, cache) else DOWNLOADS
+        log.info("gdb knows no function of the kernel itself: --symbols %s", how)
+    return about
 
 
 def link_symbols(

@@ -31,7 +31,8 @@ def run(
     request.check_equipment()
     matrix = config.load()
     every = Judge(request, matrix).run(found, request.select(matrix))
-    place = os.path.relpath(runs.folder())
+    # bootstrap has changed the folder: the path is for who has started that.
+    place = os.path.relpath(runs.folder(), os.environ.get("EUDYPTULA_STARTED_IN", os.curdir))
     if request.quiet:
         for one in every:
             print(f"{one.name} on {one.kernel}: {one.outcome}")

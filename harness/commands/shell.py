@@ -21,7 +21,9 @@ import paramiko
 
 from harness import config
 from harness.build.module import Module
-from harness.errors import GuestError, GuestLost, HostError, InputError, MachineError
+from harness.commands import guest_files
+from harness.commands.guest_files import Baggage
+from harness.errors import GuestError, GuestLost, HostError, InputError, MachineError, Status
 from harness.examine import loading, symbols
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
@@ -41,39 +43,57 @@ _ROUND_SECONDS = 0.05
 # After its exit status is known, how long a command's output may still be on its way.
 _GRACE_SECONDS = 1.0
 _STDOUT, _STDERR = 1, 2  # their descriptors
+_NO_STATUS = 255  # as ssh(1) ends then
+NONE = Baggage()
+_ENDS = "exit ends the machine, and so does ~. on a line of its own, also where nothing answers"
 
 
-def run(request: Request, command: str = "") -> int:
+def run(request: Request, command: str = "", baggage: Baggage = NONE) -> int:
     """Clone a machine, load the module, and hand over, or run one ``command``.
 
-    Returns the exit status of the shell or the command. Raises ``GuestError`` with what the
-    kernel has reported if the guest dies meanwhile, or does not load the module.
+    The module's sources are in the guest as well, and what ``baggage`` says. Returns the exit
+    status of the shell or the command. Raises ``GuestError`` with what the kernel has reported if
+    the guest dies meanwhile, or does not load the module.
     """
-    with with_module(request, "a shell is opened in one guest") as (running, module, release):
+    why = "a shell is opened in one guest"
+    with with_module(request, why, sources=True) as (running, module, release):
         if not command:
-            log.info("%s with %s loaded; exit ends the machine", release, module.name)
-        return session(running, command, module)
+            log.info("%s with %s loaded; %s", release, module.name, _ENDS)
+        return session(running, command, module, baggage)
 
 
 @contextlib.contextmanager
-def with_module(request: Request, why: str) -> Iterator[tuple[Clone, Module, str]]:
+def with_module(
+    request: Request, why: str, observer: Path | None = None, *, sources: bool = False
+) -> Iterator[tuple[Clone, Module, str]]:
     """A machine that has the module loaded, the module, and the kernel's release.
 
-    ``why`` says what needs one kernel, for who has asked for several. Raises as ``run`` does.
+    ``why`` says what needs one kernel, for who has asked for several. ``observer``: see
+    ``Machine.start``. ``sources``: the module's are put into the guest. Raises as ``run`` does.
     """
     request.check_equipment()
     matrix = config.load()
     spec = request.select_one(matrix, why)
     with Cache() as cache:
         way = Way(spec, matrix, cache, request.source, request.equipment)
-        lab, module, frozen = way.have_kernel(), way.build(), way.boot()
-        with cache.scratch("shell") as folder, clone(frozen, folder) as running:
-            with _reports_told(running, module, f"loading {module.name}"):
-                loading.load(running.guest, module)
+        lab, module, template = way.have_kernel(), way.build(), way.boot()
+        # Loading takes a fifth of a second. To freeze a machine in which that is done takes longer,
+        # which does not pay for one shell.
+        if loading.has_loaded_template(lab, template, module):
+            template = loading.loaded_template(lab, template, module)
+        with (
+            cache.scratch("shell") as folder,
+            clone(template, folder, observer=observer) as running,
+        ):
+            if sources:
+                guest_files.give_sources(running.guest, module)
+            if not template.loaded:
+                with _reports_told(running, module, f"loading {module.name}"):
+                    loading.load(running.guest, module)
             yield running, module, lab.kernel.release
 
 
-def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
+def resume(folder: Path, *, debugger: bool, command: str = "", baggage: Baggage = NONE) -> int:
     """Open the machine that a red test has left in ``folder``: a prompt in it, or gdb's socket."""
     kept = saved.load(folder)
     with (
@@ -97,12 +117,12 @@ def resume(folder: Path, *, debugger: bool, command: str = "") -> int:
                 hint=f"look at it from outside: invoke shell --resume {folder} --debugger",
             ) from error
         if not command:
-            log.info("as the test left it; exit ends the machine")
-        return session(clone, command, None)
+            log.info("as the test left it; %s", _ENDS)
+        return session(clone, command, None, baggage)
 
 
-def session(clone: Clone, command: str, module: Module | None) -> int:
-    """The command, or a shell; its exit status.
+def session(clone: Clone, command: str, module: Module | None, baggage: Baggage = NONE) -> int:
+    """The command, or a shell; its exit status. ``baggage`` is carried there and back.
 
     A shell has a terminal if this process has one. Else it reads its commands from standard
     input, as `ssh` and `bash` do, and ends where that ends.
@@ -115,11 +135,13 @@ def session(clone: Clone, command: str, module: Module | None) -> int:
     doing = f"`{command}`" if command else "the shell"
     with (
         _reports_told(clone, module, doing),
+        baggage.carried(clone),
         clone.guest.shell(script, terminal, columns, rows) as channel,
     ):
         # The terminal's keys are not for a command: Ctrl-C is to end the harness.
         given = None if command and os.isatty(source) else source
-        return attach(channel, given, _STDOUT, _STDERR, terminal=bool(terminal))
+        status = attach(channel, given, _STDOUT, _STDERR, terminal=bool(terminal))
+        return status if baggage.fetched(clone.guest) else status or Status.RED
 
 
 # -- what the kernel says of it ----------------------------------------------------
@@ -200,8 +222,10 @@ def attach(
 
     What comes from ``source`` (None: nothing) goes to its standard input, up to its end. With
     ``terminal``, ``source`` is one, and its keys and its size are passed on.
-    Raises ``GuestLost`` if the connection breaks.
+    Raises ``GuestLost`` if the connection breaks, and ``Left`` where somebody at a terminal wants
+    it to end (``Keys``).
     """
+    keys = Keys()
     with contextlib.ExitStack() as ends:
         resized = ends.enter_context(_raw(source)) if terminal and source is not None else None
         pending = b""  # read from the source, and not taken by the guest yet
@@ -222,8 +246,9 @@ def attach(
                 # Here, where no send() holds paramiko's lock, as it may while a signal comes.
                 channel.resize_pty(size.columns, size.lines)
             if source is not None and source in ready:
-                pending = _typed(source)
-                if not pending:
+                typed = _typed(source)
+                pending = keys.passed_on(typed) if terminal else typed
+                if not typed:
                     channel.shutdown_write()
                     source = None
             if pending and channel.send_ready():
@@ -240,7 +265,46 @@ def attach(
     status = channel.recv_exit_status()
     if status == -1 and not channel.eof_received:
         raise GuestLost("the connection to the guest broke")
+    if status == -1:
+        log.error("the shell in the guest was ended by a signal, so it has no status to give")
+        return _NO_STATUS
     return status
+
+
+class Left(KeyboardInterrupt):
+    """Somebody at a terminal wants to leave a guest that does not let go."""
+
+    how = "~."
+
+
+class Keys:
+    """What somebody types, without what is meant for this program and not for the guest.
+
+    A command that waits for ever in the kernel hears neither Ctrl-C nor an end of input. As at a
+    terminal of ssh (ESCAPE CHARACTERS in ssh(1)), ``~.`` at the beginning of a line ends it all,
+    and ``~~`` there is a ``~``.
+    """
+
+    def __init__(self) -> None:
+        self._begins = True  # whether a line does
+        self._held = False  # a ~ of which the next key says what it means
+
+    def passed_on(self, typed: bytes) -> bytes:
+        """What of it is for the guest; raises ``Left`` at ``~.``."""
+        given = bytearray()
+        for key in (typed[place : place + 1] for place in range(len(typed))):
+            if self._held and key == b".":
+                raise Left
+            if self._begins and not self._held and key == b"~":
+                self._held = True
+                continue
+            if self._held and key != b"~":
+                given += b"~"
+            self._held = False
+            # After Ctrl-C, which is what everybody tries first, one does as well.
+            self._begins = key in (b"\r", b"\n", b"\x03")
+            given += key
+        return bytes(given)
 
 
 def _typed(source: int) -> bytes:

@@ -17,10 +17,11 @@ from harness.runs.request import Request
 log = logging.getLogger(__name__)
 
 UNIT = "tests/unit"
+BROWSER = "tests/browser"  # of the page of results; it needs no machine either
 
 
 def run(request: Request, *, only_unit: bool = False) -> int:
-    """The unit tests, then all machine tests; these run even if the first are red.
+    """The unit tests and those of the page, then all machine tests, even if the first are red.
 
     Both use as many processes at a time as were asked for. A unit test needs no machine's memory,
     so that by default there is one for each core.
@@ -34,13 +35,13 @@ def run(request: Request, *, only_unit: bool = False) -> int:
     ):
         printed = Path(folder) / "pytest.log"
         ended = pytest_process.run(
-            [UNIT, f"-n{request.jobs or pytest_process.cores()}", *chosen],
+            [UNIT, BROWSER, f"-n{request.jobs or pytest_process.cores()}", *chosen],
             Path(folder),
             verbose=request.verbose,
             out=stack.enter_context(printed.open("wb")) if request.quiet else None,
         )
     if request.quiet and not ended.empty:
-        print(f"{UNIT}: {table.verdict(ended.status)}", flush=True)
+        print(f"{UNIT}, {BROWSER}: {table.verdict(ended.status)}", flush=True)
     if ended.why:
         log.error("%s", ended.why)
     if only_unit or not expression:

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +21,20 @@ from harness.commands import test_vm
 from harness.errors import HarnessError, InputError, Status
 from harness.host.cache import digest_of_files
 from harness.host.text import printable
-from harness.runs import pytest_process, store
+from harness.report import table
+from harness.runs import identity, pytest_process, store
 from harness.runs.request import Request
 
 log = logging.getLogger(__name__)
 
 # What is saved within that time is one change, as an editor's "save all" is.
-_TOGETHER_SECONDS = 0.3
+_TOGETHER_SECONDS = 0.1
 # How often the sources are looked at although nothing was heard of them.
 _ROUND_SECONDS = 5.0
 # What editors put beside a file while it is open, or when it is saved; 4913 is vim's.
 _OF_AN_EDITOR = re.compile(r"\..*|.*~|#.*#|4913")
 _CHANGES = {"created", "modified", "moved", "deleted", "closed"}
+_NAMED = 3  # files that are named
 
 
 def run(request: Request) -> int:
@@ -42,7 +44,7 @@ def run(request: Request) -> int:
     saved as it was begins a run. What is saved while tests run is tested next. Returns 0 when
     waiting is interrupted; in a run, Ctrl-C is passed on.
     """
-    request.plan()
+    plan = request.plan()
     spec = request.select_one(config.load(), "watching is for one kernel at a time")
     source = sources.of(request.source)
     if source.package:
@@ -50,29 +52,73 @@ def run(request: Request) -> int:
     if request.expression and request.jobs is None:
         # A second process of pytest takes longer to begin than a test takes.
         request = replace(request, jobs=1)
-    place = source.path.parent if source.finished else source.path
-    saved = _saves(source, place)
+    own = plan.suites.get(table.OWN)
+    saves = _Saves(source, Path(own) if own else None)
     while True:
         try:
-            next(saved)
+            changed = saves.wait()
         except KeyboardInterrupt:
             return Status.GREEN
-        _test(request, spec.name)
+        if changed:
+            log.info("%s: saved: %s", time.strftime("%H:%M:%S"), _named(changed))
+        _test(request, spec.name, saves)
 
 
-def _saves(source: Source, place: Path) -> Iterator[None]:
-    """At once, and then whenever the sources hold something else than the time before."""
-    before = None
-    changes = _changes(place)
-    while True:
+class _Saves:
+    """What is saved of a module's sources, and of the ``tests`` that are its own, if there are."""
+
+    def __init__(self, source: Source, tests: Path | None) -> None:
+        self._source = source
+        self._tests = tests
+        self._place = source.path.parent if source.finished else source.path
+        places = [self._place]
+        if tests is not None and not tests.is_relative_to(self._place):
+            places.append(tests if tests.is_dir() else tests.parent)
+        self._changes = _changes(places)
+        self._before: Mapping[Path, str] | None = None
+
+    def wait(self) -> list[str]:
+        """At once, and then whenever a file is not as it was the time before; which ones."""
         said = False
-        while (content := _content(source)) == before:
+        while not (changed := self.meanwhile()) and self._before is not None:
             if not said:
-                log.info("watching %s; Ctrl-C ends it", printable(str(place)))
+                log.info("watching %s; Ctrl-C ends it", printable(str(self._place)))
                 said = True
-            next(changes)
-        before = content
-        yield
+            next(self._changes)
+        self._before = self._content()
+        return changed
+
+    def meanwhile(self) -> list[str]:
+        """The names of the files that are not as they were when waiting ended."""
+        if self._before is None:
+            return []
+        now, before = self._content(), self._before
+        changed = sorted(path for path in {*now, *before} if now.get(path) != before.get(path))
+        return [self._shown(path) for path in changed]
+
+    def _shown(self, path: Path) -> str:
+        place = self._place.resolve()
+        inside = place in path.parents
+        return path.relative_to(place).as_posix() if inside else path.name
+
+    def _content(self) -> Mapping[Path, str]:
+        """What stands for each file as it is now."""
+        try:
+            if self._source.finished:
+                files = {self._source.path}
+            else:
+                files = {*sources.inspect(self._place).files}
+            if self._tests is not None:
+                files |= identity.files_of(self._tests)
+            found = {path.resolve() for path in files if not _OF_AN_EDITOR.fullmatch(path.name)}
+            return {path: digest_of_files(path.parent, [path]) for path in found}
+        except (HarnessError, OSError) as error:  # it is said when it is built
+            return {self._place.resolve(): str(error)}
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return printable(", ".join(names[:_NAMED]) + more)
 
 
 class _Changed(FileSystemEventHandler):
@@ -86,7 +132,7 @@ class _Changed(FileSystemEventHandler):
             self.event.set()
 
 
-def _changes(place: Path) -> Iterator[None]:
+def _changes(places: Sequence[Path]) -> Iterator[None]:
     """Something each time that a file may have changed, and now and then for no reason.
 
     Watching begins with the first one, so that nobody is told of what was saved just before it; and
@@ -95,10 +141,12 @@ def _changes(place: Path) -> Iterator[None]:
     changed = _Changed()
     observer = Observer()
     try:
-        observer.schedule(changed, str(place), recursive=True)
+        for place in places:
+            observer.schedule(changed, str(place), recursive=True)
         observer.start()
     except OSError as error:  # such as too many watches (inotify(7)), or no folder just now
-        log.info("nothing is told of %s (%s): it is looked at every %.0f s", printable(str(place)),
+        log.info("nothing is told of %s (%s): it is looked at every %.0f s",
+                 printable(" and ".join(map(str, places))),
                  error.strerror, _ROUND_SECONDS)  # fmt: skip
     try:
         while True:
@@ -112,19 +160,7 @@ def _changes(place: Path) -> Iterator[None]:
             observer.join()
 
 
-def _content(source: Source) -> str:
-    """What stands for the sources as they are now."""
-    try:
-        if source.finished:
-            return digest_of_files(source.path.parent, [source.path])
-        inspected = sources.inspect(source.path)
-        files = [file for file in inspected.files if not _OF_AN_EDITOR.fullmatch(file.name)]
-        return digest_of_files(inspected.root, files)
-    except (HarnessError, OSError) as error:  # it is said when it is built
-        return str(error)
-
-
-def _test(request: Request, kernel: str) -> None:
+def _test(request: Request, kernel: str, saves: _Saves) -> None:
     """Test it, and say what came of it and what is red; what is wrong with the module is said."""
     began = time.monotonic()
     try:
@@ -133,4 +169,6 @@ def _test(request: Request, kernel: str) -> None:
             print(f"red: {line}")
     except HarnessError as error:
         print(f"{kernel}: {type(error).__name__}: {error}")
-    print(f"{time.monotonic() - began:.1f} s\n", flush=True)
+    if late := saves.meanwhile():
+        print(f"this is of what was there before: {_named(late)} was saved since, and comes next")
+    print(f"{time.strftime('%H:%M:%S')}: {time.monotonic() - began:.1f} s\n", flush=True)

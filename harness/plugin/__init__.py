@@ -8,7 +8,11 @@ second to import. A pytest that only hands out tests to the workers of pytest-xd
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
+import os
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ import pytest
 
 from harness.config import IS_CHECKOUT, MODULE, PROJECT, Matrix, load, work_in
 from harness.errors import InputError, Status
+from harness.host import files
+from harness.host.cache import believe
 from harness.host.text import beginning
 from harness.report import junit
 from harness.runs import covered, pytest_process, store
@@ -27,11 +33,15 @@ COVERAGE = pytest.StashKey[Path]()
 
 @dataclass(frozen=True)
 class Tested:
-    """The kernel whose machines tests have had: its name in the matrix, release and version."""
+    """The kernel whose machines tests have had: its name in the matrix, release and version.
+
+    ``module`` stands for the module under test as it was built; it is empty where none was.
+    """
 
     kernel: str
     release: str
     version: str
+    module: str = ""
 
 
 TESTED = pytest.StashKey[Tested]()
@@ -47,6 +57,9 @@ LATE_NOTES = pytest.StashKey[list[str]]()
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
 _TOLD_RUN = "eudyptula_run"
+# What the process that started this pytest has checked of the cache (Cache.vouch()).
+_CHECKED = pytest.StashKey[str]()
+_TOLD_CHECKED = "eudyptula_checked"
 _WHY = 300  # characters of the reason that is named with a red test
 _TELLS = "eudyptula_tells"
 _HOST_ONLY = pytest.StashKey[bool]()
@@ -189,26 +202,74 @@ def pytest_configure(config: pytest.Config) -> None:
         "unrecorded: more may be allocated in the test than is recorded; what its modules lose is "
         "then not looked for",
     )
+    if not hasattr(config, "workerinput"):
+        _check_input(config)
     if not base_of(config).is_relative_to(PROJECT):
         config.add_cleanup(work_in(base_of(config)))
     results = config.getoption("kernel_results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tells(results), _TELLS)
         config.pluginmanager.register(Names(config, results))
+    written = getattr(config.option, "xmlpath", None)
+    if written and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Expands(Path(written).absolute()))
     told = getattr(config, "workerinput", {})
     if not results and not hasattr(config, "workerinput"):
         config.pluginmanager.import_plugin("harness.plugin.page")
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
+    config.stash[_CHECKED] = _await_ready()
+    believe(told.get(_TOLD_CHECKED) or config.stash[_CHECKED])
+    atexit.register(gc.freeze)  # see tasks.py
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
         for name in ("select", "fixtures", "hooks", "hangs", "ktap"):
             config.pluginmanager.import_plugin(f"harness.plugin.{name}")
 
 
+def _check_input(config: pytest.Config) -> None:
+    """Raise ``UsageError`` for a kernel or a module that is none: no test could run.
+
+    Of a kernel that is only known by a number, the archive is asked later.
+    """
+    option = config.getoption
+    try:
+        if option("--kernel") is not None:
+            chosen = matrix_of(config).select(
+                option("--kernel"), option("kernel_profile"), option("kernel_config")
+            )
+            if len(chosen) != 1:
+                raise InputError("pytest takes one kernel; `invoke test-vm` takes several")
+        module: str | None = option("--module")
+        if module is not None and not module.startswith("deb:") and not Path(module).exists():
+            raise InputError(
+                f"there is no module {module}",
+                hint="--module takes the folder of a module's source, a finished .ko, or "
+                "deb:PACKAGE",
+            )
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _await_ready() -> str:
+    """Wait until the task that has started this pytest has made ready what is tested.
+
+    Returns what it has checked of the cache. Nothing that a test starts is to find the variable.
+    """
+    told = os.environ.pop(pytest_process.WAITS, "")
+    if not told:
+        return ""
+    with open(int(told), encoding="utf-8") as ready:
+        checked = ready.read()
+    if not checked:
+        raise pytest.UsageError("the task that has started this pytest has ended")
+    return checked
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """All workers of a run leave what they leave in one folder."""
+    """All workers of a run leave what they leave in one folder, and know what was checked."""
     node.workerinput[_TOLD_RUN] = node.config.stash[RUN]
+    node.workerinput[_TOLD_CHECKED] = node.config.stash[_CHECKED]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -266,6 +327,7 @@ class Tells:
         self.crashed: list[str] = []
         self._folder = folder
         self._running: dict[str, None] = {}  # a set that keeps the order
+        self._reports: dict[str, list[pytest.TestReport]] = {}  # of the tests that run
         self._interrupted = False
         self._given_up = False
 
@@ -280,14 +342,23 @@ class Tells:
         self._running[nodeid] = None
         self._write()
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._reports.setdefault(report.nodeid, []).append(report)
+
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._running.pop(nodeid, None)
+        with contextlib.suppress(OSError):
+            pytest_process.add_ended(self._folder, _ended(nodeid, self._reports.pop(nodeid, [])))
         self._write()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str) -> None:
         self.crashed.append(crashitem)
         self._running.pop(crashitem, None)
+        self._reports.pop(crashitem, None)
+        one = pytest_process.EndedTest(crashitem, "error", 0.0, "the process that ran it died")
+        with contextlib.suppress(OSError):
+            pytest_process.add_ended(self._folder, one)
         self._write()
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -313,6 +384,23 @@ class Tells:
         elif self._given_up:
             status = Status.RED
         self._write(status, code)
+
+
+def _ended(nodeid: str, reports: Sequence[pytest.TestReport]) -> pytest_process.EndedTest:
+    """What a test has come to, by the reports of its parts: set-up, call and teardown."""
+    outcome, why = "passed", ""
+    for report in sorted(reports, key=lambda one: one.skipped):  # what is red counts
+        skipped_within = report.skipped and isinstance(report, pytest.SubtestReport)
+        if not report.passed and not skipped_within:
+            outcome = report.outcome
+            if report.failed and report.when != "call":
+                outcome = "error"
+            reason = report.longrepr
+            # That of a skipped test is where it was skipped, and why.
+            said = reason[2] if isinstance(reason, tuple) else junit.first_line(str(reason or ""))
+            why = beginning(said, _WHY)
+            break
+    return pytest_process.EndedTest(nodeid, outcome, sum(one.duration for one in reports), why)
 
 
 class Names:
@@ -344,6 +432,26 @@ class Names:
         if self._config.get_terminal_writer().width_of_current_line:
             terminal.write_line("")
         terminal.write_line(f"red: {line}")
+
+
+class Expands:
+    """Gives the tests of programs test cases of their own in the JUnit file that pytest writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+        yield
+        expand(self._path)
+
+
+def expand(path: Path) -> None:
+    """Do that with a JUnit file, which stays as it is where that cannot be done."""
+    with contextlib.suppress(OSError, ValueError):
+        text = path.read_text("utf-8")
+        if junit.KTAP in text:
+            files.write(path, junit.expanded(text))
 
 
 def pytest_terminal_summary(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -86,6 +87,9 @@ def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
         yield source
     finally:
         del request.config.stash[SOURCE]
+        if source.built is not None:
+            tested = request.config.stash[TESTED]
+            request.config.stash[TESTED] = replace(tested, module=source.built.digest)
         source.pool.close()
         coverage.gather(lab, source.built, source.counts)
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from dataclasses import asdict
 
 import pytest
 
-from harness.errors import GuestLost, HarnessError, HostError, MachineError
+from harness.errors import GuestError, GuestLost, HarnessError, HostError, MachineError
 from harness.examine import excerpts
 from harness.host.cache import changes
 from harness.host.text import printable
@@ -22,6 +23,7 @@ from harness.plugin.supply import SOURCE, USED
 from harness.report import junit
 
 _NEXT = pytest.StashKey["pytest.Item | None"]()
+_SETUP = pytest.StashKey["pytest.CallInfo[None]"]()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -101,15 +103,17 @@ def pytest_runtest_makereport(
     """What the harness or the kernel can explain needs no Python traceback.
 
     Runs around pytest's own handling of xfail (hence ``tryfirst``), to undo it where the error
-    is not the test's: a mark of the test excuses neither the kernel nor the host.
+    is not the test's: a mark of the test excuses neither the kernel nor the host, nor that there
+    was nothing to test because the module does not build or no machine came up.
     """
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, BaseExceptionGroup):  # several finalizers have failed
         error = _kernel_problem_in(error) or error
     if isinstance(error, KernelProblem):
         _note_source(item, error)
+    _note_times(item, call)
     report = yield
-    if isinstance(error, (KernelProblem, HostError)):
+    if isinstance(error, (KernelProblem, HostError)) or _untried(call, error):
         report.outcome = "failed"
         vars(report).pop("wasxfail", None)
     if report.failed and error is not None and _by_host(error):
@@ -123,6 +127,30 @@ def pytest_runtest_makereport(
         )
         report.longrepr = printable(f"{error}\n\n{before}".rstrip())
     return report
+
+
+def _note_times(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Have it be in the JUnit file when the test began, where, and how long it waited before."""
+    if call.when == "setup":
+        item.stash[_SETUP] = call
+    elif call.when == "teardown" and (setup := item.stash.get(_SETUP, None)):
+        worker = getattr(item.config, "workerinput", {}).get("workerid", "")
+        # As whoever has started pytest would name it.
+        file = os.path.relpath(item.path, item.config.invocation_params.dir)
+        said = junit.run_value(setup.start, setup.duration, worker, file)
+        item.user_properties.append((junit.RUN, said))
+
+
+def _untried(call: pytest.CallInfo[None], error: BaseException | None) -> bool:
+    """Whether a test could not begin, for a reason that no test has: it is not known what it says.
+
+    What fails in a guest may be what the mark of the test is about.
+    """
+    return (
+        call.when == "setup"
+        and isinstance(error, HarnessError)
+        and not isinstance(error, GuestError)
+    )
 
 
 def _note_source(item: pytest.Item, error: KernelProblem) -> None:

@@ -16,6 +16,7 @@ from harness.judge.verdict import Problem, Verdict
 from harness.machines.clone import Baseline
 from harness.plugin.expect import EXPECTED
 from harness.plugin.supply import SOURCE, USED, MachineSource, UsedMachine, declared_taints
+from harness.report import junit
 
 
 def blame(item: pytest.Item, when: str, ending: BaseException | None) -> None:
@@ -67,6 +68,8 @@ def judge_machines(
         if failure or problems:
             kept = _save(item, source, used, problems, index) if source else ""
             item.add_report_section(when, "evidence", kept)
+            if kept:
+                item.user_properties.append((junit.LEFT, kept))
             used.red = True
         found += evidence.explain(problems, built)
         if not seen.probes:
@@ -75,7 +78,9 @@ def judge_machines(
             used.silent = True
         else:
             now = clone.baseline.console_offset + len(seen.console)
-            clone.baseline = Baseline(now, seen.taint_after)
+            told = any(problem.verdict is Verdict.SPLAT for problem in problems)
+            reported = clone.baseline.reported or told
+            clone.baseline = Baseline(now, seen.taint_after, reported)
     return found
 
 

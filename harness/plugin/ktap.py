@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.host.text import beginning
 from harness.machines.guest import COMMAND_SECONDS, Guest
-from harness.report import ktap
+from harness.report import junit, ktap
 from harness.report.ktap import KtapTest
 from harness.testing import RunKtap
 
@@ -15,7 +17,7 @@ _SHOWN = 4000  # characters of what is said that an explanation shows
 
 
 @pytest.fixture
-def run_ktap(subtests: pytest.Subtests) -> RunKtap:
+def run_ktap(request: pytest.FixtureRequest, subtests: pytest.Subtests) -> RunKtap:
     """Run a command that prints KTAP or TAP; each of its tests is a subtest with its own name."""
 
     def run(
@@ -24,6 +26,8 @@ def run_ktap(subtests: pytest.Subtests) -> RunKtap:
         __tracebackhide__ = True
         done = guest.run(command, timeout=timeout, user=user)
         found = ktap.read(done.stdout)
+        short = [replace(test, said=beginning(test.said, _SHOWN)) for test in found.tests]
+        request.node.user_properties.append((junit.KTAP, junit.ktap_value(short)))
         for test in found.tests:
             with subtests.test(msg=test.name):
                 _end_as(test)

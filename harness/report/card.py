@@ -37,6 +37,10 @@ KINDS = {
     "unknown": "not known",
 }
 
+_NEVER_RAN = (
+    "A thread was created and never started, so that it counts as load, and the kernel takes it "
+    "for one that hangs: kthread_create() needs wake_up_process(), kthread_run() does both."
+)
 # How the kernel's reports begin (judge/verdict.py), what they are about, and what that means.
 _MEANINGS = (
     (
@@ -51,7 +55,20 @@ _MEANINGS = (
         "lock may wait for ever. Take a mutex, or copy and allocate before the lock is taken.",
     ),
     (
-        r"splat: .*(task hung|blocked for more|lockup|stall)",
+        r"splat: .*task hung in (?:ret_from_fork\w*, in )?kthread\b",
+        "hang",
+        _NEVER_RAN,
+    ),
+    (
+        r"splat: .*(task hung|blocked for more)",
+        "hang",
+        "It has waited for two minutes so that no signal ends it (state D), which counts as load, "
+        "and which the kernel takes for a fault. What may wait that long waits with "
+        "wait_event_interruptible(), or wait_event_idle() in a thread. Or it waits for what never "
+        "comes, such as a lock that was not given back where an error is returned.",
+    ),
+    (
+        r"splat: .*(lockup|stall)",
         "hang",
         "It waits for what never comes, or runs in circles. On a real computer only a reboot "
         "helps. A lock that was not given back, for example where an error is returned, does it.",
@@ -63,7 +80,8 @@ _MEANINGS = (
         "for ever.",
     ),
     (
-        r"splat: .*(usercopy|Buffer overflow|overwrit|out-of-bounds|Redzone|field-spanning)",
+        r"splat: .*(usercopy|Buffer overflow|copy_overflow|overwrit|out-of-bounds|Redzone"
+        r"|field-spanning)",
         "memory",
         "More is copied than there is room for, so that other memory is overwritten or shown. "
         "The length comes from the user: limit it by the size of the buffer.",
@@ -86,6 +104,12 @@ _MEANINGS = (
         r"splat: ",
         "report",
         "The kernel checks itself, and a rule of its own was broken. Its message says which.",
+    ),
+    (
+        r"hung: .*uses a CPU without a pause",
+        "hang",
+        "It runs in circles, and one processor does nothing else. Whoever has nothing to do has to "
+        "sleep: wait_event_interruptible() does not where its condition is always true.",
     ),
     (
         r"hung: ",
@@ -115,6 +139,9 @@ _MEANINGS = (
 _PROBLEM = re.compile(
     r"^((?:panic|splat|hung|lost|residue|leak|log gap|host fault): .*)$", re.MULTILINE
 )
+# What a warning says (judge/verdict.py, SAYS), and in its header the place in the kernel's source.
+_WORDS = re.compile(r"\s*it says: (.+)")
+_KERNELS_OWN = re.compile(r"\bat \S+:\d+ (?=\w[\w.]*\+0x)")
 # How an assertion is told below the kernel's reports (plugin/hooks.py).
 _SAYS = re.compile(r"^(?:AssertionError|Failed): (.*)$", re.MULTILINE)
 # What tests say, after their names, where that is more than the rule that the test is for.
@@ -151,6 +178,25 @@ _ASSERTIONS = (
         "Whoever makes that call waits for ever.",
     ),
     (
+        r"\bp?read \S+(?: \d+)? returns \d+, which is neither an error nor up to",
+        "memory",
+        "More is copied to whoever reads than was asked for, over what is behind it in its memory. "
+        "Copy no more than the length that read() was given, and return how much that was: "
+        "simple_read_from_buffer() does both.",
+    ),
+    (
+        r"which is neither an error nor up to",
+        "rule",
+        "Whoever writes or reads goes on by what is returned: a number of bytes, at most the "
+        "length that was given, or a negative errno.",
+    ),
+    (
+        r"memory grows without a bound",
+        "rule",
+        "What waits to be worked on needs a bound. Once it is reached, write() waits, or answers "
+        "EAGAIN.",
+    ),
+    (
         r"left behind|memory is lost",
         "left",
         "Nobody can use or free it any more. Undo in exit all that init did, and the same where "
@@ -164,6 +210,12 @@ _RULES = {
     "contract": "The exercise asks for it: see the section contract of docs/suites.md.",
     "any": "It holds for every module: see the section any of docs/suites.md.",
 }
+# How the contract's test says that the error pointer of kthread_run() is not looked at.
+_UNCHECKED = "IS_ERR()"
+# How its tests say that a thread waits for its start.
+_NOT_STARTED = "was created and never started"
+# What a module says that cannot work on this machine (tests/vm/any); it builds, but was not tried.
+_LOADS_ONLY = re.compile(r"loads only with (?:its hardware|parameters)")
 _SEEN = 400  # characters of what was seen
 
 
@@ -225,6 +277,9 @@ class Card:
             return f"{count} fault{'s' if count > 1 else ''}"
         if self.status != 0:
             return "not known"
+        lacks = next(filter(None, map(_LOADS_ONLY.search, self.notes)), None)
+        if lacks:
+            return lacks[0]
         return "green" if self.passed or self.accepted else "not tried"
 
 
@@ -238,7 +293,7 @@ def card(
     name: str,
     path: str,
     result: KernelResult,
-    said: Mapping[str, str],
+    said: Mapping[tuple[str, str], str],
     *,
     error: str = "",
     late: str = "",
@@ -246,22 +301,23 @@ def card(
 ) -> Card:
     """The card of a result.
 
-    ``said`` is what its red tests say in full (report.junit.failures), ``error`` what was said
-    where it came to no test, ``late`` that its tests had to be ended, if they had, and ``options``
-    are those of a command that names the module.
+    ``said`` is what its red tests say in full (report.junit.failures_of_suites), ``error`` what was
+    said where it came to no test, ``late`` that its tests had to be ended, if they had, and
+    ``options`` are those of a command that names the module.
     """
     options = [texts.printable(option) for option in options]
     groups: dict[tuple[str, str], _Group] = {}
     for case in result.tests:
         if case.outcome not in ("failed", "error"):
             continue
-        command = _command(result.kernel, options, case)
-        for finding in _of_test(case, said.get(case.name, "") or case.why, command):
+        command = case.again(result.kernel, options)
+        for finding in _of_test(case, said.get((case.suite, case.name), "") or case.why, command):
             group = groups.setdefault(_key(finding), _Group(finding))
-            group.tests.append(case.name)
-            if _rank(finding) < _rank(group.finding):
-                group.finding = finding
+            if case.name not in group.tests:  # those of two suites may have one name
+                group.tests.append(case.name)
+            group.finding = _worse(group.finding, finding)
     findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
+    findings = _without_a_thread(findings)
     style = [finding for finding in findings if finding.kind == "style"]
     findings = [finding for finding in findings if finding.kind != "style"]
     if late:
@@ -296,8 +352,35 @@ def _rank(finding: Finding) -> tuple[int, bool]:
     return list(KINDS).index(finding.kind), not finding.says
 
 
+def _without_a_thread(findings: list[Finding]) -> list[Finding]:
+    """The same, with one finding for an error pointer that is not looked at, and what it breaks.
+
+    Where no thread can be made, one suite sees that init says nothing of it, and another one that
+    the pointer is used.
+    """
+    test = "test_init::test_without_a_thread"
+    unchecked = [each for each in findings if _UNCHECKED in each.seen]
+    broken = [each for each in findings if each.kind == "memory" and each.tests == (test,)]
+    if len(unchecked) != 1 or len(broken) != 1:
+        return findings
+    both = replace(broken[0], says=unchecked[0].seen)
+    return [both if each is broken[0] else each for each in findings if each is not unchecked[0]]
+
+
+def _worse(one: Finding, other: Finding) -> Finding:
+    """Which of two findings of one fault is told; it keeps the words that say most."""
+    worse, less = (other, one) if _rank(other) < _rank(one) else (one, other)
+    return replace(worse, says=less.seen) if _NOT_STARTED in less.seen else worse
+
+
 def _key(finding: Finding) -> tuple[str, str]:
     """What two findings have in common that are one fault."""
+    # Such a thread is seen to be there, and after two minutes the kernel takes it for hung.
+    if _NOT_STARTED in finding.seen or finding.means == _NEVER_RAN:
+        return "", "never started"
+    # Where a module goes away under its users, each breaks somewhere else in the kernel.
+    if "THIS_MODULE" in (finding.says or finding.seen) and finding.kind != "left":
+        return "", "THIS_MODULE"
     # The same place is reached by different ways, with other numbers and addresses each time. One
     # test ends there with an oops, and another one with what its oops has left behind.
     return ("", finding.where) if finding.where else _same(finding)
@@ -305,7 +388,11 @@ def _key(finding: Finding) -> tuple[str, str]:
 
 def _same(finding: Finding) -> tuple[str, str]:
     """What a finding has in common with the same one of another run, in which lines have moved."""
-    return finding.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", finding.seen)
+    # What a thread of the module does is asked at several moments: "after a write, the thread ...".
+    seen = re.sub(r"^[^,]{1,60}, (?=the thread )| \(\d+ times\)", "", finding.seen)
+    # Which calls were made before the one that answers wrong, and by whom.
+    seen = re.sub(r"^`[^`]*`: (?=.* which is neither an error)", "", seen)
+    return finding.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", seen)
 
 
 # -- what several builds of it say ----------------------------------------------------
@@ -315,6 +402,8 @@ _HINTS_MAX = 10  # on a card; a driver may have hundreds
 
 def hints(lines: Sequence[str]) -> tuple[str, ...]:
     """Notes of what the compiler warns of with W=1 only."""
+    # That it has no description is a test's, and so a note already.
+    lines = [line for line in lines if "missing MODULE_DESCRIPTION" not in line]
     more = len(lines) - _HINTS_MAX
     notes = [f"With W=1: {_short(texts.printable(line))}" for line in lines[:_HINTS_MAX]]
     plural = "s" if more > 1 else ""
@@ -440,22 +529,42 @@ def _of_test(case: Case, said: str, command: str) -> list[Finding]:
     if not known:
         return [_of_assertion(case, said, command)]
     says = _SAYS.search(said)
-    first = replace(known[0], says=_short(says[1]) if says else "")
+    # Where two processors report at once, one report may lack the lines that name the source.
+    kind = known[0].kind
+    placed = (one for one in known if one.kind == kind and one.where and kind != "left")
+    chosen = known[0] if known[0].where else next(placed, known[0])
+    first = replace(chosen, says=_short(says[1]) if says else "")
     if first.kind != "left":
         return [first]
     places = {first.where: first}
     for each in known[1:]:
         if each.kind == "left" and each.where:
             places.setdefault(each.where, each)
-    return list(places.values())
+    return _threads_once(list(places.values()))
+
+
+def _threads_once(left: list[Finding]) -> list[Finding]:
+    """What is left without a thread that is told twice: that it is there, and what its stack holds.
+
+    The latter names the place in the source.
+    """
+    first, *others = left
+    thread = re.search(r"left behind: thread (\S+)$", first.seen)
+    for index, each in enumerate(others):
+        if thread and f"the stack of {thread[1]} still holds" in each.seen:
+            return [replace(each, says=first.says), *others[:index], *others[index + 1 :]]
+    return left
 
 
 def _of_problem(problem: str, said: str, command: str) -> Finding | None:
     """What the kernel reported, or what was left; ``said`` has what is known of it."""
+    below = _after(said, problem)
+    words = _WORDS.match(below)
+    seen = f"{problem}: {words[1]}" if words else problem
     for pattern, kind, means in _MEANINGS:
-        if re.match(pattern, problem, re.IGNORECASE):
-            where = _where(problem) or _where(_after(said, problem))
-            return Finding(kind, _short(problem), means, where, command)
+        if re.match(pattern, seen, re.IGNORECASE):
+            where = _where(problem) or _where(_KERNELS_OWN.sub("", below))
+            return Finding(kind, _short(seen), means, where, command)
     return None
 
 
@@ -510,12 +619,6 @@ def _where_refused(said: str) -> str:
 
 def _short(said: str) -> str:
     return texts.beginning(said.strip(), _SEEN)
-
-
-def _command(kernel: str, options: Sequence[str], case: Case) -> str:
-    function = case.name.rpartition("::")[2].partition("[")[0]
-    words = ["invoke", "test-vm", *options, "--kernel", kernel, "--filter", function]
-    return shlex.join([*words, *(["--suite", case.suite] if case.suite else [])])
 
 
 def _without_tests(result: KernelResult, error: str, options: Sequence[str]) -> list[Finding]:

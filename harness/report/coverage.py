@@ -40,6 +40,21 @@ class File:
         never = [(each.line, name) for name, each in self.functions.items() if not each.calls]
         return [name for _, name in sorted(never)]
 
+    @property
+    def missed(self) -> str:
+        """The lines that did not run, as ``14, 27-31``: with those between that have no code."""
+        ranges: list[tuple[int, int]] = []
+        begun = False
+        for line, count in sorted(self.lines.items()):
+            if count:
+                begun = False
+            elif begun:
+                ranges[-1] = ranges[-1][0], line
+            else:
+                ranges.append((line, line))
+                begun = True
+        return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in ranges)
+
 
 # By the file's name, from the module's folder.
 Coverage = Mapping[str, File]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.config import SUITES
 from harness.errors import Status
-from harness.report.result import Case, Cell, KernelResult
+from harness.report.result import RED, Case, Cell, KernelResult
 
 OWN = "own"  # the column of tests that are in none of the suites, such as a module's own
 # All columns, from left to right. The first ones are what it takes to test a module on a kernel,
@@ -27,7 +27,7 @@ def suite_cells(tests: Sequence[Case], suites: Iterable[str]) -> dict[str, Cell]
     cells = {}
     for suite in suites:
         own = [test for test in tests if (test.suite or OWN) == suite]
-        red = [test for test in own if test.outcome in ("failed", "error")]
+        red = [test for test in own if test.outcome in RED]
         skipped = sum(test.outcome == "skipped" for test in own)
         also = f", {skipped} skipped" if skipped else ""
         if red:
@@ -67,7 +67,7 @@ def tally(results: Iterable[KernelResult]) -> str:
     passed = failed = skipped = 0
     for result in results:
         outcomes = [test.outcome for test in result.tests]
-        red = sum(outcome in ("failed", "error") for outcome in outcomes)
+        red = sum(outcome in RED for outcome in outcomes)
         passed += outcomes.count("passed")
         failed += red or (0 if result.green else 1)
         skipped += outcomes.count("skipped") + result.left_out

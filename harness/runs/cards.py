@@ -24,6 +24,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.text import printable
 from harness.report import card as cards
 from harness.report.card import Card
-from harness.report.junit import failures
+from harness.report.junit import failures_of_suites
 from harness.report.result import KernelResult, left_out, to_json
 from harness.runs import accepted, covered, pytest_process, store, suites, sweep
 from harness.runs.pytest_process import Progress, PytestProcess
@@ -272,9 +273,10 @@ class Judge:
         source = task.subject.source
         beside = source.path.parent if source.finished else source.path
         known = () if source.package else accepted.read(beside)
-        names = "any"
+        names, own_tests = "any", []
         if not (source.package or source.finished):
             inspected = sources.inspect(source.path)
+            own_tests = _own_tests(inspected, source, task.spec.name)
             names = "contract,any" if sources.solves_exercise(inspected) else "any"
         request = replace(self._request, source=source)
         plan = Plan(request, suites.folders(self._request.suite or names, source))
@@ -288,16 +290,18 @@ class Judge:
             *self._of(task)[:2], result, said, error=ready.error, late=late,
             options=[*source.arguments(), *request.equipment.arguments()],
         )  # fmt: skip
-        made = replace(made, notes=(*made.notes, *cards.hints(ready.hints), *notes))
+        made = replace(made, notes=(*made.notes, *cards.hints(ready.hints), *notes, *own_tests))
         return cards.with_accepted(made, known, date.today())
 
     def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:
         """What came of it, and a sentence if its tests had to be ended."""
         with Cache() as cache:
             asked = plan.request
+            # The suite for any module loads it itself, in each of its tests.
             ready = sweep.make_ready(
-                task.spec, self._matrix, cache, asked.source, asked.equipment, hints=True
-            )
+                task.spec, self._matrix, cache, asked.source, asked.equipment, hints=True,
+                load=set(plan.suites) != {"any"},
+            )  # fmt: skip
         try:
             if ready.left_out:
                 its = ready.spec
@@ -385,10 +389,20 @@ class Judge:
         pytest_process.end(running)
 
 
-def _said(run: Run) -> dict[str, str]:
+def _own_tests(inspected: sources.Folder, source: Source, kernel: str) -> list[str]:
+    """A sentence if pytest's tests are among a module's sources: what runs them."""
+    own = [path for path in inspected.files if path.match("test_*.py")]
+    if not own:
+        return []
+    places = sorted({os.path.abspath(path.parent) for path in own})
+    command = shlex.join(["pytest", *places, *source.arguments(), "--kernel", kernel])
+    return [f"Its own tests are not part of the judgement. They are run by: {printable(command)}"]
+
+
+def _said(run: Run) -> dict[tuple[str, str], str]:
     """What the red tests of a run say in full."""
     try:
-        return failures(run.junit.read_text())
+        return failures_of_suites(run.junit.read_text())
     except (OSError, ValueError):
         return {}
 

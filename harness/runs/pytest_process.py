@@ -15,6 +15,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,11 @@ from harness.host.progress import nobody_reads
 from harness.host.text import printable
 
 PROGRESS = "progress.json"
+# In the environment of a pytest that waits until all is ready: the descriptor of a pipe that then
+# says what it need not check of the cache again (Cache.vouch()). Empty where it need not wait.
+WAITS = "EUDYPTULA_WAITS"
 RED = "red.txt"  # a line for each red test, in the order in which they ended
+ENDED = "ended.jsonl"  # and for each test, as JSON
 _ROUND_SECONDS = 0.5  # how often that file is looked at, where somebody wants to know at once
 _NAMED = 20  # red tests that an interrupted run names
 # How long an interrupted pytest may take to end its machines, in seconds.
@@ -89,6 +94,39 @@ def red(folder: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
+class EndedTest:
+    """A test that has ended: its full name, and otherwise what ``report.result.Case`` has."""
+
+    test: str
+    outcome: str
+    seconds: float
+    why: str = ""
+
+
+def add_ended(folder: Path, one: EndedTest) -> None:
+    """Note a test that has ended; raises ``OSError``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ENDED).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(vars(one)) + "\n")
+
+
+def ended(folder: Path) -> list[EndedTest]:
+    """The tests that have ended so far, of those that are written to the end."""
+    try:
+        lines = (folder / ENDED).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            match json.loads(line):
+                case {"test": str(test), "outcome": str(outcome), "why": str(why),
+                      "seconds": int() | float() as seconds}:  # fmt: skip
+                    found.append(EndedTest(test, outcome, seconds, why))
+    return found
+
+
+@dataclass(frozen=True)
 class Ended:
     """How a run of pytest ended.
 
@@ -139,12 +177,18 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
+# A part of a test's name is an expression, whatever pytest's release. That is what is asked for
+# mostly, and to import pytest for it takes a tenth of a second.
+_A_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_OPERATORS = ("and", "or", "not")
+
+
 def check_filter(expression: str | None) -> None:
     """Raise ``InputError`` unless it is what pytest's -k takes.
 
     pytest-xdist's workers would each end with an internal error instead.
     """
-    if not expression:
+    if not expression or (_A_NAME.fullmatch(expression) and expression not in _OPERATORS):
         return
     from _pytest.mark.expression import Expression  # noqa: PLC0415  # a fifth of a second
 
@@ -168,22 +212,54 @@ class PytestProcess:
         *,
         verbose: bool = False,
         out: IO[bytes] | None = None,
+        waits: bool = False,
     ) -> None:
-        """Start it. ``out`` takes what it prints; else that goes where ours goes."""
+        """Start it. ``out`` takes what it prints; else that goes where ours goes.
+
+        One that ``waits`` imports what it needs, and says and does nothing until ``begin``.
+        """
         self._results = results
         self._is_shown = out is None
-        for name in (PROGRESS, RED):
+        for name in (PROGRESS, RED, ENDED):
             (results / name).unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", *arguments, f"--kernel-results={results}"]
         command += ["-v"] if verbose else []
-        self._process = proc.popen(
-            command,
-            stdin=None if out is None else subprocess.DEVNULL,
-            stdout=out,
-            stderr=None if out is None else subprocess.STDOUT,
-            cwd=config.PROJECT,
-        )
+        waiting, self._go = os.pipe() if waits else (-1, -1)
+        try:
+            self._process = proc.popen(
+                command,
+                stdin=None if out is None else subprocess.DEVNULL,
+                stdout=out,
+                stderr=None if out is None else subprocess.STDOUT,
+                env=os.environ | {WAITS: str(waiting) if waits else ""},
+                cwd=config.PROJECT,
+                pass_fds=[waiting] if waits else [],
+            )
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            if waits:
+                os.close(waiting)
         self._began = time.time()
+
+    def begin(self, checked: str) -> None:
+        """Have one that waits go on; ``checked`` is what a cache vouches for that stays open."""
+        self._began = time.time()
+        # It may have ended meanwhile, as of arguments that it does not understand.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, checked.encode())
+        self._close()
+
+    def give_up(self) -> None:
+        """End one that waits: there is nothing that it could test."""
+        proc.kill(self._process)
+        self._close()
+
+    def _close(self) -> None:
+        if self._go >= 0:
+            os.close(self._go)
+            self._go = -1
 
     def wait(
         self,
@@ -279,10 +355,23 @@ def run(
     *,
     verbose: bool = False,
     out: IO[bytes] | None = None,
+    prepare: Callable[[], str] | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Ended:
-    """Run pytest to its end; see ``PytestProcess``."""
-    return PytestProcess(arguments, results, verbose=verbose, out=out).wait(meanwhile)
+    """Run pytest to its end; see ``PytestProcess``.
+
+    ``prepare`` makes ready what is tested while pytest imports what it needs, which takes as long.
+    It returns what a cache vouches for that stays open (``Cache.vouch``). What it raises passes
+    through, and pytest has said and done nothing then.
+    """
+    process = PytestProcess(arguments, results, verbose=verbose, out=out, waits=bool(prepare))
+    if prepare is not None:
+        try:
+            process.begin(prepare())
+        except BaseException:
+            process.give_up()
+            raise
+    return process.wait(meanwhile)
 
 
 class NothingMatches(InputError):

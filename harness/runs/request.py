@@ -17,7 +17,8 @@ from harness.build.source import Given
 from harness.config import USUAL, Equipment, KernelSpec, Matrix
 from harness.errors import InputError
 from harness.qemu import devices
-from harness.runs import pytest_process, suites
+from harness.report import table
+from harness.runs import identity, pytest_process, suites
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Request:
     keep: bool = False  # leave the machine of the first red test running
     record: bool = False  # record each test's machine
     coverage: bool = False  # say which lines of the module ran
+    failed: bool = False  # only the tests that were red in the last run
     minutes: int | None = None  # begin with no other kernel after that time
     verbose: bool = False
     quiet: bool = False  # print the verdict only
@@ -46,6 +48,13 @@ class Request:
     def own_module(self) -> bool:
         """Whether the module is this project's own."""
         return sources.of(self.source).own
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The options that have the same module tested; none for this project's own as it is."""
+        if self.own_module and self.equipment == USUAL:
+            return ()
+        return (*sources.of(self.source).arguments(), *self.equipment.arguments())
 
     def select(self, matrix: Matrix) -> list[KernelSpec]:
         """The kernels that were asked for; raises ``InputError`` where there is no such kernel."""
@@ -84,30 +93,40 @@ class Request:
         module.check_source(self.source)
         if not self.own_module:
             default = "any"
-        return Plan(self, suites.folders(self.suite or default, self.source))
+        folders = suites.folders(self.suite or default, self.source)
+        options = [*self.equipment.arguments(), f"{self.record}", f"{self.coverage}"]
+        tests = [config.PROJECT / folder for folder in folders.values()]
+        return Plan(self, folders, identity.of(tests, options))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES)."""
+    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES).
+
+    ``harness`` stands for the harness and these tests as they are when it begins (identity.of).
+    ``again`` are the only tests of them that are to be run, by their full names, if not all are.
+    """
 
     request: Request
     suites: dict[str, str]
+    harness: str = ""
+    again: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
         """Whether a result says something of the kernel.
 
-        It does if no test is left out, the module is this project's own, and the machines are the
-        usual ones. Somebody else's module may be red for reasons of its own.
+        It does if no test is left out, the module and the tests are this project's own, and the
+        machines are the usual ones. Somebody else's may be red for reasons of their own.
         """
         asked = self.request
-        return asked.expression is None and asked.own_module and asked.equipment == USUAL
+        some = asked.expression is not None or self.again or table.OWN in self.suites
+        return not some and asked.own_module and asked.equipment == USUAL
 
     def arguments(self, spec: KernelSpec, jobs: int, junit: Path) -> list[str]:
         """pytest's arguments for one kernel: ``jobs`` tests at a time, the result in ``junit``."""
         asked = self.request
-        given = [*self.suites.values(), f"--kernel={spec.asked}"]
+        given = [*(self.again or self.suites.values()), f"--kernel={spec.asked}"]
         given += sources.of(asked.source).arguments()
         given += asked.equipment.arguments()
         given += [f"--profile={spec.profile}"] if spec.tree and spec.profile else []

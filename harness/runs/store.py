@@ -9,11 +9,13 @@
             junit.xml         what pytest wrote
             pytest.log        what pytest printed (where several kernels are tested, or --quiet)
             red.txt           a line for each red test, as soon as it has ended
+            ended.jsonl       the same for each test, as JSON
             report.json       the result: of all tests, or partial.json, of some of them
             kcidb.json        the same in the kernel community's form
             unfinished        a run of all tests has not come to its end, or is going on
             TEST/             what one red test has left: its console, its machine
         latest -> RUN         the run that began last
+        history.jsonl         a line for each of the last runs, for the page
         report.json junit.xml     the last result of all tests, whichever run it is of
         partial.json partial.xml  the last result of some of the tests
 
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -41,13 +44,17 @@ from types import TracebackType
 from harness import config
 from harness.errors import refused
 from harness.host import files
-from harness.report import kcidb
+from harness.report import history, kcidb
+from harness.report.history import Past
 from harness.report.result import KernelResult, from_json, to_json
+
+log = logging.getLogger(__name__)
 
 # How many runs of a kernel are kept. A run may leave five machines of some 150 MB each.
 RUNS = 5
 LATEST = "latest"
 KCIDB = "kcidb.json"
+HISTORY = "history.jsonl"
 _UNFINISHED = "unfinished"
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
@@ -133,9 +140,14 @@ def _begin(parent: Path, run: Run) -> Run:
     return run
 
 
+def is_run(name: str) -> bool:
+    """Whether a run's folder may have that name."""
+    return _RUN.fullmatch(name) is not None
+
+
 def _runs(parent: Path) -> list[Path]:
     """The folders of a kernel's runs, the oldest first."""
-    return sorted(path for path in parent.iterdir() if _RUN.fullmatch(path.name))
+    return sorted(path for path in parent.iterdir() if is_run(path.name))
 
 
 def _prune(parent: Path) -> None:
@@ -198,7 +210,7 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX)  # two runs may end at the same time
         if run.junit.exists():
-            files.write(parent / as_junit, run.junit.read_text())
+            files.write(parent / as_junit, run.junit.read_bytes())
         else:  # a kernel that could not be tested; an older run's would explain nothing
             (parent / as_junit).unlink(missing_ok=True)
         files.write(parent / as_report, text)
@@ -207,8 +219,21 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
             for old in _runs(parent):
                 if not in_use(old):
                     (old / _UNFINISHED).unlink(missing_ok=True)
+        _remember(parent, run, result)
     finally:
         os.close(held)
+
+
+def _remember(parent: Path, run: Run, result: KernelResult) -> None:
+    """Add a line for this run, under the lock, so that none of another run is lost.
+
+    It is the largest file here, and the result counts without it.
+    """
+    one = history.past(run.folder.name, result, whole=run.whole)
+    try:
+        files.write(parent / HISTORY, history.added(_history(parent), one))
+    except OSError as error:
+        log.warning("this run is not remembered for the page: %s", error.strerror)
 
 
 def last(kernel: str, *, whole: bool = True, folder: Path | None = None) -> KernelResult | None:
@@ -217,9 +242,21 @@ def last(kernel: str, *, whole: bool = True, folder: Path | None = None) -> Kern
     ``folder`` is where the results of kernels are (default: results/).
     """
     try:
-        return from_json(((folder or config.RESULTS) / kernel / _names(whole)[0]).read_text())
+        return from_json(result_of(kernel, whole=whole, folder=folder).read_text("utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def past(kernel: str, *, folder: Path | None = None) -> list[Past]:
+    """What is remembered of a kernel's runs, the one that ended first at the beginning."""
+    return history.read(_history((folder or config.RESULTS) / kernel))
+
+
+def _history(parent: Path) -> str:
+    try:
+        return (parent / HISTORY).read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def cut_off(kernel: str) -> bool:
@@ -235,6 +272,11 @@ def cut_off(kernel: str) -> bool:
         )
     except OSError:
         return False
+
+
+def result_of(kernel: str, *, whole: bool = True, folder: Path | None = None) -> Path:
+    """The file that ``last`` reads."""
+    return (folder or config.RESULTS) / kernel / _names(whole)[0]
 
 
 def junit_of(kernel: str, *, whole: bool = True, folder: Path | None = None) -> Path:

@@ -40,13 +40,14 @@ from harness.errors import (
     NotForKernelError,
     Status,
 )
-from harness.host import proc
+from harness.host import proc, progress
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
+from harness.host.progress import Done
 from harness.judge.problem import KernelProblem
 from harness.report import table
 from harness.report.junit import cases_in, first_line
-from harness.report.result import Case, Cell, KernelResult, left_out
+from harness.report.result import Case, Cell, KernelResult, Step, left_out
 from harness.runs import pytest_process, store
 from harness.runs.pytest_process import Ended, PytestProcess
 from harness.runs.ready import Stage, Way
@@ -58,10 +59,16 @@ log = logging.getLogger(__name__)
 # How long the main thread waits before it looks whether a signal has come, in seconds.
 ROUND_SECONDS = 0.5
 _FULL = 1 << 20  # bytes; a disk with less is full for a JUnit file
-# What a compiler complains of, or a build that calls the network, which none has.
-_COMPLAINT = re.compile(
-    r"(?m)^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$"
-    r"|^.{1,200}: (?:Network is unreachable|Temporary failure in name resolution)$"
+# What a build that failed complains of: first a compiler, or a build that calls the network, which
+# none has; then a script that runs before it; and make only where nobody else does.
+_COMPLAINTS = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        r"^\S+:\d+(?::\d+)?: (?:fatal )?error: .*$|^ERROR: modpost: .*$"
+        r"|^.{1,200}: (?:Network is unreachable|Temporary failure in name resolution)$",
+        r"^[\w./-]+: (?:line )?\d+: \S+: (?:command )?not found$|^\W*(?:configure: )?[Ee]rror: .*$",
+        r"^\S+:\d+: \*\*\* (?!\[).*$|^make(?:\[\d+\])?: \*\*\* No rule to make target .*$",
+    )
 )
 
 
@@ -82,6 +89,7 @@ class Ready:
     module: str = ""  # the digest of the module, once it is built
     error: str = ""  # all that was said where it cannot be tested
     hints: tuple[str, ...] = ()  # what the compiler warns of with W=1 only, where that was asked
+    steps: tuple[Step, ...] = ()  # what took long of it
 
 
 # -- one kernel --------------------------------------------------------------------
@@ -89,12 +97,28 @@ class Ready:
 
 def make_ready(
     spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given, equipment: Equipment = USUAL,
-    *, hints: bool = False,
+    *, hints: bool = False, load: bool = True,
 ) -> Ready:  # fmt: skip
     """Have a kernel, build the module for it, boot it and load the module, as far as it goes.
 
-    ``hints``: also build it with W=1, which takes as long once more.
+    ``hints``: also build it with W=1, which takes as long once more. ``load``: whether the tests
+    are to begin in machines in which the module is loaded, so that there has to be such a template.
     """
+    with progress.recorded() as done:
+        ready = _as_far_as_it_goes(spec, matrix, cache, source, equipment, hints=hints, load=load)
+    ready.steps = steps(done)
+    return ready
+
+
+def steps(done: Sequence[Done]) -> tuple[Step, ...]:
+    """What took long, for the result."""
+    return tuple(Step(*one) for one in done)
+
+
+def _as_far_as_it_goes(
+    spec: KernelSpec, matrix: Matrix, cache: Cache, source: Given, equipment: Equipment, *,
+    hints: bool, load: bool,
+) -> Ready:  # fmt: skip
     # It imports the log reader. Whoever tests one kernel needs only what else is here.
     from harness.examine import loading  # noqa: PLC0415
 
@@ -114,8 +138,9 @@ def make_ready(
             ready.hints = modules.hints(module, cache)
         template = way.boot()
         ready.cells["boot"] = Cell(False, "ok")
-        loading.loaded_template(way.lab, template, module)
-        ready.cells["load"] = Cell(False, "ok")
+        if load:
+            loading.loaded_template(way.lab, template, module)
+            ready.cells["load"] = Cell(False, "ok")
     except KernelProblem as error:
         # The tests will say more: those that need no loaded module can run.
         ready.cells[way.stage.column] = Cell(True, "red", first_line(str(error)))
@@ -123,7 +148,7 @@ def make_ready(
         if isinstance(error, GoneError):
             ready.left_out = _none_now(spec, cache)
         elif isinstance(error, NotForKernelError):
-            ready.left_out = error.what
+            ready.left_out = _not_for_kernel(error)
         ready.error = str(error)
         ready.cells[way.stage.column] = Cell(True, "red", reason(error))
         # Without a loaded module most tests will say more; without a disk none will.
@@ -152,21 +177,31 @@ def _none_now(spec: KernelSpec, cache: Cache) -> str:
     return ""
 
 
-def is_ready(way: Way, seconds: float) -> Ready:
-    """A kernel that was made ready elsewhere, up to its template."""
+def is_ready(way: Way, seconds: float, done: Sequence[Done]) -> Ready:
+    """A kernel that was made ready elsewhere, up to its template; ``done``: what took long."""
     cells = {
         "boot": Cell(False, "ok"),
         "build": Cell(False, "ok"),
         "warnings": _warnings(way.module),
     }
     spec, release = way.lab.kernel.spec, way.lab.kernel.release
-    return Ready(spec, release, cells, seconds, how=way.module.how)
+    return Ready(
+        spec, release, cells, seconds, how=way.module.how, module=way.module.digest,
+        steps=steps(done),
+    )  # fmt: skip
+
+
+def _not_for_kernel(error: NotForKernelError) -> str:
+    """Why a module is not for a kernel, and for which one it is, in one line."""
+    said = " / ".join(error.tail.splitlines())
+    why = f"{error.what}: {said}" if said else error.what
+    return f"{why}; {error.hint}" if error.hint else why
 
 
 def reason(error: HarnessError) -> str:
     """An error in one line: a build's first complaint, or what happened and what to do."""
     if isinstance(error, (BuildError, KernelBuildError)):
-        found = _COMPLAINT.search(error.tail)
+        found = next(filter(None, (each.search(error.tail) for each in _COMPLAINTS)), None)
         return f"{error.what}: {found[0]}" if found else error.what
     if isinstance(error, CommandError):
         lines = [line for line in error.tail.splitlines() if line.strip()]
@@ -186,7 +221,7 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
     first = next(iter(plan.suites))
     tests: list[Case] = []
     try:
-        tests = cases_in(junit.read_text())
+        tests = cases_in(junit.read_text("utf-8"))
         cells |= table.suite_cells(tests, list(plan.suites))
     except (OSError, ValueError) as error:
         if shutil.disk_usage(junit.parent).free < _FULL:
@@ -206,7 +241,8 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
     spec = ready.spec
     return KernelResult(
         spec.name, ready.release, spec.version, status, time.time(), ready.seconds, seconds,
-        cells, tuple(tests), ready.how,
+        cells, tuple(tests), ready.how, module=ready.module, harness=plan.harness,
+        given=plan.request.given, steps=ready.steps,
     )  # fmt: skip
 
 
@@ -215,7 +251,7 @@ def not_tested(ready: Ready) -> KernelResult:
     spec = ready.spec
     return KernelResult(
         spec.name, ready.release, spec.version, ready.status, time.time(), ready.seconds, 0.0,
-        ready.cells,
+        ready.cells, steps=ready.steps,
     )  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(UNIT) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SECONDS))
+
+
+@pytest.fixture(autouse=True)
+def _as_talkative_as_before() -> Iterator[None]:
+    """A task decides how much is logged, for its whole process: here for one test only."""
+    harness = logging.getLogger("harness")
+    before = harness.level
+    yield
+    harness.setLevel(before)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each os.pread() has had so far."""
+    sizes: list[int] = []
+    pread = os.pread
+
+    def seen(descriptor: int, length: int, at: int) -> bytes:
+        data = pread(descriptor, length, at)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", seen)
+    return sizes
 
 
 # A stand-in for pytest can end as pytest and the plugin do: with a status, and saying so.

@@ -245,15 +245,19 @@ def wrong_command(words: list[str], known: Known) -> Iterator[str]:
     elif program == ".":
         if not rest[0].startswith(known.generated):
             yield f"nothing makes {rest[0]}"
+    elif program.startswith("../eudyptula/"):  # this checkout, from a repository beside it
+        if not (ROOT / program.removeprefix("../eudyptula/")).is_file():
+            yield f"there is no {program}"
     elif program not in FOREIGN:
         yield f"the test of these pages does not know the program {program}"
 
 
 def wrong_task(words: list[str], known: Known) -> Iterator[str]:
     """What is wrong with what `invoke` is given; a task's name alone stands for the task."""
+    if words[:2] == ["-r", "CHECKOUT"]:  # where the tasks are
+        words = words[2:]
     if words[:1] == ["TASK"]:  # any
-        words = words[1:]
-        if words:
+        if words[1:] not in ([], ["--help"]):
             yield "an option of any task is an option of none"
     elif words[:2] == ["--help", "TASK"]:
         return

@@ -38,7 +38,7 @@ ONLY = {
 PURE = {
     "__future__", "base64", "bisect", "collections", "csv", "dataclasses", "datetime", "enum",
     "functools", "hashlib", "io", "itertools", "jinja2", "json", "markupsafe", "math", "re",
-    "shlex", "typing", "xml",
+    "shlex", "svg", "typing", "xml",
 }  # fmt: skip
 # The scorer of the log reader reads a folder of logs, as its name says; the page of results reads
 # its own template.

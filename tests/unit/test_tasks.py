@@ -129,6 +129,8 @@ def test_what_is_misspelt_is_bad_input(arguments: list[str]) -> None:
     [
         (["test-wm"], "did you mean test-vm?"),
         (["test-vm", "--modul", "x"], "did you mean --module?"),
+        (["kernels", "--quiet"], "--quiet is an option of judge, test and test-vm. "),
+        (["shell", "--fix"], "--fix is an option of doctor. "),
         (["shell", "/somewhere/wee"], "a module's folder is given as --module DIR"),
     ],
 )
@@ -146,6 +148,14 @@ def test_each_task_has_help(task: str, option: str) -> None:
     assert "Docstring:" in done.stdout
 
 
+@pytest.mark.parametrize("task", ["judge", "replay", "test-vm", "shell"])
+def test_help_behind_a_task_explains_its_options(task: str) -> None:
+    """It is what each error message recommends, and says what help before the task says."""
+    done = invoke(task, "--help")
+    assert done.stdout == invoke("--help", task).stdout
+    assert "say more, and which" in done.stdout
+
+
 def test_what_invoke_is_asked_for_and_does_is_green() -> None:
     """Listing is the end of it, and no error."""
     assert invoke("--list").returncode == Status.GREEN
@@ -158,6 +168,30 @@ def python_as_invoke(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=config.PROJECT, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
+
+
+@pytest.mark.parametrize(
+    "begun",
+    ["import sys; sys.argv[0] = 'invoke'; import tasks",
+     "import pytest; pytest.main(['--fixtures', '-p', 'no:cacheprovider'])"],
+    ids=["invoke", "pytest"],
+)  # fmt: skip
+def test_what_is_left_when_python_ends_is_not_looked_through(begun: str) -> None:
+    """That would take a tenth of a second, of which nobody has anything."""
+    # What is registered first is called last.
+    told = "import atexit, gc; atexit.register(lambda: print('', gc.get_freeze_count()))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{told}; {begun}"], cwd=config.PROJECT, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout.split()[-1]) > 0
+
+
+@pytest.mark.parametrize("suite", ["contract", "module"])
+def test_handing_out_tests_does_not_import_what_runs_them(suite: str) -> None:
+    """The pytest that starts the workers reads conftest.py too, and they wait for it."""
+    code = f"import sys, tests.vm.{suite}.conftest; assert 'harness.testing' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=config.PROJECT, check=True)
 
 
 def test_listing_the_tasks_imports_next_to_nothing() -> None:
@@ -225,6 +259,50 @@ def test_what_was_interrupted_is_said(
     assert f"interrupted by {how}: doing\n    kernel one was being made ready (boot)\n" in said
 
 
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_an_interruption_is_said_before_cleaning_up(number: int, how: str) -> None:
+    """At once: what was started may take seconds to end. That it has ended comes after it."""
+    code = f"""
+import os, signal
+def doing():
+    try:
+        os.kill(os.getpid(), {int(number)})
+        signal.pause()
+    finally:
+        os.write(2, b"cleaning up\\n")
+signal.signal(signal.SIGINT, tasks._before_the_task)
+tasks._explained(doing)()
+"""
+    done = python_as_invoke(f"exec({code!r})")
+    assert done.returncode == Status.INTERRUPTED
+    at_once, cleaning, after = done.stderr.partition("cleaning up\n")
+    assert at_once == f"\n{how}: doing is interrupted, and ends what it has started\n"
+    assert cleaning
+    assert after == f"\ninterrupted by {how}: doing\nnothing was left running\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (tasks._before_the_task, signal.default_int_handler),
+        (signal.default_int_handler, signal.default_int_handler),
+        (signal.SIG_IGN, signal.SIG_IGN),  # of a task that was started in the background
+    ],
+)
+def test_a_task_that_has_ended_says_nothing_at_ctrl_c(
+    request: pytest.FixtureRequest, before: signal.Handlers, after: signal.Handlers
+) -> None:
+    """Nor is Ctrl-C listened to where it was ignored."""
+    original = signal.signal(signal.SIGINT, before)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, original))
+    during = []
+    tasks._explained(lambda: during.append(signal.getsignal(signal.SIGINT)))()
+    assert signal.getsignal(signal.SIGINT) is after
+    assert (during == [signal.SIG_IGN]) is (before is signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("lines", [1, 100000])
 def test_a_reader_that_has_gone_is_no_fault(lines: int) -> None:
     """As with head(1): no word of it, and the status of who dies of SIGPIPE."""
@@ -234,6 +312,19 @@ def test_a_reader_that_has_gone_is_no_fault(lines: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=config.PROJECT,
         check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("asked", [["--list"], ["shell", "--help"]])
+def test_a_help_whose_reader_has_gone_is_no_fault(asked: list[str]) -> None:
+    """`invoke TASK --help | head` is what people type."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *asked], stdout=write, stderr=subprocess.PIPE,
+        cwd=config.PROJECT, check=False,
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +53,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
             made.built.append(source)
             ko = tmp_path / "wee.ko"
             ko.write_text(spec.name)
-            return SimpleNamespace(warnings=(), objects=[SimpleNamespace(ko=ko)], how="by Kbuild")
+            return SimpleNamespace(
+                warnings=(), objects=[SimpleNamespace(ko=ko)], how="by Kbuild", digest=""
+            )
 
         return cast(
             Lab,
@@ -64,7 +66,14 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
             ),
         )
 
-    def run(arguments: Sequence[str], results: Path, **_: object) -> Ended:
+    def run(
+        arguments: Sequence[str],
+        results: Path,
+        *,
+        prepare: Callable[[], str] = lambda: "",
+        **_: object,
+    ) -> Ended:
+        prepare()
         made.pytest.append(list(arguments))
         status = made.statuses.pop(0) if made.statuses else 0
         for word in arguments:

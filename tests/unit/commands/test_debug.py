@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,8 +16,9 @@ from typing import cast
 import pytest
 
 from harness import config
-from harness.commands import debug, gdb
-from harness.errors import InputError, MissingToolError
+from harness.commands import debug, drgn, gdb
+from harness.errors import HarnessError, InputError, MissingToolError
+from harness.examine import artifacts
 from harness.machines import saved
 from harness.machines.guest import Guest
 from harness.runs.request import Request
@@ -55,9 +59,9 @@ def test_a_kernel_that_does_not_say_it(kallsyms: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda _: debug.run(Request(), ()),
-        lambda folder: debug.opened(str(folder), None, ()),
-        lambda folder: debug.attached(folder, ()),
+        lambda _: debug.run(Request(), debug.Wanted()),
+        lambda folder: debug.opened(str(folder), None, debug.Wanted()),
+        lambda folder: debug.attached(folder, debug.Wanted()),
     ],
 )
 def test_a_host_without_gdb_is_told_what_to_install(
@@ -69,10 +73,60 @@ def test_a_host_without_gdb_is_told_what_to_install(
         call(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda _, wanted: debug.run(Request(), wanted),
+        lambda folder, wanted: debug.opened(str(folder), None, wanted),
+        debug.attached,
+    ],
+)
+@pytest.mark.parametrize(
+    ("wanted", "installed", "said"),
+    [
+        (debug.Wanted(drgn=True), False, "drgn is not installed(.|\n)*-m pip install drgn"),
+        (debug.Wanted(drgn=True, breaks=["here"]), True, "drgn stops nothing"),
+        (debug.Wanted(drgn=True, script=Path("/nowhere")), True, "there is no file /nowhere"),
+        (debug.Wanted(drgn=True, script=Path("/dev/null")), True, "/dev/null is no regular file"),
+        (debug.Wanted(drgn=True, results=Path("/nowhere")), True, "there is no folder /nowhere"),
+    ],
+)
+def test_what_drgn_cannot_do_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[Path, debug.Wanted], int], wanted: debug.Wanted, installed: bool, said: str,
+) -> None:  # fmt: skip
+    """Before anything else."""
+    found = importlib.machinery.ModuleSpec("drgn", None) if installed else None
+    monkeypatch.setattr("harness.commands.drgn.importlib.util.find_spec", lambda _: found)
+    with pytest.raises(HarnessError) as error:
+        call(tmp_path, wanted)
+    assert re.search(said, str(error.value))
+
+
+def test_drgn_needs_the_kernels_symbols(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's kernels have none of their own; how to get them is said, and nothing is opened."""
+    monkeypatch.setattr(drgn, "require", lambda _: None)
+    folder = results / "trixie/1/contract-test_a.py-test_read"
+    machine = {"kernel": "/k", "initrd": "/i"}
+    text = {"spec": machine, "keys": {"client": "/c", "host": ""}, "qemu": "", "about": {}}
+    (folder / saved.ABOUT).write_text(json.dumps(text))
+    (folder / artifacts.DUMP).touch()
+    with pytest.raises(InputError, match="needs the kernel's own symbols") as error:
+        debug.opened("test_read", None, debug.Wanted(drgn=True))
+    assert "--symbols" in str(error.value)
+
+
+def test_symbols_that_are_gone(tmp_path: Path) -> None:
+    """Those of a kernel that was compiled here, after `invoke clean`."""
+    with pytest.raises(InputError, match="symbols are gone"):
+        drgn.arguments({"vmlinux": str(tmp_path / "vmlinux")}, dump=tmp_path / "dump")
+
+
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of three red tests that have left their machine, each an hour later than the one before."""
     monkeypatch.setattr(config, "RESULTS", tmp_path)
+    monkeypatch.chdir(tmp_path)  # where somebody is counts as well, with what is there already
     for number, name in enumerate(
         ["trixie/1/contract-test_a.py-test_read", "trixie/2/contract-test_a.py-test_write",
          "bookworm/3/contract-test_a.py-test_write"]
@@ -101,6 +155,25 @@ def test_a_red_test_is_found_by_its_name(
     assert debug._left_by(what, kernel) == results / folder
 
 
+def test_a_red_test_of_another_repository(
+    results: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results are found from below its folder, or where --results says; both at all levels."""
+    other = tmp_path_factory.mktemp("other")
+    red = other / "results" / "sid" / "7" / "test_mine.py-test_read"
+    alone = other / "run" / "test_mine.py-test_alone"
+    for folder in (red, alone):
+        folder.mkdir(parents=True)
+        (folder / saved.ABOUT).write_text("{}")
+    with pytest.raises(InputError, match="no red test 'test_mine'"):
+        debug._left_by("test_mine", None)
+    assert debug._left_by("test_mine", None, other / "results") == red
+    assert debug._left_by("test_alone", None, other / "run") == alone
+    (other / "tests").mkdir()
+    monkeypatch.chdir(other / "tests")
+    assert debug._left_by("test_mine", None) == red
+
+
 def test_a_red_test_that_has_left_nothing(results: Path) -> None:
     """Those that have are named."""
     with pytest.raises(InputError, match="'test_other' has left") as error:
@@ -115,7 +188,7 @@ def test_what_was_recorded_is_for_replay(results: Path, monkeypatch: pytest.Monk
     (folder / "recording").mkdir(parents=True)
     (folder / "recording" / "recording.json").write_text("{}")
     with pytest.raises(InputError, match=r"invoke replay .*test_it --debug"):
-        debug.opened("test_it", None, ())
+        debug.opened("test_it", None, debug.Wanted())
 
 
 def test_a_machine_that_nobody_holds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -78,6 +79,17 @@ def test_a_bare_host_lacks_every_package(monkeypatch: pytest.MonkeyPatch) -> Non
         if not tool.startswith("/")
     ]
     assert {f"apt:{package}" for package in programs} <= lacking
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_debuggers_are_listed_and_not_lacking(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """No test needs one: whoever does sees how to get it."""
+    monkeypatch.setattr(shutil, "which", lambda *_: "/usr/bin/gdb" if there else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: object() if there else None)
+    gdb, drgn = (one for one in doctor.examine() if one.topic in ("gdb", "drgn"))
+    assert {gdb.state, drgn.state} == ({"ok"} if there else {"note"})
+    assert ("apt install gdb" in gdb.said, "pip install drgn" in drgn.said) == (not there,) * 2
+    assert doctor.remedy([gdb, drgn]) == []
 
 
 def test_a_cache_below_somebody_elses_home_is_lacking(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +19,8 @@ from harness.runs.request import Request
 from .conftest import MATRIX
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_the_verdict_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
-) -> None:
-    """A line for each card, of one as of many."""
+def _judge(monkeypatch: pytest.MonkeyPatch, request: Request, count: int) -> int:
+    """What the task ends with where the judge has made the first ``count`` of two cards."""
     bad = Card(
         "bad", "class/bad", "one", "6.12", Status.RED, (Finding("hang", "a", "b"),), failed=1
     )
@@ -39,6 +38,31 @@ def test_the_verdict_only(
     monkeypatch.setattr(judge, "Judge", Fake)
     monkeypatch.setattr(qemu, "check_version", lambda: (7, 2))
     monkeypatch.setattr(config, "load", lambda: MATRIX)
-    assert judge.run(Request(quiet=True), ["class"]) == Status.RED
+    return judge.run(request, ["class"])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_verdict_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    """A line for each card, of one as of many."""
+    assert _judge(monkeypatch, Request(quiet=True), count) == Status.RED
     said = capsys.readouterr().out.splitlines()
     assert said == ["bad on one: 1 fault", "good on one: green"][:count]
+
+
+def test_the_cards_are_named_from_where_the_task_was_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """./bootstrap changes the folder, and says which it was before."""
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "harness" / "results")
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+    for started, place in ((None, "harness/results"), ("meter", "../harness/results")):
+        if started is None:
+            monkeypatch.delenv("EUDYPTULA_STARTED_IN", raising=False)
+        else:
+            monkeypatch.setenv("EUDYPTULA_STARTED_IN", str(tmp_path / started))
+        caplog.clear()
+        _judge(monkeypatch, Request(), 1)
+        assert caplog.messages[-1] == f"cards: {place}/judge/cards.md, cards.json, cards.csv"

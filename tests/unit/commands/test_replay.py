@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from harness.commands import gdb, replay
 from harness.commands.replay import Comparison
-from harness.errors import InputError, MissingToolError
+from harness.errors import InputError, MachineError, MissingToolError
+from harness.host.cache import Cache
+from harness.host.proc import Deadline
 from harness.machines import recorded
 from harness.machines.recorded import Recording
-from harness.qemu import MachineSpec
+from harness.qemu import Machine, MachineSpec
 
 BEFORE = b"one\ntwo\nthree\n"
 
@@ -49,6 +53,9 @@ def test_the_first_line_that_differs_is_shown(after: bytes, line: int, was: str,
         (100, 100, [0]),
         (100, 200, [0, 100]),
         (100, 100 + 50_000_001, [0, 100, 25_000_100, 50_000_100]),
+        (100, 30_000_000, [0, 100, 25_000_100, 29_500_000]),  # and closer at the end
+        (100, 49_000_000, [0, 100, 25_000_100, 44_000_000, 48_500_000]),
+        (0, 1_000_000, [0, 500_000]),
     ],
 )
 def test_snapshots_are_taken_all_through_the_test(
@@ -61,8 +68,95 @@ def test_snapshots_are_taken_all_through_the_test(
 def test_a_long_test_has_no_more_snapshots() -> None:
     """Each takes 100 MiB."""
     points = replay.snapshot_points(10**9, 10**12)
-    assert len(points) <= 13
+    assert len(points) <= 15
     assert points[:2] == [0, 10**9]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    """A cache of this test's own."""
+    with Cache(tmp_path / "cache") as made:
+        yield made
+
+
+def test_snapshots_are_kept_for_the_next_time(
+    recording: Recording, cache: Cache, tmp_path: Path
+) -> None:
+    """As whole as they were left: where nobody has said that they are, they are made again."""
+    (recording.folder / recorded.LOG).write_bytes(b"what came")
+    with replay.snapshots_of(recording, cache, tmp_path) as snapshots:
+        assert snapshots.last == ""
+        snapshots.image.write_bytes(b"with snapshots")
+        snapshots.keep("back3")
+    with replay.snapshots_of(recording, cache, tmp_path) as again:
+        assert (again.last, again.image.read_bytes()) == ("back3", b"with snapshots")
+        # It ends here without a word, as where QEMU is killed.
+    with replay.snapshots_of(recording, cache, tmp_path) as third:
+        assert third.last == ""
+        assert third.image.read_bytes() != b"with snapshots"
+        third.keep("back1")
+
+
+@pytest.mark.parametrize("other", ["log", "machine"])
+def test_snapshots_are_only_those_of_the_same_recording(
+    recording: Recording, cache: Cache, tmp_path: Path, other: str
+) -> None:
+    """Not of one that came to lie in its place, nor of another machine."""
+    (recording.folder / recorded.LOG).write_bytes(b"what came")
+    with replay.snapshots_of(recording, cache, tmp_path) as snapshots:
+        snapshots.keep("back3")
+    if other == "log":
+        (recording.folder / recorded.LOG).write_bytes(b"what came then")
+    else:
+        recording = replace(recording, spec=replace(recording.spec, memory_mib=768))
+    with replay.snapshots_of(recording, cache, tmp_path) as again:
+        assert again.last == ""
+
+
+def test_two_debuggers_at_once_have_snapshots_of_their_own(
+    recording: Recording, cache: Cache, tmp_path: Path
+) -> None:
+    """The second does not wait for the first, and what it makes is not kept."""
+    (recording.folder / recorded.LOG).write_bytes(b"what came")
+    with replay.snapshots_of(recording, cache, tmp_path) as first:
+        with replay.snapshots_of(recording, cache, tmp_path) as second:
+            assert second.image != first.image
+            assert second.image.is_relative_to(tmp_path)
+            second.keep("back9")
+        first.keep("back3")
+    with replay.snapshots_of(recording, cache, tmp_path) as again:
+        assert again.last == "back3"
+
+
+class Ends:
+    """A machine that ends when it is told to, unless it is gone before or does not."""
+
+    def __init__(self, gone: bool, stays: bool) -> None:
+        self.gone, self.stays = gone, stays
+        self.process = self
+
+    def execute(self, command: str, _: Deadline) -> None:
+        assert command == "quit"
+        if self.gone:
+            raise MachineError("QEMU ended")
+
+    def wait(self, _: Deadline) -> None:
+        if self.stays:
+            raise MachineError("QEMU does not end when asked to")
+
+
+@pytest.mark.parametrize(
+    ("gone", "stays", "last"), [(False, False, "back3"), (True, False, ""), (False, True, "")]
+)
+def test_snapshots_are_whole_where_qemu_has_ended_by_itself(
+    recording: Recording, cache: Cache, tmp_path: Path, gone: bool, stays: bool, last: str
+) -> None:
+    """Else they are made again; whoever has looked into the machine is not told of it."""
+    (recording.folder / recorded.LOG).write_bytes(b"what came")
+    with replay.snapshots_of(recording, cache, tmp_path) as snapshots:
+        replay.end_with_snapshots(cast(Machine, Ends(gone, stays)), snapshots, "back3")
+    with replay.snapshots_of(recording, cache, tmp_path) as again:
+        assert again.last == last
 
 
 @pytest.fixture

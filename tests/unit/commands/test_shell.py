@@ -20,6 +20,7 @@ import pytest
 from harness.build.image import Keys
 from harness.commands import shell
 from harness.errors import GuestLost
+from harness.host.proc import Deadline
 from harness.machines.guest import Guest
 from harness.machines.saved import SavedMachine
 from harness.qemu import MachineSpec
@@ -112,10 +113,56 @@ def test_what_is_left_behind_does_not_hold_the_end_up(guest: Guest) -> None:
     assert attach(guest, "sleep 1000 & echo done; exit 6", b"") == (6, b"done\n", b"")
 
 
+def test_a_shell_that_is_killed_is_told(guest: Guest, caplog: pytest.LogCaptureFixture) -> None:
+    """It has no status; whoever asks for one is not told 255 without a word."""
+    assert attach(guest, "echo before; kill -KILL $$", b"") == (255, b"before\n", b"")
+    assert "was ended by a signal" in caplog.text
+
+
 def test_a_guest_that_dies_is_told(guest: Guest) -> None:
     """Not a status of 255 and no word."""
     with pytest.raises(GuestLost):
         attach(guest, f"echo before; {DIES}", b"")
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [(b"ls ~/.ssh\r", b"ls ~/.ssh\r"), (b"cd\r~/x\r", b"cd\r~/x\r"), (b"~~.\r", b"~.\r"),
+     (b"a~.\r~", b"a~.\r"), (b"~\r", b"~\r")],
+)  # fmt: skip
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
+def test_a_tilde_is_the_guests_where_nothing_else_is_meant(
+    typed: bytes, given: bytes, at_once: bool
+) -> None:
+    """A path begins with one, too; ~~ is one where a line begins."""
+    keys = shell.Keys()
+    pieces = [typed] if at_once else [typed[place : place + 1] for place in range(len(typed))]
+    assert b"".join(map(keys.passed_on, pieces)) == given
+
+
+def test_whoever_waits_for_ever_can_leave(guest: Guest) -> None:
+    """The command that runs hears nothing; ~. on a line of its own ends the session."""
+    master, terminal = os.openpty()
+    try:
+        with guest.shell("exec sleep 1000", "", 80, 24) as channel:
+            typist = threading.Timer(0.0, lambda: type_when_raw(master, terminal, b"\x03~."))
+            typist.start()
+            before = termios.tcgetattr(terminal)
+            with pytest.raises(KeyboardInterrupt):
+                shell.attach(channel, terminal, 1, 2, terminal=True)
+            assert termios.tcgetattr(terminal) == before
+            typist.join()
+    finally:
+        os.close(master)
+        os.close(terminal)
+
+
+def type_when_raw(master: int, terminal: int, keys: bytes) -> None:
+    """Type, once each key is passed on: setting that up forgets what was typed before."""
+    deadline = Deadline(60)
+    while termios.tcgetattr(terminal)[3] & termios.ICANON and not deadline.expired:
+        os.sched_yield()
+    os.write(master, keys)
 
 
 class Resized:

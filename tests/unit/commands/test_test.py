@@ -80,7 +80,7 @@ def test_the_unit_tests_run_alone_where_they_are_asked_for(calls: Calls) -> None
     """No machine is started; a filter that matches none of them is told."""
     calls.statuses = [1]
     assert test.run(Request("one"), only_unit=True) == 1
-    assert [call[0] for call in calls.pytest] == ["tests/unit"]
+    assert [call[:2] for call in calls.pytest] == [["tests/unit", "tests/browser"]]
 
 
 @pytest.mark.parametrize(("status", "said"), [(0, "green"), (1, "red"), (70, "not known")])
@@ -90,7 +90,7 @@ def test_the_verdict_only(
     """Nothing of what pytest prints, which is to be had without the option."""
     python(f"echo printed; ends {status}")
     assert test.run(Request(jobs=1, quiet=True), only_unit=True) == status
-    assert capfd.readouterr().out == f"tests/unit: {said}\n"
+    assert capfd.readouterr().out == f"tests/unit, tests/browser: {said}\n"
 
 
 @pytest.mark.parametrize(("jobs", "option"), [(None, "-n3"), (5, "-n5")])

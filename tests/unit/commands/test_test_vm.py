@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from harness import config, lab
+from harness.build import archive
 from harness.commands import test, test_vm
 from harness.config import KernelSpec, Matrix
-from harness.errors import HarnessError, InputError, Status
+from harness.errors import GoneError, HarnessError, InputError, NetworkError, Status
+from harness.host import progress
 from harness.lab import Lab
 from harness.report.junit import failures
 from harness.report.result import Cell, KernelResult, left_out
 from harness.runs import pytest_process, store
-from harness.runs.pytest_process import Ended
+from harness.runs.pytest_process import Ended, EndedTest
 from harness.runs.request import Plan, Request
 
-from .conftest import Calls
+from .conftest import MATRIX, Calls
 
 
 @pytest.mark.parametrize("expression", ["a b (", "and", "a or"])
@@ -43,6 +46,31 @@ def test_one_kernel_is_tested_before_a_persons_eyes(calls: Calls) -> None:
         assert kept is not None
         assert (kept.status, kept.release) == (status, "6.12.9")
         assert [test.outcome for test in kept.tests] == ["failed" if status else "passed"]
+
+
+def test_it_is_said_how_far_the_tests_are_where_nobody_sees_them(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest's own words go to a file then."""
+    asked: list[Callable[[], object]] = []
+
+    def detail(ask: Callable[[], object]) -> AbstractContextManager[None]:
+        asked.append(ask)
+        return nullcontext()
+
+    monkeypatch.setattr(progress, "detail", detail)
+    with store.begin("one", whole=True) as run, test_vm._testing(run, MATRIX.kernels["one"]):
+        for test, outcome in (("a", "passed"), ("b", "failed")):
+            pytest_process.add_ended(run.folder, EndedTest(test, outcome, 1.0))
+        assert [ask() for ask in asked] == [
+            "kernel one: testing, 2 tests have ended, 1 of them red"
+        ]
+
+
+def test_tests_of_ones_own_say_nothing_of_the_kernel(calls: Calls, tmp_path: Path) -> None:
+    """They are in a column of their own, and are no kernel's last result."""
+    assert test_vm.run(Request("one", suite=str(tmp_path))) == 0
+    assert store.last("one") is None
 
 
 def test_a_run_with_a_filter_is_not_the_kernels_last_result(calls: Calls) -> None:
@@ -73,13 +101,44 @@ def test_a_kernel_that_cannot_be_tested_is_told_and_kept(
     assert (kept.status, kept.cells) == (1, {stage: red})
 
 
+@pytest.mark.parametrize("kernels", ["6.99", "one,6.99", "6.99,one"])
+def test_a_release_that_is_nowhere_leaves_nothing(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, kernels: str
+) -> None:
+    """It would be a red row in each later report, and is a misspelt word."""
+    asked: list[str] = []
+
+    def search(spec: KernelSpec, *_: object) -> NoReturn:
+        asked.append(spec.name)
+        raise GoneError("the archive has no kernel 6.99")
+
+    monkeypatch.setattr(archive, "resolve", search)
+    monkeypatch.setattr(lab, "prepare_lab", search)
+    with pytest.raises(GoneError, match=r"no kernel 6\.99"):
+        test_vm.run(Request(kernels))
+    assert asked == ["6.99"]
+    assert not config.RESULTS.exists()
+
+
+def test_a_release_that_nobody_could_be_asked_for_is_told_when_it_is_made_ready(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be there: the other kernels of the run are tested meanwhile."""
+
+    def search(*_: object) -> NoReturn:
+        raise NetworkError("no mirror answers")
+
+    monkeypatch.setattr(archive, "resolve", search)
+    assert test_vm.run(Request("6.1")) == Status.GREEN
+
+
 def test_a_part_does_not_replace_what_the_whole_said(calls: Calls) -> None:
     """Each has a JUnit file of its own beside its result."""
     for expression in (None, "some"):
         test_vm.run(Request("one", expression=expression))
     folder = config.RESULTS / "one"
     assert {path.name for path in folder.iterdir() if not path.is_dir()} == {
-        "junit.xml", "report.json", "partial.xml", "partial.json",
+        "history.jsonl", "junit.xml", "report.json", "partial.xml", "partial.json",
     }  # fmt: skip
     assert store.last("one", whole=False) is not None
 
@@ -91,8 +150,10 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
     ordinary = pytest_process.run
     left: list[Path] = []
 
-    def another_begins(arguments: Sequence[str], results: Path, **_: object) -> Ended:
-        ended = ordinary(arguments, results)
+    def another_begins(
+        arguments: Sequence[str], results: Path, prepare: Callable[[], str], **_: object
+    ) -> Ended:
+        ended = ordinary(arguments, results, prepare=prepare)
         folder = results / "contract-test_contract.py-test_it"
         folder.mkdir()
         left.append(folder)
@@ -133,7 +194,14 @@ def test_a_pytest_that_left_no_result_is_not_green(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Missing evidence is never green, whatever the exit status."""
-    monkeypatch.setattr(pytest_process, "run", lambda *_, **__: Ended(Status.GREEN))
+    ordinary = pytest_process.run
+
+    def run(arguments: Sequence[str], results: Path, **more: Any) -> Ended:
+        ended = ordinary(arguments, results, **more)
+        (results / "junit.xml").unlink()
+        return ended
+
+    monkeypatch.setattr(pytest_process, "run", run)
     assert test_vm.run(Request("one")) == Status.OURS
 
 

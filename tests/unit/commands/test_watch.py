@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,54 @@ def test_a_module_that_does_not_build_is_watched_on(
     assert "one: BuildError: it does not build" in capsys.readouterr().out
 
 
+def test_it_is_said_of_what_a_verdict_is(
+    tested: Callable[..., list[str]], other_module: Path, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Whoever saves while tests run is not to take what they say for the new source's."""
+    caplog.set_level("INFO", "harness")
+
+    def save_meanwhile() -> None:
+        (other_module / "other.c").write_text("two")
+
+    assert tested(save_meanwhile) == ["one", "two"]
+    said = capsys.readouterr().out
+    assert said.count("this is of what was there before: other.c was saved since") == 1
+    assert re.search(r"\d\d:\d\d:\d\d: saved: other\.c\n", caplog.text)
+
+
+def test_tests_of_ones_own_are_watched_too(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, other_module: Path, tmp_path: Path
+) -> None:
+    """Wherever they are; and they are those that run."""
+    (other_module / "other.c").write_text("one")
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    seen: list[str] = []
+
+    def run(request: Request) -> int:
+        seen.append(request.plan().suites["own"])
+        if len(seen) > 1:
+            raise End
+        (tests / "test_it.py").write_text("def test_it(): pass")
+        return Status.GREEN
+
+    monkeypatch.setattr(test_vm, "run", run)
+    with pytest.raises(End):
+        watch.run(Request("one", source=other_module, suite=str(tests)))
+    assert seen == [str(tests)] * 2
+
+
+def test_a_file_is_named_once(other_module: Path) -> None:
+    """Tests that are in the module's folder are among its sources as well."""
+    (other_module / "tests").mkdir()
+    saves = watch._Saves(Source(other_module), other_module / "tests")
+    assert saves.wait() == []
+    (other_module / "tests" / "test_it.py").write_text("def test_it(): pass")
+    (other_module / "other.c").write_text("two")
+    assert saves.wait() == ["other.c", "tests/test_it.py"]
+
+
 def test_what_is_red_is_named(
     tested: Callable[..., list[str]], other_module: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,8 +207,8 @@ def test_an_interruption_ends_it(
     (other_module / "other.c").write_text("one")
     wait = watch._changes
 
-    def waits(place: Path) -> Iterator[object]:
-        for change in wait(place):
+    def waits(places: Sequence[Path]) -> Iterator[object]:
+        for change in wait(places):
             # It watches by now, and waits in the same way the next time.
             threading.Timer(0, os.kill, (os.getpid(), signal.Signals[name])).start()
             yield change

@@ -89,6 +89,7 @@ def test_an_option_comes_before_the_ini_file(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(INI.format(module="deb:acpi-call-dkms", kernels=kernels))
     pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=1)
     pytester.makepyfile(INI.format(module="there", kernels=kernels))
+    pytester.mkdir("there")
     pytester.runpytest("-p", "no:cacheprovider", "--module=there").assert_outcomes(passed=1)
 
 
@@ -98,3 +99,35 @@ def test_an_installed_package_has_its_own_copies(tmp_path: Path) -> None:
     (tmp_path / "vm").mkdir()
     (tmp_path / "vm" / "kernels.toml").touch()
     assert config._project(tmp_path / "harness") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--kernel=nonsense", "there is no kernel named 'nonsense'"),
+        ("--kernel=trixi", "did you mean trixie"),
+        ("--kernel=trixie,sid", "pytest takes one kernel"),
+        ("--kernel=/nowhere/linux", "there is no folder /nowhere/linux"),
+        ("--module=/nowhere", "there is no module /nowhere"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["-n1"]])
+def test_a_kernel_or_module_that_is_none(
+    pytester: pytest.Pytester, option: str, said: str, more: list[str]
+) -> None:
+    """It is bad input, in one sentence: no test is run, and the status is pytest's own for that."""
+    pytester.makepyfile("def test_it():\n    print('ran')\n")
+    done = pytester.runpytest("-p", "no:cacheprovider", "-s", option, *more)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"*{said}*"])
+    assert "Traceback" not in done.stderr.str()
+    assert "ran" not in done.stdout.str()
+
+
+def test_a_kernel_that_is_only_known_to_the_archive(pytester: pytest.Pytester) -> None:
+    """A number may name one, and so may a package; a test that needs neither runs."""
+    pytester.makepyfile("def test_it():\n    pass\n")
+    done = pytester.runpytest(
+        "-p", "no:cacheprovider", "--kernel=9.99", "--module=deb:acpi-call-dkms"
+    )
+    done.assert_outcomes(passed=1)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from harness.plugin import TESTED, Tested
 @pytest.fixture
 def machine(pytestconfig):
-    pytestconfig.stash[TESTED] = Tested("trixie", "6.12.1-amd64", "6.12.1-1")
+    pytestconfig.stash[TESTED] = Tested("trixie", "6.12.1-amd64", "6.12.1-1", "m1")
 """
 TESTS = """
 import pytest
@@ -47,7 +49,25 @@ def test_a_run_ends_with_its_page(pytester: pytest.Pytester, workers: list[str])
     result = json.loads((results / "trixie" / "partial.json").read_text())
     assert result["release"] == "6.12.1-amd64"
     assert result["status"] == 1
+    assert result["module"] == "m1"
+    assert result["given"] == []
+    assert len(result["harness"]) == 16
     assert (results / "trixie" / "latest" / "junit.xml").exists()
+
+
+def test_which_module_is_tested_is_said(pytester: pytest.Pytester) -> None:
+    """At the beginning, and in the commands on the page."""
+    done, _ = run(pytester, TESTS)
+    done.stdout.fnmatch_lines(["module under test: */module (the default; --module DIR is *)"])
+    pytester.mkdir("mine").joinpath("Kbuild").write_text("obj-m := mine.o\n")
+    options = ["--kernel-param=size=3", "--kernel-device=edu"]
+    done, results = run(pytester, TESTS, "--module=mine", *options)
+    done.stdout.fnmatch_lines(["module under test: mine"])
+    result = json.loads((results / "trixie" / "partial.json").read_text())
+    given = [f"--module={pytester.path / 'mine'}", "--param=size=3", "--device=edu"]
+    assert result["given"] == given
+    again = f"-k test_red {given[0]} {' '.join(options)}"
+    assert again in (results / "index.html").read_text()
 
 
 def test_a_run_without_a_machine_writes_nothing(pytester: pytest.Pytester) -> None:
@@ -120,3 +140,9 @@ def test_what_takes_long_is_said(pytester: pytest.Pytester) -> None:
     assert not any("test prints" in line or "by nobody" in line for line in said)
     done, _ = run(pytester, STAGES, f"--kernel-results={pytester.path / 'run'}")
     assert "kernel wee" not in done.stdout.str()
+
+
+def test_a_pytest_begins_without_what_makes_the_page() -> None:
+    """It is imported while a test waits for its guest: nobody waits for it before the first one."""
+    code = "import sys, harness.plugin.page; assert 'harness.report.page' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

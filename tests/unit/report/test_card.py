@@ -34,7 +34,8 @@ def result(*tests: Case, status: int = 1, cells: dict[str, Cell] | None = None) 
 
 
 def made(*tests: Case, said: dict[str, str] | None = None, **more: object) -> Card:
-    return card.card("alice", "/class/alice", result(*tests, **more), said or {},  # type: ignore[arg-type]
+    texts = {("any", name): text for name, text in (said or {}).items()}
+    return card.card("alice", "/class/alice", result(*tests, **more), texts,  # type: ignore[arg-type]
                      options=["--module=/class/alice"])  # fmt: skip
 
 
@@ -59,7 +60,8 @@ def test_all_that_is_left_from_different_places_is_told() -> None:
     leak = "leak: {} bytes that memdup_user() allocated were never freed, in wee_write at wee.c:49"
     said = "\n".join([
         "residue: the module is unloaded, but left behind: debugfs wee",
-        "residue: the module is unloaded, but inode_cache still holds wee_count at wee.c:20",
+        "residue: the module is unloaded, but inode_cache still holds wee_count; wee_count is "
+        "defined at wee.c:20",
         "    an object of the slab cache inode_cache points to wee_count",
         leak.format(2), "     wee_write+0x54/0xed [wee] (wee.c:49)", leak.format(101),
     ])  # fmt: skip
@@ -76,6 +78,9 @@ def test_what_a_report_has_led_to_is_told_with_it() -> None:
     said = f"{OOPS}\nleak: 8 bytes that kmalloc() allocated were never freed, in f at wee.c:9"
     one = made(case("a::test_one"), said={"a::test_one": said})
     assert [each.where for each in one.findings] == ["wee.c:31"]
+
+
+NEITHER = "which is neither an error nor up to"
 
 
 @pytest.mark.parametrize(
@@ -97,11 +102,15 @@ def test_what_a_report_has_led_to_is_told_with_it() -> None:
         ("E   AssertionError: idle, rmmod does not come back from `rmmod wee`", "hang"),
         ("E   AssertionError: insmod fails with -ENOMEM, and left behind /dev/wee", "left"),
         ("E   Failed: wee does not load: insmod: ERROR", "load"),
+        (f"E   AssertionError: `open /dev/wee r ; read 1`: read 1 returns 13, {NEITHER} 1 bytes",
+         "memory"),
+        (f"E   AssertionError: `open /dev/wee w ; write 1`: write 1 returns 2, {NEITHER} 1 bytes",
+         "rule"),
         ("the guest does not take the command `true`: SSH session not active", "unknown"),
         ("splat: INFO: task hung in wee_write at wee.c:3", "hang"),
         ("E   AssertionError: its mode is 0666, and should be 0222", "rule"),
     ],
-)
+)  # fmt: skip
 def test_what_was_seen_has_a_kind(said: str, kind: str) -> None:
     """Each report of the kernel's, and what tests say."""
     (finding,) = made(case("a::test_it"), said={"a::test_it": said}).findings
@@ -120,6 +129,76 @@ def test_a_place_is_one_fault_whatever_it_ends_in() -> None:
     (finding,) = made(*(case(name) for name in said), said=said).findings
     assert finding.kind == "panic"
     assert finding.tests == tuple(said)
+
+
+def test_a_module_that_goes_away_under_its_users_is_one_fault() -> None:
+    """Wherever in the kernel they break; what is left behind is told beside it."""
+    owner = "AssertionError: rmmod answers 0 while it is open: .owner = THIS_MODULE keeps it there"
+    said = {
+        "a::test_one": f"splat: BUG: unable to handle page fault in filp_flush\n\n{owner}",
+        "a::test_two": f"splat: BUG: unable to handle page fault in vfs_write\n\n{owner}",
+        "a::test_three": f"E   {owner}",
+        "a::test_four": f"leak: 64 bytes\n\n{owner}",
+    }
+    fault, leak = made(*(case(name) for name in said), said=said).findings
+    assert (fault.kind, fault.tests) == ("memory", tuple(said)[:3])
+    assert "THIS_MODULE" in fault.says
+    assert leak.kind == "left"
+
+
+def test_a_thread_that_does_one_thing_at_any_time_is_one_fault() -> None:
+    """Tests look at it at several moments. Two things that it does are two."""
+    state = "E   AssertionError: {}, the thread wee is in state D: it waits uninterruptibly"
+    said = {
+        "a::test_one": state.format("after loading"),
+        "a::test_two": f"{state.format('after signals to it')} (2 times)",
+        "a::test_three": "E   AssertionError: after a write, the thread wee has ended",
+    }
+    waits, ends = made(*(case(name) for name in said), said=said).findings
+    assert waits.seen.startswith("after loading, the thread wee is in state D")
+    assert waits.tests == tuple(said)[:2]
+    assert "has ended" in ends.seen
+
+
+WARNS = """\
+splat: WARNING in __copy_overflow, in corrupted
+    [   60.422005] WARNING: CPU: 1 PID: 210 at mm/maccess.c:228 __copy_overflow+0x1a/0x30
+splat: WARNING in __copy_overflow, in wee_write at wee.c:29 (910 times)
+    it says: Buffer overflow detected (10 < 4096)!
+    [   60.419162] WARNING: CPU: 0 PID: 209 at mm/maccess.c:228 __copy_overflow+0x1a/0x30
+    [   60.427146]  wee_write.cold+0xd/0x22 [wee] (include/linux/uaccess.h:207 in wee.c:29)
+"""
+
+
+def test_a_warning_says_what_it_says() -> None:
+    """And where in the module; the kernel's own source is no place to look at."""
+    (finding,) = made(case("a::test_one"), said={"a::test_one": WARNS}).findings
+    assert (finding.kind, finding.where) == ("memory", "wee.c:29")
+    assert finding.seen.endswith("Buffer overflow detected (10 < 4096)!")
+    half = WARNS.partition("\nsplat")[0]
+    (finding,) = made(case("a::test_one"), said={"a::test_one": half}).findings
+    assert finding.where == ""
+
+
+def test_a_wait_that_no_signal_ends_says_how_to_wait() -> None:
+    """Unlike a processor that runs in circles, it may be healthy but for that."""
+    said = {"a::test_one": "splat: INFO: task hung in ret_from_fork, in wee at wee.c:9"}
+    (finding,) = made(case("a::test_one"), said=said).findings
+    assert "wait_event_interruptible()" in finding.means
+    said = {"a::test_one": "splat: watchdog: BUG: soft lockup in wee at wee.c:9"}
+    (finding,) = made(case("a::test_one"), said=said).findings
+    assert "in circles" in finding.means
+
+
+def test_tests_of_two_suites_with_one_name_say_what_they_say() -> None:
+    """Neither stands for the other, and one name is told once."""
+    cases = [case("a::test_it", suite="contract"), case("a::test_it")]
+    said = {("contract", "a::test_it"): OOPS, ("any", "a::test_it"): "leak: 64 bytes"}
+    oops, leak = card.card("alice", "/class/alice", result(*cases), said).findings
+    assert (oops.kind, leak.kind) == ("memory", "left")
+    same = dict.fromkeys(said, OOPS)
+    (finding,) = card.card("alice", "/class/alice", result(*cases), same).findings
+    assert finding.tests == ("a::test_it",)
 
 
 STYLE = {"a::test_has_a_description": "E   AssertionError: there is no MODULE_DESCRIPTION()"}
@@ -147,7 +226,10 @@ def test_a_warning_of_the_compilers_is_a_fault() -> None:
     assert (one.outcome, one.status, one.findings[0].where) == ("1 fault", 1, "wee.c:3")
 
 
-LEFT = {"a::test_left": "residue: the module is unloaded, but timer_bases still holds wee at a.c:9"}
+LEFT = {
+    "a::test_left": "residue: the module is unloaded, but timer_bases still holds wee; wee is "
+    "defined at a.c:9"
+}
 TODAY = date(2026, 5, 1)
 
 
@@ -213,6 +295,58 @@ def test_a_card_can_be_read_again() -> None:
     assert card.from_json(card.as_json([one])) == [one]
 
 
+def test_an_error_pointer_that_is_used_is_one_fault() -> None:
+    """The one suite sees that nobody has looked at it, and the other one what comes of that."""
+    unchecked = "insmod succeeds all the same: nobody has looked at it with IS_ERR()"
+    oops = "splat: BUG: unable to handle kernel NULL pointer dereference in kthread_stop"
+    name = "test_init::test_without_a_thread"
+    said = {("contract", name): f"E   AssertionError: {unchecked}",
+            ("any", name): f"{oops}\n\nAssertionError: rmmod was ended by signal 9"}  # fmt: skip
+    cases = [case(name, suite=suite) for suite, _ in said]
+    one = card.card("alice", "/class/alice", result(*cases), said)
+    (finding,) = one.findings
+    assert (finding.kind, finding.seen, finding.says) == ("memory", oops, unchecked)
+
+
+def test_a_thread_that_was_never_started_is_one_fault() -> None:
+    """The contract sees it wait, and after two minutes the kernel takes it for hung."""
+    waits = "the thread wee was created and never started (state D): kthread_create() needs more"
+    hung = "splat: INFO: task hung in ret_from_fork, in kthread"
+    said = {"a::test_waits": f"E   AssertionError: {waits}", "a::test_quiet": hung,
+            "a::test_loads": f"{hung} (2 times)"}  # fmt: skip
+    one = made(*(case(name) for name in said), said=said)
+    (finding,) = one.findings
+    assert (finding.kind, finding.seen, finding.says) == ("hang", hung, waits)
+    assert "wake_up_process()" in finding.means
+    assert len(finding.tests) == 3
+    hung = "splat: INFO: task hung in kthread_stop, in wee_exit at wee.c:3"
+    (finding,) = made(case("a::test_it"), said={"a::test_it": hung}).findings
+    assert "wake_up_process()" not in finding.means
+
+
+def test_a_thread_that_is_left_behind_is_one_fault() -> None:
+    """That it is there, and that its stack leads to the module; the latter says where."""
+    there = "residue: the module is unloaded, but left behind: thread wee"
+    holds = "residue: the module is unloaded, but the stack of wee still holds init at wee.c:7"
+    said = {"a::test_it": f"{there}\n{holds}\n\nAssertionError: its name is taken"}
+    (finding,) = made(case("a::test_it"), said=said).findings
+    assert (finding.where, finding.says) == ("wee.c:7", "its name is taken")
+    said = {"a::test_it": f"{there}, /dev/wee\n{holds}"}
+    assert len(made(case("a::test_it"), said=said).findings) == 2
+
+
+def test_an_answer_that_is_none_is_one_fault_whoever_asks() -> None:
+    """Which calls were made before it says nothing of the fault."""
+    said = {
+        "a::test_root": f"E   AssertionError: `open /dev/wee r ; read 1`: read 1 returns 13, "
+        f"{NEITHER} 1 bytes",
+        "a::test_nobody": f"E   AssertionError: `nobody ; open /dev/wee r ; read 10`: read 10 "
+        f"returns 13, {NEITHER} 10 bytes",
+    }
+    one = made(*(case(name) for name in said), said=said)
+    assert [finding.tests for finding in one.findings] == [("a::test_root", "a::test_nobody")]
+
+
 def test_the_worst_comes_first() -> None:
     """However the tests are ordered."""
     said = {"a::test_mode": "E   AssertionError: its mode is 0666", "a::test_oops": OOPS,
@@ -229,6 +363,21 @@ def test_what_was_not_tried_is_a_note() -> None:
     assert one.outcome == "green"
     assert one.notes == ("It was built by Kbuild.", "Not tried: it brings no device node")
     assert (one.passed, one.skipped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("why", "outcome"),
+    [
+        ("wee loads only with its hardware: No such device", "loads only with its hardware"),
+        ("wee loads only with parameters, of which it has id", "loads only with parameters"),
+    ],
+)
+def test_what_cannot_work_here_is_not_green(why: str, outcome: str) -> None:
+    """It builds, and nothing that needs it loaded was tried. A fault is one all the same."""
+    skipped = case("a::test_loads", "skipped", why=f"Skipped: {why}")
+    assert made(case("a::test_it", "passed"), skipped, status=0).outcome == outcome
+    red = case("a::test_oops")
+    assert made(red, skipped, said={"a::test_oops": OOPS}).outcome == "1 fault"
 
 
 def test_a_reason_that_many_tests_have_is_one_note() -> None:

@@ -8,7 +8,16 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from harness.report.junit import EXCERPTS, cases_in, failures
+from harness.report.junit import (
+    EXCERPTS,
+    LEFT,
+    RUN,
+    cases_in,
+    expanded,
+    failures,
+    failures_of_suites,
+    run_value,
+)
 from harness.report.result import Case, Excerpt
 
 # As pytest 9 writes it with --junitxml: passed, failed, failed by the kernel, an error in a
@@ -85,6 +94,9 @@ def test_what_a_red_test_said_is_there_in_full() -> None:
     assert list(said) == [test.name for test in red]
     assert said["test_contract::test_ps"].startswith("guest = <Guest>")
     assert said["test_log::test_d"] == "E   first"
+    by_suite = failures_of_suites(JUNIT)
+    assert list(by_suite) == [(test.suite, test.name) for test in red]
+    assert list(by_suite.values()) == list(said.values())
     with pytest.raises(ValueError, match="not a JUnit file"):
         failures("<testsuites>")
 
@@ -110,3 +122,46 @@ def test_a_red_test_has_the_source_that_is_to_blame(said: str, found: tuple[Exce
         "</properties><failure>why</failure></testcase></testsuite></testsuites>"
     )
     assert (case.why, case.excerpts) == ("why", found)
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (run_value(1e9, 0.25, "gw1", "tests/test_a.py"), (1e9, 0.25, "gw1", "tests/test_a.py")),
+        ('{"began": "now", "setup_s": 0, "job": "", "file": ""}', (0.0, 0.0, "", "")),
+        ("no JSON", (0.0, 0.0, "", "")),
+        ("[" * 100_000, (0.0, 0.0, "", "")),
+    ],
+    ids=["ours", "other", "text", "deep"],
+)
+def test_when_and_where_a_test_has_run(said: str, known: tuple[float, float, str, str]) -> None:
+    """As the plugin has noted it; where it has not, the test counts all the same."""
+    (case,) = cases_in(
+        '<testsuite><testcase classname="t" name="n"><properties>'
+        f"<property name={quoteattr(RUN)} value={quoteattr(said)}/></properties>"
+        "</testcase></testsuite>"
+    )
+    assert (case.began, case.setup_s, case.job, case.file) == known
+
+
+def test_what_a_test_has_left_is_in_lines() -> None:
+    """Of each of its judgements, as they came."""
+    said = "".join(
+        f"<property name={quoteattr(LEFT)} value={quoteattr(each)}/>" for each in ("a\nb", "c")
+    )
+    (case,) = cases_in(
+        f'<testsuite><testcase classname="t" name="n"><properties>{said}</properties>'
+        "<failure>why</failure></testcase></testsuite>"
+    )
+    assert case.left == ("a", "b", "c")
+
+
+def test_what_a_test_writes_down_is_no_program() -> None:
+    """Such as a property of that name with anything in it."""
+    for said in ("", "[", "{}", "[1]", "[[1]]", "[[1, 2, 3, 4, 5]]", "null", "[" * 100_000):
+        properties = f'<properties><property name="eudyptula.ktap" value="{said}"/></properties>'
+        text = JUNIT.replace("</testcase>", f"{properties}</testcase>")
+        assert [case.name for case in cases_in(expanded(text))] == [
+            case.name for case in cases_in(JUNIT)
+        ]
+        assert expanded(text).count("<testcase") == JUNIT.count("<testcase")

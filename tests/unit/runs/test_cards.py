@@ -49,6 +49,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.tested: list[str] = []  # names of folders
+        self.loaded: list[str] = []  # those of which there is a template that has it loaded
         self.arguments: list[list[str]] = []
         self.ready: dict[str, Callable[[KernelSpec], Ready]] = {}
         self.inside: dict[str, str] = {}  # of a folder's test in its JUnit file
@@ -62,9 +63,12 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     made = Stages()
 
     def make_ready(
-        spec: KernelSpec, _: object, cache: Cache, source: object, _2: object, *, hints: bool
-    ) -> Ready:
+        spec: KernelSpec, _: object, cache: Cache, source: object, _2: object, *, hints: bool,
+        load: bool,
+    ) -> Ready:  # fmt: skip
         assert hints
+        if load:
+            made.loaded.append(Path(str(source)).name)
         how = made.ready.get(Path(str(source)).name)
         return how(spec) if how else Ready(spec, "6.12")
 
@@ -220,6 +224,22 @@ def test_a_card_says_what_several_kernels_say_of_its_module(tmp_path: Path, stag
         assert said in path.read_text()
 
 
+def test_a_card_says_that_own_tests_were_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And how they are, from whichever folder; where there are none there is nothing to say."""
+    one = folder(tmp_path, "one")
+    monkeypatch.chdir(tmp_path)
+    (bare,) = judge(subjects([Path("one")]))
+    (one / "tests").mkdir()
+    (one / "tests" / "test_one.py").touch()
+    (card,) = judge(subjects([Path("one")]))
+    command = f"pytest {one}/tests --module={one} --kernel one"
+    said = f"Its own tests are not part of the judgement. They are run by: {command}"
+    assert said in card.notes
+    assert not any("own tests" in note for note in bare.notes)
+
+
 def test_hints_of_the_compiler_are_notes(tmp_path: Path, stages: Stages) -> None:
     """They make nothing red."""
     hint = "mod.c:2:18: warning: 'never' defined but not used [-Wunused-const-variable=]"
@@ -312,7 +332,7 @@ def test_what_is_not_for_the_kernel_is_no_fault(tmp_path: Path, stages: Stages) 
 
 
 def test_the_suites_are_those_that_fit(tmp_path: Path, stages: Stages) -> None:
-    """The contract is for what looks like the exercise."""
+    """The contract is for what looks like the exercise. Its tests begin with the module loaded."""
     judge(subjects([folder(tmp_path, "any")]))
     judge(subjects([folder(tmp_path, "wee", f'{C}char *name = "eudyptula";\n')]))
     any_suite, both = (
@@ -320,6 +340,7 @@ def test_the_suites_are_those_that_fit(tmp_path: Path, stages: Stages) -> None:
     )
     assert any_suite == ["tests/vm/any"]
     assert both == ["tests/vm/contract", "tests/vm/any"]
+    assert stages.loaded == ["wee"]
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, stages: Stages) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
 from harness.commands import report
 from harness.errors import HostError, InputError
+from harness.report import coverage
 from harness.report.result import Case, Cell, KernelResult
-from harness.runs import pages, store
+from harness.runs import covered, pages, store
 
 JUNIT = """<testsuites><testsuite><testcase classname="tests.vm.contract.test_a" name="test_b">
 <failure message="m">the whole text</failure></testcase></testsuite></testsuites>"""
@@ -22,13 +22,7 @@ RED = KernelResult(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty results/."""
-    folder = tmp_path / "results"
-    folder.mkdir()
-    monkeypatch.setattr(config, "RESULTS", folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("results")
 
 
 def write(result: KernelResult, *, whole: bool, junit: str = JUNIT) -> None:
@@ -46,6 +40,16 @@ def test_a_red_tests_words_are_those_of_its_own_run(results: Path, whole: bool) 
     assert "the whole text" in page
     assert "the other" not in page
     assert (results / "summary.md").read_text().startswith("| kernel | release |")
+
+
+def test_what_ran_in_the_last_runs_is_on_the_page(results: Path) -> None:
+    """The sum of those kernels of which it is known."""
+    write(RED, whole=True)
+    write(replace(RED, kernel="sid"), whole=True)
+    write(replace(RED, kernel="bookworm"), whole=True)
+    for kernel, lines in (("trixie", {1: 1, 2: 0, 3: 0}), ("sid", {1: 1, 2: 1, 3: 0})):
+        covered.write_total(results / kernel / "latest", {"mine.c": coverage.File(lines)}, "")
+    assert "2 of 3 lines" in pages.write(pages.newest(results)).read_text()
 
 
 def test_the_newest_result_of_each_kernel_is_shown(results: Path) -> None:

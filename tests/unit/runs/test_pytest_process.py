@@ -7,6 +7,9 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.errors import Status
+from harness.errors import HostError, Status
 from harness.host import proc
+from harness.host.proc import Deadline
 from harness.runs import pytest_process
 from harness.runs.pytest_process import Ended
 
@@ -217,6 +221,111 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
     assert seen[0] == str(config.PROJECT)
     assert seen[1:3] == ["-m", "pytest"]
     assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 7]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_pytest_knows_what_was_checked_and_its_tests_do_not_pass_it_on(
+    tmp_path: Path, workers: str
+) -> None:
+    """Each process that runs tests believes it; what a test starts has to check for itself."""
+    test = tmp_path / "test_it.py"
+    test.write_text(
+        "import os\n"
+        "from harness.host import cache\n"
+        "def test_it():\n"
+        "    assert cache._vouched == {'/entry.json': (1, 2, 3)}\n"
+        "    assert 'EUDYPTULA_WAITS' not in os.environ\n"
+    )
+    given = [str(test), "-p", "no:cacheprovider", "-n", workers, "--rootdir", str(tmp_path)]
+    checked = '{"until": 1.5, "manifests": {"/entry.json": [1, 2, 3]}}'
+    with (tmp_path / "out").open("wb") as out:
+        ended = pytest_process.run(given, tmp_path / "run", out=out, prepare=lambda: checked)
+    assert ended == Ended(Status.GREEN), (tmp_path / "out").read_text()
+
+
+def test_pytest_begins_before_all_is_ready_and_says_nothing_until_then(tmp_path: Path) -> None:
+    """What it needs is imported meanwhile."""
+    (tmp_path / "test_it.py").write_text("def test_it(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text(
+        f"import pathlib; pathlib.Path({str(tmp_path / 'read')!r}).touch()\n"
+    )
+    printed = tmp_path / "out"
+
+    def prepare() -> str:
+        deadline = Deadline(120)
+        while not (tmp_path / "read").exists():
+            assert not deadline.expired
+            time.sleep(0.01)
+        assert printed.read_text() == ""
+        return "{}"
+
+    with printed.open("wb") as out:
+        ended = pytest_process.run(
+            [str(tmp_path / "test_it.py"), "-p", "no:cacheprovider"], tmp_path / "run", out=out,
+            prepare=prepare,
+        )  # fmt: skip
+    assert ended == Ended(Status.GREEN), printed.read_text()
+    assert "1 passed" in printed.read_text()
+
+
+@pytest.mark.parametrize(
+    "error", [HostError("no kernel"), KeyboardInterrupt()], ids=["fault", "^C"]
+)
+def test_a_pytest_that_has_nothing_to_test_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """What was raised is what is said."""
+    started: list[proc.Child] = []
+    popen = proc.popen
+
+    def seen(*arguments: Any, **options: Any) -> proc.Child:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(proc, "popen", seen)
+
+    def prepare() -> str:
+        raise error
+
+    with (tmp_path / "out").open("wb") as out, pytest.raises(type(error)):
+        pytest_process.run([str(tmp_path)], tmp_path / "run", out=out, prepare=prepare)
+    assert started[0].returncode is not None
+    assert (tmp_path / "out").read_text() == ""
+
+
+def test_a_pytest_that_has_ended_before_all_is_ready_is_told(
+    python: Callable[[str], None], tmp_path: Path
+) -> None:
+    """As of arguments that it does not understand, which it says itself."""
+    python(f": >{tmp_path}/gone; exit 4")
+
+    def prepare() -> str:
+        deadline = Deadline(120)
+        while not (tmp_path / "gone").exists():
+            assert not deadline.expired
+            time.sleep(0.01)
+        return "{}"
+
+    ended = pytest_process.run(["tests"], tmp_path, prepare=prepare)
+    assert ended == Ended(Status.INPUT, why="pytest did not accept its arguments")
+
+
+def test_a_pytest_whose_task_has_ended_tests_nothing(tmp_path: Path) -> None:
+    """It is told nothing at all then."""
+    process = pytest_process.PytestProcess([str(tmp_path)], tmp_path / "run", waits=True)
+    process.begin("")
+    assert process.wait().status == Status.INPUT
+
+
+def test_a_name_is_a_filter_without_asking_pytest() -> None:
+    """To import pytest takes a tenth of a second, in a process that needs nothing else of it."""
+    code = (
+        "import sys; from harness.runs.pytest_process import check_filter; "
+        "check_filter('test_write'); assert '_pytest' not in sys.modules; "
+        "check_filter('write or test_read'); assert '_pytest' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=config.PROJECT)
 
 
 def test_what_pytest_has_left_running_ends_with_it(

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,48 @@ def test_the_last_result_has_no_junit_file_of_another_run() -> None:
     with store.begin("wee", whole=True) as run:
         store.write(run, result(1), says=True)
     assert not store.junit_of("wee").exists()
+
+
+def test_every_run_is_remembered() -> None:
+    """Those of some of the tests too, and whichever of two at once ends first."""
+    tested = replace(result(), module="m", harness="h")
+    with store.begin("wee", whole=True) as first, store.begin("wee", whole=False) as second:
+        store.write(second, replace(tested, finished=7.0), says=False)
+        store.write(first, tested, says=True)
+    assert [(one.run, one.whole) for one in store.past("wee")] == [
+        (first.folder.name, True), (second.folder.name, False)
+    ]  # fmt: skip
+    assert store.past("other") == []
+
+
+def test_a_damaged_memory_is_begun_again(results: Path) -> None:
+    """What a full disk has left of it hides no result."""
+    (results / "wee").mkdir(parents=True)
+    (results / "wee" / "history.jsonl").write_bytes(b"\xff\0{")
+    with store.begin("wee", whole=True) as run:
+        store.write(run, result(), says=True)
+    assert [one.run for one in store.past("wee")] == [run.folder.name]
+
+
+def test_runs_that_end_at_once_are_all_remembered() -> None:
+    """Each reads what the others have written: none replaces it by what was there before."""
+    with ExitStack() as stack:
+        runs = [stack.enter_context(store.begin("wee", whole=False)) for _ in range(8)]
+        with ThreadPoolExecutor(len(runs)) as writers:
+            list(writers.map(lambda run: store.write(run, result(), says=False), runs))
+    assert {one.run for one in store.past("wee")} == {run.folder.name for run in runs}
+
+
+def test_a_run_that_cannot_be_remembered_counts(
+    results: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is remembered is the largest file, and of least weight."""
+    (results / "wee" / "history.jsonl").mkdir(parents=True)
+    with store.begin("wee", whole=True) as run:
+        store.write(run, result(1), says=True)
+    assert store.last("wee") == result(1)
+    assert "this run is not remembered for the page: Is a directory" in caplog.text
+    assert not list((results / "wee").glob(".history*"))
 
 
 def test_a_part_does_not_replace_the_whole() -> None:

@@ -49,3 +49,23 @@ def test_an_unknown_suite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no suite named 'contact'") as caught:
         suites.folders("contract,contact", tmp_path)
     assert "contract, any, module, harness, all" in caught.value.hint
+
+
+def test_tests_of_ones_own_are_named_by_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a folder or a file, seen from where one is; beside a suite, or alone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_it.py").touch()
+    assert suites.folders("tests", tmp_path) == {"own": str(tmp_path / "tests")}
+    found = suites.folders("any,tests/test_it.py", tmp_path)
+    assert found == {"any": config.SUITES["any"], "own": str(tmp_path / "tests" / "test_it.py")}
+    with pytest.raises(InputError, match="two paths"):
+        suites.folders("tests,tests/test_it.py", tmp_path)
+
+
+def test_a_suite_is_not_named_by_its_path(tmp_path: Path) -> None:
+    """Its tests would be in another column than they are."""
+    with pytest.raises(InputError, match="one of this project's suites"):
+        suites.folders(str(config.PROJECT / config.SUITES["any"] / "test_life.py"), tmp_path)

@@ -27,6 +27,7 @@ from harness.errors import (
     GoneError,
     HarnessError,
     NetworkError,
+    NotForKernelError,
     SpaceError,
     Status,
 )
@@ -187,6 +188,14 @@ def test_a_kernel_that_becomes_ready_has_a_green_cell_for_each_stage(stages: Sta
     assert (made.status, made.release) == (0, "6.1.0-1-amd64")
 
 
+def test_a_module_is_loaded_only_for_tests_that_want_it_loaded(stages: Stages) -> None:
+    """Which takes seconds. Others load it themselves, and say more of what is wrong with it."""
+    stages.fails["load"] = CommandFailed("insmod: Operation not permitted")
+    made = sweep.make_ready(SPECS[0], MATRIX, cast(Cache, None), Path("module"), load=False)
+    assert "load" not in made.cells
+    assert not any(cell.red for cell in made.cells.values())
+
+
 COMPILER = """\
 make: Entering directory '/usr/src'
   CC [M]  waitqueues.o
@@ -213,6 +222,30 @@ FAULTS: dict[str, tuple[str, HarnessError, str, int, str]] = {
     "does not link": (
         "build", BuildError("no", tail='ERROR: modpost: "x" [y.ko] undefined!\n'), "build", 1,
         'no: ERROR: modpost: "x" [y.ko] undefined!',
+    ),
+    "no Makefile": (
+        "build", BuildError("no", tail="make:\nMakefile:4: *** missing separator.  Stop.\n"),
+        "build", 1, "no: Makefile:4: *** missing separator.  Stop.",
+    ),
+    "no source": (
+        "build", BuildError("no", tail="make[2]: *** No rule to make target 'x.o', needed by ''.\n"
+                            "make[1]: *** [/usr/src/Makefile:2008: /mnt/module] Error 2\n"),
+        "build", 1, "no: make[2]: *** No rule to make target 'x.o', needed by ''.",
+    ),
+    "script": (
+        "build", BuildError("no", tail="get.sh: 3: wget: not found\n"
+                            "make: *** No rule to make target 'x.ko'.  Stop.\n"),
+        "build", 1, "no: get.sh: 3: wget: not found",
+    ),
+    "script and compiler": (
+        "build", BuildError("no", tail="a.sh: line 3: pkg-config: command not found\n"
+                            "x.c:1: error: y"),
+        "build", 1, "no: x.c:1: error: y",
+    ),
+    "configure": (
+        "build", BuildError("no", tail="checking for iptables\n! Error: Can not find iptables\n"
+                            "Error! Bad return status for module build\n"),
+        "build", 1, "no: ! Error: Can not find iptables",
     ),
     "no network card": (
         "boot", BootError("this kernel brought up no network card (virtio_net)"), "boot", 1,
@@ -275,6 +308,17 @@ def test_a_suite_that_has_no_such_kernel_now_is_left_out(
     made = sweep.make_ready(spec, MATRIX, cast(Cache, None), Path("module"))
     assert made.left_out == left_out
     assert made.status == GoneError.exit_status
+
+
+def test_a_module_that_is_not_for_a_kernel_says_why_and_for_which_it_is(stages: Stages) -> None:
+    """In one line, which a card has."""
+    stages.fails["build"] = NotForKernelError(
+        "wee is not for kernel a: its dkms.conf says so", tail="no I2C\nBUILD_EXCLUSIVE_ARCH=no",
+        hint="b has it",
+    )  # fmt: skip
+    assert make_ready().left_out == (
+        "wee is not for kernel a: its dkms.conf says so: no I2C / BUILD_EXCLUSIVE_ARCH=no; b has it"
+    )
 
 
 # -- several -----------------------------------------------------------------------
