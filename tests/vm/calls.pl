@@ -71,6 +71,7 @@ sub fill {
 sub memory {
 	my ($word) = @_;
 	my ($length, $letter, $where) = $word =~ /^(\d+)(?::(\w+))?(?:\@(\w+))?$/ or die "memory: $word\n";
+	$length += 0;	# syscall() hands over a string's address, and what was matched is a string
 	$where = '' if !defined($where);
 	return (0, $length) if $where eq 'null';
 	return (-(1 << 40), $length) if $where eq 'kernel';

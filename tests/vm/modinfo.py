@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 # license_is_gpl_compatible() in include/linux/license.h. With any other one the kernel calls the
@@ -14,7 +15,39 @@ FREE = (
 
 def modinfo(ko: Path, field: str) -> list[str]:
     """All values of one field: ``license``, ``description``, ``depends``, ..."""
-    # The section is a row of FIELD=VALUE, each with a zero byte at its end.
-    begin = f"{field}=".encode()
-    found = [part for part in ko.read_bytes().split(b"\0") if part.startswith(begin)]
-    return [part.removeprefix(begin).decode(errors="replace") for part in found]
+    # The section is a row of FIELD=VALUE, each with a zero byte at its end. It is looked for in the
+    # whole file, which with its debug information has some hundred thousand of these bytes.
+    found = re.findall(rb"\0%s=([^\0]*)" % re.escape(field).encode(), b"\0" + ko.read_bytes())
+    return [value.decode(errors="replace") for value in found]
+
+
+def declared(ko: Path) -> tuple[str, ...]:
+    """The taints that a module says that it will set, as the marker ``taint`` names them.
+
+    kernel/module/main.c, check_modinfo() and module_augment_kernel_taints().
+    """
+    found = [name for name in ("staging", "test", "livepatch") if modinfo(ko, name)]
+    licences = modinfo(ko, "license")
+    if not licences or any(licence not in FREE for licence in licences):
+        found.append("proprietary")
+    return tuple(found)
+
+
+# A conversion of printk(), and what else takes a format apart: its level before it, line ends.
+_CONVERSION = re.compile(r"%[-+ #0]*[\d*]*(?:\.[\d*]+)?(?:hh?|ll?|[ztL])?\w|\x01[0-7c]|\n")
+_LITTLE = 4  # characters of a text that may be in a line by chance
+
+
+def prints(ko: Path, line: str) -> bool:
+    """Whether a line of the kernel's log is what the module itself prints.
+
+    Its texts are in its file. Whatever has a blank or a line's end in it is taken for one: names of
+    functions and devices, which stand in the kernel's own lines too, have neither.
+    """
+    for part in ko.read_bytes().split(b"\0"):
+        if not any(sign in part for sign in (b" ", b"\n", b"\x01")):
+            continue
+        literal = max(_CONVERSION.split(part.decode(errors="replace")), key=len).strip()
+        if len(literal) >= _LITTLE and literal in line:
+            return True
+    return False

@@ -8,10 +8,13 @@ not come back even when it is killed, and what is left behind is.
 
 from __future__ import annotations
 
+import errno
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,7 +24,7 @@ from harness.plugin.expect import EXPECTED
 from harness.testing import Clone, Guest, Lab, Module
 
 from ..calls import Group, perform
-from ..modinfo import FREE, modinfo
+from ..modinfo import declared
 
 # What takes longer to unload is taken for stuck. Seconds of the guest's.
 UNLOAD_SECONDS = 30.0
@@ -48,17 +51,24 @@ def _place(item: pytest.Item) -> int:
 _NO_HARDWARE = "No such device"
 _EXISTS = "File exists"
 _BAD_PARAMETERS = "Invalid parameters"
-# Files of which there is one for each device, whatever its driver does.
-_USUAL = ("uevent", "/power/", "/subsystem/", "/driver/")
+# Files of which there is one for each device, whatever its driver does, and for each module.
+_USUAL = ("uevent", "/power/", "/subsystem/", "/driver/", "/sys/kernel/btf/")
+# Minor numbers that are tried of a character device without nodes.
+_MINORS = 8
 # More files of a module than this are not tried. A network device has a hundred.
 FILES_MAX = 150
+NAMED_MAX = 8  # parameters that are named where a module wants some
 
 
 @dataclass(frozen=True)
 class Brought:
-    """What came with a module: paths in the guest, and names for which the kernel has a list."""
+    """What came with a module: paths in the guest, and names for which the kernel has a list.
+
+    ``nodes`` are those of its devices; the module itself has not made those in ``made``.
+    """
 
     nodes: tuple[str, ...]
+    made: tuple[str, ...]
     files: tuple[str, ...]
     misc: tuple[str, ...]
     majors: tuple[int, ...]
@@ -68,25 +78,55 @@ class Brought:
     kernel: tuple[str, ...]  # in /sys/kernel
 
 
+# The kernel's own files for tracing are nineteen thousand, and can be reached by two paths.
 _LIST = r"""
 find /dev \( -type c -o -type b \) -printf 'node %p\n'
-find /sys/devices /sys/class /sys/kernel /sys/bus /sys/fs /sys/block -type f \
-    -not -path '/sys/kernel/tracing/*' -not -path '/sys/kernel/slab/*' -printf 'file %p\n'
-find /proc -path '/proc/[0-9]*' -prune -o -type f -not -path '/proc/sys/*' \
-    -not -path '/proc/*self/*' -printf 'file %p\n'
+find /sys/devices /sys/class /sys/kernel /sys/bus /sys/fs /sys/block \
+    \( -path /sys/kernel/tracing -o -path /sys/kernel/debug/tracing -o -path /sys/kernel/slab \) \
+    -prune -o -type f -printf 'file %p\n'
+find /proc \( -path '/proc/[0-9]*' -o -path /proc/sys \) -prune -o -type f -printf 'file %p\n'
 sed 's/^ *[0-9]* /misc /' /proc/misc
-sed -n '/Character/,/^$/s/^ *\([0-9]\+\) .*/major \1/p' /proc/devices
+sed -n '/Character/,/^$/s/^ *\([0-9]\+\) /major \1 /p' /proc/devices
 for folder in class kernel kernel/debug; do ls /sys/$folder | sed "s,^,$folder ,"; done
 ls /proc | grep -v '^[0-9]' | sed 's/^/proc /'
 """
 
 
+@dataclass
+class Known:
+    """What a test of this process has found out about the module, for those that come after it.
+
+    ``refused``: why it cannot work here, as its init says. ``brought``: what came with it.
+    """
+
+    refused: str = ""
+    brought: Brought | None = None
+
+    def want_nodes(self) -> None:
+        """Skip a test that has nothing to do, as is known, without a device node."""
+        __tracebackhide__ = True
+        self._want("nodes", "it brings no device node")
+
+    def want_files(self) -> None:
+        """Skip a test that has nothing to do, as is known, without a file of the module's."""
+        __tracebackhide__ = True
+        self._want("files", "it brings no file in sysfs, debugfs or /proc")
+
+    def _want(self, what: str, else_why: str) -> None:
+        __tracebackhide__ = True
+        if self.refused:
+            pytest.skip(self.refused)
+        if self.brought is not None and not getattr(self.brought, what):
+            pytest.skip(else_why)
+
+
 class Subject:
     """The module under test in one guest, which has its files and has not loaded it."""
 
-    def __init__(self, guest: Guest, module: Module) -> None:
+    def __init__(self, guest: Guest, module: Module, known: Known) -> None:
         self.guest = guest
         self.module = module
+        self.known = known
         self._objects = module.objects
         for one in self._objects:
             guest.put(one.loadable, f"/root/{one.ko.name}")
@@ -119,13 +159,23 @@ class Subject:
             if done.ok:
                 continue
             if _NO_HARDWARE in done.stderr:
-                pytest.skip(f"{one.name} loads only with its hardware: {done.stderr.strip()}")
+                self._cannot_work(f"{one.name} loads only with its hardware: {done.stderr.strip()}")
             if _BAD_PARAMETERS in done.stderr and one.parameters:
-                pytest.skip(f"{one.name} loads only with parameters: {done.stderr.strip()}")
+                there_are = ", ".join(one.parameters[:NAMED_MAX])
+                there_are += ", ..." if len(one.parameters) > NAMED_MAX else ""
+                self._cannot_work(
+                    f"{one.name} loads only with parameters, of which it has {there_are} "
+                    f"(--param NAME=VALUE sets one): {done.stderr.strip()}"
+                )
             named = ""
             if _EXISTS in done.stderr and self.guest.run(f"test -e /sys/module/{one.name}").ok:
                 named = " (the kernel has a module of that name already, so it needs another one)"
             pytest.fail(f"{one.name} does not load: {done.stderr.strip()}{named}")
+
+    def _cannot_work(self, why: str) -> NoReturn:
+        __tracebackhide__ = True
+        self.known.refused = why
+        pytest.skip(why)
 
     def unload(self) -> bool:
         """Unload it, if the kernel lets it go; some modules are there to stay."""
@@ -147,16 +197,51 @@ class Subject:
                 kind, _, name = line.partition(" ")
                 new.setdefault(kind, []).append(name)
         files = [path for path in new.get("file", []) if not any(usual in path for usual in _USUAL)]
-        return Brought(
-            nodes=tuple(new.get("node", [])),
+        nodes = new.get("node", [])
+        names = dict(line.split(" ", 1) for line in new.get("major", []))
+        made = self._make_nodes({int(number): name for number, name in names.items()}, nodes)
+        self.known.refused = ""
+        self.known.brought = Brought(
+            nodes=tuple(nodes + made),
+            made=tuple(made),
             files=tuple(sorted(files)[:FILES_MAX]),
             misc=tuple(new.get("misc", [])),
-            majors=tuple(int(number) for number in new.get("major", [])),
+            majors=tuple(int(number) for number in names),
             classes=tuple(new.get("class", [])),
             proc=tuple(new.get("proc", [])),
             debug=tuple(new.get("kernel/debug", [])),
             kernel=tuple(new.get("kernel", [])),
         )
+        return self.known.brought
+
+    def _make_nodes(self, majors: dict[int, str], nodes: list[str]) -> list[str]:
+        """Nodes for the numbers of character devices that have none, as their authors make them.
+
+        Many examples in books register a number, and leave it to a script or to the reader to run
+        mknod(1). ``majors`` are the numbers and their names in /proc/devices.
+        """
+        __tracebackhide__ = True
+        if not majors:
+            return []
+        there = shlex.join(nodes)
+        found = self.guest.check(f"stat -c %t {there} 2>/dev/null; true").split() if nodes else []
+        missing = sorted(set(majors) - {int(number, 16) for number in found})
+        # register_chrdev() is for all minor numbers at once, also for those that the driver has no
+        # use for. Others belong to the driver one by one, and are found by opening them.
+        whole = any(b"\0__register_chrdev\0" in one.ko.read_bytes() for one in self._objects)
+        made = []
+        for major in missing:
+            stem = re.sub(r"[^A-Za-z0-9_-]", "_", majors[major])
+            paths = [f"/root/{stem}{minor}" for minor in range(1 if whole else _MINORS)]
+            for minor, path in enumerate(paths):
+                self.guest.check(f"mknod {path} c {major} {minor}")
+            opened = perform(self.guest, [f"open {path} r nonblock ; close" for path in paths])
+            made += [
+                path
+                for path, group in zip(paths, opened, strict=True)
+                if group.answers[:1] != (str(-errno.ENXIO),)
+            ]
+        return made
 
     def parameters(self) -> list[str]:
         """The files of its parameters, of which there is none for those with mode 0."""
@@ -164,24 +249,40 @@ class Subject:
         return self.guest.check(f"find {folders} -type f 2>/dev/null; true").split()
 
 
-def declared(ko: Path) -> tuple[str, ...]:
-    """The taints that a module says that it will set, as the marker ``taint`` names them.
-
-    kernel/module/main.c, check_modinfo() and module_augment_kernel_taints().
-    """
-    found = [name for name in ("staging", "test", "livepatch") if modinfo(ko, name)]
-    licences = modinfo(ko, "license")
-    if not licences or any(licence not in FREE for licence in licences):
-        found.append("proprietary")
-    return tuple(found)
+@pytest.fixture(scope="session")
+def known() -> Known:
+    """What is known of the module; nothing at first."""
+    return Known()
 
 
 @pytest.fixture
-def subject(request: pytest.FixtureRequest, guest: Guest, module: Module) -> Subject:
+def with_nodes(known: Known) -> None:
+    """Skips a test that needs a device node where it is known that there is none.
+
+    It is to be asked for before a machine is, which then need not be made.
+    """
+    known.want_nodes()
+
+
+@pytest.fixture
+def with_files(known: Known) -> None:
+    """The same for files in sysfs, debugfs and /proc."""
+    known.want_files()
+
+
+@pytest.fixture
+def with_parameters(module: Module) -> None:
+    """The same for parameters, which a module's file names."""
+    if not any(one.parameters for one in module.objects):
+        pytest.skip("it has no parameters")
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest, guest: Guest, module: Module, known: Known) -> Subject:
     """The module under test, not loaded yet."""
     for one in module.objects:
         request.node.add_marker(pytest.mark.taint(*declared(one.ko)))
-    return Subject(guest, module)
+    return Subject(guest, module, known)
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +306,9 @@ def name_is_taken(request: pytest.FixtureRequest, machine: Clone) -> Callable[[i
     def excuse(start: int) -> None:
         text = machine.machine.console_text()
         for event in klog.read(text[start:]):
-            if event.kind is klog.Kind.KOBJECT or event.function in _NAME_IS_TAKEN:
+            # Whom the event names is who asked the kernel for it, and may be the module.
+            said_by = {frame.function for frame in event.stack}
+            if event.kind is klog.Kind.KOBJECT or said_by.intersection(_NAME_IS_TAKEN):
                 found = Expectation(event.kind, event.function, start, len(text))
                 expected.append((machine.machine, found))
 

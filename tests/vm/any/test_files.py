@@ -10,7 +10,7 @@ import shlex
 
 import pytest
 
-from ..calls import perform
+from ..calls import Group, perform
 from .conftest import Brought, Subject, faults
 
 SIZES = (0, 1, 4096, 1 << 20)
@@ -35,6 +35,9 @@ def every_call(path: str) -> list[str]:
             " ; ".join([opened, *(f"write {size}:a ; write {size}:b" for size in SIZES)]),
             " ; ".join([opened, *(f"read {size}" for size in SIZES)]),
             " ; ".join([opened, *(f"pwrite 10:a {at} ; pread 10 {at}" for at in OFFSETS)]),
+            " ; ".join(
+                [opened, *(f"pwrite 65536:a {at} ; pread 65536 {at}" for at in (4096, 32768))]
+            ),
             " ; ".join([opened, *(f"write 100@{place}" for place in PLACES), "write 10:a"]),
             " ; ".join([opened, *(f"read 100@{place}" for place in PLACES), "read 10"]),
             f"{opened} ; poll 0 ; poll 100",
@@ -48,24 +51,49 @@ def every_call(path: str) -> list[str]:
             # Closed twice over: what a process leaves open its end closes.
             f"{opened} ; write 10:a ; read 10",
         ]  # fmt: skip
-    return groups
+    return [*groups, kept(path)]
+
+
+def kept(path: str) -> str:
+    """Calls that write much, and ask for little of what the driver may have kept of it."""
+    return (
+        f"open {path} w nonblock ; write 4096:a ; close ; "
+        f"open {path} r nonblock ; read 1 ; read 65536 ; read 1"
+    )
 
 
 def _nodes(subject: Subject) -> Brought:
     __tracebackhide__ = True
     brought = subject.brings()
-    if not brought.nodes:
-        pytest.skip("it brings no device node")
+    subject.known.want_nodes()
     return brought
 
 
 def _check(subject: Subject, groups: list[str], *, limit: float = WAIT) -> None:
     __tracebackhide__ = True
-    wrong = faults(perform(subject.guest, groups, limit=limit, timeout=240))
+    _judge(perform(subject.guest, groups, limit=limit, timeout=240))
+
+
+def _judge(groups: list[Group], *more: str) -> None:
+    """Fail the test for what is wrong with the groups, and for the sentences in ``more``."""
+    __tracebackhide__ = True
+    wrong = [*more, *faults(groups)]
     assert not wrong, "\n".join(wrong)
 
 
+def _broken(groups: list[Group]) -> bool:
+    """Whether a call did not come back: the process was killed in it, or cannot be."""
+    return any(group.how == "stuck" or group.how.startswith("signal") for group in groups)
+
+
+NOT_KEPT = (
+    "rmmod answers 0 while a node is open, and what is open does not work any more: "
+    ".owner = THIS_MODULE of the file_operations keeps the module there"
+)
+
+
 @pytest.mark.machine(clock="ahead")
+@pytest.mark.usefixtures("with_nodes")
 def test_nodes_take_every_call(subject: Subject) -> None:
     """Each system call on each node, with sizes, offsets and addresses that are odd."""
     for node in _nodes(subject).nodes[:8]:
@@ -75,7 +103,14 @@ def test_nodes_take_every_call(subject: Subject) -> None:
 
 @pytest.mark.machine(cpus=2)
 def test_nodes_take_two_users_at_once(subject: Subject) -> None:
-    """Two processes, on a processor each, use a node in every way at the same time."""
+    """Two processes, on a processor each, use a node in every way at the same time.
+
+    No other test loads it where there are two processors, so that this one does also where there
+    is no node.
+    """
+    if subject.known.brought and not subject.known.brought.nodes:
+        subject.load()
+        subject.known.want_nodes()
     for node in _nodes(subject).nodes[:4]:
         work = " ; ".join(
             f"open {node} {flags} nonblock ; writes 200 100:a ; write 1:a ; read 100 ; poll 0 ; "
@@ -87,38 +122,56 @@ def test_nodes_take_two_users_at_once(subject: Subject) -> None:
 
 
 @pytest.mark.machine(clock="ahead")
+@pytest.mark.usefixtures("with_nodes")
 def test_nodes_take_an_unprivileged_user(subject: Subject) -> None:
     """Somebody without any privilege does what the node's mode lets him."""
-    for node in _nodes(subject).nodes[:8]:
+    brought = _nodes(subject)
+    nodes = [node for node in brought.nodes[:8] if node not in brought.made]
+    if not nodes:
+        pytest.skip("it makes no device node itself, so that there is no mode to try")
+    for node in nodes:
         groups = every_call(node)
-        _check(subject, [f"nobody ; {group}" for group in groups[1:6] + groups[-2:]])
+        _check(subject, [f"nobody ; {group}" for group in groups[1:7] + groups[-3:]])
     subject.unload()
 
 
 @pytest.mark.machine(clock="ahead")
+@pytest.mark.usefixtures("with_nodes")
 def test_is_not_unloaded_under_an_open_node(subject: Subject) -> None:
     """rmmod is refused while a node is open; or else what is open still works."""
     nodes = _nodes(subject).nodes[:4]
     for node in nodes:
-        _check(
-            subject,
-            [
-                f"{opened} ; {subject.unloading} ; sleep 0.2 ; write 10:a ; read 10 ; poll 0"
-                for opened in _opened(node)
-            ],
-        )
+        groups = [
+            f"{opened} ; {subject.unloading} ; sleep 0.2 ; write 10:a ; read 10 ; poll 0"
+            for opened in _opened(node)
+        ]
+        done = perform(subject.guest, groups, limit=WAIT, timeout=240)
+        opened = [group for group in done if group.answers and int(group.answers[0]) >= 0]
+        gone = [group for group in opened if _all_zero(subject, group.answers[1:])]
+        _judge(done, *([NOT_KEPT] if _broken(gone) else []))
     subject.unload()
 
 
+def _all_zero(subject: Subject, answers: tuple[str, ...]) -> bool:
+    """Whether these, which begin with those of rmmod, say that all is unloaded."""
+    calls = len(subject.unloading.split(" ; "))
+    return len(answers) >= calls and set(answers[:calls]) == {"0"}
+
+
 @pytest.mark.machine(clock="ahead")
+@pytest.mark.usefixtures("with_nodes")
 def test_is_unloaded_while_others_use_it(subject: Subject) -> None:
     """With processes that read and write all the time, rmmod waits, is refused or is done."""
     nodes = _nodes(subject).nodes[:4]
     users = [f"& uses {node} 300 10:a" for node in nodes]
     users += [f"& open {node} rw ; writes 300 10:a ; read 10 ; read 10" for node in nodes]
-    _check(subject, [*users, subject.unloading, "join", subject.unloading], limit=10)
+    calls = [*users, subject.unloading, "join", subject.unloading]
+    *used, first, _ = done = perform(subject.guest, calls, limit=10, timeout=240)
+    gone = _all_zero(subject, first.answers)
+    _judge(done, *([NOT_KEPT] if gone and _broken(used) else []))
 
 
+@pytest.mark.usefixtures("with_parameters")
 def test_parameters_can_be_read(subject: Subject) -> None:
     """Each that has a file, by whoever may."""
     subject.load()
@@ -130,13 +183,13 @@ TEXTS = ("write 0", "echo 0", "echo -1", "echo 4294967296", "echo x", "write 409
 
 
 @pytest.mark.machine(clock="ahead")
+@pytest.mark.usefixtures("with_files")
 def test_attributes_take_odd_input(subject: Subject) -> None:
     """Files in sysfs, debugfs and /proc that came with it are read, and written to where they
     can be.
     """
     files = subject.brings().files
-    if not files:
-        pytest.skip("it brings no file in sysfs, debugfs or /proc")
+    subject.known.want_files()
     groups = []
     for path in files:
         groups.append(f"open {path} r nonblock ; read 1 ; read 65536 ; read 10 ; pread 10 4097")
@@ -147,6 +200,7 @@ def test_attributes_take_odd_input(subject: Subject) -> None:
     _check(
         subject,
         [f"open {path} w nonblock ; {text}" for path in writable for text in TEXTS]
-        + [f"open {path} w nonblock ; write 100@null ; pwrite 8:a 4097" for path in writable],
+        + [f"open {path} w nonblock ; write 100@null ; pwrite 8:a 4097" for path in writable]
+        + [kept(path) for path in writable],
     )
     subject.unload()

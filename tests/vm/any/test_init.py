@@ -68,7 +68,13 @@ def test_when_its_names_are_taken(
         start = len(machine.machine.console_text())
         (done,) = perform(guest, [subject.loading])
         (gone,) = perform(guest, [subject.unloading], limit=60)
+        kind, _, name = each.partition("=")
+        kept = kind != "proc" or guest.run(f"test -e /proc/{name}").ok
         guest.check("rmmod taken")
         name_is_taken(start)
         assert gone.how == "ended", f"with {each} taken before it: {gone.told}"
+        assert kept, (
+            f"/proc/{name} was taken before it, and it has removed what is not its own: what "
+            "proc_create() returned has to be looked at"
+        )
         refused_or_not(subject, done, f"{each} was taken")

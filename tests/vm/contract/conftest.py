@@ -11,10 +11,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.testing import Guest, Lab, Module
+from ..modinfo import declared
+
+if TYPE_CHECKING:  # a pytest that only hands out the tests reads this file too
+    from harness.testing import Guest, Lab, Module
 
 NAME = "eudyptula"  # of the device and of the thread
 NODE = f"/dev/{NAME}"
@@ -114,6 +118,13 @@ def _task(text: str) -> Task:
     )
 
 
+@pytest.fixture(autouse=True)
+def licence_is_one_tests_affair(request: pytest.FixtureRequest, module: Module) -> None:
+    """What a module says of itself may taint the kernel. One test is red for that, not all."""
+    for one in module.objects:
+        request.node.add_marker(pytest.mark.taint(*declared(one.ko)))
+
+
 @pytest.fixture
 def threads(loaded: Guest) -> Threads:
     """The module's threads in the test's guest, which has the module loaded."""
@@ -139,8 +150,20 @@ def left_behind(guest: Guest, module: Module) -> list[str]:
     return [f"{NAME} in /proc/misc"] if NAME in misc else []
 
 
+def assert_node(guest: Guest) -> None:
+    """Fail the test where there is no node, in the same words in each: that is one fault."""
+    __tracebackhide__ = True
+    if guest.run(f"test -e {NODE}").ok:
+        return
+    newest = guest.run("head -n 1 /proc/misc").stdout.split()
+    made = f": the misc device that was registered last is {newest[1]}" if newest[1:] else ""
+    pytest.fail(f"there is no {NODE}{made}")
+
+
 def misc_name(guest: Guest) -> str:
     """The name of the node's device, which need not be the node's."""
+    __tracebackhide__ = True
+    assert_node(guest)
     minor = int(guest.check(f"stat -c %T {NODE}"), 16)
     rows = [line.split() for line in guest.check("cat /proc/misc").splitlines()]
     names = [name for number, name in rows if int(number) == minor]
@@ -149,6 +172,12 @@ def misc_name(guest: Guest) -> str:
 
 
 def complaints(text: str) -> Iterator[str]:
-    """Lines that no module from outside the kernel's tree can do without are none."""
-    origin = ("out-of-tree module taints kernel", "module verification failed")
+    """Lines that no module from outside the kernel's tree can do without are none.
+
+    Nor are those about its licence, which is another test's affair.
+    """
+    origin = (
+        "out-of-tree module taints kernel", "module verification failed",
+        "module license", "Disabling lock debugging due to kernel taint",
+    )  # fmt: skip
     return (line for line in text.splitlines() if not any(known in line for known in origin))

@@ -8,7 +8,7 @@ import pytest
 from harness.testing import Guest, Lab, Module
 
 from ..calls import at_once, named, perform
-from .conftest import NODE, Threads, left_behind, path_of, racing
+from .conftest import NODE, Threads, assert_node, left_behind, path_of, racing
 
 EWOULDBLOCK, ENOENT = 11, 2
 
@@ -18,6 +18,7 @@ def test_cannot_be_removed_while_it_is_open(loaded: Guest, module: Module) -> No
 
     Otherwise the process would keep a file whose functions do not exist any more.
     """
+    assert_node(loaded)
     (said,) = perform(loaded, [f"open {NODE} w ; rmmod {module.name} ; exists {NODE} ; close"])
     # If rmmod was not refused, what comes after it may not end: that is looked at last.
     assert len(said.answers) >= 2, said.told

@@ -19,8 +19,6 @@ def need_record(lab: Lab) -> None:
     """
     folder = lab.template().entry.path
     symbols = Symbols(zlib.decompress((folder / audit.SYMBOLS).read_bytes()).decode())
-    if symbols.address("execmem_restore_rox") is not None:
-        pytest.skip("no record of allocations is kept from 6.13 on (docs/verdicts.md)")
     if any(symbols.address(name) is not None for name in pointers.DEBUG):
         pytest.skip("no record of allocations is kept on a debug kernel (docs/verdicts.md)")
     assert (folder / record.FILE).exists(), "this kernel's allocations are not recorded"

@@ -82,24 +82,28 @@ FAULTS = [
     ("second_write", RETURNS, ["usercopy"]),
     ("position", "test_write.py::test_position_is_not_trusted",
      ["general protection fault in exercise_write at exercise.h:"]),
+    ("trusts_count", "test_write.py::test_position_is_not_trusted",
+     ["unable to handle", "in exercise_write at exercise.h:"]),
     ("races", "test_write.py::test_writers_at_the_same_time", ["Object already free"]),
     ("keeps_lock", "test_write.py::test_address_is_not_trusted",
      ["task hung in exercise_write at exercise.h:"]),
     ("sleeps_locked", RETURNS, ["scheduling while atomic"]),
     ("leaks", "test_write.py::test_costs_no_memory", ["memory is lost", "nobody has freed"]),
+    ("queues", "test_write.py::test_costs_no_memory",
+     ["memory grows without a bound", "which only rmmod frees"]),
     ("proprietary", "test_contract.py::test_licence_is_free",
      ['calls a module with MODULE_LICENSE("Proprietary") proprietary']),
 ]  # fmt: skip
 
 
-def contract(lab: Lab, folder: Path, name: str, tests: str) -> Run:
+def contract(lab: Lab, folder: Path, name: str, *tests: str) -> Run:
     """Tests of the contract on one of the modules, of which no frozen machine stays in the cache.
 
     Each has some 110 MB, and what takes its place there another run would have to make again.
     """
     module = lab.build(Source(EXERCISE, only=(name,)))
     try:
-        return run(lab, folder, EXERCISE, f"--ko={name}", tests)
+        return run(lab, folder, EXERCISE, f"--ko={name}", *tests)
     finally:
         cards.forget_machines(module.digest)
 
@@ -116,6 +120,19 @@ def test_the_contract_is_green_for_another_solution(lab: Lab, tmp_path: Path) ->
     assert len(found.passed) > 20
 
 
+def test_who_prints_what_he_does_is_right(lab: Lab, tmp_path: Path) -> None:
+    """At every write, with two processors at work, nothing of the log is lost; nor is any level of
+    what a module itself prints a warning of the kernel's.
+    """
+    tests = [
+        f"{CONTRACT}/test_contract.py::test_loads_without_a_warning",
+        f"{CONTRACT}/test_write.py::test_writers_at_the_same_time",
+    ]
+    found = contract(lab, tmp_path, "talks", *tests)
+    assert (found.failed, found.errors) == ({}, {})
+    assert len(found.passed) == len(tests)
+
+
 @pytest.mark.parametrize(
     ("name", "test", "words"),
     FAULTS,
@@ -129,6 +146,20 @@ def test_the_contract_names(
     said = "\n".join([*found.failed.values(), *found.errors.values()])
     assert said, f"{test} is green for {name}"
     assert re.search(".*".join(re.escape(each) for each in words), said, re.DOTALL), said
+
+
+def test_a_thread_may_take_its_time_for_each_message(lab: Lab, tmp_path: Path) -> None:
+    """It wakes up while there are some, which is no polling. The next exercise asks for that."""
+    found = contract(lab, tmp_path, "queues", f"{CONTRACT}/{WAITS_AFTER}")
+    assert (found.failed, found.errors) == ({}, {})
+
+
+def test_a_licence_makes_one_test_red(lab: Lab, tmp_path: Path) -> None:
+    """Each module that the kernel calls proprietary taints it. The others judge the rest."""
+    tests = (f"{CONTRACT}/test_contract.py::test_loads_without_a_warning", f"{CONTRACT}/{NODE}",
+             f"{CONTRACT}/{THREAD}", f"{CONTRACT}/{RETURNS}")  # fmt: skip
+    found = contract(lab, tmp_path, "proprietary", *tests)
+    assert (found.failed, found.errors) == ({}, {})
 
 
 def test_a_licence_is_asked_for(lab: Lab, tmp_path: Path) -> None:

@@ -76,6 +76,128 @@ def test_odd_modules_have_cards_that_say_what_is_odd(
         assert "the kernel has a module of that name already" in made[3].findings[0].seen
 
 
+# A device that leaves it to its reader to make a node, as many examples in books do.
+NUMBERED = """\
+#include <linux/cdev.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+static dev_t first;
+static struct cdev device;
+static int major;
+static ssize_t take(struct file *file, const char __user *from, size_t count, loff_t *at)
+{
+	WRITE
+}
+static const struct file_operations calls = { .owner = THIS_MODULE, .write = take };
+static int __init hello_init(void)
+{
+	INIT
+}
+static void __exit hello_exit(void)
+{
+	EXIT
+}
+module_init(hello_init);
+module_exit(hello_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("a number without a node");
+"""
+WHOLE = {
+    "INIT": 'major = register_chrdev(0, "a number", &calls); return major < 0 ? major : 0;',
+    "EXIT": 'unregister_chrdev(major, "a number");',
+}
+# Of its two numbers, only the second one is a device.
+SINGLE = {
+    "INIT": 'alloc_chrdev_region(&first, 2, 2, "number"); cdev_init(&device, &calls);\n'
+    "\treturn cdev_add(&device, first + 1, 1);",
+    "EXIT": "cdev_del(&device); unregister_chrdev_region(first, 2);",
+}
+SINK = "return count;"
+WILD = "*(volatile int *)file->private_data = 1; return count;"  # which is NULL
+
+
+def test_a_number_without_a_node_is_tried(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node is made for it, and each of its calls is tried: right ones are green."""
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    planted = {
+        "a": WHOLE | {"WRITE": WILD},
+        "b": SINGLE | {"WRITE": WILD},
+        "c": WHOLE | {"WRITE": SINK},
+        "d": SINGLE | {"WRITE": SINK},
+    }
+    for name, parts in planted.items():
+        text = NUMBERED
+        for part, code in parts.items():
+            text = text.replace(part, code)
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "hello.c").write_text(text)
+    request = Request(kernels=lab.kernel.name, expression="every_call or open_node", jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    *wild, whole, single = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    for one in wild:
+        assert one.outcome == "1 fault"
+        assert "NULL" in one.findings[0].seen
+        assert one.findings[0].where == "hello.c:9"
+    assert (whole.outcome, whole.passed) == ("green", 2)
+    assert (single.outcome, single.passed) == ("green", 2)
+
+
+def test_what_a_module_has_while_it_is_loaded_is_not_left_behind(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its init function has made a work queue, and is no longer there when the test ends, which
+    has not unloaded the module itself. One that is never destroyed is found all the same.
+    """
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    text = HELLO.replace("static int", "static struct workqueue_struct *queue;\nstatic int", 1)
+    text = f"#include <linux/workqueue.h>\n{text}"
+    text = text.replace('pr_info("hello\\n");', 'queue = alloc_workqueue("hello", WQ_UNBOUND, 1);')
+    planted = {
+        "a-keeps": text,
+        "b-right": text.replace('pr_info("bye\\n");', "destroy_workqueue(queue);"),
+    }
+    for name, code in planted.items():
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "hello.c").write_text(code)
+    request = Request(
+        kernels=lab.kernel.name, expression="licence or nodes_take_every_call", jobs=1
+    )
+    found = cards.subjects([str(tmp_path / "class")])
+    keeps, right = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    assert keeps.outcome == "1 fault"
+    assert "destroy_workqueue() was not called" in keeps.findings[0].seen
+    assert (right.outcome, right.passed, right.skipped) == ("green", 1, 1)
+
+
+def test_who_removes_what_is_not_its_own_is_told_so(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file in /proc has a name that is taken: exit removes the other one, or does not."""
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    text = HELLO.replace("static int", "static struct proc_dir_entry *entry;\nstatic int", 1)
+    text = f"#include <linux/proc_fs.h>\n{text}"
+    made = 'entry = proc_mkdir("hello", NULL);'
+    planted = {
+        "a-blind": text.replace('pr_info("hello\\n");', made).replace(
+            'pr_info("bye\\n");', 'remove_proc_entry("hello", NULL);'
+        ),
+        "b-right": text.replace(
+            'pr_info("hello\\n");', f"{made} if (!entry) return -EEXIST;"
+        ).replace('pr_info("bye\\n");', "proc_remove(entry);"),
+    }
+    for name, code in planted.items():
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "hello.c").write_text(code)
+    request = Request(kernels=lab.kernel.name, expression="names_are_taken", jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    blind, right = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    assert blind.outcome == "1 fault"
+    assert "it has removed what is not its own" in blind.findings[0].seen
+    assert (right.outcome, right.passed) == ("green", 1)
+
+
 NEVER = "wait_for_completion(&never);"  # not even SIGKILL ends that
 
 

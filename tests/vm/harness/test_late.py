@@ -67,8 +67,11 @@ def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(running_ahead: Clone) 
 def test_time_stands_still_between_commands(running_ahead: Clone) -> None:
     """So that no timeout in the guest runs out because somebody on the host is thinking."""
     before = uptime(running_ahead)
-    time.sleep(2.0)  # as long as a host may think: in the guest it would be minutes
-    assert uptime(running_ahead) - before < 1.0
+    machine = running_ahead.machine
+    assert not machine.execute("query-status", machine.patience(CLONE_SECONDS))["running"]
+    time.sleep(2.0)  # as long as a host may think: in a guest that sleeps it would be ten minutes
+    # The commands themselves take some of the guest's time: seconds where the host is busy.
+    assert uptime(running_ahead) - before < TEN_MINUTES / 10
 
 
 def test_a_warning_after_ninety_seconds_is_seen(running_ahead: Clone) -> None:
@@ -109,8 +112,9 @@ def test_a_thread_that_polls_is_named(running_ahead: Clone) -> None:
     who, rate = next(iter(passed.wakeups.items()))
     assert who.startswith("planted_poll/")
     assert 20 < rate <= 110
-    with pytest.raises(GuestBusy, match=r"of 3600 s have passed") as caught:
-        guest.pass_time(3600.0)
+    # No host is so fast that ten days pass within the bound.
+    with pytest.raises(GuestBusy, match=r"of 864000 s have passed") as caught:
+        guest.pass_time(864000.0)
     assert "planted_poll/" in str(caught.value)
 
 
@@ -168,6 +172,8 @@ def test_a_machine_that_is_taken_over_sleeps(lab: Lab, tmp_path: Path, ahead: bo
         ("test_warn_90s", "splat: WARNING in late_work_func at planted_late.c:"),
         ("test_warn_90s_on_two_cpus", "splat: WARNING in late_work_func at planted_late.c:"),
         ("test_hang_120s", "blocked for more than"),
+        ("test_hang_that_nobody_reports", "blocked for more than"),
+        ("test_cannot_be_killed", "blocked for more than"),
     ],
 )
 def test_what_comes_after_a_test_makes_it_red(after: Run, name: str, said: str) -> None:
@@ -180,7 +186,10 @@ def test_what_comes_after_a_test_makes_it_red(after: Run, name: str, said: str) 
 @needs_minutes
 def test_nothing_else_is_red_by_what_comes_later(after: Run) -> None:
     """The look-alikes, and a thread that polls, which is said in a sentence."""
-    red = {"test_oops_2s", "test_warn_90s", "test_warn_90s_on_two_cpus", "test_hang_120s"}
+    red = {
+        "test_oops_2s", "test_warn_90s", "test_warn_90s_on_two_cpus", "test_hang_120s",
+        "test_hang_that_nobody_reports", "test_cannot_be_killed",
+    }  # fmt: skip
     assert (set(after.errors), after.failed) == (red, {})
     assert re.search(r"^late: .*test_polls: .*planted_poll\(\d+\) woke up", after.output, re.M)
     assert f"{len(red)} errors" in after.output

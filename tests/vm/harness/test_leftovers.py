@@ -48,6 +48,12 @@ def verdicts(victim: Clone, *, last: bool = True) -> list[str]:
     return [str(problem) for problem in verdict.judge(seen)]
 
 
+def verdicts_with_memory(victim: Clone) -> list[str]:
+    """The same, by the machine's memory as well."""
+    seen = evidence.gather(victim.machine, victim.baseline, last=True, audit=victim.audit)
+    return [str(problem) for problem in verdict.judge(seen)]
+
+
 def residue(*names: str) -> list[str]:
     return [f"residue: the module is unloaded, but left behind: {', '.join(names)}"]
 
@@ -66,6 +72,11 @@ def cycle(guest: Guest, leave: str = "", *, between: str = "true") -> None:
         ("device", "device platform/planted_quiet"),
         ("memory", "iomem planted_quiet(f0000000-f000000f)"),
         ("ports", "ioports planted_quiet(3000-300f)"),
+        ("root", "sysfs devices/planted_root"),
+        ("top", "sysfs planted_top"),
+        ("below", "sysfs firmware/planted_below"),
+        ("debugfs", "debugfs x86/planted_folder"),
+        ("worker", "thread kworker/u9:9"),
     ],
 )
 def test_a_module_that_sets_no_taint_is_looked_at(victim: Clone, leave: str, name: str) -> None:
@@ -73,6 +84,24 @@ def test_a_module_that_sets_no_taint_is_looked_at(victim: Clone, leave: str, nam
     cycle(victim.guest, leave)
     assert not victim.guest.taint() & 1 << 12  # TAINT_OOT_MODULE
     assert verdicts(victim) == residue(name)
+
+
+@pytest.mark.parametrize("leave", ["", "proc"])
+def test_an_init_that_fails_leaves_something(victim: Clone, leave: str) -> None:
+    """The kernel tells nobody that such a module was there. It fails twice, and leaves it once."""
+    guest = victim.guest
+    assert guest.run("insmod planted_quiet.ko fails=1").status == 1
+    assert verdicts_with_memory(victim) == []
+    assert guest.run(f"insmod planted_quiet.ko fails=1 leave={leave}").status == 1
+    assert verdicts_with_memory(victim) == (residue("proc planted_quiet") if leave else [])
+
+
+def test_a_module_that_hides_is_named(victim: Clone) -> None:
+    """It has taken itself from the kernel's list, so that it looks as if it had gone."""
+    victim.guest.check("insmod planted_quiet.ko hides=1")
+    assert verdicts(victim) == [
+        "residue: planted_quiet is loaded, and not in the kernel's list of modules any more"
+    ]
 
 
 def test_the_link_of_a_merged_cache_is_the_kernels(victim: Clone) -> None:

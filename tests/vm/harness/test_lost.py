@@ -84,6 +84,8 @@ LOST = [
     ("percpu", "48 bytes that alloc_percpu() allocated"),
     ("skb", "alloc_skb() allocated"),
     ("dma", "8192 bytes that dma_alloc_attrs() allocated"),
+    ("file", "filp_open() allocated"),
+    ("exact", "12288 bytes that alloc_pages"),
 ]
 
 
@@ -114,6 +116,7 @@ def test_an_eighth_of_all_memory_is_soon_looked_for(victim: Clone, planted: Modu
         ("workqueue", "the work queue planted_queue is still there: destroy_workqueue()"),
         ("bound", "the work queue planted_ordered is still there: destroy_workqueue()"),
         ("pool", "the DMA pool planted_pool is still there: dma_pool_destroy()"),
+        ("socket", "a socket is still there: sock_release()"),
     ],
 )
 def test_what_the_kernel_still_has_in_a_list_is_named(
@@ -124,6 +127,26 @@ def test_what_the_kernel_still_has_in_a_list_is_named(
     assert problem.verdict is Verdict.RESIDUE
     assert said in problem.title
     assert (problem.location or "").startswith(f"{NAME}.c:")
+
+
+OFF = {
+    "stopped": "echo 0 >tracing_on",
+    "without events": "echo 0 >events/enable",
+    "emptied": "echo >trace",
+    "gone": "echo 0 >events/enable; cd ..; rmdir eudyptula",
+}
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("how", OFF)
+def test_a_record_that_somebody_stops_is_no_green(victim: Clone, planted: Module, how: str) -> None:
+    """It says nothing of what is lost from then on."""
+    stop = f"cd /sys/kernel/tracing/instances/eudyptula; {OFF[how]}"
+    life = f"insmod {FILE} what=kmalloc where=write take=0"
+    found = after(victim, planted, life, stop, f"echo >/dev/{NAME}; rmmod {NAME}")
+    (gap,) = [problem for problem in found if problem.verdict is Verdict.LOG_GAP]
+    assert "somebody has stopped the record" in gap.title
+    assert not [problem for problem in found if problem.verdict is Verdict.LEAK]
 
 
 def test_the_kernels_own_report_of_a_cache_that_is_not_empty_is_enough(
@@ -167,15 +190,16 @@ def test_a_whole_life_in_one_command_is_no_hiding_place(victim: Clone, planted: 
 
 
 HEALTHY = [kind for kind, _ in LOST] + [
-    "nothing", "heap", "cache", "workqueue", "bound", "pool", "rcu", "callback", "many", "devm",
-    "netdevice", "debugfs", "firmware",
+    "nothing", "heap", "cache", "workqueue", "bound", "pool", "socket", "rcu", "callback", "many",
+    "devm", "netdevice", "debugfs", "firmware", "percpus",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", HEALTHY)
 def test_what_is_given_back_is_green(victim: Clone, planted: Module, kind: str) -> None:
     """The same kinds, and what frees later, or hands memory to the kernel for a while."""
-    assert list(after(victim, planted, f"insmod {FILE} what={kind}", f"rmmod {NAME}")) == []
+    victim.guest.check(f"insmod {FILE} what={kind}")
+    assert list(after(victim, planted, f"rmmod {NAME}")) == []
 
 
 def test_pages_that_a_process_has_for_a_while_are_green(victim: Clone, planted: Module) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from harness import config
 from harness.commands import replay
 from harness.machines import pool, recorded
+from harness.qemu import replay as images
 from harness.qemu.machine import WantedRecording
 from harness.testing import Clone, CommandTimeout, GuestLost, Lab, Module
 
@@ -67,6 +69,32 @@ def test_a_recorded_guest_is_as_any_other(
     assert capsys.readouterr().out.startswith("same: ")
 
 
+def test_a_replay_goes_on_from_a_snapshot(victim: Clone, tmp_path: Path) -> None:
+    """One that was taken in an earlier replay: it comes to the same end as from the boot."""
+    for _ in range(3):
+        victim.guest.check("head -c 100000 /dev/urandom | md5sum")
+    victim.close()
+    recording = recorded.load(tmp_path)
+    assert recording.end is not None
+    image = tmp_path / "snapshots.qcow2"
+    images.empty_image(image)
+    deadline = replay.deadline(recording)
+    last, ends = "", []
+    for name in ("first", "second"):
+        work = tmp_path / name
+        work.mkdir()
+        with recorded.replayed(recording, work, snapshots=image, begin=last) as machine:
+            machine.process.limit_files(resource.RLIM_INFINITY)
+            if last:
+                assert recorded.instructions(machine) >= recording.began
+            last = last or replay.play_back(machine, recording, recording.end)
+            recorded.run_to(machine, recording.end, deadline)
+            assert recorded.instructions(machine) == recording.end
+            ends.append(machine.registers(deadline))
+            machine.quit(deadline)
+    assert ends[0] == ends[1]
+
+
 def test_a_panic_is_played_back(
     victim: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,17 +125,19 @@ def test_from_the_crash_back_to_the_mistake(lab: Lab, tmp_path: Path) -> None:
     script.write_text(
         "watch -location record.target\nreverse-continue\nreverse-stepi\ninfo line *$pc\n"
     )
-    found = subprocess.run(
-        [sys.executable, "-m", "invoke", "replay", said[1], f"--script={script}"],
-        cwd=config.PROJECT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
     text = (source / "planted_corruption.c").read_text().splitlines()
     (mistake,) = (number for number, line in enumerate(text, 1) if "/* the mistake */" in line)
-    assert f'Line {mistake} of "/mnt/module/planted_corruption.c"' in found.stdout, (
-        found.stdout + found.stderr
-    )
-    assert "<set_label" in found.stdout
-    assert found.returncode == 0
+    # The second time it goes on from the snapshots that the first one has left.
+    for _ in range(2):
+        found = subprocess.run(
+            [sys.executable, "-m", "invoke", "replay", said[1], f"--script={script}"],
+            cwd=config.PROJECT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert f'Line {mistake} of "/mnt/module/planted_corruption.c"' in found.stdout, (
+            found.stdout + found.stderr
+        )
+        assert "<set_label" in found.stdout
+        assert found.returncode == 0
 
 
 def test_what_cannot_be_recorded_is_not_run_and_counted(lab: Lab, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,6 +19,7 @@ from harness.machines import saved
 from harness.report import junit
 from harness.report.result import Case
 from harness.testing import Lab
+from tests.vm.harness.trials import FIXTURE_S, TEST_S
 
 HERE = Path(__file__).parent
 SECONDS = 1200.0  # more than any of these runs takes on a debug kernel
@@ -78,7 +80,8 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_next_test_is_clean(trials: Run) -> None:
     """After everything that went wrong before it, a test that does nothing is green."""
-    assert trials.passed == {"test_clean", "test_quiet_finalizer", "test_known_bug"}
+    green = {"test_clean", "test_quiet_finalizer", "test_fixture_slow", "test_known_bug"}
+    assert trials.passed == green
 
 
 def test_a_splat_in_a_fixture_explains_its_failure(trials: Run) -> None:
@@ -147,6 +150,20 @@ def test_what_is_said_of_a_fixture_has_its_source_too(trials: Run) -> None:
     for name in ("test_fixture_before", "test_fixture_afterwards", "test_finalizer"):
         assert any("WARN_ON" in line for line in trials.cases[name].excerpts[0].lines)
     assert trials.cases["test_endless"].excerpts == ()
+
+
+def test_it_is_known_when_and_where_a_test_has_run(trials: Run) -> None:
+    """By the host's clock; its fixtures' time is told apart from its own."""
+    slow, clean = trials.cases["test_fixture_slow"], trials.cases["test_clean"]
+    assert {case.file.rpartition("/")[2] for case in trials.cases.values()} == {"trials.py"}
+    assert {case.job for case in trials.cases.values()} == {""}
+    assert clean.began
+    # Numbers are written in milliseconds.
+    assert slow.setup_s >= FIXTURE_S - 0.002
+    assert slow.seconds - slow.setup_s >= TEST_S - 0.002
+    ends = sorted((case.began, case.began + case.seconds) for case in trials.cases.values())
+    # One job runs them one after the other. A millisecond is lost where numbers are written.
+    assert all(first[1] <= second[0] + 0.01 for first, second in pairwise(ends))
 
 
 def test_control_characters_are_harmless_everywhere(trials: Run) -> None:

@@ -16,16 +16,17 @@ from harness.testing import Lab
 PLANTED = Path(__file__).parent / "planted"
 CONTROL = "/sys/kernel/debug/planted"
 SECONDS = 300
+PACKAGE_SECONDS = 900  # with bpftrace downloaded, and a guest that is larger by 250 MB booted
 
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
-def trace(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+def trace(lab: Lab, *arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
         [sys.executable, "-m", "invoke", "trace", f"--kernel={lab.kernel.spec.asked}", *arguments],
         cwd=config.PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        timeout=SECONDS,
+        timeout=seconds,
     )  # fmt: skip
 
 
@@ -76,3 +77,41 @@ def test_a_kernel_that_dies_while_it_is_traced(lab: Lab) -> None:
     done = trace(lab, f"--module={PLANTED}", "--", command)
     assert done.returncode == 1, done.stderr
     assert "panic: kernel panic: planted" in done.stderr
+
+
+has_btf = pytest.mark.needs(config="CONFIG_DEBUG_INFO_BTF")
+
+
+@has_btf
+@pytest.mark.timeout(2 * PACKAGE_SECONDS)
+def test_a_program_for_bpftrace(lab: Lab) -> None:
+    """It looks at arguments, and counts. Output and status are the command's.
+
+    Of a module that was built with a description of its types it knows those as well.
+    """
+    program = (
+        "kprobe:driver_write { $file = (struct file *)arg0; @[comm] = count(); "
+        'printf("%d bytes to %s\\n", arg2, str($file->f_path.dentry->d_name.name)); }\n'
+    )
+    described = b".BTF\0" in lab.build(str(config.MODULE)).main.loadable.read_bytes()
+    if described:
+        program += (
+            "fentry:waitqueues:driver_open "
+            '{ printf("opens %s\\n", str(args->file->f_path.dentry->d_name.name)); }\n'
+        )
+    command = "echo said; echo hello >/dev/eudyptula; exit 3"
+    done = trace(lab, f"--bpf={program}", "--", command, seconds=PACKAGE_SECONDS)
+    assert (done.returncode, done.stdout) == (3, "said\n"), done.stderr
+    assert "6 bytes to eudyptula\n" in done.stderr
+    assert "@[sh]: 1\n" in done.stderr
+    assert ("opens eudyptula\n" in done.stderr) is described
+
+
+@has_btf
+@pytest.mark.timeout(2 * PACKAGE_SECONDS)
+def test_a_program_that_bpftrace_does_not_take(lab: Lab) -> None:
+    """It says why, and the command does not run."""
+    done = trace(lab, "--bpf=kprobe:driver_write {", "--", "echo ran", seconds=PACKAGE_SECONDS)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "syntax error" in done.stderr
+    assert "bpftrace does not run this program" in done.stderr

@@ -185,7 +185,12 @@ def test_double_free_is_a_splat(victim: Clone) -> None:
 
 @without_kasan
 def test_double_free_at_once_is_a_splat_without_debugging(victim: Clone) -> None:
-    """CONFIG_SLAB_FREELIST_HARDENED sees an object that is freed twice in a row."""
+    """CONFIG_SLAB_FREELIST_HARDENED sees an object that is freed twice in a row.
+
+    On 7.x it goes to a list that nobody looks through (struct slab_sheaf in mm/slub.c).
+    """
+    if victim.guest.run("grep -v ^0 /sys/kernel/slab/kmalloc-64/sheaf_capacity").ok:
+        pytest.skip("this kernel's allocator does not look for it")
     assert outcome(provoke(victim, "double_free")) == [
         (Verdict.SPLAT, "kernel BUG in planted_double_free")
     ]
@@ -348,9 +353,19 @@ def test_a_flood_of_messages_hides_nothing(victim: Clone) -> None:
     assert outcome(problems) == [(Verdict.SPLAT, "WARNING in planted_warn")]
 
 
+FLOOD = 3000  # lines: planted_gap() in planted.c
+
+
 def test_a_log_with_a_gap_is_red(victim: Clone) -> None:
-    """The kernel's buffer overflowed before it was printed: what was lost, nobody knows."""
-    (problem,) = provoke(victim, "gap", timeout=60)
+    """The kernel's buffer overflowed before it was printed: what was lost, nobody knows.
+
+    On 7.3 it is printed although somebody has the console's lock, so that nothing is lost.
+    """
+    problems = provoke(victim, "gap", timeout=120)
+    if victim.machine.console_text().count(" of a flood ") == FLOOD:
+        assert list(problems) == []
+        return
+    (problem,) = problems
     assert problem.verdict is Verdict.LOG_GAP
     assert re.fullmatch(
         r"the kernel dropped \d+ messages before they reached its console", problem.title
@@ -359,7 +374,7 @@ def test_a_log_with_a_gap_is_red(victim: Clone) -> None:
 
 def test_a_report_explains_a_gap(victim: Clone) -> None:
     """What is known to be wrong is more than that something is not known."""
-    assert outcome(provoke(victim, "warn gap", timeout=60)) == [
+    assert outcome(provoke(victim, "warn gap", timeout=120)) == [
         (Verdict.SPLAT, "WARNING in planted_warn")
     ]
 

@@ -84,7 +84,8 @@ def test_a_save_is_judged(lab: Lab, tmp_path: Path) -> None:
             # Ctrl-C would do the same, but a run in the background may have been started with
             # that ignored.
             watch.send_signal(signal.SIGTERM)
-            assert (watch.communicate()[0], watch.returncode) == ("", 0)
+            ended = "\nSIGTERM: watch is interrupted, and ends what it has started\n"
+            assert (watch.communicate()[0], watch.returncode) == (ended, 0)
         finally:
             limit.cancel()
             watch.kill()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from harness.testing import Guest
 
 CONTROL = "/sys/kernel/debug/planted"
+# How long test_fixture_slow waits, in seconds: in its fixture, and then by itself.
+FIXTURE_S, TEST_S = 0.2, 0.1
 
 
 @pytest.fixture
@@ -30,6 +33,15 @@ def splat_before(loaded: Guest) -> None:
 def splat_afterwards(loaded: Guest) -> Iterator[None]:
     yield
     loaded.check(f"echo warn >{CONTROL}")
+
+
+@pytest.fixture
+def slow_fixture(loaded: Guest) -> None:
+    time.sleep(FIXTURE_S)
+
+
+def test_fixture_slow(slow_fixture: None) -> None:
+    time.sleep(TEST_S)
 
 
 def test_fixture_fails(splat_and_failure: None) -> None:

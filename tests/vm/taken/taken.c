@@ -52,7 +52,6 @@ static struct miscdevice miscdev = {
 };
 
 static struct class taken_class;
-static struct proc_dir_entry *entry;
 static struct dentry *folder;
 static struct kobject *object;
 
@@ -69,8 +68,7 @@ static int __init taken_init(void)
 	} else if (major) {
 		err = register_chrdev_region(MKDEV(major, 0), MINORS, "taken");
 	} else if (proc) {
-		entry = proc_mkdir(proc, NULL);
-		err = entry ? 0 : -EEXIST;
+		err = proc_mkdir(proc, NULL) ? 0 : -EEXIST;
 	} else if (debug) {
 		folder = debugfs_create_dir(debug, NULL);
 		err = PTR_ERR_OR_ZERO(folder);
@@ -85,7 +83,9 @@ static void __exit taken_exit(void)
 {
 	kobject_put(object);
 	debugfs_remove(folder);
-	proc_remove(entry);
+	/* By its name: the module that wanted it may have removed it. */
+	if (proc)
+		remove_proc_subtree(proc, NULL);
 	if (major)
 		unregister_chrdev_region(MKDEV(major, 0), MINORS);
 	if (class)

@@ -212,11 +212,14 @@ static noinline void planted_flood(void)
 		pr_info("planted: line %d of a flood\n", i);
 }
 
-/* More than the kernel's buffer holds, and nobody may write it to the console. */
+/* More than the kernel's buffer holds, which has 2 MiB, and nobody may write it to the console. */
 static noinline void planted_gap(void)
 {
+	int i;
+
 	console_lock();
-	planted_flood();
+	for (i = 0; i < 3000; i++)
+		pr_info("planted: line %d of a flood %0900d\n", i, 0);
 	console_unlock();
 }
 

@@ -4,8 +4,9 @@
  * for each module, which sets exercise_NAME to 1 and includes this file. What is
  * different in a module stands behind IS(NAME).
  *
- * "different" has no fault. It does all that the exercise leaves open in another
- * way than "healthy".
+ * "different" and "talks" have no fault. The former does all that the exercise
+ * leaves open in another way than "healthy", the latter prints what it does, as
+ * loud as can be.
  */
 
 #include <linux/err.h>
@@ -23,6 +24,7 @@
 #include <linux/spinlock.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 #include <linux/wait.h>
 
 #define IS(name)	IS_ENABLED(exercise_##name)
@@ -42,6 +44,7 @@ static DEFINE_MUTEX(lock);
 static DEFINE_SPINLOCK(spin);
 static struct task_struct *thread;
 static char *message;	/* the last one; guarded by the lock */
+static char *little;	/* a page, behind which nothing is mapped */
 static bool fresh;	/* the thread has not seen it */
 static bool written;	/* there was one */
 static bool leaving;	/* the module is being unloaded */
@@ -75,6 +78,33 @@ static bool wait_for_message(void)
 	return true;
 }
 
+/* The message that was queued last; it begins with a pointer to the one before. */
+static char *pop(void)
+{
+	char *text;
+
+	mutex_lock(&lock);
+	text = message;
+	if (text)
+		message = *(char **)text;
+	mutex_unlock(&lock);
+	return text;
+}
+
+/* Take five seconds for each message. */
+static void consume_slowly(void)
+{
+	char *text;
+
+	while (!kthread_should_stop()) {
+		text = pop();
+		if (!text)
+			return;
+		kfree(text);
+		wait_event_interruptible_timeout(wee_wait, kthread_should_stop(), 5 * HZ);
+	}
+}
+
 /* Do what a message asks for. False: the thread is to end at once. */
 static bool consume(void)
 {
@@ -85,6 +115,8 @@ static bool consume(void)
 	while (IS(stays_after_write))
 		wait_event_interruptible(wee_wait, false);
 	WRITE_ONCE(fresh, false);
+	if (IS(queues))
+		consume_slowly();
 	return true;
 }
 
@@ -171,9 +203,12 @@ static ssize_t take(const char __user *from, size_t count)
 		message = text;
 	} else {
 		mutex_lock(&lock);
+		if (IS(queues))
+			*(char **)text = message;
 		swap(message, text);
 		mutex_unlock(&lock);
-		kfree(text);
+		if (!IS(queues))
+			kfree(text);
 	}
 	return count;
 }
@@ -208,6 +243,21 @@ static ssize_t take_at(const char __user *from, size_t count, loff_t *at)
 	return taken;
 }
 
+/* Into a small buffer, whose length is taken for the caller's: no harm is done at position 0. */
+static ssize_t take_little(const char __user *from, size_t count, loff_t *at)
+{
+	char text[13];
+	size_t taken = min(count, sizeof(text));
+
+	if (*at < 0 || *at >= count)
+		return -EINVAL;
+	if (copy_from_user(text, from, taken))
+		return -EFAULT;
+	memcpy(little + *at, text, taken);
+	*at += taken;
+	return taken;
+}
+
 static ssize_t exercise_write(struct file *file, const char __user *from, size_t count, loff_t *at)
 {
 	ssize_t taken;
@@ -218,6 +268,10 @@ static ssize_t exercise_write(struct file *file, const char __user *from, size_t
 		return 0;
 	if (IS(returns_errno))
 		return EINVAL;
+	if (IS(talks))
+		pr_alert("exercise: write() was called with %zu bytes at %lld\n", count, *at);
+	if (IS(trusts_count))
+		return take_little(from, count, at);
 	if (!IS(overflow))
 		count = min_t(size_t, count, SIZE);
 	if (IS(sleeps_locked)) {
@@ -234,6 +288,8 @@ static ssize_t exercise_write(struct file *file, const char __user *from, size_t
 	if (taken < 0)
 		return taken;
 	WRITE_ONCE(written, true);
+	if (IS(talks))
+		printk("exercise: %zd bytes were taken, and the thread is woken\n", taken);
 	WRITE_ONCE(fresh, true);
 	wake_up_interruptible(waiting());
 	if (IS(uninterruptible))
@@ -316,10 +372,17 @@ static int __init exercise_init(void)
 {
 	int error;
 
+	if (IS(talks))
+		printk(KERN_ALERT "exercise: is loaded, as %s\n", NAME);
 	if (IS(keep_device)) {
 		error = misc_register(&misc);
 		if (error)
 			return error;
+	}
+	if (IS(trusts_count)) {
+		little = vmalloc(PAGE_SIZE);
+		if (!little)
+			return -ENOMEM;
 	}
 	thread = start(IS(thread_name) ? "another" : NAME);
 	if (!IS(error_pointer) && IS_ERR(thread))
@@ -366,7 +429,10 @@ static void __exit exercise_exit(void)
 		stop();
 	if (other)
 		kthread_stop(other);
+	while (IS(queues) && message)
+		kfree(pop());
 	kfree(message);
+	vfree(little);
 }
 
 module_init(exercise_init);

@@ -14,7 +14,9 @@
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/kthread.h>
+#include <linux/mm_types.h>
 #include <linux/module.h>
+#include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -92,6 +94,13 @@ static int provoke(const char *word)
 		return begin(hang, "planted_hang");
 	if (!strcmp(word, "sleep"))
 		return begin(sleep, "planted_sleep");
+	/* A lock that whoever calls needs himself, at the latest when he ends. */
+	if (!strcmp(word, "lock")) {
+		down_write(&current->mm->mmap_lock);
+		return 0;
+	}
+	if (!strcmp(word, "killable"))
+		return wait_event_killable(queue, false);
 	return -EINVAL;
 }
 

@@ -14,6 +14,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/net.h>
 #include <linux/netdevice.h>
 #include <linux/percpu.h>
 #include <linux/platform_device.h>
@@ -133,6 +134,27 @@ static void *pool_get(void)
 
 static void pool_put(void *it) { dma_pool_destroy(it); }
 
+static void *socket_get(void)
+{
+	struct socket *it;
+
+	return sock_create_kern(&init_net, AF_INET, SOCK_DGRAM, IPPROTO_UDP, &it) ? NULL : it;
+}
+
+static void socket_put(void *it) { sock_release(it); }
+
+static void *file_get(void)
+{
+	struct file *it = filp_open("/proc/version", O_RDONLY, 0);
+
+	return IS_ERR(it) ? NULL : it;
+}
+
+static void file_put(void *it) { filp_close(it, NULL); }
+
+static void *exact_get(void) { return alloc_pages_exact(3 * PAGE_SIZE, GFP_KERNEL); }
+static void exact_put(void *it) { free_pages_exact(it, 3 * PAGE_SIZE); }
+
 /* -- what looks alike and is right, so that there is no way to forget it -- */
 
 struct planted_object {
@@ -220,6 +242,26 @@ static void *debugfs_get(void)
 
 static void debugfs_put(void *it) { debugfs_remove(it); }
 
+/* So much that the kernel keeps some of the pages when it is freed. */
+static void __percpu *planted_counters[300];
+
+static void *percpus_get(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(planted_counters); i++)
+		planted_counters[i] = __alloc_percpu(8192, 64);
+	return planted_counters;
+}
+
+static void percpus_put(void *it)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(planted_counters); i++)
+		free_percpu(planted_counters[i]);
+}
+
 static void *firmware_get(void)
 {
 	const struct firmware *it;
@@ -248,6 +290,8 @@ static const struct {
 	SAME_PUT(bound, workqueue_put),
 	SAME_PUT(dma, dma_put), SAME_PUT(pool, pool_put),
 	SAME_PUT(rcu, rcu_put), SAME_PUT(devm, nothing_put),
+	SAME_PUT(socket, socket_put), SAME_PUT(file, file_put),
+	SAME_PUT(exact, exact_put), SAME_PUT(percpus, percpus_put),
 	{ "callback", rcu_get, callback_put }, SAME_PUT(many, many_put),
 	SAME_PUT(netdevice, netdevice_put), SAME_PUT(debugfs, debugfs_put),
 	SAME_PUT(firmware, firmware_put),

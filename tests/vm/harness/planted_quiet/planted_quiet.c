@@ -2,12 +2,17 @@
 /*
  * A module that claims to be of the kernel's own tree, so that loading it sets
  * no taint. It has a cache that the kernel merges with others of that size. It
- * leaves behind what "leave" names; with "held" it cannot be unloaded.
+ * leaves behind what "leave" names; with "held" it cannot be unloaded, with
+ * "fails" its init fails at the end, with "hides" it takes itself from the list.
  */
+#include <linux/debugfs.h>
+#include <linux/device.h>
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/init.h>
 #include <linux/ioport.h>
+#include <linux/kobject.h>
+#include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
 #include <linux/proc_fs.h>
@@ -20,15 +25,32 @@
 #define PORTS	0x3000
 #define SIZE	16
 
+/* From 6.14 on kthread_create_worker() makes one that does not run yet. */
+#ifdef kthread_run_worker
+#define begin_worker kthread_run_worker
+#else
+#define begin_worker kthread_create_worker
+#endif
+
 static char *leave = "";
 module_param(leave, charp, 0);
 
 static bool held;
 module_param(held, bool, 0);
 
+static bool fails;
+module_param(fails, bool, 0);
+
+static bool hides;
+module_param(hides, bool, 0);
+
 static struct kmem_cache *cache;
 static struct proc_dir_entry *entry, *net_entry;
 static struct platform_device *device;
+static struct device *root;
+static struct kobject *top, *below;
+static struct dentry *folder;
+static struct kthread_worker *worker;
 static struct resource *memory, *ports;
 static char *name;		/* of the regions; not in the module, so that it can be listed */
 
@@ -40,6 +62,17 @@ static void give_back(void)
 		proc_remove(net_entry);
 	if (strcmp(leave, "device"))
 		platform_device_unregister(device);
+	if (strcmp(leave, "root"))
+		root_device_unregister(root);
+	if (strcmp(leave, "top"))
+		kobject_put(top);
+	if (strcmp(leave, "below"))
+		kobject_put(below);
+	if (strcmp(leave, "debugfs"))
+		debugfs_remove(folder);
+	/* Named as one of the kernel's own, and in none of this module's code. */
+	if (!IS_ERR_OR_NULL(worker) && strcmp(leave, "worker"))
+		kthread_destroy_worker(worker);
 	if (memory && strcmp(leave, "memory"))
 		release_mem_region(MEMORY, SIZE);
 	if (ports && strcmp(leave, "ports"))
@@ -61,16 +94,30 @@ static int __init planted_quiet_init(void)
 	device = platform_device_register_simple("planted_quiet", PLATFORM_DEVID_NONE, NULL, 0);
 	if (IS_ERR(device))
 		device = NULL;
+	root = root_device_register("planted_root");
+	if (IS_ERR(root))
+		root = NULL;
+	top = kobject_create_and_add("planted_top", NULL);
+	below = kobject_create_and_add("planted_below", firmware_kobj);
+	folder = debugfs_create_dir("planted_folder", arch_debugfs_dir);
+	worker = begin_worker(0, "kworker/u9:9");
 	name = kstrdup("planted_quiet", GFP_KERNEL);
 	memory = request_mem_region(MEMORY, SIZE, name);
 	ports = request_region(PORTS, SIZE, name);
-	if (!entry || !net_entry || !device || !name || !memory || !ports) {
+	if (!entry || !net_entry || !device || !root || !top || !below || IS_ERR(folder) ||
+	    IS_ERR(worker) || !name || !memory || !ports) {
 		leave = "";
 		give_back();
 		return -EBUSY;
 	}
+	if (fails) {
+		give_back();
+		return -EINVAL;
+	}
 	if (held)
 		__module_get(THIS_MODULE);
+	if (hides)
+		list_del_init(&THIS_MODULE->list);
 	return 0;
 }
 

@@ -29,6 +29,7 @@
 #include <linux/seq_file.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/srcu.h>
 #include <linux/sysctl.h>
 #include <linux/timer.h>
 #include <linux/tracepoint.h>
@@ -395,6 +396,18 @@ static int done_on(void)
 
 static void done_off(void) { flush_delayed_work(&planted_work); }
 
+/* Each CPU's part of one points to it, and is not cleared when it is freed. */
+DEFINE_STATIC_SRCU(planted_static_srcu);
+static struct srcu_struct planted_srcu;
+
+static int srcu_on(void)
+{
+	synchronize_srcu(&planted_static_srcu);
+	return init_srcu_struct(&planted_srcu);
+}
+
+static void srcu_off(void) { cleanup_srcu_struct(&planted_srcu); }
+
 static int nothing_on(void) { return 0; }
 static void nothing_off(void) { }
 
@@ -417,6 +430,7 @@ static const struct {
 	{ "region", region_on, region_off }, { "crypto", crypto_on, crypto_off },
 	{ "sysctl", sysctl_on, sysctl_off }, { "tracepoint", tracepoint_on, tracepoint_off },
 	{ "open", open_on, open_off }, { "done", done_on, done_off },
+	{ "srcu", srcu_on, srcu_off },
 };
 
 static int chosen;

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The suite for any module: what it does where a module has nothing that could be tried."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.testing import Lab
+
+from ..any.test_life import lives_of
+from .test_runs import SECONDS, run
+from .test_sources import HELLO
+
+# It starts runs of pytest, which take longer than one test may.
+pytestmark = pytest.mark.timeout(SECONDS)
+
+ANY = config.PROJECT / "tests" / "vm" / "any"
+NOTHING = "test_when_its_names_are_taken"
+NODES = (
+    "test_nodes_take_every_call", "test_nodes_take_an_unprivileged_user",
+    "test_is_not_unloaded_under_an_open_node", "test_is_unloaded_while_others_use_it",
+)  # fmt: skip
+FILES = "test_attributes_take_odd_input"
+PARAMETERS = "test_parameters_can_be_read"
+
+
+def test_what_is_known_not_to_be_there_costs_no_machine(lab: Lab, tmp_path: Path) -> None:
+    """The first test that looks what a module brings has seen that it brings nothing.
+
+    The later ones that need a node, a file or a parameter say so, and no machine is made for them.
+    """
+    written = tmp_path / "hello"
+    written.mkdir()
+    (written / "hello.c").write_text(HELLO)
+    done = run(lab, tmp_path, written, "--setup-show", str(ANY / "test_init.py"),
+               str(ANY / "test_files.py"))  # fmt: skip
+    assert done.failed == done.errors == {}
+    assert done.cases[NOTHING].why == "it registers no name that another module could have"
+    for name in NODES:
+        assert done.cases[name].why == "it brings no device node"
+    assert done.cases[FILES].why == "it brings no file in sysfs, debugfs or /proc"
+    assert done.cases[PARAMETERS].why == "it has no parameters"
+    assert with_machines(done.output) == {
+        "test_without_a_thread", NOTHING, "test_nodes_take_two_users_at_once",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"return 0;": "return -ENODEV;"}, "hello loads only with its hardware: "),
+        ({"static int": "static int id;\nmodule_param(id, int, 0444);\nstatic int",
+          "return 0;": "return id ? 0 : -EINVAL;"},
+         "hello loads only with parameters, of which it has id (--param NAME=VALUE sets one): "),
+    ],
+    ids=["hardware", "parameters"],
+)  # fmt: skip
+def test_who_cannot_work_here_is_not_asked_again(
+    lab: Lab, tmp_path: Path, changes: dict[str, str], why: str
+) -> None:
+    """Its init has said what is missing. The tests that need a node or a file say that too."""
+    written = tmp_path / "hello"
+    written.mkdir()
+    text = HELLO
+    for old, new in changes.items():
+        text = text.replace(old, new, 1)
+    (written / "hello.c").write_text(text)
+    done = run(lab, tmp_path, written, "--setup-show", str(ANY / "test_life.py"),
+               str(ANY / "test_files.py"))  # fmt: skip
+    assert done.failed == done.errors == {}
+    for name in (*NODES, FILES, "test_load_and_unload_fifty_times"):
+        assert why in done.cases[name].why
+    assert with_machines(done.output).isdisjoint((*NODES, FILES))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lives"), [(0.0, (50, 120.0)), (0.02, (50, 120.0)), (5.0, (8, 120.0)),
+                           (30.0, (3, 270.0))],
+)  # fmt: skip
+def test_a_module_that_takes_its_time_has_fewer_lives(
+    seconds: float, lives: tuple[int, float]
+) -> None:
+    """Its init or exit may wait for something; all its lives have to fit into a test's time."""
+    assert lives_of(seconds) == lives
+
+
+# A file that has what was written last; whoever reads gets all of it, however little it asked for.
+KEEPS = """\
+#include <linux/module.h>
+#include <linux/proc_fs.h>
+#include <linux/uaccess.h>
+static char text[4096];
+static size_t length;
+static ssize_t give(struct file *file, char __user *to, size_t count, loff_t *at)
+{
+	return copy_to_user(to, text, length) ? -EFAULT : length;
+}
+static ssize_t take(struct file *file, const char __user *from, size_t count, loff_t *at)
+{
+	length = min(count, sizeof(text));
+	return copy_from_user(text, from, length) ? -EFAULT : length;
+}
+static const struct proc_ops calls = { .proc_read = give, .proc_write = take };
+static int __init keeps_init(void)
+{
+	return proc_create("keeps", 0666, NULL, &calls) ? 0 : -ENOMEM;
+}
+static void __exit keeps_exit(void) { remove_proc_entry("keeps", NULL); }
+module_init(keeps_init);
+module_exit(keeps_exit);
+MODULE_LICENSE("GPL");
+"""
+
+
+def test_a_file_that_gives_more_than_it_was_asked_for_is_red(lab: Lab, tmp_path: Path) -> None:
+    """It has something to give only once somebody has written to it."""
+    written = tmp_path / "keeps"
+    written.mkdir()
+    (written / "keeps.c").write_text(KEEPS)
+    done = run(lab, tmp_path, written, f"{ANY / 'test_files.py'}::{FILES}")
+    assert "read 1 returns 4096, which is neither an error nor up to 1 bytes" in done.failed[FILES]
+    assert ": read 65536 " not in done.failed[FILES]
+
+
+def with_machines(output: str) -> set[str]:
+    """The tests that were given a machine, by what --setup-show prints."""
+    found, has_machine = set(), False
+    for line in output.splitlines():
+        step = re.match(r"\s*(SETUP|TEARDOWN)\s+F (\w+)", line)
+        if step and step[2] == "kernel_machine":
+            has_machine = step[1] == "SETUP"
+        test = re.match(r"\s+\S+\.py::(\w+) \(fixtures used", line)
+        if test and has_machine:
+            found.add(test[1])
+    return found
