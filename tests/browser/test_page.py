@@ -53,9 +53,11 @@ def test_a_click_opens_what_was_found(show: Show, script: bool) -> None:
     assert "driver_write+0x1b8/0x200" in found.locator("pre").nth(1).inner_text()
     assert found.locator("mark").inner_text().rstrip() == "> 273  \tWARN_ON(ret);"
     assert page.evaluate("location.hash") == "#f5"
-    box = found.bounding_box()
-    assert box is not None
-    assert -1 <= box["y"] < 800  # it is in the window
+    # It is in the window, once that has scrolled.
+    page.wait_for_function(
+        "() => { const y = document.querySelectorAll('details')[5].getBoundingClientRect().top;"
+        " return -1 <= y && y < 800 }"
+    )
 
 
 def test_the_keyboard_opens_it_as_well(show: Show) -> None:

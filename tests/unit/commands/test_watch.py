@@ -206,11 +206,13 @@ def test_an_interruption_ends_it(
     """While it waits, that is how it is meant to end."""
     (other_module / "other.c").write_text("one")
     wait = watch._changes
+    interrupts = threading.Timer(0, os.kill, (os.getpid(), signal.Signals[name]))
 
     def waits(places: Sequence[Path]) -> Iterator[object]:
         for change in wait(places):
             # It watches by now, and waits in the same way the next time.
-            threading.Timer(0, os.kill, (os.getpid(), signal.Signals[name])).start()
+            if interrupts.ident is None:
+                interrupts.start()
             yield change
 
     monkeypatch.setattr(watch, "_changes", waits)
@@ -219,6 +221,8 @@ def test_an_interruption_ends_it(
     try:
         assert watch.run(Request("one", source=other_module)) == Status.GREEN
     finally:
+        if interrupts.ident is not None:
+            interrupts.join()
         for one, handler in before.items():
             signal.signal(one, handler)
 

@@ -45,7 +45,9 @@ class Asked:
         return self.say
 
     def wait(self, times: int = 2) -> None:
-        """Until it was asked so often: what was said the time before has been shown by then."""
+        """Until it was asked so often from now on: what was said before that is shown by then."""
+        while self._times.acquire(blocking=False):
+            pass
         for _ in range(times):
             assert self._times.acquire(timeout=SECONDS)
 

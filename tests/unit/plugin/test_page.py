@@ -66,7 +66,7 @@ def test_which_module_is_tested_is_said(pytester: pytest.Pytester) -> None:
     result = json.loads((results / "trixie" / "partial.json").read_text())
     given = [f"--module={pytester.path / 'mine'}", "--param=size=3", "--device=edu"]
     assert result["given"] == given
-    again = f"pytest test_which_module_is_tested_is_said.py {given[0]} {' '.join(options)} --kernel trixie -k test_red"
+    again = f"{given[0]} {' '.join(options)} --kernel trixie -k test_red"
     assert again in (results / "index.html").read_text()
 
 

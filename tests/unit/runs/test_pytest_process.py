@@ -72,7 +72,7 @@ def test_a_pytest_in_which_nothing_happens_is_ended(
     python: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it was at is named."""
-    monkeypatch.setattr(pytest_process, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(pytest_process, "SILENT_SECONDS", 3.0)
     python("says '\"a.py::test_b\"' null null; trap 'kill $!; exit 2' INT; sleep 1000 & wait")
     ended = pytest_process.run(["tests"], tmp_path)
     assert ended.status == Status.OURS

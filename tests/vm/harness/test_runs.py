@@ -162,8 +162,8 @@ def test_it_is_known_when_and_where_a_test_has_run(trials: Run) -> None:
     assert slow.setup_s >= FIXTURE_S - 0.002
     assert slow.seconds - slow.setup_s >= TEST_S - 0.002
     ends = sorted((case.began, case.began + case.seconds) for case in trials.cases.values())
-    # One job runs them one after the other. A millisecond is lost where numbers are written.
-    assert all(first[1] <= second[0] + 0.01 for first, second in pairwise(ends))
+    # One job runs them one after the other. The clock that says when may be set meanwhile.
+    assert all(first[1] <= second[0] + 1 for first, second in pairwise(ends))
 
 
 def test_control_characters_are_harmless_everywhere(trials: Run) -> None:
