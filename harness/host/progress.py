@@ -2,10 +2,10 @@
 """What is said while something long is being done: that it goes on, for how long, and how far.
 
 Whoever does something long opens a ``stage``, and whoever knows more of how it goes opens a
-``detail`` within it. What is shown of them is decided here. On a terminal that is one line, written
-anew each half second, as wide as the terminal and without colours, with a bar where it is known how
-much there is to do. Elsewhere, and where CI is set, it is a line of log after five seconds and one
-each half minute after that.
+``detail`` within it. What is shown of them is decided here. On a terminal that is a line for each,
+drawn by the library rich and anew each half second, with a bar where it is known how much there is
+to do. Elsewhere, and where CI is set, it is a line of log after five seconds and one each half
+minute after that.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from harness.host import text
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +34,9 @@ SILENT_SECONDS = 5.0  # nothing that takes longer is silent
 _AGAIN_SECONDS = 30.0  # between two lines of log
 _ROUND_SECONDS = 0.5
 _DETAIL = 100  # characters of what is known of a stage
-_COLUMNS = 80  # of a terminal that does not say how many it has
+_COLUMNS, _LINES = 80, 24  # of a terminal that does not say how many it has
 _BAR, _ROOM = 20, 60  # columns of a bar, and of a terminal that has room for one
 _TAIL = 2000  # bytes of a file in which its last line is looked for
-_CLEAR = "\r\x1b[K"  # to the line's beginning, and clear it (ECMA-48: CR, EL)
 
 
 class HowFar(NamedTuple):
@@ -194,12 +197,7 @@ class _Follower:
             stages = _innermost()
             if _terminal is not None:
                 if stages:
-                    # What is being done stands above, and a terminal may be narrow.
-                    one = stages[0]
-                    known = one.detail
-                    more = f" ({len(stages)} at once)" if len(stages) > 1 else ""
-                    _terminal.show(f"{one.seconds:.0f} s{more}: ", known.text or one.what,
-                                   known.part)  # fmt: skip
+                    _terminal.show(stages)
                 continue
             for one in stages:
                 first = one.said == one.began
@@ -219,53 +217,88 @@ class _Follower:
 
 
 class Terminal(logging.StreamHandler[TextIO]):
-    """A terminal with one line at its end that is written anew; what is logged comes above it."""
+    """A terminal at whose end stands what is being done; what is logged comes above that."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._shown = False
+        self._live: Live | None = None  # while something is shown
 
-    def show(self, begin: str, said: str, part: float | None) -> None:
-        """Have this be the last line, cut where the terminal ends.
+    def show(self, stages: Sequence[_Stage]) -> None:
+        """Have a line for each of these be the last ones, each cut where the terminal ends."""
+        with self._drawing():
+            from rich.console import ConsoleDimensions  # noqa: PLC0415  # see _live
 
-        Between the two there is a bar of which a ``part`` is filled, where that is known and where
-        the line has room for it.
-        """
-        with contextlib.suppress(OSError, ValueError):  # it may have been closed
-            # One whose size nobody has set says 0 (ioctl_tty(2)).
-            columns = os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
-            line = f"{begin}{_bar(part) if columns >= _ROOM else ''}{said}"
-            # A character may be two columns wide, and a terminal may know less than Unicode.
-            plain = text.printable(line).encode("ascii", "replace").decode()
-            plain = plain.replace("\n", " ").replace("\t", " ")[: max(1, columns - 1)]
-            self._write(f"{_CLEAR}{plain}", shown=True)
+            # Its size may have changed. One whose size nobody has set says 0 (ioctl_tty(2)).
+            size = os.get_terminal_size(self.stream.fileno())
+            columns, lines = size.columns or _COLUMNS, size.lines or _LINES
+            if self._live is None:
+                self._live = _live(self.stream)
+            self._live.console.size = ConsoleDimensions(columns, lines)
+            encoding = self._live.console.encoding
+            self._live.update(_table(stages, encoding, columns >= _ROOM), refresh=True)
 
     def clear(self) -> None:
-        """Take the line away."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._shown:
-                self._write(_CLEAR, shown=False)
+        """Take the lines away."""
+        with self._drawing():
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
 
-    def _write(self, what: str, *, shown: bool) -> None:
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Alone; a terminal that was closed is nothing to fail of."""
         self.acquire()
         try:
-            self._shown = shown
-            self.stream.write(what)
-            self.stream.flush()
+            with contextlib.suppress(OSError, ValueError):
+                yield
         finally:
             self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record; the line is there again with the next ``show``."""
-        self.clear()
-        super().emit(record)
+        """Log a record, above what is shown."""
+        if self._live is None:
+            super().emit(record)
+            return
+        from rich.text import Text  # noqa: PLC0415  # see _live
+
+        with self._drawing():
+            self._live.console.print(Text(self.format(record)), soft_wrap=True)
 
 
-def _bar(part: float | None) -> str:
-    if part is None:
-        return ""
-    filled = int(_BAR * min(1.0, max(0.0, part)))
-    return f"[{'#' * filled}{'-' * (_BAR - filled)}] "
+def _live(stream: TextIO) -> Live:
+    """A part of a terminal that is drawn when it is told to, and in the end is gone."""
+    # To import it takes as long as many a task, and most say nothing that needs it.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+
+    console = Console(file=stream)
+    live = Live(console=console, auto_refresh=False, transient=True,
+                redirect_stdout=False, redirect_stderr=False)  # fmt: skip
+    live.start()
+    # A process that is killed cannot show the cursor again.
+    console.show_cursor(True)
+    return live
+
+
+def _table(stages: Sequence[_Stage], encoding: str, has_room: bool) -> Table:
+    """A line for each: for how long it has gone on, how far it is, and what is known of it."""
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415  # see _live
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table.grid(padding=(0, 1))
+    for one in stages:
+        known = one.detail
+        # What is being done stands above in full. Of several, it has to be told which this is.
+        which = f"{one.what.partition(':')[0]}: " if len(stages) > 1 and known.text else ""
+        said = f"{which}{known.text or one.what}".replace("\n", " ")
+        # A terminal may know less than Unicode.
+        said = said.encode(encoding, "replace").decode(encoding)
+        bar: ProgressBar | str = ""
+        if known.part is not None and has_room:
+            bar = ProgressBar(1.0, min(1.0, max(0.0, known.part)), width=_BAR)
+        table.add_row(f"{one.seconds:.0f} s", bar, Text(said, no_wrap=True, overflow="ellipsis"))
+    return table
 
 
 def handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logging.Handler:

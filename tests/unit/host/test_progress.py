@@ -9,16 +9,16 @@ import re
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pyte
 import pytest
 
 from harness.host import progress
 
 SECONDS = 60.0
-SET = {"TERM": "xterm"}
 
 
 @pytest.fixture(autouse=True)
@@ -162,85 +162,152 @@ def test_of_one_within_another_the_inner_one_is_said(caplog: pytest.LogCaptureFi
 
 
 class Shown:
-    """A terminal, of 40 columns if nothing else is said, and what was written to it."""
+    """A terminal, of 40 columns if nothing else is said, and what was to be seen on it."""
 
-    def __init__(self, columns: int = 40) -> None:
+    def __init__(self, columns: int = 40, encoding: str = "utf-8") -> None:
         self.master, terminal = os.openpty()
         termios.tcsetwinsize(terminal, (24, columns))
-        self.stream = os.fdopen(terminal, "w")
-        self.text = ""
+        self.stream = os.fdopen(terminal, "w", encoding=encoding)
+        self.written = b""
+        self._columns = columns or 80
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         try:
             while data := os.read(self.master, 4096):
-                self.text += data.decode()
+                self.written += data
         except OSError:  # EIO: the other end is closed
             pass
 
-    def close(self) -> str:
+    def close(self) -> list[list[str]]:
+        """The lines of each picture that there was, but for empty ones; the last one comes last."""
         self.stream.close()
         self._reader.join(SECONDS)
         os.close(self.master)
-        return self.text
+        screen = pyte.Screen(self._columns, 24)
+        feed = pyte.ByteStream(screen).feed
+        found = []
+        # Before it is drawn anew, its lines are erased (ECMA-48: EL).
+        for piece in re.split(rb"(?=\r\x1b\[2K)", self.written):
+            feed(piece)
+            found.append([line.rstrip() for line in screen.display if line.strip()])
+            assert not screen.cursor.hidden  # nobody could show it again after SIGKILL
+        return found
 
 
+@pytest.fixture
+def _a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs the tests; without colours a bar ends where what is done ends."""
+    for name in ("CI", "COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+on_a_terminal = pytest.mark.usefixtures("_a_terminal")
+
+
+@on_a_terminal
 def test_a_narrow_terminal_has_one_line() -> None:
     """It never wraps, hostile text does nothing to it, and it is gone in the end."""
     shown = Shown()
-    handler = progress.handler(shown.stream, SET)
+    handler = progress.handler(shown.stream)
     asked = Asked("\x1b[2J\nevil \u202e" + "x" * 200)
     with progress.stage("kernel: \x1b]0;evil\x07 \u5b57"), progress.detail(asked):
         asked.wait()
         handler.handle(logging.LogRecord("harness", logging.INFO, "", 0, "said", None, None))
         asked.wait()
-    said = shown.close()
-    lines = [line.removesuffix("\r\n") for line in said.split("\r\x1b[K")]
-    assert max(len(line) for line in lines) == 39
-    assert "said" in lines
-    assert lines[-1] == ""
-    assert any(re.match(r"\d+ s: \\x1b\[2J evil \\u202exxx", line) for line in lines)
-    # Of escape sequences there are only its own.
-    assert "\x1b" not in "".join(lines)
+    pictures = shown.close()
+    line = re.compile(r"\d+ s +\\x1b\[2J evil \\u202ex+…")
+    assert any(len(each) == 1 and line.fullmatch(each[0]) for each in pictures)
+    # What is logged comes above it.
+    assert any(each[0] == "said" and line.fullmatch(each[-1]) for each in pictures if each)
+    assert max(map(len, pictures)) == 2
+    assert pictures[-1] == ["said"]
+    assert b"\x1b[2J" not in shown.written
+    assert b"\x1b]" not in shown.written
 
 
+@on_a_terminal
+def test_what_is_done_at_once_has_a_line_each() -> None:
+    """Which of them says what is said as well."""
+    shown = Shown(80)
+    progress.handler(shown.stream)
+    asked, other = Asked("6 MB"), Asked("7 MB")
+
+    def meanwhile() -> None:
+        with progress.stage("guest: downloading"), progress.detail(other):
+            other.wait()
+
+    with progress.stage("kernel trixie: downloading: all"), progress.detail(asked):
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        thread.join(SECONDS)
+        asked.wait()
+    pictures = [[re.sub(r"^\d+ s +", "", line) for line in each] for each in shown.close()]
+    assert ["kernel trixie: 6 MB", "guest: 7 MB"] in pictures
+    assert ["6 MB"] in pictures
+
+
+@on_a_terminal
 @pytest.mark.parametrize(
     ("columns", "part", "bar"),
-    [(60, 0.5, "[##########----------] "), (60, 0.0, "[--------------------] "),
-     (60, 7.0, "[####################] "), (60, None, ""), (59, 0.5, "")],
-)  # fmt: skip
-def test_what_is_known_to_have_an_end_has_a_bar(columns: int, part: float | None, bar: str) -> None:
+    [(60, 0.5, 10), (60, 0.0, 0), (60, 7.0, 20), (60, None, 0), (59, 0.5, 0)],
+)
+def test_what_is_known_to_have_an_end_has_a_bar(columns: int, part: float | None, bar: int) -> None:
     """On a terminal that has room for one; never longer than it is."""
     shown = Shown(columns)
-    progress.handler(shown.stream, SET)
+    progress.handler(shown.stream)
     asked = Asked(progress.HowFar("6 of 12 MB", part))
     with progress.stage("downloading"), progress.detail(asked):
         asked.wait()
+    lines = {line for each in shown.close() for line in each}
+    assert any(re.fullmatch(rf"\d+ s +━{{{bar}}} +6 of 12 MB", line) for line in lines)
+
+
+@on_a_terminal
+def test_a_terminal_that_knows_no_unicode_has_ascii() -> None:
+    """As where no locale is set; what it cannot show is a question mark."""
+    shown = Shown(60, "ascii")
+    progress.handler(shown.stream)
+    asked = Asked(progress.HowFar("6 of 12 \u5b57", 0.5))
+    with progress.stage("downloading"), progress.detail(asked):
         asked.wait()
-    lines = [line.removesuffix("\r\n") for line in shown.close().split("\r\x1b[K")]
-    assert any(re.fullmatch(rf"\d+ s: {re.escape(bar)}6 of 12 MB", line) for line in lines)
+    assert any(
+        re.fullmatch(r"\d+ s -{10} +6 of 12 \?", line) for each in shown.close() for line in each
+    )
 
 
+@on_a_terminal
 def test_a_terminal_of_unknown_size_has_a_usual_one() -> None:
     """As in a container's, for a moment; it says that it has no columns at all."""
     shown = Shown(0)
-    progress.handler(shown.stream, SET)
+    progress.handler(shown.stream)
     asked = Asked("x" * 200)
     with progress.stage("compiling"), progress.detail(asked):
         asked.wait()
-    assert max(len(line) for line in shown.close().split("\r\x1b[K")) == 79
+    pictures = shown.close()
+    assert {len(each) for each in pictures} == {0, 1}
+    assert max(len(line) for each in pictures for line in each) == 80
 
 
-def test_a_terminal_that_was_closed_harms_nobody() -> None:
-    """What is being done goes on."""
+@on_a_terminal
+def test_a_terminal_that_was_closed_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being done goes on, and so does what would show it."""
+    show, rounds = progress.Terminal.show, Asked("")
+
+    def shows(self: progress.Terminal, stages: Sequence[progress._Stage]) -> None:
+        show(self, stages)
+        rounds()
+
+    monkeypatch.setattr(progress.Terminal, "show", shows)
     shown = Shown()
-    progress.handler(shown.stream, SET)
-    asked = Asked("")
-    with progress.stage("compiling"), progress.detail(asked):
-        asked.wait()
+    progress.handler(shown.stream)
+    with progress.stage("compiling"):
+        rounds.wait()
         shown.close()
-        asked.wait()
+        rounds.wait()
 
 
 @pytest.mark.parametrize("environ", [{"TERM": "xterm", "CI": "true"}, {"TERM": "dumb"}, {}])
