@@ -8,6 +8,7 @@ that does. The files, each of which imports only those above it:
 =========  ======================================================================================
 rust       names that Rust's compiler gives to functions
 lines      who printed a line of a console, and what it says
+prose      what is no line of a log, but a sentence that speaks of one
 paste      logs as people paste them: what stands before the lines is taken away first
 frames     calls and stacks: what a line of a report says of the code
 blame      which of a report's calls is the guilty one

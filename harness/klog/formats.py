@@ -548,6 +548,35 @@ FORMATS: tuple[Format, ...] = (
         part=True,
         broken=True,
     ),
+    # the same of kernels up to 2.4, which count none
+    Format(
+        Kind.PAGE_FAULT,
+        "Oops: ",
+        re.compile(r"^Oops: [0-9a-f]{4}\s*$"),
+        "Oops in {func}",
+        at_pc,
+        part=True,
+        broken=True,
+        needs_registers=True,
+    ),
+    Format(
+        Kind.PAGE_FAULT,
+        "Internal error: Oops: ",
+        re.compile(r"^Internal error: Oops: [0-9a-f]{1,8}\s*$"),
+        "Internal error in {func}",
+        at_pc,
+        part=True,
+        needs_registers=True,
+    ),
+    Format(
+        Kind.TRAP,
+        "invalid operand: ",
+        re.compile(r"^invalid operand: [0-9a-f]{4}\s*$"),
+        "invalid opcode in {func}",
+        at_pc,
+        part=True,
+        needs_registers=True,
+    ),
     # arch/x86/kernel/traps.c, handle_stack_overflow(), whose own line is lost; "kernel stack
     # overflow" up to 5.15
     Format(
@@ -565,11 +594,12 @@ FORMATS: tuple[Format, ...] = (
     # arch/powerpc/kernel/traps.c, __die(); the header above it is lost
     Format(
         Kind.PAGE_FAULT,
-        "Kernel access of bad area",
-        _re(r"(?:Oops: )?Kernel access of bad area, sig: \d+ \[#\d+\]"),
+        "ernel access of bad area",
+        _re(r"(?:Oops: )?[Kk]ernel access of bad area, sig: \d+(?: \[#\d+\]|\s*$)"),
         "BUG: unable to handle kernel data access in {func}",
         at_pc,
         part=True,
+        needs_registers=True,
     ),
     # The traps that no entry above knows: x86's and s390's die() print the code behind the words,
     # powerpc's __die() the signal, riscv's die() nothing.
@@ -1118,7 +1148,7 @@ FORMATS: tuple[Format, ...] = (
         "sleeping function called",
         # "Debug:" up to 2.6.19; a list of titles has " in " behind it
         _re(
-            r"(?:BUG|Debug): sleeping function called from invalid context"
+            r"(?:BUG|Debug): sleeping function called from (?:invalid|illegal) context"
             rf"(?: at (?P<src>{_SRC})?|\s*$)"
         ),
         "BUG: sleeping function called from invalid context in {func}",
@@ -1132,6 +1162,18 @@ FORMATS: tuple[Format, ...] = (
         in_trace,
         skip=re.compile(r"schedule"),
         sleeps=True,
+    ),
+    # "bad: scheduling while atomic!" up to 2.6.9, without the word before it up to 2.6.18
+    Format(
+        Kind.ATOMIC_SLEEP,
+        "scheduling while atomic",
+        re.compile(r"^(?:bad: )?scheduling while atomic(?:!|: \S)"),
+        "BUG: scheduling while atomic in {func}",
+        in_trace,
+        skip=re.compile(r"schedule"),
+        sleeps=True,
+        needs_stack=True,
+        loose=True,
     ),
     # kernel/sched/core.c, __cant_sleep() and __cant_migrate(); idle.c, dequeue_task_idle()
     Format(

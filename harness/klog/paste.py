@@ -295,10 +295,45 @@ _SHARE_OF_KERNEL = (
 
 # Where a line without a stamp was broken, only its own words tell that it goes on.
 _GOES_ON = re.compile(
-    r"(?:\b(?:at:?|in|for|from|of|to|by|handle|kernel|paging|NULL|pointer|address:?|hard|task"
-    r"|detected|than|RIP:|PID: \d+)|WARNING: (?:CPU: \d+ PID: \d+ )?at \S{1,200}:\d+)\s?$"
+    r"(?:\b(?:at:?|in:?|for|from|of|to|by|handle|kernel|paging|NULL|pointer"
+    r"|address:?(?: 0x[0-9a-f]+:?)?|hard|task|blocked|more|than \d+|probably|non-canonical"
+    r"|detected|than|transmit|queue(?: \d+)?|timed|corrupted|RIP:|PID: \d+)"
+    r"|panicked at '.{1,400}'?,"
+    r"|WARNING: (?:CPU: \d+ PID: \d+ )?at \S{1,200}:\d+"
+    # of what was inlined where
+    r"|\([^()]{1,400}\.(?:c|h|S|rs):\d+)\s?$"
 )
-_REST_OF_CALL = re.compile(r"\s*\[\w{1,60}\]$|\s*\([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+")
+# A line that was broken where the width ended, be it within a word: what stands before the break
+# and behind it is half a module's name, an offset, a function's name, a source's, an address.
+_HALVES = (
+    (r"\+0x[0-9a-f]+/0x[0-9a-f]+ \[\w{0,60}$", r"(?![0-9a-f]{12})\w{0,60}[\](]"),
+    (r"[\w.]\+(?:0(?:x[0-9a-f]*)?)?$", r"0?x?[0-9a-f]*/0x[0-9a-f]"),
+    (r"\+0x[0-9a-f]+(?:/0?)?$", r"[0-9a-f]*/?0?x[0-9a-f]+(?![\w.])"),
+    (r"\+0x[0-9a-f]+/0x[0-9a-f]*$", r"[0-9a-f]{1,4}(?=[\s)]|$)"),
+    (
+        r"(?:\.[chS]:\d+ |\b(?:in|at|from|function):? |workfn=)(?!at$)[A-Za-z_][\w.]*$",
+        r"[\w.]*\+0x[0-9a-f]",
+    ),
+    (r" at \S*\.[chS](?::\d*)?$", r":?\d+!?(?: [\w.]+\+0x|$)"),
+    (r" than \d+$", r"\d+ seconds"),
+    (r" at [\w.-]*/[\w./-]*$", r"[\w./-]*\.[chS]:\d+(?:!| [\w.]+\+0x|$)"),
+    (
+        r"\baddress:? (?:0x?|(?:0x)?[0-9a-f]+|0x[0-9a-f]+: [0-9a-f]{1,3})$",
+        r"[0-9a-fx]{1,18}(?:: [0-9a-f]{4}\b| \[#|\s*$)",
+    ),
+)
+_HALF = tuple((re.compile(before), re.compile(rest)) for before, rest in _HALVES)
+# and half a word of those that tell what a report is about
+_LAST_WORD = re.compile(r"[A-Za-z-]{1,16}$")
+_FIRST_WORD = re.compile(r"[A-Za-z-]{1,16}")
+_HEADER_WORDS = re.compile(
+    r"unable|handle|kernel|Kernel|NULL|pointer|dereference|paging|request|virtual|address"
+    r"|probably|non-canonical|general|protection|fault|sleeping|function|called|invalid"
+    r"|context|self-detected|detected|possible|circular|recursive|locking|dependency|syncing"
+    r"|blocked|more|than|seconds|stuck|waiting|become|transmit|queue|timed|corrupted|panicked"
+    r"|in"
+)
+_REST_OF_CALL = re.compile(r"\s*\[\w{1,60}\](?:\)?$|, CPU#)|\s*\([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+")
 # What stands before a call: in lockdep's and old kernels' reports, and on the s390
 _ADDRESS = re.compile(r"(?:\[<[0-9a-f]{8,16}>\]|Krnl PSW : [0-9a-f]{16} [0-9a-f]{16})\s*$")
 _CALL = re.compile(r"\s*\(?[A-Za-z_][\w.$]*\+0x[0-9a-f]+/0x")
@@ -535,9 +570,10 @@ def unpaste(pasted: str) -> Unpasted:
     if _is_upside_down(said):
         numbered.reverse()
     for number, line in numbered:
-        if kept and _goes_on(kept[-1][1], line, stamped=stamped):
+        if kept and _goes_on(kept[-1][1], line, stamped=stamped, hard=hard):
             begun, before = kept[-1]
-            glue = "" if before.width == hard or before.text.endswith(" ") else " "
+            split = before.width == hard or _is_half(before.text, line.text)
+            glue = "" if split or before.text.endswith(" ") else " "
             text = before.text + glue + (line.text if not glue else line.text.lstrip())
             kept[-1] = (begun, _replaced(before, text, line.width))
         elif kept and stamped and not line.kernel and kept[-1][1].kernel and _BODY.match(line.text):
@@ -572,31 +608,55 @@ def _replaced(line: _Parsed, text: str, width: int) -> _Parsed:
 
 
 def _terminal_width(lines: list[_Parsed]) -> int:
-    """Where a terminal broke lines within words: all that go on are of one length."""
-    broken = Counter(
-        line.width
-        for line, rest in pairwise(lines)
-        if line.kernel and not rest.kernel and rest.text.strip() and line.width >= _WRAPPED_FROM
-    )
+    """Where a terminal broke lines within words; 0 if it is not known.
+
+    Half a word tells, if no line is longer; else, that all lines which go on are of one length.
+    """
+    longest = max((line.width for line in lines), default=0)
+    broken: Counter[int] = Counter()
+    for line, rest in pairwise(lines):
+        if rest.kernel or not rest.text.strip() or line.width < _WRAPPED_FROM:
+            continue
+        if line.width == longest and _is_half(line.text, rest.text):
+            return longest
+        broken[line.width] += line.kernel
     width, times = max(broken.items(), key=lambda one: one[1], default=(0, 0))
     return width if times >= 4 and times >= 0.9 * broken.total() else 0
 
 
-def _goes_on(before: _Parsed, line: _Parsed, *, stamped: bool) -> bool:
+def _is_half(before: str, rest: str) -> bool:
+    """Whether a line ends within the word with which the next one begins."""
+    last, first = _LAST_WORD.search(before), _FIRST_WORD.match(rest)
+    if last and first and _HEADER_WORDS.fullmatch(last[0] + first[0]):
+        return True
+    return any(half.search(before) and other.match(rest) for half, other in _HALF)
+
+
+def _goes_on(before: _Parsed, line: _Parsed, *, stamped: bool, hard: int) -> bool:
     """Whether a line is the rest of the one above, which was broken to fit a width."""
-    if line.kernel or line.program or not line.text.strip() or len(before.text) > _JOINED:
+    if not _may_go_on(before, line):
         return False
-    if before.program or any(name not in ("quotation", "markup") for name in line.source):
+    if _is_rest_of_call(before.text, line.text) or _is_half(before.text, line.text):
+        return True
+    if _BEGINS_ANEW.match(line.text):
+        return False
+    if stamped and not line.kernel:
+        return before.kernel
+    return before.width == hard or _GOES_ON.search(before.text) is not None
+
+
+def _may_go_on(before: _Parsed, line: _Parsed) -> bool:
+    """Whether one is long enough and the other has no beginning of its own."""
+    if before.program or line.program or not line.text.strip() or len(before.text) > _JOINED:
+        return False
+    if line.kernel:
+        # Some repeat what the line began with.
+        if not before.kernel or (line.source, line.clock) != (before.source, before.clock):
+            return False
+    elif any(name not in ("quotation", "markup") for name in line.source):
         return False
     word = line.text.split(maxsplit=1)[0]
-    would_be = before.width + 1 + len(word)
-    if before.width > _WRAPPED_WITHIN or would_be < _WRAPPED_FROM:
-        return False
-    if _is_rest_of_call(before.text, line.text):
-        return True
-    if stamped:
-        return before.kernel and not _BEGINS_ANEW.match(line.text)
-    return _GOES_ON.search(before.text) is not None and not _BEGINS_ANEW.match(line.text)
+    return before.width <= _WRAPPED_WITHIN and before.width + 1 + len(word) >= _WRAPPED_FROM
 
 
 def _is_rest_of_call(before: str, text: str) -> bool:

@@ -42,6 +42,7 @@ from harness.klog.formats import (
 from harness.klog.frames import NAME, Frame, Item, Tag, is_inlined, plain_name, read_line
 from harness.klog.lines import CONSOLE, PLAIN, STAMP, USER, cut_line, split_line
 from harness.klog.paste import unpaste
+from harness.klog.prose import is_listed, is_quoted, is_spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,6 @@ _ANNOUNCED_WITHIN = 4  # lines between an announcement and what it announces
 _ASKED_WITHIN = 8  # lines above a stack's first that say that somebody has asked for it
 _PART_LINES = 40  # how far below a header its parts may be
 
-# An item of a list: of a changelog, of notes. The kernel begins no line like that. What is quoted
-# as code is no sentence, but what somebody saw.
-_LISTED = re.compile(r"[ \t]{0,8}(?:[*+\u2022-]|\d{1,3}[.)]) {1,4}(?=[^\s`])")
 # The header of a warning of old kernels; later ones show an offset. Mails about one have it as
 # their subject, without what the kernel prints below.
 _OLD_WARNING = re.compile(r"WARNING: at \S{1,200}:\d{1,6} [\w.]{1,100}\(\)(?!\+)")
@@ -123,6 +121,10 @@ _SHAPE = re.compile(
 """What below a header only a report of the kernel's own has, if it is no call."""
 
 
+_OF_REGISTERS = re.compile(r"Internal error|Oops|EIP: +[0-9a-f]{4}:\[|Process .{1,20} \(pid: \d+, ")
+"""What stands beside the registers of a fault of the kernel's, and not of a program's."""
+
+
 @dataclass(slots=True, eq=False)
 class _Report:
     """A report being collected."""
@@ -143,6 +145,7 @@ class _Report:
     all_cpus: bool = False  # other CPUs print their stacks for this report
     header: str = ""
     mark: Tag | None = None  # of the last line above a stack
+    spoken: bool = False  # its header is part of a sentence
     indexed: bool = False  # its header is one of several below each other
 
     def add(self, line: int, raw: str, text: str) -> None:
@@ -165,7 +168,7 @@ class _Report:
         if not belongs and text.startswith("Sending NMI from CPU"):
             self.all_cpus = True
         self.has_body |= belongs or bool(_SHAPE.match(text))
-        self.has_registers |= belongs or text.startswith(("Internal error", "Oops"))
+        self.has_registers |= belongs or bool(_OF_REGISTERS.match(text))
         if belongs or _BODY.match(text):
             self.idle = 0
             self.kept = len(self.raw)
@@ -231,6 +234,15 @@ class _Report:
             and ("WARNING: " in text or "kernel BUG at" in text)
             and not fmt.announces
         )
+
+    def is_only_said(self, *, bare: bool) -> bool:
+        """Whether it is nothing but words that somebody may have written about such a report."""
+        if self.printer == PLAIN and self.spoken and not self.has_body:
+            return True
+        # A log that goes on below words which anybody may use has nothing more to say of them.
+        goes_on = self.fmt.loose and self.idle > 0
+        listed = self.printer == PLAIN and is_listed(self.header)
+        return bare and (goes_on or self.indexed or listed)
 
     def restate(self, line: int, raw: str, fmt: Format, match: re.Match[str]) -> None:
         self.fmt, self.groups, self.header = fmt, dict(match.groupdict()), match.string
@@ -443,7 +455,9 @@ def _clean_stack(report: _Report) -> tuple[Frame, ...]:
     if report.fmt.site in (at_header_plain, in_origin):
         frames = stack_from(report.items, marked=False)
     else:
-        frames = stack_from(report.items)
+        # Who has cut the log may have left the line above a stack out; old kernels print none.
+        unmarked = find(report.items, Tag.TRACE) is None
+        frames = stack_from(report.items, marked=not unmarked)
     at = find(report.items, Tag.PC)
     pc = report.items[at].frame if at is not None else None
     if pc and frames and at is not None and pc.function != frames[0].function:
@@ -475,21 +489,6 @@ def _header(text: str) -> tuple[Format, re.Match[str]] | None:
         if literal in text and (match := search(text)):
             return fmt, match
     return None
-
-
-_CODE = re.compile(r"`[^`]*`")
-_WORDS = re.compile(r"[^\W\d_]{3,}")
-
-
-def _is_quoted(match: re.Match[str]) -> bool:
-    """Whether a header stands within quotation marks: a program's source, or what it says.
-
-    Between backquotes it is quoted if there are words beside it: a sentence that speaks of it.
-    """
-    text, start = match.string, match.start()
-    if text.count('"', 0, start) % 2 == 1 and text.count('"') > 1:
-        return True
-    return text.count("`", 0, start) % 2 == 1 and bool(_WORDS.search(_CODE.sub("", text)))
 
 
 class _Lines:
@@ -537,6 +536,11 @@ class _Lines:
         number, line = self.number, cut_line(self.text[self.at : end].rstrip("\r"))
         self.at, self.number = end + 1, number + 1
         return number, line
+
+    def next(self) -> str:
+        """Returns the line that :meth:`take` would give, or an empty one."""
+        end = self.text.find("\n", self.at)
+        return cut_line(self.text[self.at : len(self.text) if end < 0 else end].rstrip("\r"))
 
     def before(self, count: int) -> Iterator[str]:
         """Yields the lines above the one taken last, the nearest first."""
@@ -593,17 +597,7 @@ class _Reader:
             by_kernel = report.fmt.nameless and self.reboots is None
             if event and by_kernel and not any(frame.module for frame in event.stack):
                 continue
-            # A log that goes on below words which anybody may use has nothing more to say of them.
-            said = (
-                event
-                and event.bare
-                and (
-                    (report.fmt.loose and report.idle > 0)
-                    or report.indexed
-                    or (report.printer == PLAIN and _LISTED.match(report.header))
-                )
-            )
-            if event and not (said and self.reboots is not None):
+            if event and not (self.reboots is not None and report.is_only_said(bare=event.bare)):
                 yield event
 
     def _line(self, number: int, raw: str, *, notable: bool) -> None:
@@ -614,7 +608,7 @@ class _Reader:
         header = _header(text) if notable and printer != USER else None
         if header and not self._counts(header[0], printer, report):
             header = None
-        if header and self.reboots is not None and _is_quoted(header[1]):
+        if header and self.reboots is not None and is_quoted(text, header[1].start()):
             header = None
         if header and _PANIC in text:
             if self.panicked and text.startswith("---[ end "):
@@ -724,6 +718,7 @@ class _Reader:
             last_line=number,
             kept=len(lead) + 1,
             header=match.string,
+            spoken=self._is_spoken(printer, match),
         )
         if fmt.has == CALL:
             report.items, report.mark = [Item(Tag.TRACE, match.string)], Tag.TRACE
@@ -732,6 +727,12 @@ class _Reader:
         self.open[printer] = report
         if not fmt.silent:
             self.last = report
+
+    def _is_spoken(self, printer: str, match: re.Match[str]) -> bool:
+        if self.reboots is None or printer != PLAIN:
+            return False
+        above = next(self.lines.before(1), "")
+        return is_spoken(match.string, match.start(), above, self.lines.next())
 
     def _boots(self, number: int, raw: str, printer: str, text: str) -> bool:
         """Whether the line is the first of a boot; an unexpected one makes a report.

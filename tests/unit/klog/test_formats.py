@@ -33,6 +33,16 @@ Call trace:
  brook_drain+0x1c/0x90 [brook]
  brook_write+0x41/0xb0 [brook]"""
 
+OF_2_4 = """\
+Oops: 0002
+CPU:    0
+EIP:    0010:[<c881a0b4>]    Not tainted
+EFLAGS: 00010246
+Process sh (pid: 12, stackpage=c7f1d000)
+Call Trace:    [<c0117e3e>] [<c881a060>]
+
+"""
+
 XMON = """\
     pc: c000000000022148: brook_drain+0x1c/0x90
     lr: c00000000004e1d4: brook_write+0x4c/0x70
@@ -287,6 +297,35 @@ REPORTS = [
         (Kind.BUG, "brook_read"),
     ),
     ("Kernel panic: VFS: Unable to mount root fs on 00:00", (Kind.PANIC, None)),
+    # kernels up to 2.6, whose addresses klogd or ksymoops has named, or nobody
+    (f"{OF_2_4}>>EIP; c881a0b4 <[brook]brook_drain+24/60>   <=====", (Kind.PAGE_FAULT, DRAIN)),
+    (OF_2_4, (Kind.PAGE_FAULT, None)),
+    (
+        f"Unable to handle kernel paging request at virtual address 5a5a\n{OF_2_4}"
+        "Trace; c0117e3e <sys_init_module+4ee/5e0>",
+        (Kind.PAGE_FAULT, "sys_init_module"),
+    ),
+    ("invalid operand: 0000\nEIP:    0010:[<c881a0b4>]    Not tainted\n", (Kind.TRAP, None)),
+    (
+        "Oops: kernel access of bad area, sig: 11\nNIP: C9471C7C XER: 20000000 LR: C0018C74\n"
+        "Process sh (pid: 12, stackpage=c0198000)",
+        (Kind.PAGE_FAULT, None),
+    ),
+    (
+        "Internal error: Oops: 817\nCPU: 0\npc : [<bf000064>]    lr : [<c001dd54>]\n"
+        "Process sh (pid: 12, stackpage=c0198000)",
+        (Kind.PAGE_FAULT, None),
+    ),
+    (
+        "scheduling while atomic: sh/0x00000002/812\n [<c02e1234>] schedule+0x604/0x610\n"
+        " [<f8a1b300>] brook_drain+0x40/0xa0 [brook]",
+        (Kind.ATOMIC_SLEEP, DRAIN),
+    ),
+    (f"bad: scheduling while atomic!\n{STACK}", (Kind.ATOMIC_SLEEP, WRITE)),
+    (
+        f"Debug: sleeping function called from illegal context at mm/slab.c:12\n{STACK}",
+        (Kind.ATOMIC_SLEEP, WRITE),
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ The functions named brook do not exist.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -332,3 +333,83 @@ def test_a_journal_with_the_clock_may_have_no_host() -> None:
     lines = ["irq 3: nobody cared (try booting with", "handlers:", "Disabling IRQ #3"]
     text = "".join(f"[   12.34567{at}] kernel: {line}\n" for at, line in enumerate(lines))
     assert [event.title for event in klog.read(text, pasted=True)] == ["irq NUM: nobody cared"]
+
+
+LONG_HEADERS = {
+    "warning": (
+        "WARNING: CPU: 1 PID: 1234 at drivers/brook/brook_ma.c:1035 brook_drain+0x1c/0x90 [brook]\n"
+        "Modules linked in: brook\nRIP: 0010:brook_drain+0x1c/0x90 [brook]\nCall Trace:\n"
+        " brook_write+0x41/0xb0 [brook]",
+        Kind.WARNING,
+    ),
+    "kasan": (
+        "BUG: KASAN: slab-use-after-free in brook_drain_the_whole_thing+0x1c/0x90 [brook]\n"
+        "Read of size 8 at addr ffff888004d01000 by task sh/321\nCall Trace:\n"
+        " brook_write+0x41/0xb0 [brook]",
+        Kind.KASAN,
+    ),
+    "hung": (
+        "INFO: task kworker/u16:2:1234 blocked for more than 120 seconds.\n"
+        "      Not tainted 6.1.0 #1\nCall Trace:\n __schedule+0x2eb/0x8d0\n"
+        " brook_drain+0x1c/0x90 [brook]",
+        Kind.HUNG_TASK,
+    ),
+    "arm64": (
+        "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000018\n"
+        "pc : brook_drain+0x1c/0x90 [brook]\nCall trace:\n brook_drain+0x1c/0x90 [brook]",
+        Kind.PAGE_FAULT,
+    ),
+}
+
+
+def stamped(body: str) -> str:
+    return "\n".join(f"[{12 + at / 1000:12.6f}] {line}" for at, line in enumerate(body.split("\n")))
+
+
+def quoted(body: str) -> str:
+    return "\n".join(f"> {line}" for line in body.split("\n"))
+
+
+def cut_at(body: str, width: int) -> str:
+    """Breaks lines as a terminal does, wherever the width ends."""
+    return re.sub(rf"(?m)^(.{{{width}}})(?=.)", r"\1\n", body)
+
+
+def broken_before(body: str, width: int) -> str:
+    """Breaks lines as a mail program does, before the word that does not fit."""
+    return re.sub(rf"(?m)^(?=.{{{width + 1}}})(.{{1,{width}}}(?<! )) ", r"\1\n", body)
+
+
+@pytest.mark.parametrize("before", [str, stamped, quoted])
+@pytest.mark.parametrize("wrap", [cut_at, broken_before])
+@pytest.mark.parametrize("name", LONG_HEADERS)
+def test_a_header_may_be_broken_at_any_width(
+    name: str, wrap: Callable[[str, int], str], before: Callable[[str], str]
+) -> None:
+    body, kind = LONG_HEADERS[name]
+    (whole,) = klog.read(body, pasted=True)
+    for width in range(60, 100):
+        text = wrap(before(body), width)
+        (event,) = klog.read(text, pasted=True)
+        assert (event.kind, event.function) == (kind, whole.function), text
+        assert event.module == "brook", text
+
+
+def test_the_rest_of_a_line_may_have_its_beginning_again() -> None:
+    """What breaks lines below a journal's stamps gives each part the stamp."""
+    text = (
+        "Mar 04 12:00:01 host kernel: BUG: unable to handle kernel NULL pointer\n"
+        "Mar 04 12:00:01 host kernel: dereference at 0000000000000018\n"
+        "Mar 04 12:00:01 host kernel: RIP: 0010:brook_drain+0x1c/0x90 [brook]\n"
+    )
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+
+
+def test_lines_of_one_length_are_not_half() -> None:
+    """Registers are as long as each other, and what is below them is a line of its own."""
+    registers = "".join(
+        f"R{at:02}: {0:016x} R{at + 1:02}: {0:016x} EX: {0:016x}\n" for at in (1, 3)
+    )
+    (event,) = klog.read(f"{LINES[0]}\n{registers}brook_drain+0x1c/0x90 [brook]\n", pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_drain"]
