@@ -215,16 +215,24 @@ class Allocators:
         return frozenset(found)
 
     def given_back(self, objects: set[SlabObject]) -> set[SlabObject]:
-        """Those of the objects that are in one of the lists that ``is_note`` is about.
+        """Those of the objects that the allocator has back, whatever still points to them.
 
-        kfree_rcu() puts an object there, in one that is not looked at before it is full. So it may
-        stay as it was for ever.
+        Such as stay as they are when they are freed are looked for in its lists of free ones; of
+        others the content says that they are in use. kfree_rcu() puts an object into one of the
+        lists that ``is_note`` is about, which is not looked at before it is full. So it may stay
+        as it was for ever.
         """
-        return {
+        back = set()
+        for each in objects:
+            own = None if each.cache.wiped else self.slab(each.start)
+            if own is not None and self.is_free(own):
+                back.add(each)
+        noted = {
             one
             for one, pointer in pointers.pointing_to(self._scene, objects)
             if pointer.to == self._layout.direct + one.start and self.is_note(pointer)
         }
+        return back | noted
 
     def in_use(self, one: Allocation) -> bool:
         """Whether an allocation is still in use, as far as the allocator itself says."""

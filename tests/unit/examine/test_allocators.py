@@ -187,6 +187,25 @@ def test_an_object_in_such_a_list_was_given_back(kernel: Kernel) -> None:
     assert {one.start for one in back} == {objects}
 
 
+@pytest.mark.parametrize("of_a_cpu", [False, True])
+def test_what_is_in_a_list_of_free_ones_was_given_back(kernel: Kernel, of_a_cpu: bool) -> None:
+    """Somewhere an old address of it may be left. An old link in it says nothing."""
+    first = kernel.object("constructed")
+    listed, used = first + 64, first + 128
+    for at in (listed, used):
+        kernel.word(at + 56, 0 ^ RANDOM ^ swapped(at + 56))
+        kernel.word(PLACES["somewhere"] + at - first, DIRECT + at)
+    if of_a_cpu:
+        kernel.word(PERCPU + 0x5000, DIRECT + listed)
+        kernel.word(kernel.caches["constructed"] - DIRECT, 0x5000)
+    else:
+        kernel.word(0x800000 + first // PAGE * 64 + 32, DIRECT + listed)
+    scene = kernel.scene()
+    asked = {slab_object(scene.memory, scene.layout, at) for at in (listed, used)}
+    back = allocators(kernel).given_back({one for one in asked if one})
+    assert {one.start for one in back} == {listed}
+
+
 def test_each_cpu_keeps_packets_that_are_free(kernel: Kernel) -> None:
     """As many as it says; the rest of the array is old."""
     kernel.cache("skbuff_head_cache", 256)
