@@ -56,7 +56,8 @@ def lay_out(work: Path) -> None:
 ASK = """\
 kernelver=$1 arch=x86_64 kernel_source_dir=$2 dkms_tree=. source_tree=.
 . ./dkms.conf 2>&1
-printf '\\n%s\\n%s\\n%s\\n' "$PACKAGE_NAME" "$PACKAGE_VERSION" "${BUILD_EXCLUSIVE_CONFIG//$'\\n'/ }"
+printf '\\n%s\\n%s\\n%s\\n%s\\n' "$PACKAGE_NAME" "$PACKAGE_VERSION" \\
+    "${BUILD_EXCLUSIVE_CONFIG//$'\\n'/ }" "${BUILT_MODULE_NAME[*]//$'\\n'/ }"
 """
 _WORDS_MAX = 5  # lines of what a dkms.conf says itself that are shown
 _LINE_MAX = 200  # characters of each
@@ -67,13 +68,15 @@ class Asked:
     """What a dkms.conf says of itself for one kernel.
 
     ``options`` (CONFIG_...) are what the kernel has to be built with, and ``words`` what it prints,
-    as some do where they are not for a kernel.
+    as some do where they are not for a kernel. ``modules`` are the names of its modules, where it
+    gives them, in its order.
     """
 
     name: str
     version: str
     options: tuple[str, ...]
     words: tuple[str, ...]
+    modules: tuple[str, ...] = ()
 
 
 def asked(said: str, conf: str) -> Asked:
@@ -81,7 +84,7 @@ def asked(said: str, conf: str) -> Asked:
 
     Raises ``InputError`` where it gives no name.
     """
-    *words, name, version, options = ["", "", "", *said.splitlines()]
+    *words, name, version, options, modules = ["", "", "", "", *said.splitlines()]
     if not _WORD.fullmatch(name):
         raise InputError(
             f"{conf} gives no PACKAGE_NAME that dkms takes: {name!r}",
@@ -89,7 +92,8 @@ def asked(said: str, conf: str) -> Asked:
         )
     spoken = dict.fromkeys(line.strip()[:_LINE_MAX] for line in words if line.strip())
     wanted = (one for one in options.split() if re.fullmatch(r"CONFIG_\w+", one, re.ASCII))
-    return Asked(name, version, tuple(wanted), tuple(spoken)[:_WORDS_MAX])
+    names = tuple(modules.split())
+    return Asked(name, version, tuple(wanted), tuple(spoken)[:_WORDS_MAX], names)
 
 
 def with_version(conf: str, version: str) -> tuple[str, str]:

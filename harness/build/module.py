@@ -23,11 +23,12 @@ from harness.errors import (
     BuildError,
     CommandError,
     DeadlineError,
+    HarnessError,
     InputError,
     NotForKernelError,
     SandboxError,
 )
-from harness.host import proc, sandbox, text
+from harness.host import debian, proc, sandbox, text
 from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.proc import Deadline
 
@@ -150,7 +151,7 @@ def build(
         work = scratch / "work"
         copies = _copied(folder, work)
         key = {
-            "recipe": 6,
+            "recipe": 7,
             "kernel": kernel.digest,
             # Of the copy: the folder itself may be edited meanwhile.
             "source": digest_of_files(work, copies),
@@ -164,7 +165,7 @@ def build(
             its = _Build(kernel, source, work, target / "build.log", cache, folder.left_out)
             try:
                 if folder.recipe is Recipe.DKMS:
-                    _make_by_dkms(target, its)
+                    _make_by_dkms_or_with_more(target, its, folder)
                 else:
                     _make(target, its, folder, options)
             finally:
@@ -401,12 +402,13 @@ def _softdeps(lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def in_order(objects: Sequence[ModuleObject]) -> tuple[ModuleObject, ...]:
-    """Each after those that it depends on; else by name.
+    """Each after those that it depends on; else as they are given, which is their author's order.
 
+    What tests the others, or finds them by names of its own, is mostly the last one there.
     Raises ``InputError`` where two are called the same or need each other.
     """
     by_name: dict[str, ModuleObject] = {}
-    for one in sorted(objects, key=lambda one: one.name):
+    for one in objects:
         if one.name in by_name:
             raise InputError(
                 f"two of the modules are named {one.name}: {by_name[one.name].ko.name} and "
@@ -414,24 +416,29 @@ def in_order(objects: Sequence[ModuleObject]) -> tuple[ModuleObject, ...]:
                 hint="the kernel takes one of a name; rename one of them",
             )
         by_name[one.name] = one
-    sorter = TopologicalSorter(
-        {name: [each for each in (*one.depends, *one.before) if each in by_name and each != name]
-         for name, one in by_name.items()}
-    )  # fmt: skip
+    first = {
+        name: [each for each in (*one.depends, *one.before) if each in by_name and each != name]
+        for name, one in by_name.items()
+    }
     try:
-        sorter.prepare()
+        TopologicalSorter(first).prepare()
     except CycleError as error:
         circle = ", ".join(dict.fromkeys(error.args[1]))
         raise InputError(
             f"these modules need each other, so none of them can be loaded first: {circle}",
             hint="make one module of them, or move what both need to a third one",
         ) from error
-    order: list[ModuleObject] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += [by_name[name] for name in ready]
-        sorter.done(*ready)
-    return tuple(order)
+    order: dict[str, ModuleObject] = {}
+
+    def append(name: str) -> None:
+        if name not in order:
+            for each in first[name]:
+                append(each)
+            order[name] = by_name[name]
+
+    for name in by_name:
+        append(name)
+    return tuple(order.values())
 
 
 def warnings_in(log: str) -> list[str]:
@@ -441,7 +448,7 @@ def warnings_in(log: str) -> list[str]:
     # kbuild compares the compiler's full name rather than the compiler.
     harmless = re.compile(r"the compiler differs from the one used to build the kernel")
     return [
-        text.beginning(line.replace(f"{INSIDE}/", ""), _WARNING)
+        text.beginning(dkms.own_paths(line, INSIDE), _WARNING)
         for line in log.splitlines()
         if pattern.search(line) and not harmless.search(line)
     ]
@@ -600,7 +607,65 @@ def _make(target: Path, its: _Build, folder: Folder, options: list[str]) -> None
     if its.run([*kbuild, "modules"]).status != 0:
         raise its.failed()
     _collect(target, its, [name for name, _ in sandbox.walk(its.work) if name.suffix == ".ko"])
-    _describe(target, its.kernel)
+    _describe(target, its.kernel, _order_of_makefiles(its.work))
+
+
+def _order_of_makefiles(work: Path) -> list[str]:
+    """The names of the modules as they follow one another in obj-m, by kbuild's own record.
+
+    It has a line for each, with a path that ends in .ko or, on newer kernels, .o
+    (Documentation/kbuild/kbuild.rst).
+    """
+    try:
+        said = sandbox.take(work, "modules.order", text.LOG_BYTES).decode(errors="replace")
+    except SandboxError:
+        return []
+    return [PurePath(line).stem for line in said.splitlines()]
+
+
+def _make_by_dkms_or_with_more(target: Path, its: _Build, folder: Folder) -> None:
+    """Build by dkms; where that fails, in a tree that has all that a Debian package may count on.
+
+    Few packages' scripts use anything of that, and such a tree takes its time to unpack. So it is
+    unpacked for these few only.
+    """
+    try:
+        _make_by_dkms(target, its)
+        return
+    except BuildError as error:
+        try:
+            fuller = _with_depends(its)
+        except HarnessError as why:  # then there is nothing else to try
+            log.debug("what %s depends on is not to be had: %s", its.source, why)
+            fuller = None
+        if fuller is None:
+            raise
+        log.debug("without what it depends on: %s", error)
+    sandbox.remove(its.work)
+    _copied(folder, its.work)
+    _make_by_dkms(target, replace(its, kernel=fuller))
+
+
+# What every Debian has (Essential) and a kernel's tree does not: no package says that it needs it.
+_ESSENTIAL = ("bsdutils", "debianutils", "diffutils", "hostname", "libc-bin", "util-linux")
+
+
+def _with_depends(its: _Build) -> Kernel | None:
+    """The kernel in a tree that has what a module's package depends on; None where it is none.
+
+    Nor is there one for a package of another suite, whose dependencies the kernel's may lack.
+    """
+    kernel, source = its.kernel, its.source
+    tree = kernel.sysroot
+    if not source.package or (source.suite or tree.suite) != tree.suite:
+        return None
+    asked = package.unpacked(source.package, tree.suite, its.cache)
+    more = debian.with_more(
+        tree, its.cache, label=f"kernel-{kernel.name}-{source.package}",
+        more=[asked.exact, *_ESSENTIAL],
+        note=f"kernel {kernel.name}: unpacking what {source.package} depends on (about 30 s)",
+    )  # fmt: skip
+    return replace(kernel, sysroot=more)
 
 
 def _make_by_dkms(target: Path, its: _Build) -> None:
@@ -642,7 +707,7 @@ def _make_by_dkms(target: Path, its: _Build) -> None:
     folder = dkms.built(name, version, kernel.release)
     names = [path for path, _ in sandbox.walk(work) if path.is_relative_to(folder)]
     _collect(target, its, [path for path in names if ".ko" in path.suffixes])
-    _describe(target, kernel)
+    _describe(target, kernel, its_own.modules)
 
 
 def _conditions(work: Path, name: str, version: str) -> list[str]:
@@ -710,14 +775,19 @@ def _collect(target: Path, its: _Build, built: Sequence[PurePath]) -> None:
         (target / name).write_bytes(requirements.unpacked(_taken(its.work, path, its.source)))
 
 
-def _describe(target: Path, kernel: Kernel) -> None:
-    """Strip the .ko files in ``target``, and keep what modinfo says of them."""
+def _describe(target: Path, kernel: Kernel, order: Sequence[str] = ()) -> None:
+    """Strip the .ko files in ``target``, and keep what modinfo says of them.
+
+    ``order`` are names of modules as their author has them in a row; others come after them.
+    """
     (target / "stripped").mkdir()
+    places = {name: place for place, name in enumerate(order)}
+    files = sorted(target.glob("*.ko"), key=lambda ko: (places.get(ko.stem, len(places)), ko.name))
     # What goes into the guest has no debug information: that is nine tenths of the file.
     told = sandbox.run(
         kernel.sysroot.root,
-        ["sh", "-ec", 'for ko in *.ko; do strip --strip-debug -o "stripped/$ko" "$ko"; done; '
-         "exec modinfo ./*.ko"],
+        ["sh", "-ec", 'for ko; do strip --strip-debug -o "stripped/$ko" "$ko"; done; '
+         'exec modinfo "$@"', "sh", *(f"./{ko.name}" for ko in files)],
         deadline=Deadline(_STRIP_SECONDS),
         writable={INSIDE: target},
         cwd=INSIDE,

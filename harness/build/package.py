@@ -41,6 +41,11 @@ class Package:
     suite: str
     root: Path
 
+    @property
+    def exact(self) -> str:
+        """As apt takes this version and no other."""
+        return f"{self.name}={self.version}"
+
     def __str__(self) -> str:
         return f"{self.name} {self.version} of Debian {self.suite}"
 

@@ -56,10 +56,15 @@ _PREFERENCES = "Package: linux-*\nPin: release *\nPin-Priority: 500"
 
 @dataclass(frozen=True)
 class Sysroot:
-    """An unpacked Debian tree at ``root``; ``entry`` keeps it in the cache."""
+    """An unpacked Debian tree at ``root``; ``entry`` keeps it in the cache.
+
+    ``packages`` of ``suite`` are those that were asked for.
+    """
 
     root: Path
     entry: Entry
+    suite: str = ""
+    packages: tuple[str, ...] = ()
 
 
 def unpack_packages(
@@ -75,7 +80,15 @@ def unpack_packages(
     entry = cache.get(
         "sysroot", label, key, lambda folder: unpack(folder, suite, packages), note=note
     )
-    return Sysroot(entry.path / "root", entry)
+    return Sysroot(entry.path / "root", entry, suite, tuple(packages))
+
+
+def with_more(
+    tree: Sysroot, cache: Cache, *, label: str, more: Sequence[str], note: str = ""
+) -> Sysroot:
+    """A tree with some packages more, and all that these depend on; raises as the above."""
+    packages = [*tree.packages, *more]
+    return unpack_packages(cache, label=label, suite=tree.suite, packages=packages, note=note)
 
 
 # -- where packages come from ------------------------------------------------------
@@ -347,11 +360,14 @@ def _finish(root: Path) -> None:
         shutil.rmtree(root / name, ignore_errors=True)
     for name in ("dev", "mnt", "proc", "sys", "tmp"):
         (root / name).mkdir(exist_ok=True)
-    # The alternatives system is not run, so nobody has named an awk.
+    # The alternatives system is not run, so nobody has named an awk and a which.
     awk = root / "usr/bin/awk"
     for candidate in ("mawk", "gawk"):
         if not awk.is_symlink() and (root / "usr/bin" / candidate).exists():
             awk.symlink_to(candidate)
+    which = root / "usr/bin/which"
+    if not which.is_symlink() and which.with_name("which.debianutils").exists():
+        which.symlink_to("which.debianutils")
     # A kernel's headers bring the one compiler that built it, but not its short name.
     gcc = root / "usr/bin/gcc"
     versions = [path for path in gcc.parent.glob("gcc-*") if path.name[4:].isdecimal()]

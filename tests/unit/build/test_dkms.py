@@ -19,6 +19,8 @@ echo 'somebody talks' ; echo 'and complains' >&2
 BUILD_EXCLUSIVE_CONFIG="CONFIG_DRM
 !CONFIG_X CONFIG_I2C"
 echo 'and complains' >&2
+BUILT_MODULE_NAME[1]=wee-test
+BUILT_MODULE_NAME[0]="$PACKAGE_NAME"
 MAKE[0]="make M=${dkms_tree}/${PACKAGE_NAME}/${PACKAGE_VERSION}/build"
 """
 
@@ -36,6 +38,7 @@ def test_a_conf_is_asked_by_a_shell(tmp_path: Path) -> None:
     found = asked(tmp_path, "6.1.0-1-amd64")
     assert (found.name, found.version) == ("wee", "9")
     assert found.options == ("CONFIG_DRM", "CONFIG_I2C")
+    assert found.modules == ("wee", "wee-test")
     assert found.words == ("somebody talks", "and complains")
     assert asked(tmp_path, "6.2").version == "@VERSION@"
 
@@ -56,7 +59,7 @@ def test_a_word_that_a_release_replaces_is_replaced() -> None:
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     """It becomes a part of paths and of a command."""
     with pytest.raises(InputError, match="PACKAGE_NAME"):
-        dkms.asked(f"{name}\n1\n\n", "mine/: dkms.conf")
+        dkms.asked(f"{name}\n1\n\n\n", "mine/: dkms.conf")
 
 
 def test_a_conf_that_says_nothing_has_no_name() -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from harness import config
-from harness.build import module, requirements
+from harness.build import module, package, requirements
 from harness.build import source as source_
 from harness.build.kernel import Kernel
 from harness.build.module import INSIDE, Module, ModuleObject
@@ -22,7 +22,7 @@ from harness.build.requirements import KernelModules
 from harness.build.source import Source
 from harness.config import KernelSpec
 from harness.errors import BuildError, InputError
-from harness.host import sandbox
+from harness.host import debian, sandbox
 from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.debian import Sysroot
 from harness.host.proc import Completed
@@ -448,15 +448,40 @@ def an_object(name: str, *depends: str, before: tuple[str, ...] = ()) -> ModuleO
 
 
 def test_modules_are_in_the_order_in_which_they_can_be_loaded() -> None:
-    """Each after those that it depends on, softly too; what the kernel has does not matter."""
+    """Each after those that it depends on, softly too; what the kernel has does not matter.
+
+    Else they stay in the order in which their author has them.
+    """
     objects = [
         an_object("a", "z", "videodev"),
         an_object("b"),
         an_object("m", before=("x", "crc32")),
         an_object("x", "a"),
         an_object("z"),
+        an_object("c"),
     ]
-    assert [one.name for one in module.in_order(objects)] == ["b", "z", "a", "x", "m"]
+    assert [one.name for one in module.in_order(objects)] == ["z", "a", "b", "x", "m", "c"]
+
+
+def test_modules_come_in_the_order_of_obj_m(
+    compiler: Compiler, cache: Cache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kbuild says it; what it says nothing of comes last."""
+    compiler.modules = ("a-test.ko", "z.ko", "b.ko", "other.ko")
+    compiler.leaves = lambda path: (
+        path.write_bytes(b"\x7fELF"),
+        path.with_name("modules.order").write_text(f"{INSIDE}/z.o\n{INSIDE}/b.o\na-test.ko\n"),
+    )
+    asked: list[Sequence[str]] = []
+    run = compiler.run
+
+    def remembers(tree: object, argv: Sequence[str], **options: object) -> Completed:
+        asked.append(argv)
+        return run(tree, argv, **options)
+
+    monkeypatch.setattr(sandbox, "run", remembers)
+    module.build(a_kernel(), source, cache)
+    assert asked[-1][-4:] == ["./z.ko", "./b.ko", "./a-test.ko", "./other.ko"]
 
 
 @pytest.mark.parametrize(
@@ -609,6 +634,100 @@ def test_a_module_is_known_by_what_was_compiled(
     monkeypatch.setattr(module, "digest_of_files", and_then_somebody_saves)
     module.build(a_kernel(), source, cache)
     assert compiler.found["wee-one.c"] == before
+
+
+# -- a Debian package that its own tools build -------------------------------------
+
+
+@dataclass
+class Dkms:
+    """Stands for dkms in the sandbox: it builds where ``needs`` is in the tree."""
+
+    needs: str
+    trees: list[Path] = field(default_factory=list)  # in which it was run
+    saw: list[list[str]] = field(default_factory=list)  # the sources each time
+
+    def run(self, tree: Path, argv: Sequence[str], **options: object) -> Completed:
+        if "modinfo" in " ".join(argv):
+            return Completed(tuple(argv), 0, MODINFO, "")
+        mounts = {**cast(dict[str, Path], options["read_only"])}
+        mounts |= cast(dict[str, Path], options["writable"])
+        work = mounts[INSIDE]
+        said = "\nwee\n1\n\nwee-one\n"
+        if "build" in argv:
+            self.trees.append(tree)
+            self.saw.append(sorted(path.name for path in (work / "sources/wee-1").iterdir()))
+            (work / "sources/wee-1/left-by-it").touch()
+            said = f"{INSIDE}/tree/wee/1/build/wee.c:3:1: warning: odd [-Wodd]\n"
+            if not (tree / self.needs).exists():
+                cast(Path, options["log"]).write_text("there is no tool\n")
+                return Completed(tuple(argv), 10, "", "")
+            place = work / "tree/wee/1/6.12.9/x86_64/module"
+            place.mkdir(parents=True)
+            (place / "wee-one.ko").write_bytes(b"\x7fELF")
+        cast(Path, options["log"]).write_text(said)
+        return Completed(tuple(argv), 0, said, "")
+
+
+@pytest.fixture
+def packaged(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Dkms]:
+    """Makes a package with a dkms.conf; a tree with all that it depends on has ``bin/tool``."""
+
+    def make(needs: str) -> Dkms:
+        root = tmp_path / "package"
+        sources = root / "usr/src/wee-1"
+        sources.mkdir(parents=True)
+        (sources / "dkms.conf").write_text("PACKAGE_NAME=wee\nPACKAGE_VERSION=1\n")
+        (sources / "wee.c").write_text("module_init(wee);\n")
+        its = package.Package("wee-dkms", "1-2", "trixie", root)
+        monkeypatch.setattr(package, "unpacked", lambda *_: its)
+        (tmp_path / "more/bin").mkdir(parents=True)
+        (tmp_path / "more/bin/tool").touch()
+
+        def with_more(tree: Sysroot, *_: object, more: Sequence[str], **__: object) -> Sysroot:
+            assert more[0] == "wee-dkms=1-2"
+            return replace(tree, root=tmp_path / "more")
+
+        monkeypatch.setattr(debian, "with_more", with_more)
+        dkms = Dkms(needs)
+        monkeypatch.setattr(sandbox, "run", dkms.run)
+        return dkms
+
+    return make
+
+
+def a_kernel_of_trixie() -> Kernel:
+    kernel = a_kernel()
+    return replace(kernel, sysroot=replace(kernel.sysroot, root=Path("/nowhere"), suite="trixie"))
+
+
+def test_what_a_package_depends_on_is_there_where_its_build_wants_it(
+    packaged: Callable[[str], Dkms], cache: Cache, tmp_path: Path
+) -> None:
+    """The second build begins with the sources as they were."""
+    dkms = packaged("bin/tool")
+    built = module.build(a_kernel_of_trixie(), source_.parse("deb:wee-dkms"), cache)
+    assert built.name == "wee_one"
+    assert dkms.trees == [Path("/nowhere"), tmp_path / "more"]
+    assert dkms.saw[0] == dkms.saw[1]
+    assert built.warnings == ("wee.c:3:1: warning: odd [-Wodd]",)
+
+
+@pytest.mark.parametrize(
+    ("suite", "attempts"),
+    [pytest.param("", 2, id="its own suite"), pytest.param("/sid", 1, id="another suite")],
+)
+def test_a_package_that_does_not_build_anyway_is_told_so(
+    packaged: Callable[[str], Dkms], cache: Cache, suite: str, attempts: int
+) -> None:
+    """With its own words."""
+    dkms = packaged("bin/another")
+    with pytest.raises(BuildError, match="does not build") as caught:
+        module.build(a_kernel_of_trixie(), source_.parse(f"deb:wee-dkms{suite}"), cache)
+    assert "there is no tool" in caught.value.tail
+    assert len(dkms.trees) == attempts
 
 
 # -- a finished .ko ----------------------------------------------------------------

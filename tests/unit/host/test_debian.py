@@ -255,6 +255,7 @@ def mmdebstrap(
             if root is not None:
                 (root / "usr/bin").mkdir(parents=True)
                 (root / "usr/bin/mawk").write_text("")
+                (root / "usr/bin/which.debianutils").write_text("")
                 (root / "usr/share/doc/kmod").mkdir(parents=True)
             return Completed(tuple(argv), status, words, "")
 
@@ -482,6 +483,7 @@ def test_unpacking_runs_nothing_of_the_packages(
     assert command[command.index("trixie") + 2 :] == debian.sources_from("trixie", BOOKWORM)
     root = tmp_path / "root"
     assert os.readlink(root / "usr/bin/awk") == "mawk"
+    assert os.readlink(root / "usr/bin/which") == "which.debianutils"
     assert not (root / "usr/share/doc").exists()
     assert all((root / name).is_dir() for name in ("dev", "mnt", "proc", "tmp"))
 
