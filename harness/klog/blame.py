@@ -324,7 +324,21 @@ def in_stall(report: Calls) -> list[Frame]:
     else, nothing says which code did not come to an end.
     """
     items = report.items
-    return _after_timer(items) or _where_cpu_was(items)
+    return _after_timer(items) or _where_cpu_was(items) or _of_running_task(items)
+
+
+def _of_running_task(items: list[Item]) -> list[Frame]:
+    """The stack of the task that a stalled CPU runs: kernel/sched/core.c, dump_cpu_task().
+
+    Architectures that cannot interrupt a CPU print it. A CPU that tells of its own stall has the
+    interrupt's calls on it; those say nothing.
+    """
+    for at, item in enumerate(items):
+        if item.text.startswith("Task dump for CPU "):
+            stack = stack_from(items, at + 1)
+            tells = any("rcu" in f.function or "update_process_times" in f.function for f in stack)
+            return [] if tells else stack
+    return []
 
 
 def _where_cpu_was(items: list[Item]) -> list[Frame]:
@@ -631,6 +645,11 @@ def known_calls(report: Calls, site: Site) -> list[Frame]:
     ]
     if frames:
         return frames
+    return guesses(items)
+
+
+def guesses(items: list[Item]) -> list[Frame]:
+    """The calls of which an unwinder is not sure, without those that are surely none."""
     # Other tasks' stacks are below such a line.
     own = itertools.takewhile(lambda item: "kthread stack dump" not in item.text, items)
     return [

@@ -229,6 +229,7 @@ _LOST_HEADERS = tuple(
         re.compile(rf"^{PC.pattern}"),
         "fault in {func}",
         at_header,
+        place=at_header_plain,
         nameless=True,
         rest=True,
         loose=True,

@@ -44,7 +44,7 @@ class Beginning:
 _TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _LEVELS = r"(?:emerg|panic|alert|crit|err|error|warn|warning|notice|info|debug)"
 _FACILITIES = r"(?:kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local[0-7])"
-_HOST = r"[\w.@-]{1,64}"
+_HOST = r"(?:[\w.@-]{1,64}|\(none\))"  # init/version.c, UTS_NODENAME
 
 
 def _line(
@@ -140,6 +140,14 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         "damaged clock",
         "   11.662352] text",
         r"\s*\[?[ \d]{0,8}\.?\d{3,9}\] ",
+        after="nothing",
+        kernel=True,
+    ),
+    # What tools for Qualcomm's memory dumps make of a log buffer, with the level and the wall clock
+    _line(
+        "memory dump's log",
+        "  1276.705430:   <1> (01-28 07:22:33.304698634) text",
+        rf"\s*(?P<clock>\d{{1,12}}\.\d{{6}}): +<(?P<level>\d{{1,3}})> (?:\(\d\d-\d\d {_TIME}\) ?)?",
         after="nothing",
         kernel=True,
     ),
@@ -527,13 +535,13 @@ def _without_subject(lines: list[str]) -> Iterator[str]:
     """Yields the lines, with the subject of a mail and headings empty: a title is no log.
 
     What begins with a blank goes on with a mail's header, RFC 5322, 2.2.3. A heading of Markdown
-    stands alone; a log in comments has more lines that begin like that.
+    has no other below or above it; a log in comments has more lines that begin like that.
     """
     within = False
     before = ""
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
         within = bool(_SUBJECT.match(line)) or (within and line[:1] in (" ", "\t"))
-        alone = not before.strip() and not after.strip()
+        alone = not before.startswith("#") and not after.strip()
         heading = alone and _HEADING.match(line) and not STAMP.search(line[:_STAMP_WITHIN])
         yield "" if within or heading else line
         before = line

@@ -28,6 +28,9 @@ _OF_SENTENCES: Final = re.compile(
     r"|and|or|can|could|will|would|error|message|crash(?:es|ed)?|then|while|during|see)\b",
     re.IGNORECASE,
 )
+# A report's words have a number, an address or nothing behind them, not what makes them a subject.
+_VERB: Final = re.compile(r"\s+(?:is|are|was|were|has|had|and|but|or|which|then|if)\b")
+_OF_OTHERS: Final = re.compile(r"[^\W\d_\x00-\x7f]{2,}")  # the kernel speaks English
 _STOPS: Final = re.compile(r"[.:;!?>)\]=-]\s*$")
 # What a log's line may have before its words: who says them, with a colon or in brackets.
 _PREFIX: Final = re.compile(r"(?:\S+ ){0,3}\S*[:\]>)#=*-]\s*")
@@ -49,17 +52,18 @@ def is_listed(text: str) -> bool:
     return _LISTED.match(text) is not None
 
 
-def is_spoken(text: str, start: int, above: str, below: str) -> bool:
-    """Whether a line is part of a sentence that only names what begins at ``start``.
+def is_spoken(text: str, named: re.Match[str], above: str, below: str) -> bool:
+    """Whether a line is part of a sentence that only names a report, as ``named`` has found it.
 
     ``above`` and ``below`` are the lines beside it: a sentence may have several.
     """
-    before = text[:start]
+    before = text[: named.start()]
     if _WORDS.search(before) and not (
         _PREFIX.fullmatch(before) and len(_WORDS.findall(before)) <= _PREFIX_WORDS
     ):
         return True
-    if _is_sentence(text):
+    own = f"{before} {named.groupdict().get('rest') or ''} {text[named.end() :]}"
+    if _OF_PEOPLE.search(own) or _OF_OTHERS.search(own) or _VERB.match(text, named.end()):
         return True
     goes_on = _is_sentence(above) and not _STOPS.search(above)
     return goes_on or (below[:1].islower() and _is_sentence(below))

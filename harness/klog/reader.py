@@ -17,6 +17,7 @@ from harness.klog.blame import (
     at_warning,
     at_warning_s_header,
     find,
+    guesses,
     in_origin,
     in_trace,
     is_in,
@@ -306,7 +307,7 @@ def _event(report: _Report) -> Event | None:
         return None
 
     if fmt.nameless and fmt.kind is Kind.WARNING:
-        told = told_by(stack_from(report.items, marked=False))
+        told = told_by(stack_from(report.items, marked=False) or guesses(report.items))
         if told is None and fmt.rest:
             return None
         if told not in (None, Kind.WARNING, Kind.PANIC):
@@ -729,10 +730,12 @@ class _Reader:
             self.last = report
 
     def _is_spoken(self, printer: str, match: re.Match[str]) -> bool:
+        """Whether a header is part of a sentence; no line of the kernel's own beside it is."""
         if self.reboots is None or printer != PLAIN:
             return False
-        above = next(self.lines.before(1), "")
-        return is_spoken(match.string, match.start(), above, self.lines.next())
+        beside = (next(self.lines.before(1), ""), self.lines.next())
+        above, below = ("" if _header(line) else line for line in beside)
+        return is_spoken(match.string, match, above, below)
 
     def _boots(self, number: int, raw: str, printer: str, text: str) -> bool:
         """Whether the line is the first of a boot; an unexpected one makes a report.

@@ -215,6 +215,30 @@ def test_a_stack_without_a_head(head: str, printers: list[str], kind: Kind) -> N
         assert event.function == "brook_write"
 
 
+@pytest.mark.parametrize("head", ["", "Pid: 321, comm: sh Not tainted 2.6.38 #1\n"])
+def test_a_stack_without_a_head_of_which_no_call_is_sure(head: str) -> None:
+    """Kernels without frame pointers marked every call."""
+    calls = ["__schedule_bug", "schedule", "brook_write"]
+    body = "".join(f" [<ffffffff81033f9c>] ? {name}+0x44/0x60\n" for name in calls)
+    event = klog.first(f"{head}Call Trace:\n{body}")
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.ATOMIC_SLEEP, "brook_write")
+
+
+def test_registers_without_a_head_may_have_a_stack_without_its_line() -> None:
+    """Who types a log off a screen leaves out what says nothing."""
+    text = "RIP: 0010:__list_add_valid_or_report+0x3a/0x5b\n\nbrook_write+0xb5/0x2a0\nread+0x1/0x2"
+    event = klog.first(text)
+    assert event is not None
+    assert event.function == "brook_write"
+
+
+def test_a_host_may_have_no_name_yet() -> None:
+    text = "\n".join(f"2011-06-13T12:59:32.897171+02:00 (none) kernel: {line}" for line in LINES)
+    (event,) = klog.read(text, pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
 def test_a_stack_that_tells_nothing_is_no_report() -> None:
     calls = ["__schedule", "schedule", "brook_wait", "brook_read"]
     body = "".join(f" {name}+0x44/0x60\n" for name in calls)
@@ -294,6 +318,7 @@ def test_a_heading_is_no_report() -> None:
     """A heading of Markdown stands alone; what a log in comments says is the kernel's."""
     title = "# UBSAN: array-index-out-of-bounds in main.c:860:27\n"
     assert not klog.read(f"{title}\nIs it known?\n", pasted=True)
+    assert not klog.read(f"brook, issue 12\n{title}\nIs it known?\n", pasted=True)
     commented = "".join(f"# {line}\n" for line in FAULT.splitlines())
     assert len(klog.read(f"Seen:\n\n{commented}", pasted=True)) == 1
     assert len(klog.read(f"# [    1.000000] {LINES[0]}\n\n", pasted=True)) == 1

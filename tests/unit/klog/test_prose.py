@@ -28,6 +28,7 @@ from harness import klog
         "We met general protection fault: 0000 [#1] SMP and kernel BUG at brook.c:12! yesterday.",
         "INFO: task brook:12 blocked for more than 120 seconds is what the watchdog says then.",
         "> Is it still INFO: rcu_sched self-detected stall on CPU?\nNo, that is gone.",
+        "NETDEV WATCHDOG: eth1 (brook): transmit queue 0 timed out\uff0c\u5177\u4f53\u539f\u56e0",
         "it shows Out of memory: Killed process 1234 (sh) because the limit is low",
     ],
 )
@@ -64,3 +65,16 @@ def test_a_report_may_begin_within_a_sentence() -> None:
     )
     (event,) = klog.read(text, pasted=True)
     assert (event.function, event.module) == ("brook_drain", "brook")
+
+
+def test_what_the_kernel_says_next_is_no_sentence() -> None:
+    """Of one name it has two lines to say, and the second sounds like somebody's."""
+    text = (
+        "sysfs: cannot create duplicate filename '/class/brook'\n"
+        "kobject_add_internal failed for brook with -EEXIST, don't try to register things with the"
+        " same name in the same directory.\n"
+    )
+    for above in ("", "When I insert the module, it tells me:\n\n"):
+        event = klog.first(above + text)
+        assert event is not None
+        assert event.kind is klog.Kind.KOBJECT

@@ -663,6 +663,29 @@ def test_a_stall_without_a_timer_s_frames_is_where_the_cpu_was(body: str) -> Non
     assert not event.corrupted
 
 
+TASK_DUMP = """\
+INFO: rcu_sched detected stalls on CPUs/tasks: { 0} (detected by 1, t=5252 jiffies, g=825)
+Task dump for CPU 0:
+sh R running 0 2642 2641 0x00000000
+Call Trace:
+[c7363c70] [c0631338] schedule+0x30/0xbc (unreliable)
+"""
+
+
+def test_a_stall_is_where_the_task_was_that_the_cpu_runs() -> None:
+    """powerpc cannot interrupt a CPU; it shows the task's stack."""
+    calls = (
+        "[c7363d30] [c007d6cc] brook_spin+0x88/0x108 [brook]\n[c7363d50] [c007] vfs_write+0x1/0x2"
+    )
+    event = only(log(TASK_DUMP + calls))
+    assert (event.function, event.module) == ("brook_spin", "brook")
+
+
+def test_a_task_s_stack_with_the_interrupt_that_looked_tells_nothing() -> None:
+    calls = "[c7363d30] [c007] rcu_check_callbacks+0x88/0x108\n[c7363d50] [c0071234] tick+0x1/0x2"
+    assert only(log(TASK_DUMP + calls)).function not in {"tick", "rcu_check_callbacks"}
+
+
 def test_a_stall_does_not_name_what_waits() -> None:
     event = only(
         log(
