@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness import config, qemu
 from harness.build import archive
@@ -131,9 +131,9 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
         options = plan.arguments(spec, jobs, run.junit)
         with contextlib.ExitStack() as stack:
 
-            def prepare() -> str:
+            def prepare(know: Callable[[str], None]) -> str:
                 nonlocal ready, started
-                ready = _make_ready(way, run, spec, began)
+                ready = _make_ready(way, run, spec, began, lambda: know(cache.vouch()))
                 log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release,
                          ready.seconds)  # fmt: skip
                 started = time.monotonic()
@@ -171,11 +171,14 @@ def _testing(run: Run, spec: KernelSpec) -> Iterator[None]:
         yield
 
 
-def _make_ready(way: Way, run: Run, spec: KernelSpec, began: float) -> Ready:
+def _make_ready(
+    way: Way, run: Run, spec: KernelSpec, began: float, kernel_is_there: Callable[[], None]
+) -> Ready:
     """Make a kernel ready for its tests; ``began``: when, by time.monotonic()."""
     try:
         with progress.recorded() as done:
             way.have_kernel()
+            kernel_is_there()
             for warning in way.build().warnings:
                 log.warning("%s", warning)
             way.boot()

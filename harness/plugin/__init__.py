@@ -15,7 +15,7 @@ import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -60,6 +60,8 @@ _TOLD_RUN = "eudyptula_run"
 # What the process that started this pytest has checked of the cache (Cache.vouch()).
 _CHECKED = pytest.StashKey[str]()
 _TOLD_CHECKED = "eudyptula_checked"
+# Where that process says that all is ready, as long as that is not known.
+WAITS_FOR = pytest.StashKey[TextIO]()
 _WHY = 300  # characters of the reason that is named with a red test
 _TELLS = "eudyptula_tells"
 _HOST_ONLY = pytest.StashKey[bool]()
@@ -217,7 +219,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not results and not hasattr(config, "workerinput"):
         config.pluginmanager.import_plugin("harness.plugin.page")
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
-    config.stash[_CHECKED] = _await_ready()
+    config.stash[_CHECKED] = _await_kernel(config)
     believe(told.get(_TOLD_CHECKED) or config.stash[_CHECKED])
     atexit.register(gc.freeze)  # see tasks.py
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
@@ -250,19 +252,32 @@ def _check_input(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
-def _await_ready() -> str:
-    """Wait until the task that has started this pytest has made ready what is tested.
+def _await_kernel(config: pytest.Config) -> str:
+    """Wait until the task that has started this pytest has made the kernel ready, if one has.
 
     Returns what it has checked of the cache. Nothing that a test starts is to find the variable.
     """
     told = os.environ.pop(pytest_process.WAITS, "")
     if not told:
         return ""
-    with open(int(told), encoding="utf-8") as ready:
-        checked = ready.read()
-    if not checked:
-        raise pytest.UsageError("the task that has started this pytest has ended")
-    return checked
+    config.stash[WAITS_FOR] = os.fdopen(int(told), encoding="utf-8")
+    config.add_cleanup(config.stash[WAITS_FOR].close)
+    return _told(config.stash[WAITS_FOR])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Wait until that task has made ready all that is tested."""
+    waits_for = session.config.stash.get(WAITS_FOR, None)
+    if waits_for is not None:
+        _told(waits_for)
+
+
+def _told(waits_for: TextIO) -> str:
+    line = waits_for.readline()
+    if not line:
+        raise pytest.UsageError("the task that has started this pytest has nothing to be tested")
+    return line
 
 
 @pytest.hookimpl(optionalhook=True)

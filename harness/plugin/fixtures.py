@@ -8,6 +8,7 @@ and what they say counts as much as what the test asserted.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ import pytest
 from harness import config
 from harness.build import source as sources
 from harness.build.module import Module
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.examine.artifacts import MACHINES, Keeper
 from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
@@ -31,41 +32,58 @@ from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
 from harness.plugin.late import late_judge
 from harness.plugin.select import kernel_spec
-from harness.plugin.supply import SOURCE, USED, MachineKind, MachineSource, UsedMachine, kind_of
+from harness.plugin.supply import (
+    SOURCE,
+    USED,
+    MachineKind,
+    MachineSource,
+    UsedMachine,
+    kind_of,
+    wants_machine,
+)
 from harness.runs import covered, store
 from harness.runs.store import Run
 from harness.testing import ExpectSplat
 
 _RUN = pytest.StashKey[Run]()
+_LAB = pytest.StashKey[Lab]()
 
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Lab:
     """The kernel under test and its guest image."""
-    matrix = matrix_of(request.config)
-    spec = kernel_spec(request.config, matrix)
+    return _lab(request.config)
+
+
+def _lab(run: pytest.Config) -> Lab:
+    if _LAB not in run.stash:
+        run.stash[_LAB] = _make_lab(run)
+    return run.stash[_LAB]
+
+
+def _make_lab(run: pytest.Config) -> Lab:
+    matrix = matrix_of(run)
+    spec = kernel_spec(run, matrix)
     # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
     cache = Cache()
-    request.config.add_cleanup(cache.close)
-    option = request.config.getoption
+    run.add_cleanup(cache.close)
+    option = run.getoption
     equipment = config.equipment(option("kernel_device"), option("kernel_guest_packages"))
-    if equipment.devices and request.config.getoption("kernel_record"):
+    if equipment.devices and option("kernel_record"):
         raise InputError(
             "what a device does is not recorded", hint="give --device or --record, not both"
         )
     lab = prepare_lab(spec, matrix, cache, equipment)
-    request.config.stash[TESTED] = Tested(
-        lab.kernel.name, lab.kernel.release, lab.kernel.spec.version
-    )
-    if not request.config.getoption("kernel_coverage"):
+    run.stash[TESTED] = Tested(lab.kernel.name, lab.kernel.release, lab.kernel.spec.version)
+    if not option("kernel_coverage"):
         return lab
-    if request.config.getoption("kernel_record"):
+    if option("kernel_record"):
         raise InputError(
             "what runs is not counted while it is recorded",
             hint="give --coverage or --record, not both",
         )
-    folder = _run_folder(request.config, lab) / covered.FOLDER
-    request.config.stash[COVERAGE] = folder
+    folder = _run_folder(run, lab) / covered.FOLDER
+    run.stash[COVERAGE] = folder
     # A folder for each process of pytest-xdist.
     return lab.counted(folder / secrets.token_hex(4))
 
@@ -73,16 +91,7 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 @pytest.fixture(scope="session")
 def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
     """Where the tests' machines come from."""
-    option = request.config.getoption
-    machines = option("kernel_machines")
-    keeper = Keeper(
-        partial(_run_folder, request.config, lab),
-        hold_first=option("kernel_keep"),
-        limit=MACHINES if machines is None else machines,
-    )
-    given = sources.parse(module_of(request.config), option("--ko"), option("kernel_param"))
-    source = MachineSource(lab, given, keeper, record=option("kernel_record"))
-    request.config.stash[SOURCE] = source
+    source = _source(request.config)
     try:
         yield source
     finally:
@@ -92,6 +101,33 @@ def supply(request: pytest.FixtureRequest, lab: Lab) -> Iterator[MachineSource]:
             request.config.stash[TESTED] = replace(tested, module=source.built.digest)
         source.pool.close()
         coverage.gather(lab, source.built, source.counts)
+
+
+def _source(run: pytest.Config) -> MachineSource:
+    if SOURCE in run.stash:
+        return run.stash[SOURCE]
+    option = run.getoption
+    machines = option("kernel_machines")
+    keeper = Keeper(
+        partial(_run_folder, run, _lab(run)),
+        hold_first=option("kernel_keep"),
+        limit=MACHINES if machines is None else machines,
+    )
+    given = sources.parse(module_of(run), option("--ko"), option("kernel_param"))
+    source = MachineSource(_lab(run), given, keeper, record=option("kernel_record"))
+    run.add_cleanup(source.pool.close)
+    run.stash[SOURCE] = source
+    return source
+
+
+def make_first(item: pytest.Item) -> None:
+    """Begin to make the machine of the test that comes first, unless it wants the module loaded.
+
+    What goes wrong is met again when the test asks for it.
+    """
+    if wants_machine(item):
+        with contextlib.suppress(HarnessError):
+            _source(item.config).prepare(item, module=False)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Verdict
-from harness.plugin import BY_HOST, CACHE_CHANGES, COVERAGE, LATE_NOTES, TESTED, UNMET
+from harness.plugin import BY_HOST, CACHE_CHANGES, COVERAGE, LATE_NOTES, TESTED, UNMET, WAITS_FOR
+from harness.plugin.fixtures import make_first
 from harness.plugin.judging import blame
 from harness.plugin.late import report_late
 from harness.plugin.supply import SOURCE, USED
@@ -52,7 +53,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """At the end of all tests, what came after each of them."""
+    """At the end of all tests, what came after each of them.
+
+    Before the first one its machine, while whoever has started this pytest builds the module.
+    """
+    if WAITS_FOR in session.config.stash and session.items:
+        make_first(session.items[0])
     ends = (pytest.Session.Failed, pytest.Session.Interrupted)
     try:
         result = yield

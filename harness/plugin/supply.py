@@ -54,6 +54,16 @@ def kind_of(item: pytest.Item, fixtures: Collection[str]) -> MachineKind:
     return MachineKind(shape, loaded, declared_taints(item) if loaded else 0)
 
 
+def fixtures_of(item: pytest.Item) -> Collection[str]:
+    """The names of all fixtures that a test uses; pytest knows them of a test in Python."""
+    return getattr(item, "fixturenames", ())
+
+
+def wants_machine(item: pytest.Item) -> bool:
+    """Whether a test has a machine of its own, or one that others have had."""
+    return "kernel_machine" in fixtures_of(item)
+
+
 def declared_taints(item: pytest.Item) -> int:
     """The taint flags that a test's ``taint`` markers allow its modules to set."""
     allowed = 0
@@ -118,11 +128,15 @@ class MachineSource:
         """A machine of that kind that nobody has used."""
         return self.pool.take(kind, lambda: self._make(kind))
 
-    def prepare(self, item: pytest.Item | None) -> None:
-        """Begin to make the machine of the test that comes next."""
-        fixtures = getattr(item, "fixturenames", ())
-        if item and "kernel_machine" in fixtures:
-            kind = kind_of(item, fixtures)
+    def prepare(self, item: pytest.Item | None, *, module: bool = True) -> None:
+        """Begin to make the machine of the test that comes next.
+
+        Without ``module``, only if the module is not needed for it, which is not built yet.
+        """
+        if item is None or not wants_machine(item):
+            return
+        kind = kind_of(item, fixtures_of(item))
+        if module or not (kind.loaded or self._record):
             self.pool.start(kind, lambda: self._make(kind))
 
     def _make(self, kind: MachineKind) -> Clone:

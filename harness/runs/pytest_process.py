@@ -33,9 +33,11 @@ from harness.host.progress import nobody_reads
 from harness.host.text import printable
 
 PROGRESS = "progress.json"
-# In the environment of a pytest that waits until all is ready: the descriptor of a pipe that then
-# says what it need not check of the cache again (Cache.vouch()). Empty where it need not wait.
+# In the environment of a pytest that waits until all is ready: the descriptor of a pipe. Its first
+# line says what need not be checked of the cache again (Cache.vouch()), and that tests can be
+# collected and their first machine be made. The second one is BEGIN. Empty where it need not wait.
 WAITS = "EUDYPTULA_WAITS"
+BEGIN = "begin\n"
 RED = "red.txt"  # a line for each red test, in the order in which they ended
 ENDED = "ended.jsonl"  # and for each test, as JSON
 _ROUND_SECONDS = 0.5  # how often that file is looked at, where somebody wants to know at once
@@ -216,10 +218,12 @@ class PytestProcess:
     ) -> None:
         """Start it. ``out`` takes what it prints; else that goes where ours goes.
 
-        One that ``waits`` imports what it needs, and says and does nothing until ``begin``.
+        One that ``waits`` imports what it needs, and tests nothing until ``begin``. Nor does it say
+        anything until then, where somebody sees it.
         """
         self._results = results
         self._is_shown = out is None
+        self._knows = False
         for name in (PROGRESS, RED, ENDED):
             (results / name).unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", *arguments, f"--kernel-results={results}"]
@@ -243,18 +247,38 @@ class PytestProcess:
                 os.close(waiting)
         self._began = time.time()
 
+    def know(self, checked: str) -> None:
+        """The kernel is ready, so that one that waits can collect its tests, and clone a machine.
+
+        ``checked`` is what a cache vouches for that stays open. Where somebody sees what pytest
+        prints, it goes on waiting: the module may not be built, and then nothing is tested.
+        """
+        if not self._is_shown:
+            self._tell_it(checked)
+
     def begin(self, checked: str) -> None:
-        """Have one that waits go on; ``checked`` is what a cache vouches for that stays open."""
+        """Have one that waits test; ``checked`` is as for ``know``."""
         self._began = time.time()
+        self._tell_it(checked)
+        self._write(BEGIN)
+        self._close()
+
+    def _tell_it(self, checked: str) -> None:
+        if not self._knows:
+            self._knows = True
+            self._write(f"{checked}\n")
+
+    def _write(self, line: str) -> None:
         # It may have ended meanwhile, as of arguments that it does not understand.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._go, checked.encode())
-        self._close()
+            os.write(self._go, line.encode())
 
     def give_up(self) -> None:
         """End one that waits: there is nothing that it could test."""
-        proc.kill(self._process)
         self._close()
+        if self._knows:  # it may have a machine, which it ends when it hears that nobody tells it
+            self.join(CLEANUP_SECONDS)
+        proc.kill(self._process)
 
     def _close(self) -> None:
         if self._go >= 0:
@@ -355,19 +379,20 @@ def run(
     *,
     verbose: bool = False,
     out: IO[bytes] | None = None,
-    prepare: Callable[[], str] | None = None,
+    prepare: Callable[[Callable[[str], None]], str] | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Ended:
     """Run pytest to its end; see ``PytestProcess``.
 
     ``prepare`` makes ready what is tested while pytest imports what it needs, which takes as long.
-    It returns what a cache vouches for that stays open (``Cache.vouch``). What it raises passes
-    through, and pytest has said and done nothing then.
+    It is given what it may call once the kernel is ready (``PytestProcess.know``), and returns what
+    a cache vouches for that stays open (``Cache.vouch``). What it raises passes through; pytest has
+    tested nothing then, and nobody has seen a word of it.
     """
     process = PytestProcess(arguments, results, verbose=verbose, out=out, waits=bool(prepare))
     if prepare is not None:
         try:
-            process.begin(prepare())
+            process.begin(prepare(process.know))
         except BaseException:
             process.give_up()
             raise

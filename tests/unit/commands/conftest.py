@@ -70,10 +70,10 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         arguments: Sequence[str],
         results: Path,
         *,
-        prepare: Callable[[], str] = lambda: "",
+        prepare: Callable[[Callable[[str], None]], str] = lambda _: "",
         **_: object,
     ) -> Ended:
-        prepare()
+        prepare(lambda _: None)
         made.pytest.append(list(arguments))
         status = made.statuses.pop(0) if made.statuses else 0
         for word in arguments:

@@ -151,7 +151,10 @@ def test_a_run_that_ends_within_another_takes_nothing_from_it(
     left: list[Path] = []
 
     def another_begins(
-        arguments: Sequence[str], results: Path, prepare: Callable[[], str], **_: object
+        arguments: Sequence[str],
+        results: Path,
+        prepare: Callable[[Callable[[str], None]], str],
+        **_: object,
     ) -> Ended:
         ended = ordinary(arguments, results, prepare=prepare)
         folder = results / "contract-test_contract.py-test_it"

@@ -223,6 +223,22 @@ def test_pytest_gets_its_arguments_in_the_projects_folder(
     assert [seen.index(word) for word in ("tests/vm", "-k", "a b", "-v")] == [3, 4, 5, 7]
 
 
+COLLECTED = """\
+import pathlib
+here = pathlib.Path(__file__).parent
+def pytest_collection_finish(): (here / "collected").touch()
+def pytest_runtest_setup(): (here / "tested").touch()
+def pytest_unconfigure(): (here / "ended").touch()
+"""
+
+
+def awaited(path: Path) -> None:
+    deadline = Deadline(120)
+    while not path.exists():
+        assert not deadline.expired
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_pytest_knows_what_was_checked_and_its_tests_do_not_pass_it_on(
     tmp_path: Path, workers: str
@@ -239,7 +255,7 @@ def test_pytest_knows_what_was_checked_and_its_tests_do_not_pass_it_on(
     given = [str(test), "-p", "no:cacheprovider", "-n", workers, "--rootdir", str(tmp_path)]
     checked = '{"until": 1.5, "manifests": {"/entry.json": [1, 2, 3]}}'
     with (tmp_path / "out").open("wb") as out:
-        ended = pytest_process.run(given, tmp_path / "run", out=out, prepare=lambda: checked)
+        ended = pytest_process.run(given, tmp_path / "run", out=out, prepare=lambda _: checked)
     assert ended == Ended(Status.GREEN), (tmp_path / "out").read_text()
 
 
@@ -252,11 +268,8 @@ def test_pytest_begins_before_all_is_ready_and_says_nothing_until_then(tmp_path:
     )
     printed = tmp_path / "out"
 
-    def prepare() -> str:
-        deadline = Deadline(120)
-        while not (tmp_path / "read").exists():
-            assert not deadline.expired
-            time.sleep(0.01)
+    def prepare(_: object) -> str:
+        awaited(tmp_path / "read")
         assert printed.read_text() == ""
         return "{}"
 
@@ -285,7 +298,7 @@ def test_a_pytest_that_has_nothing_to_test_ends_without_a_word(
 
     monkeypatch.setattr(proc, "popen", seen)
 
-    def prepare() -> str:
+    def prepare(_: object) -> str:
         raise error
 
     with (tmp_path / "out").open("wb") as out, pytest.raises(type(error)):
@@ -294,17 +307,104 @@ def test_a_pytest_that_has_nothing_to_test_ends_without_a_word(
     assert (tmp_path / "out").read_text() == ""
 
 
+@pytest.fixture
+def collects(tmp_path: Path) -> list[str]:
+    """The arguments for a pytest that leaves files when it has collected, tests and ends."""
+    (tmp_path / "test_it.py").write_text("def test_it(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text(COLLECTED)
+    return [str(tmp_path / "test_it.py"), "-p", "no:cacheprovider"]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_tests_are_collected_once_the_kernel_is_there(
+    tmp_path: Path, collects: list[str], workers: str
+) -> None:
+    """And run once the module is."""
+
+    def prepare(know: Callable[[str], None]) -> str:
+        know("{}")
+        awaited(tmp_path / "collected")
+        assert not (tmp_path / "tested").exists()
+        return "{}"
+
+    with (tmp_path / "out").open("wb") as out:
+        ended = pytest_process.run(
+            [*collects, "-n", workers], tmp_path / "run", out=out, prepare=prepare
+        )
+    assert ended == Ended(Status.GREEN), (tmp_path / "out").read_text()
+    assert (tmp_path / "tested").exists()
+
+
+def test_the_first_machine_is_made_while_the_module_is_built(
+    tmp_path: Path, collects: list[str]
+) -> None:
+    """Of what is tested by this process itself."""
+    with (tmp_path / "conftest.py").open("a") as file:
+        file.write("from harness.plugin import hooks\n"
+                   "hooks.make_first = lambda item: (here / item.name).touch()\n")  # fmt: skip
+
+    def prepare(know: Callable[[str], None]) -> str:
+        know("{}")
+        awaited(tmp_path / "test_it")
+        return "{}"
+
+    with (tmp_path / "out").open("wb") as out:
+        ended = pytest_process.run(collects, tmp_path / "run", out=out, prepare=prepare)
+    assert ended == Ended(Status.GREEN), (tmp_path / "out").read_text()
+
+
+def test_where_somebody_sees_it_nothing_is_said_before_all_is_ready(
+    tmp_path: Path, collects: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The module may not be built, and then nothing is tested."""
+
+    def prepare(know: Callable[[str], None]) -> str:
+        know("{}")
+        raise HostError("no module")
+
+    with pytest.raises(HostError):
+        pytest_process.run(collects, tmp_path / "run", prepare=prepare)
+    assert capfd.readouterr().out == ""
+    assert not (tmp_path / "collected").exists()
+
+
+def test_a_pytest_that_has_collected_in_vain_ends_by_itself(
+    tmp_path: Path, collects: list[str]
+) -> None:
+    """It may have a machine, which it removes."""
+
+    def prepare(know: Callable[[str], None]) -> str:
+        know("{}")
+        awaited(tmp_path / "collected")
+        raise HostError("no module")
+
+    with (tmp_path / "out").open("wb") as out, pytest.raises(HostError):
+        pytest_process.run(collects, tmp_path / "run", out=out, prepare=prepare)
+    assert (tmp_path / "ended").exists()
+    assert not (tmp_path / "tested").exists()
+
+
+def test_a_pytest_whose_task_ends_before_the_module_is_there_tests_nothing(
+    tmp_path: Path, collects: list[str]
+) -> None:
+    """Whoever has told it of the kernel was killed."""
+    with (tmp_path / "out").open("wb") as out:
+        process = pytest_process.PytestProcess(collects, tmp_path / "run", out=out, waits=True)
+        process.know("{}")
+        process._close()
+        assert process.wait().status == Status.INPUT
+    assert not (tmp_path / "tested").exists()
+
+
 def test_a_pytest_that_has_ended_before_all_is_ready_is_told(
     python: Callable[[str], None], tmp_path: Path
 ) -> None:
     """As of arguments that it does not understand, which it says itself."""
     python(f": >{tmp_path}/gone; exit 4")
 
-    def prepare() -> str:
-        deadline = Deadline(120)
-        while not (tmp_path / "gone").exists():
-            assert not deadline.expired
-            time.sleep(0.01)
+    def prepare(_: object) -> str:
+        awaited(tmp_path / "gone")
         return "{}"
 
     ended = pytest_process.run(["tests"], tmp_path, prepare=prepare)
@@ -314,7 +414,7 @@ def test_a_pytest_that_has_ended_before_all_is_ready_is_told(
 def test_a_pytest_whose_task_has_ended_tests_nothing(tmp_path: Path) -> None:
     """It is told nothing at all then."""
     process = pytest_process.PytestProcess([str(tmp_path)], tmp_path / "run", waits=True)
-    process.begin("")
+    process._close()
     assert process.wait().status == Status.INPUT
 
 
