@@ -149,11 +149,11 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
         pytest_process.not_empty(ended)
         result = sweep.result_of(ready, plan, ended, run.junit, time.monotonic() - started)
         sweep.write_result(run, result)
-        _show([result])
         if ended.why:
             log.error("%s", ended.why)
         if plan.request.quiet:
             _say([result], plan.request)
+        _show([result])
         return result.status
 
 

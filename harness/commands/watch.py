@@ -14,12 +14,12 @@ from pathlib import Path
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from harness import config
+from harness import config, lab
 from harness.build import source as sources
 from harness.build.source import Source
 from harness.commands import test_vm
 from harness.errors import HarnessError, InputError, Status
-from harness.host.cache import digest_of_files
+from harness.host.cache import Cache, believe, digest_of_files
 from harness.host.text import printable
 from harness.report import table
 from harness.runs import identity, pytest_process, store
@@ -54,14 +54,19 @@ def run(request: Request) -> int:
         request = replace(request, jobs=1)
     own = plan.suites.get(table.OWN)
     saves = _Saves(source, Path(own) if own else None)
-    while True:
-        try:
-            changed = saves.wait()
-        except KeyboardInterrupt:
-            return Status.GREEN
-        if changed:
-            log.info("%s: saved: %s", time.strftime("%H:%M:%S"), _named(changed))
-        _test(request, spec.name, saves)
+    tested = False
+    with Cache() as held:
+        while True:
+            try:
+                if tested:  # so that the next run need not check the kernel after the save
+                    lab.prepare_lab(spec, config.load(), held, request.equipment)
+                changed = saves.wait()
+            except KeyboardInterrupt:
+                return Status.GREEN
+            if changed:
+                log.info("%s: saved: %s", time.strftime("%H:%M:%S"), _named(changed))
+            believe(held.vouch())
+            tested = _test(request, spec.name, saves)
 
 
 class _Saves:
@@ -160,11 +165,16 @@ def _changes(places: Sequence[Path]) -> Iterator[None]:
             observer.join()
 
 
-def _test(request: Request, kernel: str, saves: _Saves) -> None:
-    """Test it, and say what came of it and what is red; what is wrong with the module is said."""
+def _test(request: Request, kernel: str, saves: _Saves) -> bool:
+    """Test it, and say what came of it and what is red; what is wrong with the module is said.
+
+    Returns whether there was something to test.
+    """
     began = time.monotonic()
+    tested = False
     try:
         test_vm.run(request)
+        tested = True
         for line in pytest_process.red(config.RESULTS / kernel / store.LATEST):
             print(f"red: {line}")
     except HarnessError as error:
@@ -172,3 +182,4 @@ def _test(request: Request, kernel: str, saves: _Saves) -> None:
     if late := saves.meanwhile():
         print(f"this is of what was there before: {_named(late)} was saved since, and comes next")
     print(f"{time.strftime('%H:%M:%S')}: {time.monotonic() - began:.1f} s\n", flush=True)
+    return tested

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from watchdog.observers import Observer
 
-from harness import config
+from harness import config, lab
 from harness.build.source import Source
 from harness.commands import test_vm, watch
 from harness.errors import BuildError, InputError, Status
+from harness.host import cache as caches
 from harness.runs import store
 from harness.runs.request import Request
 
@@ -86,6 +87,33 @@ def test_what_is_saved_is_tested(tested: Callable[..., list[str]], other_module:
         threading.Thread(target=save, args=[file, "three"]).start()
 
     assert tested(save_at_once, save_later) == ["one", "two", "three"]
+
+
+def test_what_the_kernel_is_made_of_is_not_checked_after_the_save(
+    tested: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, other_module: Path
+) -> None:
+    """It was, before; nobody has removed it meanwhile. Of what could not be tested nothing is."""
+    made: list[Path] = []
+    believed: list[list[str]] = []
+
+    def prepare(_: object, __: object, cache: caches.Cache, *___: object) -> None:
+        made.append(cache.get("kernel", "one", {}, lambda _: None).path)
+
+    monkeypatch.setattr(lab, "prepare_lab", prepare)
+    monkeypatch.setattr(caches, "_vouched", {})
+
+    def does_not_build() -> None:
+        believed.append([*caches._vouched])
+        (other_module / "other.c").write_text("two")
+        raise BuildError("it does not build")
+
+    def builds() -> None:
+        believed.append([*caches._vouched])
+        (other_module / "other.c").write_text("three")
+
+    assert tested(does_not_build, builds) == ["one", "two", "three"]
+    assert believed == [[], []]
+    assert [*caches._vouched] == [str(made[0] / caches.MANIFEST)]
 
 
 def test_a_save_is_heard_of(
