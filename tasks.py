@@ -845,6 +845,15 @@ def pipeline(
 
 @task(help=_help("verbose"))
 @_explained
+def reference(_: Context, verbose: bool = False) -> None:
+    """Make docs/reference.md again, out of docstrings and of what the options say."""
+    from harness.commands import reference
+
+    reference.run()
+
+
+@task(help=_help("verbose"))
+@_explained
 def pictures(_: Context, verbose: bool = False) -> None:
     """Make the pictures of the page of results in docs/pictures again."""
     from tests.browser import pictures

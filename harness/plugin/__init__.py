@@ -67,6 +67,21 @@ _TELLS = "eudyptula_tells"
 _HOST_ONLY = pytest.StashKey[bool]()
 
 
+# The marks, each with its arguments, as `pytest --markers` shows it.
+MARKS = (
+    "machine(memory_mib=512, cpus=1, append=(), devices=(), clock='host'): the shape of this "
+    "test's machine; append are kernel command line options, devices are QEMU's, as its "
+    "-device takes them; with clock='ahead' the guest's time passes in its sleep "
+    "(guest.pass_time)",
+    "needs(config=None, without=None): the kernel must have the one option and must not have "
+    "the other; elsewhere it is not run",
+    "taint(*names): taints of the kernel that the test's modules may set: proprietary, "
+    "staging, test, livepatch, auxiliary",
+    "unrecorded: more may be allocated in the test than is recorded; what its modules lose is "
+    "then not looked for",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run.
 
@@ -182,28 +197,8 @@ def matrix_of(config: pytest.Config) -> Matrix:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "machine(memory_mib=512, cpus=1, append=(), devices=(), clock='host'): the shape of this "
-        "test's machine; append are kernel command line options, devices are QEMU's, as its "
-        "-device takes them; with clock='ahead' the guest's time passes in its sleep "
-        "(guest.pass_time)",
-    )
-    config.addinivalue_line(
-        "markers",
-        "needs(config=None, without=None): the kernel must have the one option and must not have "
-        "the other; elsewhere it is not run",
-    )
-    config.addinivalue_line(
-        "markers",
-        "taint(*names): taints of the kernel that the test's modules may set: proprietary, "
-        "staging, test, livepatch, auxiliary",
-    )
-    config.addinivalue_line(
-        "markers",
-        "unrecorded: more may be allocated in the test than is recorded; what its modules lose is "
-        "then not looked for",
-    )
+    for mark in MARKS:
+        config.addinivalue_line("markers", mark)
     if not hasattr(config, "workerinput"):
         _check_input(config)
     if not base_of(config).is_relative_to(PROJECT):

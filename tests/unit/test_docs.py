@@ -521,8 +521,9 @@ def repeated(pages: Mapping[str, Page]) -> list[str]:
 
 
 def test_nothing_is_said_twice(pages: dict[str, Page]) -> None:
-    """Of two places that say the same, one is forgotten when it changes."""
-    assert repeated(pages) == []
+    """Of two places that say the same, one is forgotten when it changes; not where it is made."""
+    by_hand = {name: page for name, page in pages.items() if name != "docs/reference.md"}
+    assert repeated(by_hand) == []
 
 
 def test_every_task_has_a_row(known: Known) -> None:
