@@ -80,6 +80,7 @@ LOCKS = {
     "crypto_alg_sem": "rw_semaphore",
     "slab_mutex": "mutex",
     "event_mutex": "mutex",
+    "console_sem": "semaphore",
 }
 
 
@@ -103,7 +104,10 @@ def test_each_global_lock_that_a_thread_keeps_is_named(victim: Clone, lock: str)
     """The thread sleeps, so that nothing else is wrong."""
     hold(victim, "hold", lock)
     title = f"{lock} is held: what needs this lock of the kernel's waits for ever"
-    assert (Verdict.HUNG, title) in outcome(now(victim))
+    found = outcome(now(victim))
+    # Before 7.x the console prints nothing without its lock, and so cannot be read to its end.
+    silent = [text for kind, text in found if kind is Verdict.LOG_GAP and lock == "console_sem"]
+    assert (Verdict.HUNG, title) in found or silent
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -15,6 +15,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/semaphore.h>
 #include <linux/string.h>
 
 static char *act = "";
@@ -91,6 +92,8 @@ static void take_lock(void)
 {
 	if (!strcmp(type, "mutex"))
 		mutex_lock((struct mutex *)lock);
+	else if (!strcmp(type, "semaphore"))
+		down((struct semaphore *)lock);
 	else
 		down_write((struct rw_semaphore *)lock);
 }
@@ -99,6 +102,8 @@ static void give_lock(void)
 {
 	if (!strcmp(type, "mutex"))
 		mutex_unlock((struct mutex *)lock);
+	else if (!strcmp(type, "semaphore"))
+		up((struct semaphore *)lock);
 	else
 		up_write((struct rw_semaphore *)lock);
 }
