@@ -60,6 +60,20 @@ _SOCKETS = "sock_inode_cache"
 # its name (commit 8c3e8a6bdb53 of Linux). A name of a class that is there is not lost.
 _THE_KERNELS = ({"kobject_set_name_vargs", "__class_register"},)
 
+# What makes an entry of sysfs and what removes it. A function that only calls another one jumps
+# there, so that the other one is all that a stack has of both (fs/sysfs).
+_ENTRIES = (
+    (r"sysfs_(do_)?create_link", "sysfs_remove_link()"),
+    (r"(sysfs|internal)_create_group", "sysfs_remove_group()"),
+    (r"sysfs_(create|add)_|device_create_(bin_)?file", "sysfs_remove_file()"),
+    (r"kobject_", "kobject_put()"),
+    (r"device_(add|register|create)", "device_unregister()"),
+)
+_OF_SLABS = ("sysfs_slab_", "__kmem_cache_alias")
+_DEEPEST = 64  # folders of sysfs in one another: more than there are
+# What a module calls for a mount of its own. Whoever walks along a path may cause others.
+_MOUNTS = ("kern_mount", "vfs_kern_mount", "fc_mount")
+
 _PERCPU_FLAGS = 4  # 1 << __PERCPU_REF_FLAG_BITS (linux/percpu-refcount.h)
 
 # How many packets that the record does not know may each be found by the one before.
@@ -166,7 +180,7 @@ class Search:
         self._find_mapped(unknown, [node.area for node in nodes if node not in reached])
         reached |= _closure(node for node in every if node.held)
         kept = _closure(node for node in every if node.kept)
-        results = []
+        results = list(self._entries([node for node in nodes if node not in kept]))
         for node in nodes:
             registered = self._registered(node) if node not in kept else None
             if registered is not None:
@@ -227,9 +241,12 @@ class Search:
         _, start, size = as_words(self._memory.read(one.address - self._layout.direct, 24))
         if start % PAGE or not size or start < self._layout.vmalloc:
             return None
+        return range(start, start + size) if self._user(one) == "__get_vm_area_node" else None
+
+    def _user(self, one: Allocation) -> str:
+        """The function that has called the allocator."""
         names = (self._name(address) for address in one.stack)
-        caller = next((name for name in names if not _OF_THE_ALLOCATOR.match(name)), "")
-        return range(start, start + size) if caller == "__get_vm_area_node" else None
+        return next((name for name in names if not _OF_THE_ALLOCATOR.match(name)), "")
 
     def _name(self, address: int) -> str:
         place = self._symbols().at(address)
@@ -465,6 +482,8 @@ class Search:
         one = node.allocation
         if one.event == OBJECT and self._is_own_socket(one):
             return self._described(node, (), "a socket", "sock_release()")
+        if one.event == OBJECT and self._is_own_mount(one):
+            return self._described(node, (), "a mount", "kern_unmount()")
         if one.event not in KMALLOC:
             return None
         call = self._call(one)
@@ -498,6 +517,62 @@ class Search:
             if not file and ops > pointers.IMAGE and self._points_back(sock, begins):
                 return True
         return False
+
+    def _is_own_mount(self, one: Allocation) -> bool:
+        """Whether it is a mount that the module has made for itself, in no folder.
+
+        One that is gone, and that the allocator points to, was cleared.
+        """
+        made = self._user(one).startswith("alloc_vfsmnt")
+        return made and self._call(one).startswith(_MOUNTS) and any(self._content(one))
+
+    def _entries(self, nodes: Sequence[_Node]) -> Iterator[Lost]:
+        """What the module has put into sysfs and not taken away, once for each call of its own.
+
+        A call makes a folder before what is in it, and an entry before the links to that.
+        """
+        calls: dict[tuple[int, ...], list[_Node]] = {}
+        for node in nodes:
+            if self._is_entry(node.allocation):
+                stack = node.allocation.stack
+                inside = next(number for number, at in enumerate(stack) if self._gone(at))
+                calls.setdefault(stack[inside:], []).append(node)
+        for made in calls.values():
+            first, *others = sorted(made, key=lambda node: node.allocation.order)
+            call = self._call(first.allocation)
+            undo = next((undo for pattern, undo in _ENTRIES if re.match(pattern, call)), "")
+            path = self._path(first.allocation.address)
+            yield self._described(first, others, path, undo or f"what undoes {call}()")
+
+    def _is_entry(self, one: Allocation) -> bool:
+        """Whether it is an entry of sysfs (struct kernfs_node) that was not removed."""
+        if one.event != OBJECT or not self._user(one).startswith("__kernfs_new_node"):
+            return False
+        # Of a slab cache that was merged with others the kernel leaves a link (mm/slub.c).
+        if any(self._name(address).startswith(_OF_SLABS) for address in one.stack):
+            return False
+        at = one.address - self._layout.direct
+        found = pointers.slab_object(self._memory, self._layout, at)
+        removed = found is None or pointers.is_removed_node(self._memory, found, at + 8)
+        return not removed and bool(self._path(one.address))
+
+    def _path(self, address: int) -> str:
+        """Where in /sys an entry is, "" where it cannot be one.
+
+        The words of struct kernfs_node (linux/kernfs.h): two counts, the folder, the name. That of
+        all of sysfs is in no folder.
+        """
+        names: list[str] = []
+        for _ in range(_DEEPEST):
+            start = address - self._layout.direct
+            if self._memory.offset(start) is None:
+                return ""
+            _, folder, name = as_words(self._memory.read(start, 24))
+            if not folder:
+                break
+            names.append(pointers.text_at(self._memory, self._layout, name))
+            address = folder
+        return "/".join(["/sys", *reversed(names)]) if names and all(names) else ""
 
     def _points_back(self, address: int, to: int) -> bool:
         """Whether an object has a pointer to another one, whose pointer to it is followed."""

@@ -246,6 +246,80 @@ def test_a_socket_is_still_there_where_no_process_has_it(
     assert [each.held for each in search(kernel).lost([one])] == held
 
 
+MADE = ("__kernfs_new_node", "sysfs_create_link")
+
+
+def entry(
+    kernel: Kernel, name: str, order: int = 1, *, folder: int = 0, active: int = 1,
+    calls: tuple[str, ...] = MADE, line: int = MODULE,
+) -> Allocation:  # fmt: skip
+    """An entry of sysfs, somebody's, that a call of the module's at ``line`` has made."""
+    if "kernfs_node_cache" not in kernel.caches:
+        kernel.cache("kernfs_node_cache", 128)
+    at, text = kernel.object("kernfs_node_cache"), kernel.take()
+    kernel.text(text, name)
+    kernel.word(at, active << 32 | 1, folder, DIRECT + text)
+    kernel.word(PLACES["somewhere"] + 8 * order, DIRECT + at)
+    stack = (*(IMAGE + PLACES[call] for call in calls), line)
+    return Allocation("kmem_cache_alloc", DIRECT + at, 128, order, stack)
+
+
+def top(kernel: Kernel) -> tuple[int, int]:
+    """The address of all of sysfs, and of a folder of the kernel's in it."""
+    root = entry(kernel, "", 20).address
+    return root, entry(kernel, "kernel", 21, folder=root).address
+
+
+def test_an_entry_of_sysfs_is_still_there(kernel: Kernel) -> None:
+    """It is told by its path, once for all that a call has made, and by what undoes that."""
+    _, folder = top(kernel)
+    made = entry(kernel, "wee", 1, folder=folder)
+    inside = entry(kernel, "file", 2, folder=made.address)
+    other = entry(kernel, "last", 3, folder=folder, line=MODULE + 8)
+    told = search(kernel).lost([inside, other, made])
+    assert [(one.held, one.undo, one.orders) for one in told] == [
+        ("/sys/kernel/wee", "sysfs_remove_link()", (1, 2)),
+        ("/sys/kernel/last", "sysfs_remove_link()", (3,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("active", "calls"),
+    [(0x80000001, MADE), (1, ("__kernfs_new_node", "sysfs_slab_alias")), (1, MADE[1:])],
+    ids=["removed", "of a merged slab cache", "no entry"],
+)
+def test_what_is_no_entry_of_the_modules_is_not(
+    kernel: Kernel, active: int, calls: tuple[str, ...]
+) -> None:
+    """The kernel keeps some for a while, and makes some for itself."""
+    _, folder = top(kernel)
+    made = entry(kernel, "wee", folder=folder, active=active, calls=calls)
+    assert search(kernel).lost([made]) == []
+
+
+def test_an_entry_that_was_cleared_is_not_there(kernel: Kernel) -> None:
+    """It is free, and in the allocator's own list."""
+    made = entry(kernel, "wee")
+    kernel.word(made.address - DIRECT, 0, 0, 0)
+    assert search(kernel).lost([made]) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "word", "held"),
+    [("kern_mount", 1, ["a mount"]), ("kern_mount", 0, []), ("kern_path", 1, [])],
+    ids=["its own", "cleared", "on the way along a path"],
+)
+def test_a_mount_is_still_there(kernel: Kernel, call: str, word: int, held: list[str]) -> None:
+    """Its file system has it in a list, whoever has made it."""
+    kernel.cache("mnt_cache", 128)
+    at = kernel.object("mnt_cache")
+    kernel.word(at + 32, word)
+    kernel.word(PLACES["somewhere"], DIRECT + at)
+    stack = (IMAGE + PLACES["alloc_vfsmnt"], IMAGE + PLACES[call], MODULE)
+    one = Allocation("kmem_cache_alloc", DIRECT + at, 128, 1, stack)
+    assert [each.held for each in search(kernel).lost([one])] == held
+
+
 @pytest.mark.parametrize(("number", "lost"), [(4, []), (5, [1]), (6, [1]), (7, [])])
 def test_what_was_taken_out_of_a_queue_is_not_in_it(
     kernel: Kernel, number: int, lost: list[int]

@@ -117,6 +117,10 @@ def test_an_eighth_of_all_memory_is_soon_looked_for(victim: Clone, planted: Modu
         ("bound", "the work queue planted_ordered is still there: destroy_workqueue()"),
         ("pool", "the DMA pool planted_pool is still there: dma_pool_destroy()"),
         ("socket", "a socket is still there: sock_release()"),
+        ("link", "/lo/planted_link is still there: sysfs_remove_link()"),
+        ("folder", "/lo/planted_folder is still there: kobject_put()"),
+        ("group", "/lo/planted_group is still there: sysfs_remove_group()"),
+        ("mount", "a mount is still there: kern_unmount()"),
     ],
 )
 def test_what_the_kernel_still_has_in_a_list_is_named(
@@ -191,7 +195,7 @@ def test_a_whole_life_in_one_command_is_no_hiding_place(victim: Clone, planted: 
 
 HEALTHY = [kind for kind, _ in LOST] + [
     "nothing", "heap", "cache", "workqueue", "bound", "pool", "socket", "rcu", "callback", "many",
-    "devm", "netdevice", "debugfs", "firmware", "percpus",
+    "devm", "netdevice", "debugfs", "firmware", "percpus", "link", "folder", "group", "mount",
 ]  # fmt: skip
 
 

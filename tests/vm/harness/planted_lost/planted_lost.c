@@ -9,11 +9,13 @@
 #include <linux/dma-mapping.h>
 #include <linux/dmapool.h>
 #include <linux/etherdevice.h>
+#include <linux/err.h>
 #include <linux/firmware.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mount.h>
 #include <linux/net.h>
 #include <linux/netdevice.h>
 #include <linux/percpu.h>
@@ -22,9 +24,11 @@
 #include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/sysfs.h>
 #include <linux/version.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
+#include <net/net_namespace.h>
 
 static char *what = "nothing";
 module_param(what, charp, 0444);
@@ -154,6 +158,51 @@ static void file_put(void *it) { filp_close(it, NULL); }
 
 static void *exact_get(void) { return alloc_pages_exact(3 * PAGE_SIZE, GFP_KERNEL); }
 static void exact_put(void *it) { free_pages_exact(it, 3 * PAGE_SIZE); }
+
+/* What a device of the kernel's has in sysfs, where no list looks. */
+static struct kobject *planted_place(void) { return &init_net.loopback_dev->dev.kobj; }
+
+static void *link_get(void)
+{
+	return sysfs_create_link(planted_place(), kernel_kobj, "planted_link") ? NULL : kernel_kobj;
+}
+
+static void link_put(void *it) { sysfs_remove_link(planted_place(), "planted_link"); }
+
+static void *folder_get(void) { return kobject_create_and_add("planted_folder", planted_place()); }
+static void folder_put(void *it) { kobject_put(it); }
+
+static ssize_t planted_show(struct device *device, struct device_attribute *attribute, char *text)
+{
+	return 0;
+}
+
+static DEVICE_ATTR(planted_attribute, 0444, planted_show, NULL);
+static struct attribute *planted_attributes[] = { &dev_attr_planted_attribute.attr, NULL };
+static const struct attribute_group planted_group = {
+	.name = "planted_group", .attrs = planted_attributes,
+};
+
+static void *group_get(void)
+{
+	return sysfs_create_group(planted_place(), &planted_group) ? NULL : planted_place();
+}
+
+static void group_put(void *it) { sysfs_remove_group(planted_place(), &planted_group); }
+
+static void *mount_get(void)
+{
+	struct file_system_type *type = get_fs_type("tmpfs");
+	struct vfsmount *it;
+
+	if (!type)
+		return NULL;
+	it = kern_mount(type);
+	module_put(type->owner);
+	return IS_ERR(it) ? NULL : it;
+}
+
+static void mount_put(void *it) { kern_unmount(it); }
 
 /* -- what looks alike and is right, so that there is no way to forget it -- */
 
@@ -292,6 +341,8 @@ static const struct {
 	SAME_PUT(rcu, rcu_put), SAME_PUT(devm, nothing_put),
 	SAME_PUT(socket, socket_put), SAME_PUT(file, file_put),
 	SAME_PUT(exact, exact_put), SAME_PUT(percpus, percpus_put),
+	SAME_PUT(link, link_put), SAME_PUT(folder, folder_put), SAME_PUT(group, group_put),
+	SAME_PUT(mount, mount_put),
 	{ "callback", rcu_get, callback_put }, SAME_PUT(many, many_put),
 	SAME_PUT(netdevice, netdevice_put), SAME_PUT(debugfs, debugfs_put),
 	SAME_PUT(firmware, firmware_put),
