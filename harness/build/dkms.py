@@ -57,7 +57,8 @@ ASK = """\
 kernelver=$1 arch=x86_64 kernel_source_dir=$2 dkms_tree=. source_tree=.
 . ./dkms.conf 2>&1
 printf '\\n%s\\n%s\\n%s\\n%s\\n' "$PACKAGE_NAME" "$PACKAGE_VERSION" \\
-    "${BUILD_EXCLUSIVE_CONFIG//$'\\n'/ }" "${BUILT_MODULE_NAME[*]//$'\\n'/ }"
+    "${BUILD_EXCLUSIVE_CONFIG//$'\\n'/ } ${BUILD_EXCLUSIVE_KERNEL//$'\\n'/ }" \\
+    "${BUILT_MODULE_NAME[*]//$'\\n'/ }"
 """
 _WORDS_MAX = 5  # lines of what a dkms.conf says itself that are shown
 _LINE_MAX = 200  # characters of each
@@ -67,9 +68,10 @@ _LINE_MAX = 200  # characters of each
 class Asked:
     """What a dkms.conf says of itself for one kernel.
 
-    ``options`` (CONFIG_...) are what the kernel has to be built with, and ``words`` what it prints,
-    as some do where they are not for a kernel. ``modules`` are the names of its modules, where it
-    gives them, in its order.
+    ``options`` (CONFIG_...) are what the kernel has to be built with. Some say that in words that
+    no kernel's name has: BUILD_EXCLUSIVE_KERNEL="REQUIRES CONFIG_USB_HID". ``words`` are what it
+    prints, as some do where they are not for a kernel, and ``modules`` the names of its modules,
+    where it gives them, in its order.
     """
 
     name: str

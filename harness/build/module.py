@@ -458,9 +458,13 @@ def warnings_in(log: str) -> list[str]:
 # be static (from 6.8 on), a variable that is declared in the midst of a block (5.10), and functions
 # that are called init_module() and cleanup_module() rather than named by module_init() and
 # module_exit(), as first examples in books do (objtool, from 6.2 on). Such code works as it should.
+# So does what objtool cannot follow, as a computed goto: how the compiler has laid out a function
+# of C is not its author's doing (tools/objtool/Documentation/objtool.txt).
 _STYLE = re.compile(
     r"\[-W(?:missing-prototypes|missing-declarations|declaration-after-statement)\]"
     r"|objtool: (?:init|cleanup)_module\(\): not an indirect call target"
+    r"|objtool: \S+ (?:sibling call from callable instruction with modified stack frame"
+    r"|stack state mismatch|return with modified stack frame)"
 )
 _WARNING = 1000  # characters of a warning that are shown
 

@@ -210,12 +210,12 @@ def with_names(
         sections = audit.sections.get(each.name, {}) if audit else {}
         sections = sections or facts.get("sections", {}).get(each.name, {})
         try:
+            known = symbols.definitions(module.kernel.sysroot, each.ko)
             if not sections and seen.lost:
                 stacks = [one.stack for one in seen.lost]
-                sections = symbols.find_sections(module.kernel.sysroot, each.ko, stacks)
+                sections = symbols.find_sections(module.kernel.sysroot, each.ko, stacks, known)
             if not sections:
                 continue
-            known = symbols.definitions(module.kernel.sysroot, each.ko)
         except HarnessError as error:
             log.warning("what the module left behind has no names: %s", error)
             continue

@@ -1015,6 +1015,7 @@ _BY_CACHE = {
     "filp": "an open file was not closed, or its operations have no .owner",
     "inode_cache": "a file of the module's is still there or open",
     "cdev_cache": "cdev_del()",
+    "kmem_cache": "kmem_cache_destroy()",
     "kernfs_node_cache": "the sysfs entry was not removed",
     "task_struct": "kthread_stop()",
     "sock_inode_cache": "a socket is still open",

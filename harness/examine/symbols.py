@@ -243,18 +243,23 @@ def returns_in(disassembly: str) -> list[int]:
     ]
 
 
-def find_sections(tree: Sysroot, ko: Path, stacks: Sequence[str]) -> dict[str, str]:
+def find_sections(
+    tree: Sysroot, ko: Path, stacks: Sequence[str], known: Iterable[Definition]
+) -> dict[str, str]:
     """Where a module's code was that was gone before anybody could ask for it.
 
     A section that is the first of its kind begins with a page (layout_sections() in
     kernel/module/main.c), and an address on a stack is behind a call. What do_one_initcall()
-    calls is in ``.init.text``, all else most probably in ``.text``. What cannot be told apart is
-    left out.
+    calls is init_module(), which module_init() gives a second name; ``known`` says where it is:
+    in ``.init.text``, or in ``.text`` where it is not __init. All else is most probably in
+    ``.text``. What cannot be told apart is left out.
     """
-    wanted: dict[str, set[int]] = {".text": set(), ".init.text": set()}
+    at = (one.symbol.section for one in known if one.symbol.name == "init_module")
+    init = next(at, ".init.text")
+    wanted: dict[str, set[int]] = {".text": set(), init: set()}
     for stack in stacks:
         for address, caller in _ON_A_STACK.findall(f"{stack}\n"):
-            wanted[".init.text" if caller else ".text"].add(int(address, 16))
+            wanted[init if caller else ".text"].add(int(address, 16))
     sections = {}
     for section, addresses in wanted.items():
         if not addresses:

@@ -80,6 +80,12 @@ _MEANINGS = (
         "for ever.",
     ),
     (
+        r"splat: .*(already registered|duplicate filename|EEXIST|same name)",
+        "left",
+        "A name that the module wants is taken. Mostly an earlier life of the module has left it "
+        "behind: undo in exit, and where init fails, all that init did. Or init asks for it twice.",
+    ),
+    (
         r"splat: .*(usercopy|Buffer overflow|copy_overflow|overwrit|out-of-bounds|Redzone"
         r"|field-spanning)",
         "memory",
@@ -204,6 +210,8 @@ _ASSERTIONS = (
     ),
 )
 # Not of an absolute path, which is one of the kernel's headers; releases of Debian have a plus.
+# Where a report says that it was, with a place in a source.
+_IN_MODULE = re.compile(r" in [\w.]+ at \S+\.[ch]:\d+")
 _PLACE = re.compile(r"(?<![\w/.+-])((?:[\w.+-]+/)*[\w.+-]+\.[ch]:\d+)\b")
 _ERROR = re.compile(rf"^{_PLACE.pattern}(?::\d+)?: (?:fatal )?error: ", re.MULTILINE)
 _RULES = {
@@ -561,8 +569,10 @@ def _of_problem(problem: str, said: str, command: str) -> Finding | None:
     below = _after(said, problem)
     words = _WORDS.match(below)
     seen = f"{problem}: {words[1]}" if words else problem
+    # A function that is called install_clock() says nothing of what is wrong in it.
+    what = _IN_MODULE.sub("", seen)
     for pattern, kind, means in _MEANINGS:
-        if re.match(pattern, seen, re.IGNORECASE):
+        if re.match(pattern, what, re.IGNORECASE):
             where = _where(problem) or _where(_KERNELS_OWN.sub("", below))
             return Finding(kind, _short(seen), means, where, command)
     return None

@@ -18,6 +18,7 @@ PACKAGE_VERSION="@VERSION@"
 echo 'somebody talks' ; echo 'and complains' >&2
 BUILD_EXCLUSIVE_CONFIG="CONFIG_DRM
 !CONFIG_X CONFIG_I2C"
+BUILD_EXCLUSIVE_KERNEL="REQUIRES CONFIG_USB_HID"
 echo 'and complains' >&2
 BUILT_MODULE_NAME[1]=wee-test
 BUILT_MODULE_NAME[0]="$PACKAGE_NAME"
@@ -37,7 +38,7 @@ def test_a_conf_is_asked_by_a_shell(tmp_path: Path) -> None:
     """It may compute what it says, and say other things, which are told once."""
     found = asked(tmp_path, "6.1.0-1-amd64")
     assert (found.name, found.version) == ("wee", "9")
-    assert found.options == ("CONFIG_DRM", "CONFIG_I2C")
+    assert found.options == ("CONFIG_DRM", "CONFIG_I2C", "CONFIG_USB_HID")
     assert found.modules == ("wee", "wee-test")
     assert found.words == ("somebody talks", "and complains")
     assert asked(tmp_path, "6.2").version == "@VERSION@"

@@ -416,12 +416,18 @@ def test_a_variable_of_a_cpu_is_named(kernel: Kernel) -> None:
     assert described(kernel, PERCPU + 0x1480) == said
 
 
-def test_an_object_is_named_by_its_cache(kernel: Kernel) -> None:
-    kernel.cache("proc_dir_entry", 256)
-    assert described(kernel, kernel.object("proc_dir_entry") + 0x40) == (
-        "an object of the slab cache proc_dir_entry",
-        "remove_proc_entry() or proc_remove() was not called",
-    )
+@pytest.mark.parametrize(
+    ("cache", "undo"),
+    [
+        ("proc_dir_entry", "remove_proc_entry() or proc_remove()"),
+        ("kmem_cache", "kmem_cache_destroy()"),
+    ],
+)
+def test_an_object_is_named_by_its_cache(kernel: Kernel, cache: str, undo: str) -> None:
+    kernel.cache(cache, 256)
+    assert described(kernel, kernel.object(cache) + 0x40) == (
+        f"an object of the slab cache {cache}", f"{undo} was not called",
+    )  # fmt: skip
 
 
 def test_a_stack_is_named_by_its_task(kernel: Kernel) -> None:

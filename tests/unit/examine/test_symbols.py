@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.examine import symbols
-from harness.examine.symbols import Place, Symbol
+from harness.examine.symbols import Definition, Place, Symbol
+from harness.host.cache import Entry
+from harness.host.debian import Sysroot
 from tests.unit.growth import grows_with_length
 
 REPORT = """\
@@ -157,3 +161,38 @@ def test_where_calls_return_to_is_read_from_a_disassembly() -> None:
         "   a:\tret\n"
     )
     assert symbols.returns_in(text) == [5, 10]
+
+
+# A section as objdump prints it: a call that returns to 0xe, and another one to 0x2a.
+DISASSEMBLED = """\
+0000000000000000 <wee>:
+       0:\tendbr64
+       9:\tcall   e <wee+0xe>
+       e:\ttest   %rax,%rax
+      25:\tcall   2a <wee+0x2a>
+      2a:\tret
+"""
+
+
+@pytest.mark.parametrize(
+    ("init", "stack", "base"),
+    [
+        pytest.param(".init.text", " 0xffffffffc020000e\n do_one_initcall+0x58/0x310\n",
+                     ("0xffffffffc0200000", ".init.text"), id="init"),
+        pytest.param(".text", " 0xffffffffc020000e\n do_one_initcall+0x58/0x310\n",
+                     ("0xffffffffc0200000", ".text"), id="init that is not __init"),
+        pytest.param(".init.text", " 0xffffffffc030002a\n vfs_write+0x58/0x310\n",
+                     ("0xffffffffc0300000", ".text"), id="another function"),
+    ],
+)  # fmt: skip
+def test_the_code_of_a_module_that_is_gone_is_where_its_calls_fit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, init: str, stack: str, base: tuple[str, str]
+) -> None:
+    """One whose init has failed was never there to be asked."""
+    monkeypatch.setattr(symbols, "_ask", lambda *_: DISASSEMBLED)
+    tree = Sysroot(tmp_path, Entry("sysroot", "", "", tmp_path))
+    known = [Definition(Symbol("init_module", init, 0, 0x40), None, is_function=True)]
+    found = symbols.find_sections(
+        tree, tmp_path / "wee.ko", [f" __kmalloc+0x1/0x2\n{stack}"], known
+    )
+    assert found == {base[1]: base[0]}
