@@ -223,7 +223,7 @@ _UNCHECKED = "IS_ERR()"
 # How its tests say that a thread waits for its start.
 _NOT_STARTED = "was created and never started"
 # What a module says that cannot work on this machine (tests/vm/any); it builds, but was not tried.
-_LOADS_ONLY = re.compile(r"loads only with (?:its hardware|parameters)")
+_LOADS_ONLY = re.compile(r"loads only with (?:its hardware|parameters|other modules)")
 _SEEN = 400  # characters of what was seen
 
 

@@ -374,6 +374,7 @@ def test_what_was_not_tried_is_a_note() -> None:
     [
         ("wee loads only with its hardware: No such device", "loads only with its hardware"),
         ("wee loads only with parameters, of which it has id", "loads only with parameters"),
+        ("wee loads only with other modules: it asks", "loads only with other modules"),
     ],
 )
 def test_what_cannot_work_here_is_not_green(why: str, outcome: str) -> None:

@@ -51,6 +51,16 @@ def _place(item: pytest.Item) -> int:
 _NO_HARDWARE = "No such device"
 _EXISTS = "File exists"
 _BAD_PARAMETERS = "Invalid parameters"
+# From now on, what modprobe is asked for by the kernel and cannot load is written down. The kernel
+# gives it a name as the last word (call_modprobe() in kernel/module/kmod.c).
+_LACKING = "/root/lacking"
+_REMEMBER = f"""\
+cat >/root/modprobe <<'END'
+#!/bin/sh
+for name; do :; done
+/sbin/modprobe "$@" || echo "$name" >>{_LACKING}
+END
+chmod +x /root/modprobe && echo /root/modprobe >/proc/sys/kernel/modprobe"""
 # Files of which there is one for each device, whatever its driver does, and for each module.
 _USUAL = ("uevent", "/power/", "/subsystem/", "/driver/", "/sys/kernel/btf/")
 # Minor numbers that are tried of a character device without nodes.
@@ -155,7 +165,8 @@ class Subject:
         __tracebackhide__ = True
         for one in self._objects:
             arguments = getattr(one, "arguments", ())
-            done = self.guest.run(shlex.join(["insmod", f"/root/{one.ko.name}", *arguments]))
+            insmod = shlex.join(["insmod", f"/root/{one.ko.name}", *arguments])
+            done = self.guest.run(insmod)
             if done.ok:
                 continue
             if _NO_HARDWARE in done.stderr:
@@ -167,10 +178,27 @@ class Subject:
                     f"{one.name} loads only with parameters, of which it has {there_are} "
                     f"(--param NAME=VALUE sets one): {done.stderr.strip()}"
                 )
+            if lacking := self._lacking(insmod):
+                self._cannot_work(
+                    f"{one.name} loads only with other modules: it asks the kernel for "
+                    f"{', '.join(lacking[:NAMED_MAX])}, which this guest does not have: "
+                    f"{done.stderr.strip()}"
+                )
             named = ""
             if _EXISTS in done.stderr and self.guest.run(f"test -e /sys/module/{one.name}").ok:
                 named = " (the kernel has a module of that name already, so it needs another one)"
             pytest.fail(f"{one.name} does not load: {done.stderr.strip()}{named}")
+
+    def _lacking(self, insmod: str) -> list[str]:
+        """What a module that does not load has the kernel load, in vain.
+
+        The guest has those of the kernel's modules that the module's file names. What it asks for
+        by request_module() only, as for the name of a cipher, is known when it does so.
+        """
+        self.guest.check(_REMEMBER)
+        self.guest.run(insmod)
+        said = self.guest.check(f"cat {_LACKING} 2>/dev/null; true")
+        return list(dict.fromkeys(said.splitlines()))
 
     def _cannot_work(self, why: str) -> NoReturn:
         __tracebackhide__ = True

@@ -56,8 +56,11 @@ def test_what_is_known_not_to_be_there_costs_no_machine(lab: Lab, tmp_path: Path
         ({"static int": "static int id;\nmodule_param(id, int, 0444);\nstatic int",
           "return 0;": "return id ? 0 : -EINVAL;"},
          "hello loads only with parameters, of which it has id (--param NAME=VALUE sets one): "),
+        ({"return 0;": 'return request_module("crypto-%s", "none") ? -EIO : 0;'},
+         "hello loads only with other modules: it asks the kernel for crypto-none, which this "
+         "guest does not have: "),
     ],
-    ids=["hardware", "parameters"],
+    ids=["hardware", "parameters", "modules"],
 )  # fmt: skip
 def test_who_cannot_work_here_is_not_asked_again(
     lab: Lab, tmp_path: Path, changes: dict[str, str], why: str
