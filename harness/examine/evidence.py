@@ -216,6 +216,13 @@ def with_names(
                 sections = symbols.find_sections(module.kernel.sysroot, each.ko, stacks, known)
             if not sections:
                 continue
+            functions = [one.symbol for one in known if one.is_function]
+            stacks = [symbols.named(one.stack, functions, sections, each.name) for one in seen.lost]
+            bare = [stack for stack in stacks if symbols.has_bare(stack)]
+            if bare and len(module.objects) == 1:
+                # An init that has failed after an earlier life of the module was somewhere else.
+                fresh = symbols.find_sections(module.kernel.sysroot, each.ko, bare, known)
+                stacks = [symbols.named(stack, functions, fresh, each.name) for stack in stacks]
         except HarnessError as error:
             log.warning("what the module left behind has no names: %s", error)
             continue
@@ -224,12 +231,8 @@ def with_names(
             found = symbols.defined_at(one.address, known, sections)
             named = replace(one, what=found.symbol.name, location=found.location) if found else one
             remains.append(named)
-        functions = [one.symbol for one in known if one.is_function]
         leaks = symbols.named(seen.leaks, functions, sections, each.name)
-        lost = [
-            replace(one, stack=symbols.named(one.stack, functions, sections, each.name))
-            for one in seen.lost
-        ]
+        lost = [replace(one, stack=stack) for one, stack in zip(seen.lost, stacks, strict=True)]
         seen = replace(seen, leaks=leaks, remains=tuple(remains), lost=tuple(lost))
     return seen
 

@@ -280,6 +280,11 @@ def find_sections(
 _BARE = re.compile(r"(?<=\s)0x([0-9a-f]{16})$", re.MULTILINE)
 
 
+def has_bare(text: str) -> bool:
+    """Whether a report has return addresses without names."""
+    return _BARE.search(text) is not None
+
+
 def named(text: str, symbols: Sequence[Symbol], sections: Mapping[str, str], module: str) -> str:
     """A report with names for the return addresses in a module that is not loaded any more.
 

@@ -80,6 +80,12 @@ _MEANINGS = (
         "for ever.",
     ),
     (
+        r"splat: .*(WARNING|refcount).*\bin kthread_stop\b",
+        "memory",
+        "kthread_stop() was called for a thread that has ended by itself, whose memory is given "
+        "back by then. A thread that is stopped returns only once kthread_should_stop() says so.",
+    ),
+    (
         r"splat: .*(already registered|duplicate filename|EEXIST|same name)",
         "left",
         "A name that the module wants is taken. Mostly an earlier life of the module has left it "
@@ -147,7 +153,10 @@ _PROBLEM = re.compile(
 )
 # What a warning says (judge/verdict.py, SAYS), and in its header the place in the kernel's source.
 _WORDS = re.compile(r"\s*it says: (.+)")
-_KERNELS_OWN = re.compile(r"\bat \S+:\d+ (?=\w[\w.]*\+0x)")
+_KERNELS_OWN = re.compile(
+    r"\bat \S+:\d+ (?=\w[\w.]*\+0x)"
+    r"|\bkernel BUG at (?:arch|block|crypto|drivers|fs|include|kernel|lib|mm|net|security)/\S+"
+)
 # How an assertion is told below the kernel's reports (plugin/hooks.py).
 _SAYS = re.compile(r"^(?:AssertionError|Failed): (.*)$", re.MULTILINE)
 # What tests say, after their names, where that is more than the rule that the test is for.

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from harness.examine import evidence
+from harness.examine import evidence, symbols
 from harness.examine.lost import Lost
 from harness.examine.pointers import Finding
+from harness.examine.symbols import Definition, Symbol
 from harness.host.proc import Deadline
-from harness.judge.verdict import Evidence
+from harness.judge.verdict import Evidence, LostMemory
 from harness.machines.clone import Baseline
 from harness.qemu.agent import Leftovers
 from harness.qemu.memory import Pointer
@@ -168,3 +170,23 @@ def test_a_lock_that_a_reader_keeps_is_told_of_with_what_does_not_go_on() -> Non
     guest.kept = ("cpu_hotplug_lock",)
     assert guest.gather().probes == ("rcu:grace_period", "lock:cpu_hotplug_lock")
     assert guest.asked == ["remains", "probes"]
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_memory_that_a_later_init_lost_is_named_where_that_was(
+    monkeypatch: pytest.MonkeyPatch, objects: int
+) -> None:
+    """Its first life was elsewhere. Of several modules nobody knows whose the address is."""
+    init = Symbol("init_module", ".init.text", 0, 0x40)
+    known = [Definition(init, None, is_function=True)]
+    monkeypatch.setattr(symbols, "definitions", lambda *_: known)
+    monkeypatch.setattr(symbols, "find_sections", lambda *_: {".init.text": "0xffffffffc0200000"})
+    ones = [SimpleNamespace(name=f"wee{number}", ko=Path("wee.ko")) for number in range(objects)]
+    module = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
+    lives = {one.name: {".init.text": "0xffffffffc0100000"} for one in ones}
+    seen = Evidence("", 0, 0, lost=(LostMemory(8, "kmalloc", " 0xffffffffc0200010"),))
+    audit = SimpleNamespace(sections=lives)
+    (found,) = evidence.with_names(seen, {}, cast(Any, module), cast(Any, audit)).lost
+    assert found.stack == (
+        " init_module+0x10/0x40 [wee0]" if objects == 1 else " 0xffffffffc0200010"
+    )

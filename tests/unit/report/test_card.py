@@ -80,6 +80,16 @@ def test_what_a_report_has_led_to_is_told_with_it() -> None:
     assert [each.where for each in one.findings] == ["wee.c:31"]
 
 
+def test_of_two_reports_at_once_the_one_with_a_place_is_told() -> None:
+    """Where the kernel has its own check says nothing of the module."""
+    said = (
+        "splat: BUG: bad usercopy in corrupted\n    kernel BUG at mm/usercopy.c:102!\n"
+        "splat: BUG: bad usercopy in wee_write at wee.c:12\n    kernel BUG at mm/usercopy.c:102!\n"
+    )
+    (finding,) = made(case("a::test_one"), said={"a::test_one": said}).findings
+    assert finding.where == "wee.c:12"
+
+
 NEITHER = "which is neither an error nor up to"
 
 
@@ -94,6 +104,7 @@ NEITHER = "which is neither an error nor up to"
         ("splat: KASAN: slab-use-after-free in wee_write", "memory"),
         ("splat: general protection fault in wee_write", "memory"),
         ("splat: WARNING in wee_init", "report"),
+        ("splat: WARNING in delete_module, in kthread_stop", "memory"),
         ("splat: WARNING in install_clock at myblock.c:7: a page fault", "memory"),
         ("splat: WARNING in install_clock at myblock.c:7", "report"),
         ("splat: WARNING in wee_init at wee.c:7: proc_dir_entry 'wee' already registered", "left"),
