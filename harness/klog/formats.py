@@ -1759,7 +1759,8 @@ FORMATS: tuple[Format, ...] = (
         # Kernels before 4.18 and those without names print an address.
         _re(
             r"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: "
-            rf"(?P<func>{NAME}){WHERE}{MODULE}"
+            # where a symboliser has put the source in place of the offset, that is behind it
+            rf"(?P<func>{NAME})(?:{WHERE}{MODULE}|(?= \([\w./+~@,-]{{1,200}}\.(?:c|h|S|rs):\d))"
         ),
         "kernel panic: stack is corrupted in {func}",
         at_header,

@@ -44,7 +44,8 @@ class Beginning:
 _TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _LEVELS = r"(?:emerg|panic|alert|crit|err|error|warn|warning|notice|info|debug)"
 _FACILITIES = r"(?:kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local[0-7])"
-_HOST = r"(?:[\w.@-]{1,64}|\(none\))"  # init/version.c, UTS_NODENAME
+# init/version.c, UTS_NODENAME, is "(none)"; some take the name out before they send a log.
+_HOST = r"(?:[\w.@-]{1,64}|\(none\)|<[A-Za-z][\w.-]{1,40}>|\*{2,20})"
 
 
 def _line(
@@ -341,6 +342,8 @@ _HEADER_WORDS = re.compile(
     r"|blocked|more|than|seconds|stuck|waiting|become|transmit|queue|timed|corrupted|panicked"
     r"|in"
 )
+# What no line of a report's begins with, and the rest of one does
+_IN_THE_MIDDLE = re.compile(r"[a-z0-9(]|NULL|\[\w+\]")
 _REST_OF_CALL = re.compile(r"\s*\[\w{1,60}\](?:\)?$|, CPU#)|\s*\([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+")
 # What stands before a call: in lockdep's and old kernels' reports, and on the s390
 _ADDRESS = re.compile(r"(?:\[<[0-9a-f]{8,16}>\]|Krnl PSW : [0-9a-f]{16} [0-9a-f]{16})\s*$")
@@ -659,7 +662,8 @@ def _may_go_on(before: _Parsed, line: _Parsed) -> bool:
         return False
     if line.kernel:
         # Some repeat what the line began with.
-        if not before.kernel or (line.source, line.clock) != (before.source, before.clock):
+        same = (line.source, line.clock) == (before.source, before.clock)
+        if not (before.kernel and same and _IN_THE_MIDDLE.match(line.text)):
             return False
     elif any(name not in ("quotation", "markup") for name in line.source):
         return False

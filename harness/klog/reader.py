@@ -41,7 +41,7 @@ from harness.klog.formats import (
     told_by,
 )
 from harness.klog.frames import NAME, Frame, Item, Tag, is_inlined, plain_name, read_line
-from harness.klog.lines import CONSOLE, PLAIN, STAMP, USER, cut_line, split_line
+from harness.klog.lines import CONSOLE, PLAIN, STAMP, USER, cut_line, said, split_line
 from harness.klog.paste import unpaste
 from harness.klog.prose import is_listed, is_quoted, is_spoken
 
@@ -689,7 +689,8 @@ class _Reader:
             return True
         if report is None or report.has_stack or report.fmt.silent:
             return False
-        if len(report.raw) > _PART_LINES:
+        # What a report whose head is lost has left is another's.
+        if report.fmt.nameless or len(report.raw) > _PART_LINES:
             return False
         if fmt.part or fmt.announces or (report.fmt.then and report.fmt.then in text):
             return True
@@ -829,8 +830,11 @@ def first(text: str) -> Event | None:
     found = events(text, pasted=True)
     event = _first(found)
     if event is not None and event.bare and event.function is None:
-        same = (other for other in found if other.kind is event.kind)
-        return next((other for other in same if not other.bare and other.function), event)
+        title = said(event.excerpt.split("\n")[-1])
+        for other in found:
+            again = other.kind is event.kind or title in map(said, other.excerpt.split("\n"))
+            if again and not other.bare and other.function:
+                return other
     return event
 
 

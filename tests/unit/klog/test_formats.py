@@ -297,6 +297,12 @@ REPORTS = [
         (Kind.BUG, "brook_read"),
     ),
     ("Kernel panic: VFS: Unable to mount root fs on 00:00", (Kind.PANIC, None)),
+    (
+        "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: brook_drain "
+        "(./include/linux/brook.h:15 drivers/brook.c:57) brook\nCall Trace:\n"
+        "panic (kernel/panic.c:372)",
+        (Kind.STACK_OVERFLOW, DRAIN),
+    ),
     # kernels up to 2.6, whose addresses klogd or ksymoops has named, or nobody
     (f"{OF_2_4}>>EIP; c881a0b4 <[brook]brook_drain+24/60>   <=====", (Kind.PAGE_FAULT, DRAIN)),
     (OF_2_4, (Kind.PAGE_FAULT, None)),

@@ -233,10 +233,39 @@ def test_registers_without_a_head_may_have_a_stack_without_its_line() -> None:
     assert event.function == "brook_write"
 
 
-def test_a_host_may_have_no_name_yet() -> None:
-    text = "\n".join(f"2011-06-13T12:59:32.897171+02:00 (none) kernel: {line}" for line in LINES)
+@pytest.mark.parametrize("host", ["(none)", "<redacted>", "****"])
+def test_a_host_may_have_no_name(host: str) -> None:
+    """Nobody has given it one yet, or somebody has taken it out."""
+    text = "\n".join(f"2011-06-13T12:59:32.897171+02:00 {host} kernel: {line}" for line in LINES)
     (event,) = klog.read(text, pasted=True)
     assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_a_line_that_syslogd_tells_everybody_stands_above_its_report() -> None:
+    """It may be the second line of the report, whose first says what kind it is."""
+    second = "[   12.345679] Internal error: : 96000210 [#1] SMP"
+    text = (
+        f"Message from syslogd@host at Mar  4 12:00:01 ...\n kernel:{second}\n"
+        "Mar  4 12:00:01 host kernel: [   12.345678] Unhandled fault: abort (0x210) at 0x0\n"
+        f"Mar  4 12:00:01 host kernel: {second}\n"
+        "Mar  4 12:00:01 host kernel: [   12.345680] PC is at brook_drain+0x1c/0x90 [brook]\n"
+    )
+    event = klog.first(text)
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+
+
+def test_what_is_left_of_one_report_is_no_part_of_the_next() -> None:
+    """Of the first only the registers of a program that it had stopped are left."""
+    text = """\
+[   12.345678] CPU: 0 PID: 1 Comm: sh Tainted: G      D     3.13.5 #1
+[   12.345679] PC is at 0x3edc
+[   12.345680] ---[ end trace 92750d3eb1480a4a ]---
+[   12.345681] Internal error: Oops - bad mode: 0 [#4] PREEMPT ARM
+[   12.345682] PC is at brook_drain+0x1c/0x90 [brook]
+"""
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.TRAP, "brook_drain")
 
 
 def test_a_stack_that_tells_nothing_is_no_report() -> None:
@@ -429,6 +458,18 @@ def test_the_rest_of_a_line_may_have_its_beginning_again() -> None:
     )
     (event,) = klog.read(text, pasted=True)
     assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+
+
+def test_lines_of_one_second_are_no_rest_of_each_other() -> None:
+    """A kernel without symbols ends the line after the source."""
+    text = (
+        "Mar 04 12:00:01 host kernel: WARNING: CPU: 0 PID: 12 at drivers/brook/brook.c:1035\n"
+        "Mar 04 12:00:01 host kernel: CPU: 0 PID: 12 Comm: sh Not tainted 6.1.0 #1\n"
+        "Mar 04 12:00:01 host kernel: Call Trace:\n"
+        "Mar 04 12:00:01 host kernel:  brook_write+0x41/0xb0 [brook]\n"
+    )
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.WARNING, "brook_write")
 
 
 def test_lines_of_one_length_are_not_half() -> None:
