@@ -243,6 +243,15 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         r"[\w.-]{1,40} +\| (?=(?:<\d+>)?\[ *\d+\.\d{3,9})",
         after="nothing",
     ),
+    # grep -n, -b, -H, which has a dash in place of the colon on the lines beside what it has found
+    _line(
+        "grep",
+        "kern.log:1261929:Mar  4 12:00:01 host kernel: text",
+        r"(?=\S)(?:[\w.+~/-]{1,120}[:-])?(?:\d{1,10}[:-])?"
+        r"(?=[A-Z][a-z]{2} [ \d]\d \d\d:|\d{4}-\d\d-\d\d[T ]\d\d:"
+        r"|(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{3,9}\])",
+        after="nothing",
+    ),
     _line(
         "emulator or hypervisor",
         "emu: GUEST: [   12.345678] text",

@@ -241,6 +241,18 @@ def test_a_host_may_have_no_name(host: str) -> None:
     assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
 
 
+@pytest.mark.parametrize("lines", [BY_DATE, BY_CLOCK], ids=["date", "clock"])
+@pytest.mark.parametrize("form", ["{0}{1}", "kern.log{1}", "/var/log/kern.log{1}{0}{1}"])
+def test_a_log_out_of_grep(lines: list[str], form: str) -> None:
+    """The line that was looked for has a colon, those beside it a dash."""
+    marked = [
+        form.format(1261929 + 90 * at, "-" if at else ":") + line for at, line in enumerate(lines)
+    ]
+    (event,) = klog.read("\n".join(marked), pasted=True)
+    assert event.kind is Kind.GPF
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
 def test_a_line_that_syslogd_tells_everybody_stands_above_its_report() -> None:
     """It may be the second line of the report, whose first says what kind it is."""
     second = "[   12.345679] Internal error: : 96000210 [#1] SMP"
