@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
+from harness.config import PROJECT
 from harness.errors import GuestError, GuestLost, HarnessError, HostError, MachineError
 from harness.examine import excerpts
 from harness.host.cache import changes
@@ -141,10 +142,18 @@ def _note_times(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
         item.stash[_SETUP] = call
     elif call.when == "teardown" and (setup := item.stash.get(_SETUP, None)):
         worker = getattr(item.config, "workerinput", {}).get("workerid", "")
-        # As whoever has started pytest would name it.
-        file = os.path.relpath(item.path, item.config.invocation_params.dir)
-        said = junit.run_value(setup.start, setup.duration, worker, file)
+        said = junit.run_value(setup.start, setup.duration, worker, _place(item))
         item.user_properties.append((junit.RUN, said))
+
+
+def _place(item: pytest.Item) -> str:
+    """Where a test is: as whoever has started pytest would name it, or in full if not of ours.
+
+    The command that runs it again may be typed in any folder.
+    """
+    if not item.path.is_relative_to(PROJECT):
+        return str(item.path)
+    return os.path.relpath(item.path, item.config.invocation_params.dir)
 
 
 def _untried(call: pytest.CallInfo[None], error: BaseException | None) -> bool:

@@ -138,9 +138,10 @@ class Page:
             with store.writing():
                 tests = cases_in(self._junit.write(run))
             cells = table.suite_cells(tests, (*SUITES, table.OWN))
+            how = _HOW | ({"build": Cell(False, "ok")} if tested.module else {})
             result = KernelResult(
                 tested.kernel, tested.release, tested.version, status, time.time(), 0.0,
-                time.time() - self._began, {**_HOW, **cells}, tuple(tests),
+                time.time() - self._began, {**how, **cells}, tuple(tests),
                 module=tested.module, harness=identity.of(self._files, self._options()),
                 given=self._given(), steps=tuple(Step(*one) for one in self._done),
             )  # fmt: skip

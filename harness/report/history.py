@@ -31,6 +31,7 @@ class Past:
     ``ready_s`` and ``tests_s`` are as in ``KernelResult``. ``made_of`` stands for all that decides
     how a test goes: the kernel's package, the module as it was built, and the harness with its
     tests. It is empty where one of them is not known. ``passed`` and ``red`` are tests' names.
+    ``given`` are the options that named the module, none for this project's own.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Past:
     passed: tuple[str, ...]
     red: tuple[str, ...]
     skipped: int
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def past(run: str, result: KernelResult, *, whole: bool) -> Past:
         run, whole, result.status, result.finished, result.ready_s, result.tests_s,
         known if result.release and result.module and result.harness else (),
         tuple(names[False]), tuple(names[True]),
-        sum(case.outcome == "skipped" for case in result.tests),
+        sum(case.outcome == "skipped" for case in result.tests), result.given,
     )  # fmt: skip
 
 
@@ -98,14 +100,21 @@ def _parsed(line: str) -> Past | None:
                 "tests_s": int() | float() as tests, "made_of": [*made_of],
                 "passed": [*passed], "red": [*red], "skipped": int(skipped),
             } if (
-                all(isinstance(one, str) for one in (*made_of, *passed, *red))
+                all(isinstance(one, str) for one in (*made_of, *passed, *red, *_given(values)))
                 and all(0 <= number < _END for number in (finished, ready, tests))
             ):  # fmt: skip
                 return Past(run, whole, status, float(finished), float(ready), float(tests),
-                            tuple(made_of), tuple(passed), tuple(red), skipped)  # fmt: skip
+                            tuple(made_of), tuple(passed), tuple(red), skipped,
+                            tuple(_given(values)))  # fmt: skip
     except (ValueError, RecursionError):
         pass
     return None
+
+
+def _given(values: dict[str, Any]) -> list[Any]:
+    """Lines of older harnesses do not have it."""
+    given = values.get("given", [])
+    return given if isinstance(given, list) else [None]
 
 
 def flaky(runs: Sequence[Past]) -> list[Flaky]:

@@ -32,6 +32,7 @@ _SHORT = 0.05  # seconds that are not worth a word
 # Steps of getting ready that are shown: the longest, of at least so many seconds.
 _STEPS = 12
 _STEP = 0.5
+_OWN = "module/"  # what is tested where nothing else was asked for
 _BAR = 1000  # the width of a bar, in units of its picture
 # Tests that are laid out together, and how high a row of them is, in rem.
 _TOGETHER = 100
@@ -55,7 +56,7 @@ class Reload:
 class _Kernel:
     name: str
     release: str
-    given: str
+    given: str  # what was tested there
     cells: tuple[Cell, ...]
 
 
@@ -229,7 +230,7 @@ def _page(
         about=about,
         columns=tuple(columns),
         kernels=tuple(
-            _Kernel(one.kernel, one.release or "?", shlex.join(one.given),
+            _Kernel(one.kernel, one.release or "?", shlex.join(one.given) or _OWN,
                     tuple(one.cells.get(name, empty) for name in columns))
             for one in results
         ),

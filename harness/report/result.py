@@ -67,7 +67,7 @@ class Case:
     places that a red one names. ``began`` is in seconds since the epoch, or 0 where that is not
     known; ``setup_s`` of its ``seconds`` went before its machine and its other fixtures were there.
     ``job`` is the worker of pytest-xdist that has run it, if any. ``file`` is seen from the
-    folder in which pytest was started.
+    folder in which pytest was started, or in full for a test that is not of this project.
     """
 
     name: str

@@ -63,7 +63,13 @@ def _made(
     reload: page.Reload | None = None,
 ) -> str:
     texts = {result.kernel: _texts(folder, result) for result in results}
-    past = {result.kernel: store.past(result.kernel, folder=folder) for result in results}
+    # Of the module that the page is of: how long another one's runs took says nothing of it.
+    past = {
+        result.kernel: [
+            one for one in store.past(result.kernel, folder=folder) if one.given == result.given
+        ]
+        for result in results
+    }
     ran = [covered.read(folder / result.kernel / store.LATEST) for result in results]
     return page.html(
         results, texts, about=about, past=past, running=running, reload=reload, notes=notes,

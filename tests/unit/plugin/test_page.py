@@ -66,7 +66,10 @@ def test_which_module_is_tested_is_said(pytester: pytest.Pytester) -> None:
     result = json.loads((results / "trixie" / "partial.json").read_text())
     given = [f"--module={pytester.path / 'mine'}", "--param=size=3", "--device=edu"]
     assert result["given"] == given
-    again = f"{given[0]} {' '.join(options)} --kernel trixie -k test_red"
+    assert result["cells"]["build"]["text"] == "ok"
+    # Wherever it is typed.
+    file = pytester.path / "test_which_module_is_tested_is_said.py"
+    again = f"pytest {file} {given[0]} {' '.join(options)} --kernel trixie -k test_red"
     assert again in (results / "index.html").read_text()
 
 

@@ -27,7 +27,17 @@ def test_a_run_is_read_back_as_it_was_written() -> None:
     red = ("a::bad", "a::worse")
     expected = Past("r1", True, 1, 50.0, 1.0, 2.0, made_of, ("a::ok",), red, 1)
     assert expected == PAST
-    assert history.read(history.added("", PAST)) == [PAST]
+    other = history.past("r2", replace(RESULT, given=("--module=/a b",)), whole=True)
+    assert other.given == ("--module=/a b",)
+    text = history.added(history.added("", PAST), other)
+    assert history.read(text) == [PAST, other]
+
+
+def test_a_line_of_before_is_of_this_projects_own_module() -> None:
+    """It did not say which one, and mostly it was that."""
+    line = json.loads(history.added("", PAST))
+    del line["given"]
+    assert history.read(json.dumps(line)) == [PAST]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ["", "{", '{"form": 1, "run": ', "[1]", "null", "[" * 100_000, "\0\0\0",
      *(json.dumps(json.loads(history.added("", PAST)) | change)
        for change in ({"form": 2}, {"run": 3}, {"passed": "abc"}, {"red": [1]}, {"status": "1"},
-                      {"finished": 1e300}, {"tests_s": -1.0}, {"ready_s": float("nan")}))],
+                      {"finished": 1e300}, {"tests_s": -1.0}, {"ready_s": float("nan")},
+                      {"given": "--module"}, {"given": [1]}))],
 )  # fmt: skip
 def test_what_is_damaged_is_passed_over(damaged: str) -> None:
     """The lines beside it are as good as before."""

@@ -80,11 +80,17 @@ def test_what_is_to_be_seen_again_is_the_same_module() -> None:
     ]
 
 
+def test_of_this_projects_own_module_it_is_said_too() -> None:
+    """Nobody has named it, and whoever reads the page may not know it."""
+    made = page.html([result("trixie", PASSED)], {})
+    assert "module/" in Parsed(made).words["code"]
+
+
 def test_a_test_of_ones_own_is_run_again_by_its_file() -> None:
     """It may be beside the module, where pytest finds more than that."""
     own = replace(RED, suite="", file="notes tests/test_a.py")
     made = page.html([result("trixie", own, status=1)], {})
-    [again] = [code for code in Parsed(made).words["code"] if code.strip()]
+    *_, again = (code for code in Parsed(made).words["code"] if code.strip())
     assert again == "pytest 'notes tests/test_a.py' --kernel trixie -k 'test_closes[1-2]'"
 
 

@@ -52,6 +52,15 @@ def test_what_ran_in_the_last_runs_is_on_the_page(results: Path) -> None:
     assert "2 of 3 lines" in pages.write(pages.newest(results)).read_text()
 
 
+def test_the_history_is_of_one_module(results: Path) -> None:
+    """How long another one's runs have taken says nothing of it."""
+    other = replace(RED, given=("--module=/home/ada/notes",))
+    for number, one in enumerate((RED, other, RED, other, RED)):
+        write(replace(one, finished=float(number)), whole=True)
+    assert "3 runs: 0 green, 3 red" in pages.write([RED]).read_text()
+    assert "2 runs: 0 green, 2 red" in pages.write([other]).read_text()
+
+
 def test_the_newest_result_of_each_kernel_is_shown(results: Path) -> None:
     """Whether it is of all tests or of some; what is no result is passed over."""
     write(RED, whole=True)
