@@ -25,6 +25,7 @@ from harness.commands import guest_files
 from harness.commands.guest_files import Baggage
 from harness.errors import GuestError, GuestLost, HostError, InputError, MachineError, Status
 from harness.examine import loading, symbols
+from harness.host import progress
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
 from harness.judge import verdict
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 MARK_SECONDS = 5.0  # until all that the kernel has logged is on the console
 _ROUND_SECONDS = 0.05
+# How often it is said that a command goes on which says nothing itself.
+_AGAIN_SECONDS = 30.0
 # After its exit status is known, how long a command's output may still be on its way.
 _GRACE_SECONDS = 1.0
 _STDOUT, _STDERR = 1, 2  # their descriptors
@@ -140,7 +143,8 @@ def session(clone: Clone, command: str, module: Module | None, baggage: Baggage 
     ):
         # The terminal's keys are not for a command: Ctrl-C is to end the harness.
         given = None if command and os.isatty(source) else source
-        status = attach(channel, given, _STDOUT, _STDERR, terminal=bool(terminal))
+        status = attach(channel, given, _STDOUT, _STDERR, terminal=bool(terminal),
+                        doing=doing if command else "")  # fmt: skip
         return status if baggage.fetched(clone.guest) else status or Status.RED
 
 
@@ -216,12 +220,14 @@ def gdb_command(saved: SavedMachine, path: Path) -> str:
 
 
 def attach(
-    channel: paramiko.Channel, source: int | None, output: int, errors: int, *, terminal: bool
-) -> int:
+    channel: paramiko.Channel, source: int | None, output: int, errors: int, *, terminal: bool,
+    doing: str = "",
+) -> int:  # fmt: skip
     """Copy between descriptors of this process and ``channel`` until that ends; the exit status.
 
     What comes from ``source`` (None: nothing) goes to its standard input, up to its end. With
-    ``terminal``, ``source`` is one, and its keys and its size are passed on.
+    ``terminal``, ``source`` is one, and its keys and its size are passed on. While nothing comes
+    from the guest it is said now and then that ``doing`` goes on, if there is such a word for it.
     Raises ``GuestLost`` if the connection breaks, and ``Left`` where somebody at a terminal wants
     it to end (``Keys``).
     """
@@ -230,6 +236,7 @@ def attach(
         resized = ends.enter_context(_raw(source)) if terminal and source is not None else None
         pending = b""  # read from the source, and not taken by the guest yet
         grace = Deadline(_GRACE_SECONDS)
+        silence = _Silence(doing)
         if source is None:
             channel.shutdown_write()
         while not _ended(channel):
@@ -256,7 +263,9 @@ def attach(
                     pending = pending[channel.send(pending) :]
                 except OSError:  # it has ended: its status says why
                     pending, source = b"", None
-            if _copy(channel, output, errors) or not channel.exit_status_ready():
+            moved = _copy(channel, output, errors)
+            silence.ends(moved)
+            if moved or not channel.exit_status_ready():
                 grace = Deadline(_GRACE_SECONDS)
                 if channel.eof_received:  # nothing more can come but the exit status
                     channel.status_event.wait(_ROUND_SECONDS)
@@ -269,6 +278,22 @@ def attach(
         log.error("the shell in the guest was ended by a signal, so it has no status to give")
         return _NO_STATUS
     return status
+
+
+class _Silence:
+    """Says now and then that something goes on of which nothing is heard; nothing of nothing."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._bound = Deadline(progress.SILENT_SECONDS)
+
+    def ends(self, heard: bool) -> None:
+        """Whether something was heard now."""
+        if heard:
+            self._bound = Deadline(progress.SILENT_SECONDS)
+        elif self._doing and self._bound.expired:
+            log.info("%s goes on, and says nothing; Ctrl-C ends it", self._doing)
+            self._bound = Deadline(_AGAIN_SECONDS)
 
 
 class Left(KeyboardInterrupt):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import stat
@@ -20,6 +21,7 @@ import pytest
 from harness.build.image import Keys
 from harness.commands import shell
 from harness.errors import GuestLost
+from harness.host import progress
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
 from harness.machines.saved import SavedMachine
@@ -66,7 +68,9 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         yield connected
 
 
-def attach(guest: Guest, command: str, given: bytes | None) -> tuple[int, bytes, bytes]:
+def attach(
+    guest: Guest, command: str, given: bytes | None, doing: str = ""
+) -> tuple[int, bytes, bytes]:
     """Run a command as `invoke shell` does: its status, what it printed, and its errors.
 
     ``given`` is what this process's standard input has before its end; None: it has no end.
@@ -82,7 +86,8 @@ def attach(guest: Guest, command: str, given: bytes | None) -> tuple[int, bytes,
             source.seek(0)
             reader = source.fileno()
         channel = ends.enter_context(guest.shell(command, "", 80, 24))
-        status = shell.attach(channel, reader, output.fileno(), errors.fileno(), terminal=False)
+        status = shell.attach(channel, reader, output.fileno(), errors.fileno(), terminal=False,
+                              doing=doing)  # fmt: skip
         for file in (output, errors):
             file.seek(0)
         return status, output.read(), errors.read()
@@ -98,6 +103,30 @@ def test_a_script_ends_where_its_input_ends(guest: Guest) -> None:
 def test_a_command_does_not_wait_for_an_input_that_has_no_end(guest: Guest) -> None:
     """A pipeline may hold standard input open for ever."""
     assert attach(guest, "echo done; exit 4", None) == (4, b"done\n", b"")
+
+
+def test_a_command_that_says_nothing_is_said_to_go_on(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody wonders whether the guest has died."""
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    said = tmp_path / "said"
+
+    class Saves(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            fresh = tmp_path / "fresh"
+            fresh.write_text(record.getMessage())
+            fresh.replace(said)
+
+    handler = Saves()
+    shell.log.addHandler(handler)
+    monkeypatch.setattr(shell.log, "level", logging.INFO)
+    try:
+        waits = f"until [ -e {said} ]; do sleep 0.05; done; cat {said}"
+        _, output, _ = attach(guest, waits, b"", "`make`")
+    finally:
+        shell.log.removeHandler(handler)
+    assert output == b"`make` goes on, and says nothing; Ctrl-C ends it"
 
 
 def test_both_directions_move_at_once(guest: Guest) -> None:
