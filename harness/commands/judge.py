@@ -31,8 +31,6 @@ def run(
     request.check_equipment()
     matrix = config.load()
     every = Judge(request, matrix).run(found, request.select(matrix))
-    # bootstrap has changed the folder: the path is for who has started that.
-    place = os.path.relpath(runs.folder(), os.environ.get("EUDYPTULA_STARTED_IN", os.curdir))
     if request.quiet:
         for one in every:
             print(f"{one.name} on {one.kernel}: {one.outcome}")
@@ -45,6 +43,6 @@ def run(
         for kind, said in cards.KINDS.items():
             if kind in kinds:
                 print(f"{kind}: {said}")
-    log.info("cards: %s/cards.md, cards.json, cards.csv", place)
+    log.info("cards: %s/cards.md, cards.json, cards.csv", os.path.relpath(runs.folder()))
     statuses = {one.status for one in every}
     return Status.RED if Status.RED in statuses else max(statuses)

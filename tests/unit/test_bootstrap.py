@@ -52,6 +52,7 @@ def started(checkout: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [checkout / "bootstrap", "--list"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        cwd=checkout,
     ) as process:  # fmt: skip
         try:
             assert process.stderr is not None
@@ -84,28 +85,35 @@ def test_by_whatever_way_somebody_comes_it_is_made_once(
     link.symlink_to(checkout)
     again = subprocess.run(
         [link / "bootstrap", "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        cwd=link,
         env={**os.environ, "PATH": f"{checkout / 'programs'}:{os.environ['PATH']}"},
         check=True, timeout=PATIENCE,
     )  # fmt: skip
     assert (again.stdout, again.stderr) == ("invoke --list\n", "")
 
 
-def test_a_task_knows_where_it_was_started(
+def test_a_task_runs_where_it_was_started(
     checkout: Path, started: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """As paths that it prints are looked for from there; really there, as ".." is in them."""
+    """What it is given and what it names is meant from there; really there, as ".." is in paths."""
     (checkout / "answer").write_text("0\n")
     started.communicate(timeout=PATIENCE)
-    (checkout / ".venv/bin/invoke").write_text('#!/bin/sh\npwd -P; echo "$EUDYPTULA_STARTED_IN"\n')
+    (checkout / ".venv/bin/invoke").write_text('#!/bin/sh\npwd -P; echo "$@"\n')
     meter, link = tmp_path / "home" / "meter", tmp_path / "link"
     meter.mkdir(parents=True)
     link.symlink_to(meter)
-    said = subprocess.run(
-        ["sh", "-c", 'cd "$1" && exec "$2" --list', "sh", link, checkout / "bootstrap"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE,
-        env={**os.environ, "PATH": f"{checkout / 'programs'}:{os.environ['PATH']}"},
-    )  # fmt: skip
-    assert said.stdout == f"{checkout.resolve()}\n{meter.resolve()}\n"
+    place = checkout.resolve()
+    for folder, said in (
+        (link, f"{meter.resolve()}\n-r {place} judge .\n"),
+        (checkout, f"{place}\njudge .\n"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", 'cd "$1" && exec "$2" judge .', "sh", folder, checkout / "bootstrap"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True,
+            timeout=PATIENCE,
+            env={**os.environ, "PATH": f"{checkout / 'programs'}:{os.environ['PATH']}"},
+        )  # fmt: skip
+        assert done.stdout == said
 
 
 def test_what_pip_says_is_shown_where_it_fails(
