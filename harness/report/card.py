@@ -409,7 +409,8 @@ def _same(finding: Finding) -> tuple[str, str]:
     seen = re.sub(r"^[^,]{1,60}, (?=the thread )| \(\d+ times\)", "", finding.seen)
     # Which calls were made before the one that answers wrong, and by whom.
     seen = re.sub(r"^`[^`]*`: (?=.* which is neither an error)", "", seen)
-    return finding.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", seen)
+    # The kernel prints a pointer as 16 digits that are others each time (%p).
+    return finding.kind, re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", seen)
 
 
 # -- what several builds of it say ----------------------------------------------------

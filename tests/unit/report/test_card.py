@@ -146,6 +146,15 @@ def test_a_place_is_one_fault_whatever_it_ends_in() -> None:
     assert finding.tests == tuple(said)
 
 
+def test_a_report_with_a_pointer_is_one_fault() -> None:
+    """The kernel prints another number for each."""
+    said = "splat: WARNING: kobject bug: kobject: '(null)' ({}): is not initialized"
+    one, two = (said.format(number) for number in ("00000000fdca5224", "0000000093a2334a"))
+    cases = [case("a::test_one"), case("a::test_two")]
+    (finding,) = made(*cases, said={"a::test_one": one, "a::test_two": two}).findings
+    assert finding.tests == ("a::test_one", "a::test_two")
+
+
 def test_a_module_that_goes_away_under_its_users_is_one_fault() -> None:
     """Wherever in the kernel they break; what is left behind is told beside it."""
     owner = "AssertionError: rmmod answers 0 while it is open: .owner = THIS_MODULE keeps it there"
