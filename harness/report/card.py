@@ -218,9 +218,9 @@ _ASSERTIONS = (
         "init fails.",
     ),
 )
-# Not of an absolute path, which is one of the kernel's headers; releases of Debian have a plus.
 # Where a report says that it was, with a place in a source.
 _IN_MODULE = re.compile(r" in [\w.]+ at \S+\.[ch]:\d+")
+# Not of an absolute path, which is one of the kernel's headers; releases of Debian have a plus.
 _PLACE = re.compile(r"(?<![\w/.+-])((?:[\w.+-]+/)*[\w.+-]+\.[ch]:\d+)\b")
 _ERROR = re.compile(rf"^{_PLACE.pattern}(?::\d+)?: (?:fatal )?error: ", re.MULTILINE)
 _RULES = {
