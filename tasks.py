@@ -888,8 +888,16 @@ def _path(text: str | None) -> Path | None:
 def _source(
     module: str | None, ko: str | None = None, param: Sequence[str] | None = None
 ) -> Source:
+    from harness import config
     from harness.build import source
 
+    here = Path.cwd()
+    if module is None and not here.is_relative_to(config.PROJECT):
+        # Whoever is in a repository of their own means what it says, as pytest does there.
+        module = source.named_in(here)
+        logging.getLogger("harness").info(
+            "module under test: %s", module or f"{config.MODULE} (--module DIR is another one)"
+        )
     return source.parse(module, ko, param or ())
 
 

@@ -253,6 +253,23 @@ def begins(prefix: str, version: str) -> bool:
     return version.startswith(prefix) and not version[len(prefix) : len(prefix) + 1].isalnum()
 
 
+def show_from(folder: str) -> None:
+    """Have paths be shown as seen from there, and not from the current folder, unless it is empty.
+
+    For a process that was started elsewhere by one that a person has started.
+    """
+    global _shown_from  # noqa: PLW0603  # of the process
+    _shown_from = folder
+
+
+def shown_from() -> Path:
+    """The folder from which a person sees the paths that are shown."""
+    return Path(_shown_from).absolute()
+
+
+_shown_from = ""
+
+
 def work_in(root: Path) -> Callable[[], None]:
     """Keep results and builds below ``root``, which is another repository's, from now on.
 

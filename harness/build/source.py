@@ -14,15 +14,19 @@ Where the folder itself has none of these, the one folder below it that does is 
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import enum
 import errno
 import fnmatch
 import os
 import re
 import stat
+import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from harness import config
 from harness.errors import InputError
@@ -148,6 +152,36 @@ def parse(module: str | None, only: str | None = None, params: Sequence[str] = (
         package, suite = found["name"], found["suite"] or ""
     path = config.MODULE if module is None else Path(module)
     return Source(path, wanted, tuple(params), package, suite)
+
+
+_INI = "kernel_module"  # a setting of pytest's: harness/plugin
+_INI_FILES = {"pyproject.toml": "tool.pytest.ini_options", "pytest.ini": "pytest"}
+
+
+def named_in(folder: Path) -> str | None:
+    """What pytest's ini file names in a folder, or else in one above it, as --module takes it.
+
+    The first such file counts that names a module; one that cannot be read is for pytest to tell.
+    """
+    for place in (folder, *folder.parents):
+        for name, section in _INI_FILES.items():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, configparser.Error):
+                told = str(_settings(place / name, section)[_INI])
+                return told if told.startswith("deb:") else str(place / told)
+    return None
+
+
+def _settings(path: Path, section: str) -> Mapping[str, Any]:
+    """One section of an ini file, or a table of a TOML file; raises various errors."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".toml":
+        parser = configparser.ConfigParser()
+        parser.read_string(text)
+        return parser[section]
+    table: Mapping[str, Any] = tomllib.loads(text)
+    for word in section.split("."):
+        table = table[word]
+    return table
 
 
 # From Debian's policy manual, 5.6.1, and the names that suites have.

@@ -117,7 +117,7 @@ def _prepare_to_show() -> None:
 
 def _test_one(spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
     """Test one kernel before a person's eyes; what goes wrong is raised."""
-    with store.begin(spec.name, whole=plan.whole) as run:
+    with store.begin(spec.name, whole=plan.whole, given=plan.request.given) as run:
         return _test_in(run, spec, matrix, plan)
 
 
@@ -133,7 +133,7 @@ def _test_in(run: Run, spec: KernelSpec, matrix: Matrix, plan: Plan) -> int:
 
             def prepare(know: Callable[[str], None]) -> str:
                 nonlocal ready, started
-                ready = _make_ready(way, run, spec, began, lambda: know(cache.vouch()))
+                ready = _make_ready(way, run, plan, spec, began, lambda: know(cache.vouch()))
                 log.info("kernel %s: %s, ready after %.1f s", spec.name, ready.release,
                          ready.seconds)  # fmt: skip
                 started = time.monotonic()
@@ -172,8 +172,9 @@ def _testing(run: Run, spec: KernelSpec) -> Iterator[None]:
 
 
 def _make_ready(
-    way: Way, run: Run, spec: KernelSpec, began: float, kernel_is_there: Callable[[], None]
-) -> Ready:
+    way: Way, run: Run, plan: Plan, spec: KernelSpec, began: float,
+    kernel_is_there: Callable[[], None],
+) -> Ready:  # fmt: skip
     """Make a kernel ready for its tests; ``began``: when, by time.monotonic()."""
     try:
         with progress.recorded() as done:
@@ -190,6 +191,6 @@ def _make_ready(
         seconds = time.monotonic() - began
         unfit = Ready(spec, spec.release, cells, seconds, error.exit_status,
                       steps=sweep.steps(done))  # fmt: skip
-        sweep.write_result(run, sweep.not_tested(unfit))
+        sweep.write_result(run, sweep.not_tested(unfit, plan.request.given))
         raise
     return sweep.is_ready(way, time.monotonic() - began, done)

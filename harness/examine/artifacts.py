@@ -68,16 +68,16 @@ def save_artifacts(
         (folder / CONSOLE).write_text(printable(machine.console_text()))
     except OSError as error:  # such as a full disk, which is not to hide why a test is red
         return f"(nothing could be kept: {error})"
-    said = [f"console: {os.path.relpath(folder / CONSOLE)}"]
+    said = [f"console: {_shown(folder / CONSOLE)}"]
     stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
     alive = not {Verdict.PANIC, Verdict.LOST} & stuck
     if not machine.running and machine.paced is None:
         return "\n".join(said)
-    shown = os.path.relpath(folder)
+    where = _shown(folder)
     try:
         if stuck and machine.running:
             (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
-            said.append(f"registers: {shown}/registers.txt")
+            said.append(f"registers: {where}/registers.txt")
         if keeper.limit == 0:
             return "\n".join(said)
         about = {
@@ -94,22 +94,22 @@ def save_artifacts(
             return "\n".join(said)
         if stuck:
             machine.debugger.dump(folder / DUMP, Deadline(DUMP_SECONDS))
-            said.append(f"memory, for crash or drgn: {shown}/{DUMP}")
+            said.append(f"memory, for crash or drgn: {where}/{DUMP}")
         try:
             saved.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
         finally:
             # Fixtures that clean up in the guest need it to run, also where saving has failed.
             if alive:
                 machine.snapshot.resume(Deadline(DUMP_SECONDS))
-        reopen = _task("shell --resume", shown)
+        reopen = _task("shell --resume", folder)
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
-        said.append(f"to look into it with gdb: {_task('debug --test', shown)}")
+        said.append(f"to look into it with gdb: {_task('debug --test', folder)}")
         if keeper.hold_first and place == 0:
             pid, line = proc.leave_running(
                 saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
             )
             said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
-            said.append(f"    gdb in it: {_task('debug --attach', shown)}")
+            said.append(f"    gdb in it: {_task('debug --attach', folder)}")
     except (HarnessError, OSError) as error:
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")
@@ -129,7 +129,7 @@ def _want_recording(machine: Machine, folder: Path, about: Mapping[str, object])
                 "that has the results has less)"
             )
         machine.wanted = WantedRecording(folder, about)
-    again = _task("replay", os.path.relpath(machine.wanted.folder))
+    again = _task("replay", machine.wanted.folder)
     return f"to go through it again: {again}\n    with gdb, also backwards: {again} --debug"
 
 
@@ -147,10 +147,15 @@ def folder_name(nodeid: str) -> str:
     return f"{name[:_NAME_MAX]}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
 
 
-def _task(task: str, folder: str) -> str:
-    """The command line of one of the project's tasks, for a folder that is named from here."""
-    if Path.cwd().is_relative_to(config.PROJECT):
-        return f"invoke {task} {shlex.quote(folder)}"
+def _shown(path: Path) -> str:
+    """A path as whoever reads it would type it."""
+    return os.path.relpath(path, config.shown_from())
+
+
+def _task(task: str, folder: Path) -> str:
+    """The command line of one of the project's tasks, for a folder."""
+    if config.shown_from().is_relative_to(config.PROJECT):
+        return f"invoke {task} {shlex.quote(_shown(folder))}"
     command = f"{task} {shlex.quote(os.path.abspath(folder))}"
     if config.IS_CHECKOUT:
         return f"invoke -r {shlex.quote(str(config.PROJECT))} {command}"

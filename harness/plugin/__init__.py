@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from harness.config import IS_CHECKOUT, MODULE, PROJECT, Matrix, load, work_in
+from harness.config import IS_CHECKOUT, MODULE, PROJECT, Matrix, load, show_from, work_in
 from harness.errors import InputError, Status
 from harness.host import files
 from harness.host.cache import believe
@@ -60,6 +60,9 @@ _TOLD_RUN = "eudyptula_run"
 # What the process that started this pytest has checked of the cache (Cache.vouch()).
 _CHECKED = pytest.StashKey[str]()
 _TOLD_CHECKED = "eudyptula_checked"
+# From where whoever has started this pytest sees the paths that it names.
+_SHOWN_FROM = pytest.StashKey[str]()
+_TOLD_SHOWN_FROM = "eudyptula_shown_from"
 # Where that process says that all is ready, as long as that is not known.
 WAITS_FOR = pytest.StashKey[TextIO]()
 _WHY = 300  # characters of the reason that is named with a red test
@@ -216,6 +219,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = told.get(_TOLD_RUN) or store.new_name()
     config.stash[_CHECKED] = _await_kernel(config)
     believe(told.get(_TOLD_CHECKED) or config.stash[_CHECKED])
+    config.stash[_SHOWN_FROM] = os.environ.pop(pytest_process.SHOWN_FROM, "")
+    show_from(told.get(_TOLD_SHOWN_FROM) or config.stash[_SHOWN_FROM])
     atexit.register(gc.freeze)  # see tasks.py
     hands_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if not hands_out:
@@ -277,9 +282,10 @@ def _told(waits_for: TextIO) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """All workers of a run leave what they leave in one folder, and know what was checked."""
+    """All workers of a run leave what they leave in one folder, and know what this one was told."""
     node.workerinput[_TOLD_RUN] = node.config.stash[RUN]
     node.workerinput[_TOLD_CHECKED] = node.config.stash[_CHECKED]
+    node.workerinput[_TOLD_SHOWN_FROM] = node.config.stash[_SHOWN_FROM]
 
 
 @pytest.hookimpl(optionalhook=True)

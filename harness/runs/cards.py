@@ -307,7 +307,7 @@ class Judge:
                 its = ready.spec
                 return ready, left_out(its.name, ready.release, its.version, ready.left_out), ""
             if ready.status:
-                return ready, sweep.not_tested(ready), ""
+                return ready, sweep.not_tested(ready, asked.given), ""
             what = f"{task.subject.name} on {task.spec.name}: its tests"
             with progress.stage(what), progress.detail(lambda: _runs_now(run.folder)):
                 return ready, *self._pytest(ready, plan, run)

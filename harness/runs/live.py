@@ -7,10 +7,11 @@ A run that goes on holds its folder (store.in_use), and pytest writes there what
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import SUITES
+from harness.config import PROJECT, SUITES
 from harness.host.text import beginning
 from harness.report import table
 from harness.report.result import RED, Case, Cell, KernelResult
@@ -65,7 +66,9 @@ def _running(kernel: str, run: Path) -> Running:
     cells = {"boot": Cell(False, "runs" if seen else "being made ready")}
     cells |= table.suite_cells(cases, (*SUITES, table.OWN))
     status = int(any(case.outcome in RED for case in cases))
-    result = KernelResult(kernel, "", "", status, 0.0, 0.0, 0.0, cells, cases)
+    result = KernelResult(
+        kernel, "", "", status, 0.0, 0.0, 0.0, cells, cases, given=store.given_to(run)
+    )
     return Running(result, seen.running if seen else ())
 
 
@@ -76,7 +79,9 @@ def _case(one: EndedTest) -> Case:
     within = holder.rpartition("::")[2] or Path(path).stem
     suite = next((part for part in SUITES if part in Path(path).parts), "")
     name = test[len(holder) + 2 :] if holder else test
-    return Case(f"{within}::{name}", suite, one.outcome, one.seconds, beginning(one.why))
+    # Such names are seen from where pytest finds its configuration.
+    file = path if suite else os.path.normpath(PROJECT / path)
+    return Case(f"{within}::{name}", suite, one.outcome, one.seconds, beginning(one.why), file=file)
 
 
 def stamp(folder: Path) -> Stamp:

@@ -38,6 +38,8 @@ PROGRESS = "progress.json"
 # collected and their first machine be made. The second one is BEGIN. Empty where it need not wait.
 WAITS = "EUDYPTULA_WAITS"
 BEGIN = "begin\n"
+# In its environment: the folder from which the paths are seen that it names, which is not its own.
+SHOWN_FROM = "EUDYPTULA_SHOWN_FROM"
 RED = "red.txt"  # a line for each red test, in the order in which they ended
 ENDED = "ended.jsonl"  # and for each test, as JSON
 _ROUND_SECONDS = 0.5  # how often that file is looked at, where somebody wants to know at once
@@ -235,7 +237,7 @@ class PytestProcess:
                 stdin=None if out is None else subprocess.DEVNULL,
                 stdout=out,
                 stderr=None if out is None else subprocess.STDOUT,
-                env=os.environ | {WAITS: str(waiting) if waits else ""},
+                env=os.environ | {WAITS: str(waiting) if waits else "", SHOWN_FROM: os.getcwd()},
                 cwd=config.PROJECT,
                 pass_fds=[waiting] if waits else [],
             )

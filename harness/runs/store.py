@@ -31,13 +31,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -55,6 +56,7 @@ RUNS = 5
 LATEST = "latest"
 KCIDB = "kcidb.json"
 HISTORY = "history.jsonl"
+GIVEN = "given.json"  # of a run, which module it is of
 _UNFINISHED = "unfinished"
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
@@ -98,6 +100,15 @@ def new_name() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
+def given_to(run: Path) -> tuple[str, ...]:
+    """The options that named the module of a run, if they can be read."""
+    try:
+        given = json.loads((run / GIVEN).read_text("utf-8"))
+        return tuple(one for one in given if isinstance(one, str))
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
 @contextlib.contextmanager
 def writing(what: str = "the results") -> Iterator[None]:
     """Say what the system refuses as a fault of the host's, with the right thing to do."""
@@ -118,14 +129,18 @@ def folder_of(kernel: str) -> Path:
     return folder
 
 
-def begin(kernel: str, *, whole: bool, name: str = "") -> Run:
+def begin(kernel: str, *, whole: bool, name: str = "", given: Sequence[str] = ()) -> Run:
     """The folder of a run that begins now; old runs of the same kernel are removed.
+
+    ``given`` are the options that name the module, for who looks while the run goes on.
 
     Raises ``HostError`` (``SpaceError``, if the disk is full) where there can be no folder.
     """
     parent = folder_of(kernel)
     with writing():
-        return _begin(parent, Run(parent / (name or new_name()), whole=whole))
+        run = _begin(parent, Run(parent / (name or new_name()), whole=whole))
+        files.write(run.folder / GIVEN, json.dumps(list(given)))
+        return run
 
 
 def _begin(parent: Path, run: Run) -> Run:

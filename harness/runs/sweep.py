@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.build import archive
@@ -246,12 +246,12 @@ def result_of(ready: Ready, plan: Plan, ended: Ended, junit: Path, seconds: floa
     )  # fmt: skip
 
 
-def not_tested(ready: Ready) -> KernelResult:
-    """The row of a kernel that could not be made ready."""
+def not_tested(ready: Ready, given: tuple[str, ...]) -> KernelResult:
+    """The row of a kernel that could not be made ready; ``given`` names the module."""
     spec = ready.spec
     return KernelResult(
         spec.name, ready.release, spec.version, ready.status, time.time(), ready.seconds, 0.0,
-        ready.cells, steps=ready.steps,
+        ready.cells, given=given, steps=ready.steps,
     )  # fmt: skip
 
 
@@ -356,6 +356,7 @@ class Sweep:
 
     def _finish(self, ready: Ready) -> KernelResult:
         """Test a kernel that is ready; write and say what came of it."""
+        given = self._plan.request.given
         red = any(cell.red for cell in ready.cells.values())
         why = ready.left_out or (self._late if self._no_time and not red else "")
         if why:
@@ -363,13 +364,14 @@ class Sweep:
                 self._left -= 1
             log.info("kernel %s: not run: %s", ready.spec.name, why)
             row = left_out(ready.spec.name, ready.release, ready.spec.version, why)
+            row = replace(row, given=given)
             self.results[row.kernel] = row
             return row
         with self._lock:
             jobs = share(self._jobs, self._left)
         try:
-            with store.begin(ready.spec.name, whole=self._plan.whole) as run:
-                result = not_tested(ready) if ready.status else self._test(run, ready, jobs)
+            with store.begin(ready.spec.name, whole=self._plan.whole, given=given) as run:
+                result = not_tested(ready, given) if ready.status else self._test(run, ready, jobs)
                 write_result(run, result)
         except Exception as error:
             ready.status = Status.HOST if isinstance(error, OSError) else Status.OURS
@@ -378,7 +380,7 @@ class Sweep:
             elif not isinstance(error, OSError):  # which is for example a full disk
                 log.exception("testing %s failed, which must not happen", ready.spec.name)
             ready.cells[next(iter(self._plan.suites))] = Cell(True, "red", f"not run: {error}")
-            result = not_tested(ready)
+            result = not_tested(ready, given)
         with self._lock:
             self._left -= 1
             self.results[result.kernel] = result

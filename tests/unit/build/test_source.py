@@ -329,3 +329,23 @@ def test_modules_of_several_files_have_names_of_their_own() -> None:
     ]
     lines = source_.derived([["helper", "main"]], "helper", ["main"]).splitlines()
     assert lines[-2:] == ["obj-m += main_module.o", "main_module-y := helper.o main.o"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("pyproject.toml", '[tool.pytest.ini_options]\nkernel_module = "."\n'),
+     ("pytest.ini", "[pytest]\nkernel_module = .\n")],
+)  # fmt: skip
+def test_a_repository_says_which_module_is_its_own(tmp_path: Path, name: str, text: str) -> None:
+    """As to pytest; from each folder in it, and whatever else is on the way there."""
+    (tmp_path / name).write_text(text)
+    inside = tmp_path / "tests" / "long"
+    inside.mkdir(parents=True)
+    (inside / "pyproject.toml").write_text("[tool\n")
+    (inside / "pytest.ini").write_text("[pytest]\naddopts = -q\n")
+    assert source_.named_in(inside) == str(tmp_path)
+    (inside / "pytest.ini").write_text("[pytest]\nkernel_module = deb:acpi-call-dkms\n")
+    assert source_.named_in(inside) == "deb:acpi-call-dkms"
+    (tmp_path / name).unlink()
+    (inside / "pytest.ini").unlink()
+    assert source_.named_in(inside) is None

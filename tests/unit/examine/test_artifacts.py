@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import config
 from harness.build import symbols
 from harness.examine import artifacts
 from harness.examine.artifacts import Keeper
@@ -36,3 +37,18 @@ def test_a_recording_is_promised_only_where_it_has_room(
     assert ("to go through it again: " in said) == is_kept
     assert (machine.wanted is not None) == is_kept
     assert ("its recording is not kept: it takes 3 MiB, " in said) != is_kept
+
+
+@pytest.mark.parametrize(
+    ("here", "task"),
+    [("", "invoke shell --resume results/it"),
+     ("/", f"invoke -r {config.PROJECT} shell --resume {config.PROJECT}/results/it")],
+)  # fmt: skip
+def test_a_command_is_meant_for_where_somebody_types_it(
+    monkeypatch: pytest.MonkeyPatch, here: str, task: str
+) -> None:
+    """Which is not where a pytest runs that a task has started."""
+    monkeypatch.chdir(config.PROJECT)
+    monkeypatch.setattr(config, "_shown_from", "")
+    config.show_from(here)
+    assert artifacts._task("shell --resume", config.PROJECT / "results" / "it") == task

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import config
 from harness.report.page import Reload
 from harness.report.result import Case, Cell, KernelResult
 from harness.runs import live, pages, pytest_process, store
@@ -20,6 +21,10 @@ PASSED = EndedTest("tests/vm/contract/test_a.py::test_b[x::y]", "passed", 0.5)
 RED = EndedTest("own/test_c.py::TestMany::TestMore::test_d", "failed", 0.5, "its mode is 0666")
 
 
+TEST_A = PASSED.test.partition("::")[0]
+TEST_C = str(config.PROJECT / "own" / "test_c.py")
+
+
 pytestmark = pytest.mark.usefixtures("results")
 
 
@@ -28,7 +33,7 @@ def test_a_run_that_goes_on_shows_what_has_ended(results: Path) -> None:
     with store.begin("trixie", whole=True) as run:
         store.write(run, DONE, says=True)
     assert live.running(results) == {}
-    with store.begin("trixie", whole=True) as run:
+    with store.begin("trixie", whole=True, given=["--module=/home/ada/notes"]) as run:
         assert live.running(results)["trixie"].result.cells["boot"].text == "being made ready"
         pytest_process.add_ended(run.folder, PASSED)
         pytest_process.add_ended(run.folder, RED)
@@ -36,9 +41,10 @@ def test_a_run_that_goes_on_shows_what_has_ended(results: Path) -> None:
         found = live.running(results)["trixie"]
         assert found.tests == ("test_e.py::test_f",)
         assert found.result.tests == (
-            Case("test_a::test_b[x::y]", "contract", "passed", 0.5),
-            Case("TestMore::test_d", "", "failed", 0.5, "its mode is 0666"),
+            Case("test_a::test_b[x::y]", "contract", "passed", 0.5, file=TEST_A),
+            Case("TestMore::test_d", "", "failed", 0.5, "its mode is 0666", file=TEST_C),
         )
+        assert found.result.given == ("--module=/home/ada/notes",)
         assert found.result.cells["own"].text == "1 of 1 red"
         assert found.result.status == 1
         shown = pages.live(results, Reload(2))

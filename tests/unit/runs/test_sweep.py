@@ -335,7 +335,7 @@ def test_results_come_in_the_order_asked_for_and_are_kept(
         assert store.last(result.kernel) == result
         folder = results / result.kernel
         assert {path.name for path in (folder / "latest").iterdir()} == {
-            "junit.xml", "kcidb.json", "progress.json", "pytest.log", "report.json",
+            "given.json", "junit.xml", "kcidb.json", "progress.json", "pytest.log", "report.json",
         }  # fmt: skip
         for name in ("junit.xml", "report.json"):
             assert (folder / name).read_text() == (folder / "latest" / name).read_text()
