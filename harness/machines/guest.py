@@ -50,7 +50,7 @@ _TAIL = 8192
 # SSH's word for death by a signal has no number. And it waits for a child, so that it sleeps once
 # before it ends: the kernel then reports an RCU read-side section that a call of the shell's has
 # not left. The end of a process leaves such sections silently (kernel/rcu/tree_plugin.h,
-# exit_rcu()). The child ends only when it sees its parent sleep somewhere: a parent that was
+# exit_rcu()). The child ends only when it sees that its parent sleeps: a parent that was
 # interrupted before it waits would find that the child has ended, and not sleep. Where the kernel
 # has reported a warning or an oops already (512 and 128 of its taint flags), more of the same
 # process may be the end of it, and would say nothing more.
@@ -59,9 +59,11 @@ _eudyptula_status=$?
 read -r _eudyptula_taint 2>/dev/null </proc/sys/kernel/tainted || :
 [ $((${_eudyptula_taint:-0} & 640)) -ne 0 ] || (
     _eudyptula_turn=0
-    until read -r _eudyptula_place </proc/$$/wchan; [ "${_eudyptula_place-}" != 0 ] ||
-        [ $_eudyptula_turn -ge 1000 ]
-    do _eudyptula_turn=$((_eudyptula_turn + 1)); done
+    while read -r _eudyptula_state </proc/$$/stat && [ $_eudyptula_turn -lt 100 ]
+    do
+        case $_eudyptula_state in *") R "*) ;; *) break ;; esac
+        _eudyptula_turn=$((_eudyptula_turn + 1))
+    done
 ) 2>/dev/null
 exit $_eudyptula_status"""
 
