@@ -16,7 +16,8 @@ import logging
 import struct
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -506,7 +507,7 @@ class Audit:
         scene = Scene(memory, layout, self._recent)
         pages = (pointers.physical(memory, layout, page) for page in area.mapped)
         loaded = frozenset(page for page in pages if page is not None)
-        search = Search(scene, self._record, self._symbols, gone, loaded)
+        search = Search(scene, self._record, self._symbols, gone, loaded, self._may_be_loaded(area))
         every = reader.allocations(area.start, area.end, gone)
         left = search.left([one for one in every if one.order not in self._told], reader)
         log.debug("%d bytes of record, %d allocations of modules that are gone, %d not freed",
@@ -515,6 +516,29 @@ class Audit:
             for one in left:
                 log.debug("not freed: %s", search.shown(one))
         return search.lost(left) if left else []
+
+    def _may_be_loaded(self, area: ModuleArea) -> Callable[[int], bool]:
+        """Whether code that is gone is of a module that is loaded now, as its init is.
+
+        Of one that came since the machine was frozen it is not known for certain where that was.
+        So nothing is known to be of another module then.
+        """
+        assert self._known is not None
+        if area.mapped - self._known.area.mapped:
+            return lambda _: True
+        if not self._loaded:
+            return lambda _: False
+        sections = self._known.sections
+        places = sorted(
+            (int(address, 16), name) for name, each in sections.items() for address in each.values()
+        )
+        there = {name for start, name in places if start & -PAGE in area.mapped}
+
+        def may_be(at: int) -> bool:
+            _, name = places[bisect_right(places, (at, "\uffff")) - 1]
+            return name in there
+
+        return may_be if places else lambda _: True
 
     def _symbols(self) -> Symbols:
         return _symbols_of(self._folder)

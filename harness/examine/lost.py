@@ -108,13 +108,16 @@ class Search:
 
     def __init__(
         self, scene: Scene, record: Record, symbols: Callable[[], Symbols], gone: Gone,
-        loaded: frozenset[int] = frozenset(),
+        loaded: frozenset[int] = frozenset(), may_be_loaded: Gone = lambda _: False,
     ) -> None:  # fmt: skip
         """``symbols`` are asked for only where something is left.
 
         ``loaded`` are the physical addresses of the pages of the modules that are loaded.
+        ``may_be_loaded`` says of code that is gone whether the rest of its module may be there, as
+        it is after init.
         """
         self._loaded = loaded
+        self._may_be_loaded = may_be_loaded
         self._scene = scene
         self._memory = scene.memory
         self._layout = scene.layout
@@ -536,6 +539,8 @@ class Search:
             if self._is_entry(node.allocation):
                 stack = node.allocation.stack
                 inside = next(number for number, at in enumerate(stack) if self._gone(at))
+                if self._may_be_loaded(stack[inside]):
+                    continue  # then it has its entries with good reason
                 calls.setdefault(stack[inside:], []).append(node)
         for made in calls.values():
             first, *others = sorted(made, key=lambda node: node.allocation.order)

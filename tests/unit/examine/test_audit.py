@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from harness.errors import MachineError
 from harness.examine import audit, pointers
 from harness.examine.audit import Audit
 from harness.examine.lost import ROUNDS, Lost
+from harness.examine.pointers import ModuleArea
 from harness.host.proc import Deadline
 from harness.qemu.memory import PAGE, FrozenMemory, Pointer
 from tests.unit.examine.fake_kernel import MODULES, Kernel
@@ -218,3 +219,29 @@ def test_a_record_that_is_kept_has_more_of_each_thing_that_a_guest_does(
     assert not looking.record_has_stopped()  # nobody has looked yet
     monkeypatch.setattr(looking, "_recorded", 100)
     assert looking.record_has_stopped() is stopped
+
+
+@pytest.mark.parametrize(
+    ("mapped", "loaded", "at", "may_be"),
+    [
+        # The machine has none under test, and none came.
+        ({0x1000}, False, 0x5008, False),
+        # One came. Its init may have been anywhere.
+        ({0x1000, 0x2000}, False, 0x5008, True),
+        # "stays" was frozen with it, and is there; "goes" was, too, and is not.
+        ({0x1000}, True, 0x3008, True),
+        ({0x1000}, True, 0x5008, False),
+        ({0x1000, 0x4000}, True, 0x5008, True),
+    ],
+)  # fmt: skip
+def test_whose_init_it_was_that_is_gone(
+    tmp_path: Path, mapped: set[int], loaded: bool, at: int, may_be: bool
+) -> None:
+    """That of a module that is loaded has made what the module has."""
+    looks = Audit(cast(Any, None), tmp_path, loaded=loaded)
+    sections = {"stays": {".text": "0x1000", ".init.text": "0x3000"},
+                "goes": {".text": "0x4000", ".init.text": "0x5000"}}  # fmt: skip
+    frozen = ModuleArea((), frozenset({0x1000, 0x4000} if loaded else {0x1000}), 0, 0x9000)
+    looks._known = cast(Any, SimpleNamespace(area=frozen, sections=sections))
+    now = ModuleArea((), frozenset(mapped), 0, 0x9000)
+    assert looks._may_be_loaded(now)(at) is may_be

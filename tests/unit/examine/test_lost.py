@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.examine import lost
-from harness.examine.allocations import PAGES, PERCPU, Allocation, Reader
+from harness.examine.allocations import PAGES, PERCPU, Allocation, Gone, Reader
 from harness.examine.lost import Lost, Search
 from harness.examine.record import Record
 from harness.qemu.memory import PAGE
@@ -29,12 +29,14 @@ MODULE = MODULES + 0x5010
 STACK = (IMAGE + PLACES["somewhere"], MODULE, IMAGE + PLACES["formats"])
 
 
-def search(kernel: Kernel, *others: tuple[int, int]) -> Search:
+def search(
+    kernel: Kernel, *others: tuple[int, int], may_be_loaded: Gone = lambda _: False
+) -> Search:
     def gone(address: int) -> bool:
         return MODULES + 0x5000 <= address < MODULES + 0x6000
 
     record = Record(((0x300000,),), {}, others=others)
-    return Search(kernel.scene(), record, lambda: kernel.symbols, gone)
+    return Search(kernel.scene(), record, lambda: kernel.symbols, gone, may_be_loaded=may_be_loaded)
 
 
 def taken(kernel: Kernel, size: int = 64, event: str = "kmalloc", order: int = 1) -> Allocation:
@@ -295,6 +297,16 @@ def test_what_is_no_entry_of_the_modules_is_not(
     _, folder = top(kernel)
     made = entry(kernel, "wee", folder=folder, active=active, calls=calls)
     assert search(kernel).lost([made]) == []
+
+
+def test_what_a_loaded_module_has_is_its_own(kernel: Kernel) -> None:
+    """Its init has made the entry, and is gone although the rest of it is not."""
+    _, folder = top(kernel)
+    made = [entry(kernel, "mine", 1, folder=folder),
+            entry(kernel, "left", 2, folder=folder, line=MODULE + 8)]  # fmt: skip
+    is_loaded = frozenset({MODULE}).__contains__
+    told = search(kernel, may_be_loaded=is_loaded).lost(made)
+    assert [one.held for one in told] == ["/sys/kernel/left"]
 
 
 def test_an_entry_that_was_cleared_is_not_there(kernel: Kernel) -> None:

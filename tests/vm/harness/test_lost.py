@@ -206,6 +206,12 @@ def test_what_is_given_back_is_green(victim: Clone, planted: Module, kind: str) 
     assert list(after(victim, planted, f"rmmod {NAME}")) == []
 
 
+@pytest.mark.parametrize("kind", ["link", "folder", "group", "mount", "workqueue"])
+def test_what_a_loaded_module_has_is_its_own(victim: Clone, planted: Module, kind: str) -> None:
+    """Its init is gone, which has made that."""
+    assert list(after(victim, planted, f"insmod {FILE} what={kind}")) == []
+
+
 def test_pages_that_a_process_has_for_a_while_are_green(victim: Clone, planted: Module) -> None:
     """A page that was mapped into a process, which has ended, and was then freed."""
     # mmap(2) is 9 in asm/unistd_64.h; PROT_READ, MAP_SHARED.
