@@ -69,7 +69,9 @@ _ENTRIES = (
     (r"kobject_", "kobject_put()"),
     (r"device_(add|register|create)", "device_unregister()"),
 )
-_OF_SLABS = ("sysfs_slab_", "__kmem_cache_alias")
+# The slab caches have theirs here. Of one that was merged with others the kernel leaves a link
+# (mm/slub.c); one that is left is known by the list of caches.
+_OF_SLABS = "/sys/kernel/slab/"
 _DEEPEST = 64  # folders of sysfs in one another: more than there are
 # What a module calls for a mount of its own. Whoever walks along a path may cause others.
 _MOUNTS = ("kern_mount", "vfs_kern_mount", "fc_mount")
@@ -553,13 +555,11 @@ class Search:
         """Whether it is an entry of sysfs (struct kernfs_node) that was not removed."""
         if one.event != OBJECT or not self._user(one).startswith("__kernfs_new_node"):
             return False
-        # Of a slab cache that was merged with others the kernel leaves a link (mm/slub.c).
-        if any(self._name(address).startswith(_OF_SLABS) for address in one.stack):
-            return False
         at = one.address - self._layout.direct
         found = pointers.slab_object(self._memory, self._layout, at)
         removed = found is None or pointers.is_removed_node(self._memory, found, at + 8)
-        return not removed and bool(self._path(one.address))
+        path = "" if removed else self._path(one.address)
+        return bool(path) and not path.startswith(_OF_SLABS)
 
     def _path(self, address: int) -> str:
         """Where in /sys an entry is, "" where it cannot be one.

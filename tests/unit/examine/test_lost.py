@@ -286,16 +286,17 @@ def test_an_entry_of_sysfs_is_still_there(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("active", "calls"),
-    [(0x80000001, MADE), (1, ("__kernfs_new_node", "sysfs_slab_alias")), (1, MADE[1:])],
+    ("active", "calls", "folder"),
+    [(0x80000001, MADE, "wee"), (1, MADE, "slab"), (1, MADE[1:], "wee")],
     ids=["removed", "of a merged slab cache", "no entry"],
 )
 def test_what_is_no_entry_of_the_modules_is_not(
-    kernel: Kernel, active: int, calls: tuple[str, ...]
+    kernel: Kernel, active: int, calls: tuple[str, ...], folder: str
 ) -> None:
     """The kernel keeps some for a while, and makes some for itself."""
-    _, folder = top(kernel)
-    made = entry(kernel, "wee", folder=folder, active=active, calls=calls)
+    _, above = top(kernel)
+    place = entry(kernel, folder, 22, folder=above).address
+    made = entry(kernel, "wee", folder=place, active=active, calls=calls)
     assert search(kernel).lost([made]) == []
 
 
