@@ -167,6 +167,8 @@ def named_in(folder: Path) -> str | None:
         for name, section in _INI_FILES.items():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, configparser.Error):
                 told = str(_settings(place / name, section)[_INI])
+                if not told:  # as if it were not there
+                    continue
                 return told if told.startswith("deb:") else str(place / told)
     return None
 

@@ -17,7 +17,7 @@ from watchdog.observers import Observer
 from harness import config, lab
 from harness.build.source import Source
 from harness.commands import test_vm, watch
-from harness.errors import BuildError, InputError, Status
+from harness.errors import BuildError, HostError, InputError, Status
 from harness.host import cache as caches
 from harness.runs import store
 from harness.runs.request import Request
@@ -114,6 +114,18 @@ def test_what_the_kernel_is_made_of_is_not_checked_after_the_save(
     assert tested(does_not_build, builds) == ["one", "two", "three"]
     assert believed == [[], []]
     assert [*caches._vouched] == [str(made[0] / caches.MANIFEST)]
+
+
+def test_a_kernel_that_is_lost_meanwhile_does_not_end_the_watch(
+    tested: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, other_module: Path
+) -> None:
+    """As where somebody empties the cache and no mirror answers; the next run tells."""
+
+    def fails(*_: object) -> None:
+        raise HostError("no mirror answers")
+
+    monkeypatch.setattr(lab, "prepare_lab", fails)
+    assert tested(lambda: (other_module / "other.c").write_text("two")) == ["one", "two"]
 
 
 def test_a_save_is_heard_of(
