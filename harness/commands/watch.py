@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from harness.runs import identity, pytest_process, store
 from harness.runs.request import Request
 
 log = logging.getLogger(__name__)
+_OF_WATCHDOG = logging.getLogger("watchdog.observers.inotify")
 
 # What is saved within that time is one change, as an editor's "save all" is.
 _TOGETHER_SECONDS = 0.1
@@ -139,7 +140,7 @@ class _Changed(FileSystemEventHandler):
             self.event.set()
 
 
-def _changes(places: Sequence[Path]) -> Iterator[None]:
+def _changes(places: Sequence[Path]) -> Generator[None, None, None]:
     """Something each time that a file may have changed, and now and then for no reason.
 
     Watching begins with the first one, so that nobody is told of what was saved just before it; and
@@ -163,8 +164,12 @@ def _changes(places: Sequence[Path]) -> Iterator[None]:
             yield
     finally:
         if observer.is_alive():
+            # Its threads may ask for one more change while they are ended. watchdog calls that an
+            # error, which is nobody's.
+            _OF_WATCHDOG.disabled = True
             observer.stop()
             observer.join()
+            _OF_WATCHDOG.disabled = False
 
 
 def _test(request: Request, kernel: str, saves: _Saves) -> bool:

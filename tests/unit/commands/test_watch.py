@@ -267,6 +267,25 @@ def test_an_interruption_ends_it(
             signal.signal(one, handler)
 
 
+def test_what_watchdog_says_while_it_ends_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other_module: Path
+) -> None:
+    """A thread that is about to ask for changes when watching ends finds nothing to ask."""
+
+    class Late(Observer):  # type: ignore[valid-type,misc]
+        def on_thread_stop(self) -> None:
+            emitters = [*self.emitters]
+            super().on_thread_stop()
+            for emitter in emitters:
+                emitter.queue_events(0)
+
+    monkeypatch.setattr(watch, "Observer", Late)
+    changes = watch._changes([other_module])
+    next(changes)
+    changes.close()
+    assert caplog.text == ""
+
+
 def test_an_interruption_of_a_test_is_passed_on(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
