@@ -30,6 +30,7 @@ _MODULES_END = 0xFFFFFFFFFF000000
 _DIRECT = 0xFFFF888000000000  # all of memory, where CONFIG_RANDOMIZE_MEMORY is off
 _VMEMMAP = 0xFFFFEA0000000000  # the array of struct page, likewise
 _VMALLOC = 0xFFFFC90000000000  # likewise
+_VMALLOC_BYTES = 1 << 45  # how much of it there is with tables of four levels, at least
 _FIVE_LEVELS = 0xFF11000000000000  # where all of memory is mapped with tables of five levels
 
 # A table entry (Intel's manual, volume 3, 4.5): bit 0 is set where something is mapped, bit 7
@@ -619,7 +620,8 @@ def of_a_loaded_module(memory: Memory, layout: Layout, area: ModuleArea, pointer
     That section is gone too, and may have been where another module was. The pointer is in the
     module's memory, in the list of its sections, which has those that are there as well
     (module_sect_attrs in kernel/module/sysfs.c), or in a page of ftrace's with the places of all
-    its functions (struct dyn_ftrace in linux/ftrace.h).
+    its functions (struct dyn_ftrace in linux/ftrace.h). Or it is in the description of an area that
+    the module asked for, which tells nothing of the module but who asked.
     """
     fresh = area.mapped - layout.mapped
     if any(_walk(memory, layout, page) == pointer.at & -PAGE for page in fresh):
@@ -627,7 +629,24 @@ def of_a_loaded_module(memory: Memory, layout: Layout, area: ModuleArea, pointer
     found = slab_object(memory, layout, pointer.at)
     start, size = (found.start, found.cache.size) if found else (pointer.at & -PAGE, PAGE)
     words = as_words(memory.read(start, size))
-    return any(word & -PAGE in fresh for word in words)
+    return any(word & -PAGE in fresh for word in words) or (
+        pointer.at == start + _AREA_CALLER and _describes_an_area(layout, words)
+    )
+
+
+# Where a struct vm_struct (linux/vmalloc.h) has the address of who asked for the area, in bytes.
+# Nobody follows it: it is shown in /proc/vmallocinfo.
+_AREA_CALLER = 56
+
+
+def _describes_an_area(layout: Layout, words: Sequence[int]) -> bool:
+    """Whether an object is a struct vm_struct: of an area of vmalloc()'s or ioremap()'s.
+
+    Its second word is the area's address, and its third how large that is.
+    """
+    start, size = words[1:3]
+    there = range(layout.vmalloc, layout.vmalloc + _VMALLOC_BYTES, PAGE)
+    return start in there and size in range(PAGE, _VMALLOC_BYTES, PAGE)
 
 
 def as_words(data: bytes) -> tuple[int, ...]:

@@ -210,6 +210,31 @@ def test_that_a_loaded_module_points_to_its_own_init_section_does_not(kernel: Ke
     assert told == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("start", "size", "own"),
+    [(VMALLOC + 0x9000, 0x5000, True), (VMALLOC + 0x9008, 0x5000, False),
+     (DIRECT + 0x9000, 0x5000, False), (VMALLOC + 0x9000, 0, False)],
+)  # fmt: skip
+def test_that_an_area_says_which_init_has_asked_for_it_does_not(
+    kernel: Kernel, start: int, size: int, own: bool
+) -> None:
+    """While a module is loaded; the same address elsewhere in an area's description counts."""
+    kernel.cache("kmalloc-96", 96)
+    kernel.map(MODULES + 0x9000, kernel.take())
+    scene = kernel.scene()
+    layout = replace(scene.layout, mapped=frozenset({MODULES}))
+    described = kernel.object("kmalloc-96")
+    kernel.word(described + 8, start)
+    kernel.word(described + 16, size)
+    kernel.file.write_bytes(kernel.data)
+    area = pointers.module_area(scene.memory, layout)
+    told = [
+        pointers.of_a_loaded_module(scene.memory, layout, area, Pointer(described + at, GONE))
+        for at in (56, 64)
+    ]
+    assert told == [own, False]
+
+
 @pytest.mark.parametrize("mapping", [DIRECT + 0x4001, DIRECT + 0x4000], ids=["process", "file"])
 def test_what_a_program_has_written_down_does_not(kernel: Kernel, mapping: int) -> None:
     """As one that reads addresses in /proc/kallsyms."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 import pytest
@@ -74,12 +74,14 @@ NAMED_MAX = 8  # parameters that are named where a module wants some
 class Brought:
     """What came with a module: paths in the guest, and names for which the kernel has a list.
 
-    ``nodes`` are those of its devices; the module itself has not made those in ``made``.
+    ``nodes`` are those of its devices; the module itself has not made those in ``made``. Of the
+    ``files`` those that are ``shared`` are in folders that other devices have in the same way.
     """
 
     nodes: tuple[str, ...]
     made: tuple[str, ...]
     files: tuple[str, ...]
+    shared: frozenset[str]
     misc: tuple[str, ...]
     majors: tuple[int, ...]
     classes: tuple[str, ...]
@@ -100,6 +102,32 @@ sed -n '/Character/,/^$/s/^ *\([0-9]\+\) /major \1 /p' /proc/devices
 for folder in class kernel kernel/debug; do ls /sys/$folder | sed "s,^,$folder ,"; done
 ls /proc | grep -v '^[0-9]' | sed 's/^/proc /'
 """
+
+
+def shared(files: Collection[str], there: Collection[str]) -> frozenset[str]:
+    """Those of a device's files that are in a folder which a device of the kernel's has as well.
+
+    Such is ``queues/rx-0/rps_cpus`` of each network device: the kernel itself takes what is written
+    there, and no driver can refuse it. Files of the device itself, as ``mtu``, may ask the driver.
+    ``there`` are the files from before the module came. Devices are of one kind if the folder that
+    they are in has the same name.
+    """
+    usual = {kind for _, kind in _in_folders(there)}
+    return frozenset(path for path, kind in _in_folders(files) if kind in usual)
+
+
+def _in_folders(files: Collection[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The files in folders of devices: each with the kind of device, and where in it the file is.
+
+    Every device has a file ``uevent``. How many queues and the like there are differs.
+    """
+    devices = {path.rpartition("/")[0] for path in files if path.endswith("/uevent")}
+    for path in files:
+        folder = PurePosixPath(path).parent
+        device = next((one for one in folder.parents if str(one) in devices), None)
+        if device and str(folder) not in devices:
+            inside = re.sub(r"\d+", "0", str(PurePosixPath(path).relative_to(device)))
+            yield path, (device.parent.name, inside)
 
 
 @dataclass
@@ -225,6 +253,7 @@ class Subject:
                 kind, _, name = line.partition(" ")
                 new.setdefault(kind, []).append(name)
         files = [path for path in new.get("file", []) if not any(usual in path for usual in _USUAL)]
+        there = [line.partition(" ")[2] for line in before if line.startswith("file ")]
         nodes = new.get("node", [])
         names = dict(line.split(" ", 1) for line in new.get("major", []))
         made = self._make_nodes({int(number): name for number, name in names.items()}, nodes)
@@ -233,6 +262,7 @@ class Subject:
             nodes=tuple(nodes + made),
             made=tuple(made),
             files=tuple(sorted(files)[:FILES_MAX]),
+            shared=shared(new.get("file", []), there),
             misc=tuple(new.get("misc", [])),
             majors=tuple(int(number) for number in names),
             classes=tuple(new.get("class", [])),

@@ -11,6 +11,7 @@ import pytest
 from harness import config
 from harness.testing import Lab
 
+from ..any.conftest import shared
 from ..any.test_life import lives_of
 from .test_runs import SECONDS, run
 from .test_sources import HELLO
@@ -127,6 +128,69 @@ def test_a_file_that_gives_more_than_it_was_asked_for_is_red(lab: Lab, tmp_path:
     done = run(lab, tmp_path, written, f"{ANY / 'test_files.py'}::{FILES}")
     assert "read 1 returns 4096, which is neither an error nor up to 1 bytes" in done.failed[FILES]
     assert ": read 65536 " not in done.failed[FILES]
+
+
+# A network device, which has all the files that the kernel makes for one.
+NETWORK = """\
+#include <linux/module.h>
+#include <linux/etherdevice.h>
+static struct net_device *device;
+static netdev_tx_t send(struct sk_buff *packet, struct net_device *from)
+{
+	dev_kfree_skb(packet);
+	return NETDEV_TX_OK;
+}
+static const struct net_device_ops calls = { .ndo_start_xmit = send };
+static int __init network_init(void)
+{
+	int result;
+
+	device = alloc_etherdev(0);
+	if (!device)
+		return -ENOMEM;
+	device->netdev_ops = &calls;
+	eth_hw_addr_random(device);
+	result = register_netdev(device);
+	if (result)
+		free_netdev(device);
+	return result;
+}
+static void __exit network_exit(void)
+{
+	unregister_netdev(device);
+	free_netdev(device);
+}
+module_init(network_init);
+module_exit(network_exit);
+MODULE_LICENSE("GPL");
+"""
+
+
+def test_files_of_the_kernel_s_own_are_not_written_to(lab: Lab, tmp_path: Path) -> None:
+    """For rps_flow_cnt of a queue the kernel tries to have as much memory as is written there.
+
+    It complains of its own if that is more than there is. Those of the device are written to: it
+    has an mtu, and is opened by its flags.
+    """
+    written = tmp_path / "network"
+    written.mkdir()
+    (written / "network.c").write_text(NETWORK)
+    done = run(lab, tmp_path, written, f"{ANY / 'test_files.py'}::{FILES}")
+    assert done.failed == done.errors == {}
+    assert FILES in done.passed
+
+
+def test_files_that_each_device_of_a_kind_has_are_shared() -> None:
+    """However many queues there are, and whatever the device is connected to."""
+    there = ["/sys/devices/virtual/net/lo/uevent", "/sys/devices/virtual/net/lo/mtu",
+             "/sys/devices/virtual/net/lo/queues/rx-0/rps_cpus", "/proc/net/dev"]  # fmt: skip
+    own = "/sys/devices/platform/card.1/net/eth0"
+    files = [f"{own}/{name}" for name in (
+        "uevent", "mtu", "queues/rx-0/rps_cpus", "queues/rx-12/rps_cpus", "card/rps_cpus"
+    )]  # fmt: skip
+    assert shared(files, there) == {f"{own}/queues/rx-0/rps_cpus", f"{own}/queues/rx-12/rps_cpus"}
+    other = [path.replace("/net/", "/misc/") for path in files]
+    assert shared(other, there) == frozenset()
 
 
 def with_machines(output: str) -> set[str]:

@@ -167,3 +167,11 @@ def test_thirty_lives_leave_nothing(victim: Clone, remains: Module) -> None:
     again = f"insmod {FILE} what=proc"
     assert list(after(victim, remains, lives, again)) == []
     assert list(after(victim, remains, f"rmmod {NAME}")) == []
+
+
+def test_what_a_loaded_module_s_init_has_asked_for_is_its_own(
+    victim: Clone, remains: Module
+) -> None:
+    """Its init is gone by then, and the kernel has the address of who has asked for an area."""
+    assert list(after(victim, remains, f"insmod {FILE} what=area", *["true"] * 5)) == []
+    assert list(after(victim, remains, f"rmmod {NAME}")) == []

@@ -34,6 +34,7 @@
 #include <linux/timer.h>
 #include <linux/tracepoint.h>
 #include <linux/version.h>
+#include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 #include <net/genetlink.h>
 #include <net/net_namespace.h>
@@ -435,8 +436,15 @@ static const struct {
 
 static int chosen;
 
+/* An area that init asks for itself: the kernel writes down who has. */
+static void *planted_area;
+
 static int __init planted_remains_init(void)
 {
+	if (!strcmp(what, "area")) {
+		planted_area = vmalloc_user(4 * PAGE_SIZE);
+		return planted_area ? 0 : -ENOMEM;
+	}
 	for (chosen = 0; chosen < ARRAY_SIZE(kinds); chosen++)
 		if (!strcmp(what, kinds[chosen].name))
 			return kinds[chosen].on();
@@ -445,7 +453,9 @@ static int __init planted_remains_init(void)
 
 static void __exit planted_remains_exit(void)
 {
-	if (take)
+	if (take && planted_area)
+		vfree(planted_area);
+	else if (take)
 		kinds[chosen].off();
 }
 
