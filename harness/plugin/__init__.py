@@ -56,6 +56,9 @@ LATE_NOTES = pytest.StashKey[list[str]]()
 # What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
 # all that a report has, and says itself which test a worker has died in.
 BY_HOST = "eudyptula_by_host"
+# What each report of a worker has: the tests that are over, and whose machines still go on there.
+GOES_ON = "eudyptula_goes_on"
+_GOES_ON_IN = pytest.StashKey[dict[str, list[str]]]()  # the last such list of each worker
 _TOLD_RUN = "eudyptula_run"
 # What the process that started this pytest has checked of the cache (Cache.vouch()).
 _CHECKED = pytest.StashKey[str]()
@@ -288,9 +291,31 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput[_TOLD_SHOWN_FROM] = node.config.stash[_SHOWN_FROM]
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what a worker of pytest-xdist has still to judge, in case that it dies."""
+    node = getattr(report, "node", None)
+    if node is not None and hasattr(report, GOES_ON):
+        going_on = node.config.stash.setdefault(_GOES_ON_IN, {})
+        going_on[node.gateway.id] = getattr(report, GOES_ON)
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """What a worker of pytest-xdist has to tell at its end."""
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """What a worker of pytest-xdist has to tell at its end; what is not known where it died."""
+    going_on = node.config.stash.get(_GOES_ON_IN, {}).pop(node.gateway.id, [])
+    for nodeid in going_on if error else []:
+        file, _, name = nodeid.partition("::")
+        report = pytest.TestReport(
+            nodeid=nodeid,
+            location=(file, None, name),
+            keywords={},
+            outcome="failed",
+            longrepr="The process that ran this test has died in a later one. So nobody knows "
+            "what came in the ten minutes after this test. Run it once more.",
+            when="teardown",
+        )
+        vars(report)["node"] = node
+        node.config.hook.pytest_runtest_logreport(report=report)
     told = getattr(node, "workeroutput", {})
     # All workers collect the same tests, so that any one of them knows of all that is put aside.
     node.config.stash[UNMET] = told.get("unmet", {})

@@ -17,10 +17,19 @@ from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Verdict
-from harness.plugin import BY_HOST, CACHE_CHANGES, COVERAGE, LATE_NOTES, TESTED, UNMET, WAITS_FOR
+from harness.plugin import (
+    BY_HOST,
+    CACHE_CHANGES,
+    COVERAGE,
+    GOES_ON,
+    LATE_NOTES,
+    TESTED,
+    UNMET,
+    WAITS_FOR,
+)
 from harness.plugin.fixtures import make_first
 from harness.plugin.judging import blame
-from harness.plugin.late import report_late
+from harness.plugin.late import goes_on, report_late
 from harness.plugin.supply import SOURCE, USED
 from harness.report import junit
 
@@ -120,6 +129,7 @@ def pytest_runtest_makereport(
         _note_source(item, error)
     _note_times(item, call)
     report = yield
+    vars(report)[GOES_ON] = goes_on(item.config)
     if isinstance(error, (KernelProblem, HostError)) or _untried(call, error):
         report.outcome = "failed"
         vars(report).pop("wasxfail", None)

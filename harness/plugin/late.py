@@ -63,6 +63,11 @@ def report_late(config: pytest.Config, *, wait: bool = False) -> None:
         config.stash[_JUDGE].report(wait=wait)
 
 
+def goes_on(config: pytest.Config) -> list[str]:
+    """The names of the tests of which nothing has been reported yet."""
+    return config.stash[_JUDGE].goes_on() if _JUDGE in config.stash else []
+
+
 class LateJudge:
     """Judges machines one after the other, in a thread of its own."""
 
@@ -99,6 +104,10 @@ class LateJudge:
         future = self._worker.submit(self._judge, saved, source, item.nodeid, dict(clone.facts))
         future.add_done_callback(lambda _: folder.close())
         self._waiting.append((item, future))
+
+    def goes_on(self) -> list[str]:
+        """The names of the tests of which nothing has been reported yet."""
+        return [item.nodeid for item, _ in self._waiting]
 
     def report(self, *, wait: bool = False) -> None:
         """Report what has been found so far; ``wait``: until all is judged."""
