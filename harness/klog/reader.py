@@ -111,15 +111,26 @@ is judged by this: where it stops, the report does."""
 
 
 _SHAPE = re.compile(
-    r"CPU: \d|Pid: \d+, comm:|Modules linked in|Hardware name|Code: |-+\[ end trace|Call [Tt]race"
-    r"|Backtrace|Stack: |Krnl |IAOQ|\$ 0 |PC is at|pc : |[RE]?IP: |NIP|epc |era |Oops"
+    r"CPU: \d+(?:,? *(?:UID|PID|pid|[Cc]omm|Not t|Tainted|VCPU)|\s*$)|Pid: \d+, comm:"
+    r"|Modules linked in|Hardware name|Code: +(?:[0-9a-f<>()]{2,10} ?){2}|Code: +(?:Bad|Unable)"
+    r"|-+\[ end trace|Call [Tt]race:? *(?:$|[\[<(=])|Backtrace|Stack ?: ?(?:$|[(<0-9a-f]{4})"
+    r"|Krnl |IAOQ|\$ 0 |PC is at|pc : "
+    r"|[RE]?IP: *(?:[0-9a-f]{4}:|\[<|\(null\)|0x|Bad|\S{1,200}\+0x)|NIP|(?:epc|era) *: |Oops"
     r"|Internal error|invalid opcode|#PF|PGD |P4D |\*pd|pgd = |Mem abort|Data abort|in_atomic"
-    r"|preempt_count|INFO: "
-    r"|locks? held|task:|Showing |Sending NMI|addr:|page:|flags: |raw: |(?:Read|Write) of size"
-    r"|rcu: "
+    r"|preempt_count|INFO: (?:0x|Slab |Allocated in|Freed in|Object |lockdep)"
+    r"|locks? held|task:\S{1,60} +state:|Showing |Sending NMI|addr:[0-9a-fp(]{4}"
+    r"|page: ?(?:[0-9a-f]{8}|refcount)|flags: 0x|raw: [0-9a-f]{8,16} [0-9a-f]{8}"
+    r"|(?:Read|Write) of size \d+ at |rcu: "
     r"|handlers:\s*$|Tainted: |\s*(?:Not t|T)ainted|turning off the locking"
 )
 """What below a header only a report of the kernel's own has, if it is no call."""
+
+
+# drivers/tty/sysrq.c answers whoever has asked, and arch/*/mm/fault.c tells of a program's fault.
+_OF_OTHERS = re.compile(
+    r"(?:sysrq: |SysRq : )|(?:traps: )?\S{1,40}\[\d+\]:? (?:segfault|trap|general)"
+)
+"""The first line of what is no part of a report, even if something like one comes below."""
 
 
 _OF_REGISTERS = re.compile(r"Internal error|Oops|EIP: +[0-9a-f]{4}:\[|Process .{1,20} \(pid: \d+, ")
@@ -168,7 +179,9 @@ class _Report:
             belongs |= item.tag is not Tag.TEXT
         if not belongs and text.startswith("Sending NMI from CPU"):
             self.all_cpus = True
-        self.has_body |= belongs or bool(_SHAPE.match(text))
+        # Words can begin as the line above a stack does: that one is asked for its shape.
+        is_call = items[0].tag not in (Tag.TEXT, Tag.TRACE, Tag.OTHER)
+        self.has_body |= is_call or bool(_SHAPE.match(text))
         self.has_registers |= belongs or bool(_OF_REGISTERS.match(text))
         if belongs or _BODY.match(text):
             self.idle = 0
@@ -352,6 +365,23 @@ def _event(report: _Report) -> Event | None:
         line=report.line,
         excerpt="\n".join(report.raw[: report.kept]),
     )
+
+
+def _of_module(report: _Report, event: Event) -> Event | None:
+    """A stack without a header, if a module has asked for it."""
+    if any(frame.module for frame in event.stack):
+        return event
+    # A function whose last act is dump_stack() jumps there, and is no longer on the stack. Whoever
+    # has called it still has its address, so that the unwinder shows that as a guess.
+    asked = [item.frame for item in report.items if item.frame and item.tag is Tag.GUESS]
+    works = [_WORK.match(item.text) for item in report.items]
+    asked += [Frame(plain_name(work["func"]), module=work["mod"]) for work in works if work]
+    for frame in asked:
+        if frame.module:
+            name = frame.function.removeprefix("__pfx_")
+            title = f"stack trace in {name}"
+            return replace(event, title=title, function=name, module=frame.module)
+    return None
 
 
 _AT_A_PLACE = {
@@ -595,9 +625,8 @@ class _Reader:
             event = _event(report)
             # On a console of ours nothing is lost: a stack without a header is somebody's
             # dump_stack(), and of interest where that is a module.
-            by_kernel = report.fmt.nameless and self.reboots is None
-            if event and by_kernel and not any(frame.module for frame in event.stack):
-                continue
+            if event and report.fmt.nameless and self.reboots is None:
+                event = _of_module(report, event)
             if event and not (self.reboots is not None and report.is_only_said(bare=event.bare)):
                 yield event
 
@@ -624,6 +653,8 @@ class _Reader:
                 self._close(report)
             self._begin(number, raw, printer, *header)
             self.open[printer].indexed = indexed
+        elif report and self.reboots is None and not report.has_body and _OF_OTHERS.match(text):
+            self._close(report)
         elif report:
             report.add(number, raw, text)
             if report.over(text):

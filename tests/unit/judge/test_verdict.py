@@ -225,6 +225,41 @@ def test_a_stack_that_a_module_dumps_is_a_problem() -> None:
     assert (problem.title, problem.function) == ("stack trace in wee_write", "wee_write")
 
 
+def test_a_function_that_ends_by_dumping_the_stack_is_named() -> None:
+    """It jumps to dump_stack(): only whoever has called it still has its address."""
+    called = STACK.replace("  wee_write+0x1c/0x90 [wee]", "  ? __pfx_wee_tick+0x10/0x10 [wee]")
+    (problem,) = judge(replace(CLEAN, console=BOOT + called))
+    assert (problem.title, problem.function) == ("stack trace in wee_tick", "wee_tick")
+    work = STACK.replace("Hardware name: QEMU Standard PC", "Workqueue: events wee_work [wee]")
+    work = work.replace("  wee_write+0x1c/0x90 [wee]", "  process_one_work+0x17b/0x330")
+    (problem,) = judge(replace(CLEAN, console=BOOT + work))
+    assert (problem.title, problem.function) == ("stack trace in wee_work", "wee_work")
+    others = STACK.replace("wee_write+0x1c/0x90 [wee]", "process_one_work+0x17b/0x330")
+    assert not judge(replace(CLEAN, console=BOOT + others))
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        ["Call Trace: off"],
+        ["CPU: 1 core used", "Code: 17", "page: 3 of 7", "flags: none", "INFO: done"],
+        ["Read of size 5 from the card", "IP: 10.0.0.2", "task:3 is over", "addr: of the card"],
+        ["raw: 00000000: f3 0f 1e fa 0f 1f 44 00 00 55 48 89 e5 41 54 53", "Stack: of cards"],
+        ["perl[77]: segfault at 10 ip 0000000000000819 sp 00007ffe6000e7c8 error 4 in libc.so.6[8]",
+         "Code: 48 89 44 24 08 31 c0 48 85 ff 74 1f 48 8b 07 48 85 c0"],
+        ["sysrq: Show Memory", "Mem-Info:", "Hardware name: QEMU Standard PC"],
+    ],
+    ids=lambda below: below[0],
+)  # fmt: skip
+def test_what_only_looks_like_a_report_below_a_sentence_makes_none_of_it(below: list[str]) -> None:
+    """A module says more, a program dies, or somebody asks the kernel for something."""
+    lines = ["BUG: no reply from the card", *below]
+    console = BOOT + "".join(f"[    5.{at:06}] {line}\n" for at, line in enumerate(lines))
+    assert list(judge(replace(CLEAN, console=console))) == []
+    (problem,) = judge(replace(CLEAN, console=f"{BOOT}[    5.000000] {lines[0]}\n{STACK}"))
+    assert problem.title.startswith(lines[0])
+
+
 @pytest.mark.parametrize(
     "above", ["FAULT_INJECTION: forcing a failure.", "sysrq: Show backtrace of all active CPUs"]
 )
@@ -575,7 +610,7 @@ def test_who_is_killed_for_memory_may_ask_for_more_in_vain() -> None:
         "[    4.1] Call Trace:\n[    4.1]  <TASK>\n[    4.1]  dump_stack_lvl+0x5d/0x80\n"
         "[    4.1]  warn_alloc+0x164/0x190\n[    4.1]  do_anonymous_page+0x36f/0x8a0\n"
         "[    4.1]  </TASK>\n"
-    )
+    ).replace("4.1]", "4.100001]")
     (alone,) = judge(replace(CLEAN, console=BOOT + asked))
     assert alone.title.startswith("page allocation failure")
     (problem,) = judge(replace(CLEAN, console=BOOT + OOM + asked))
