@@ -864,7 +864,7 @@ FORMATS: tuple[Format, ...] = (
         _warn(r"\S*lib/kobject\.c:\d+", r"kobject_[\w.]*"),
         "WARNING: kobject bug in {func}",
         at_warning,
-        skip=re.compile(r"kobject_"),
+        skip=_OF_DEVICE_MODEL,
     ),
     Format(
         Kind.WARNING,

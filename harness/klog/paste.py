@@ -360,6 +360,8 @@ _CALL = re.compile(r"\s*\(?[A-Za-z_][\w.$]*\+0x[0-9a-f]+/0x")
 _BEGINS_ANEW = re.compile(
     r"\s*(?:-{8,}\[|={20,}|BUG: |WARNING: |INFO: |Oops|Call [Tt]race|Kernel panic|Modules linked"
     r"|Unable to handle|general protection|\S{1,100}[$#] "
+    # registers, below a machine's name, which may end in any word
+    r"|[RE]?IP: (?:[0-9a-f]{4}:|\[<)|(?:PC|pc|LR|lr)(?: is at|\s*:) |NIP "
     r"|cpu 0x[0-9a-f]+: Vector: |(?:pc|lr|sp|msr|dar|dsisr) *: [0-9a-f]|enter \? for help)"
 )
 # What a record of several lines has below its first one, when only that has a stamp.

@@ -133,7 +133,12 @@ _OF_OTHERS = re.compile(
 """The first line of what is no part of a report, even if something like one comes below."""
 
 
-_OF_REGISTERS = re.compile(r"Internal error|Oops|EIP: +[0-9a-f]{4}:\[|Process .{1,20} \(pid: \d+, ")
+# The last one is powerpc's: arch/powerpc/kernel/process.c, __show_regs(). Below it stand the names
+# of what the addresses are, which a cut may have taken.
+_OF_REGISTERS = re.compile(
+    r"Internal error|Oops|EIP: +[0-9a-f]{4}:\[|Process .{1,20} \(pid: \d+, "
+    r"|REGS: [0-9a-f]{8,16} TRAP: [0-9a-f]{3,4} "
+)
 """What stands beside the registers of a fault of the kernel's, and not of a program's."""
 
 
@@ -344,6 +349,9 @@ def _event(report: _Report) -> Event | None:
     where = _place(report)
     if where is None and (name is None or fmt.nameless or fmt.kind is Kind.ATOMIC_SLEEP):
         where = _asker(report)
+    if where is None and name is None and fmt.site is at_warning:
+        # A cut left nothing but the header, which may be a helper's.
+        where = next(iter(report.header_frames()), None)
     if where is not None:
         name, frame = where.function, where
 

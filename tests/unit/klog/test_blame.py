@@ -75,6 +75,42 @@ def test_the_helper_itself_is_named_where_nothing_else_is_known() -> None:
     assert event.function == "memcpy"
 
 
+@pytest.mark.parametrize(
+    "function", ["do_page_fault", "debug_dma_map_page"], ids=["exception", "check"]
+)
+def test_a_helper_in_the_header_is_named_where_the_stack_is_cut(function: str) -> None:
+    report = (
+        f"WARNING: CPU: 0 PID: 321 at kernel/brook.c:12 {function}+0x31/0xc2\nModules linked in:"
+    )
+    (event,) = klog.read(log(report), pasted=True)
+    assert (event.kind, event.function) == (klog.Kind.WARNING, function)
+
+
+def test_whoever_makes_a_device_is_blamed_for_its_name() -> None:
+    report = (
+        "WARNING: CPU: 0 PID: 321 at lib/kobject.c:240 kobject_add_internal+0x290/0x30c\n"
+        "kobject_add_internal failed for brook0 with -EEXIST, don't try to register things with"
+        " the same name in the same directory.\n"
+        "CPU: 0 PID: 321 Comm: insmod Not tainted 4.7.10 #1\nCall Trace:\n"
+        " kobject_add_internal+0x290/0x30c\n kobject_add+0x7c/0xb4\n device_add+0x118/0x53c\n"
+        " device_create_groups_vargs+0x7c/0xc8\n device_create+0x28/0x48\n"
+        " brook_write+0x41/0xb0 [brook]\n do_one_initcall+0x50/0x1a0"
+    )
+    (event,) = klog.read(log(report), pasted=True)
+    assert (event.kind, event.function) == (klog.Kind.KOBJECT, WRITE)
+
+
+def test_powerpc_s_registers_are_a_body_without_the_names_below_them() -> None:
+    header = "Oops: Kernel access of bad area, sig: 11 [#1]\nLE SMP NR_CPUS=64 NUMA PowerNV\n"
+    registers = (
+        "NIP:  c000000000ac0ce8 LR: c00000000016314c CTR: c000000000ac0cd0\n"
+        "REGS: c0000003fe493730 TRAP: 0380   Not tainted  (4.15.0)"
+    )
+    (event,) = klog.read(log(header + registers), pasted=True)
+    assert event.kind is klog.Kind.PAGE_FAULT
+    assert not list(klog.read(log(header + "and so on"), pasted=True))
+
+
 SLEEPS = "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:585\n"
 PREEMPTIBLE = "BUG: using smp_processor_id() in preemptible [00000000] code: sh/321\n"
 

@@ -491,3 +491,15 @@ def test_lines_of_one_length_are_not_half() -> None:
     )
     (event,) = klog.read(f"{LINES[0]}\n{registers}brook_drain+0x1c/0x90 [brook]\n", pasted=True)
     assert [frame.function for frame in event.stack] == ["brook_drain"]
+
+
+def test_registers_do_not_go_on_with_the_line_above() -> None:
+    """A machine may have no name: dump_stack_set_arch_desc() gives what its firmware says."""
+    text = (
+        "general protection fault: 0000 [#1] SMP\n"
+        "Pid: 321, comm: sh Not tainted 2.6.32 #1 NULL NULL/NULL\n"
+        "RIP: 0010:[<ffffffff81144e26>]  [<ffffffff81144e26>] brook_drain+0x16/0xf0\n"
+        "RSP: 0018:ffff881064dabd80  EFLAGS: 00010282\n"
+    )
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.GPF, "brook_drain")
