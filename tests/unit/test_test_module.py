@@ -100,17 +100,29 @@ def test_a_module_is_judged_and_its_tests_are_run(run: Run, tmp_path: Path) -> N
 
 def test_what_is_red_comes_first(run: Run, tmp_path: Path) -> None:
     """A reader of the cards sees it in the first lines, whatever is green below them."""
-    run("module", "trixie,debug", "tests", judged=3, tested=1)
+    run("module", "trixie,debug", "tests", judged=1, tested=1)
     assert (tmp_path / "theirs" / "cards.md").read_text().splitlines()[:7] == [
         "# red: the card on trixie,debug, the module's own tests on trixie, "
         "the module's own tests on debug",
         "",
         "| what | kernel | outcome |",
         "|---|---|---|",
-        "| the card | trixie,debug | red (the judge ended with status 3) |",
+        "| the card | trixie,debug | red (the judge ended with status 1) |",
         "| the module's own tests | trixie | red (pytest ended with status 1) |",
         "| the module's own tests | debug | red (pytest ended with status 1) |",
     ]
+
+
+def test_what_was_not_judged_to_its_end_is_not_called_red(run: Run, tmp_path: Path) -> None:
+    """An interrupted judge, or a host that lacks something, says nothing of the module."""
+    done = run("module", "trixie", "tests", judged=130, tested=1)
+    said = "red: the module's own tests on trixie, and no verdict: the card on trixie"
+    assert (done.returncode, said in done.stdout.splitlines()) == (130, True)
+    lines = (tmp_path / "theirs" / "cards.md").read_text().splitlines()
+    assert lines[0] == f"# {said}"
+    assert "| the card | trixie | no verdict (the judge ended with status 130) |" in lines
+    before = (tmp_path / "theirs" / "module" / "cards-before-trixie").read_text()
+    assert before.startswith("# not finished, and no verdict: the card on trixie\n")
 
 
 def test_a_job_that_is_ended_early_has_its_cards(run: Run, tmp_path: Path) -> None:
@@ -173,7 +185,7 @@ def test_the_cards_say_why_its_own_tests_have_not_run(run: Run, tmp_path: Path) 
     """Then there is no page, and the end of what pytest said is all that is known."""
     done = run("module", "trixie", "tests", tested=2, paged=False)
     said = (tmp_path / "summary").read_text()
-    assert "# The module's own tests on trixie: red (pytest ended with status 2)\n" in said
+    assert "# The module's own tests on trixie: no verdict (pytest ended with status 2)\n" in said
     assert "\n    E   no module\n" in said
     assert done.stderr == ""
 
@@ -192,7 +204,7 @@ def test_cards_of_another_module_are_not_taken_for_its_own(run: Run, tmp_path: P
     run("module", "trixie")
     run("module", "nothing", judged=2, carded=False)
     said = (tmp_path / "theirs" / "cards.md").read_text()
-    assert said.startswith("# red: the card on nothing\n")
+    assert said.startswith("# no verdict: the card on nothing\n")
     assert "# Cards" not in said
 
 
