@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.examine import evidence
+from harness.examine.record import INSTANCE
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
@@ -224,6 +225,30 @@ def test_thirty_lives_lose_nothing(victim: Clone, planted: Module) -> None:
     """However often it is loaded, and whatever it frees only after a grace period."""
     life = f"insmod {FILE} what=many && rmmod {NAME} || exit 1"
     assert list(after(victim, planted, f"for life in $(seq 30); do {life}; done")) == []
+
+
+def test_the_record_holds_two_hundred_lives(guest: Guest, module: Module) -> None:
+    """Each of insmod, a write and rmmod, by three commands, as tests do it.
+
+    Ten of them are done. How much more the record has afterwards is the kernel's own count.
+    """
+    guest.put(module.loadable, "/root/waitqueues.ko")
+
+    def recorded() -> int:
+        stats = f"{INSTANCE}/per_cpu/cpu0/stats"
+        return int(guest.check(f"sed -n 's/^bytes: //p' {stats}"))
+
+    def live(times: int) -> None:
+        for _ in range(times):
+            guest.check("insmod /root/waitqueues.ko")
+            guest.check("echo message >/dev/eudyptula")
+            guest.check("rmmod waitqueues")
+
+    live(1)
+    before = recorded()
+    live(10)
+    kib = int(guest.check(f"cat {INSTANCE}/per_cpu/cpu0/buffer_size_kb"))
+    assert (recorded() - before) * 20 < kib << 10
 
 
 @pytest.mark.machine(append=("tp_printk",))
