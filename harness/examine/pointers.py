@@ -557,6 +557,20 @@ def of_a_process(memory: Memory, layout: Layout, at: int) -> bool:
     return bool(mapping & 1) or mapping >= layout.direct
 
 
+_BITS = 4  # words of a bitmap that are looked at
+
+
+def is_in_bitmap(memory: Memory, at: int) -> bool:
+    """Whether a word is part of a bitmap, where it can have any value.
+
+    An address of a module's begins with 34 bits that are set, so that the end of a long run of set
+    bits looks like one: in the bitmaps that say what of a CPU's own memory is in use (mm/percpu.c).
+    Nothing else has as many words in front of a pointer in which all bits are set.
+    """
+    size = min(8 * _BITS, at % PAGE)
+    return size == 8 * _BITS and memory.read(at - size, size) == b"\xff" * size
+
+
 def bounds_an_area(memory: Memory, pointer: Pointer) -> bool:
     """Whether an address is where an area of memory begins or ends, which nobody follows.
 
@@ -694,6 +708,8 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
     kept: list[tuple[Pointer, SlabObject]] = []
     for pointer in candidates:
         if any(start <= pointer.at < end for start, end in scene.layout.loader):
+            continue
+        if is_in_bitmap(scene.memory, pointer.at):
             continue
         found = slab_object(scene.memory, scene.layout, pointer.at)
         if found is None:

@@ -132,6 +132,23 @@ def test_what_the_module_loader_leaves_does_not(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "counts"),
+    [
+        ([(1 << 64) - 1] * 4, False),
+        ([0, *[(1 << 64) - 1] * 3], True),  # as a mask of all CPUs may be
+        ([(1 << 64) - 2] * 4, True),
+    ],
+)
+def test_the_end_of_a_run_of_set_bits_does_not(
+    kernel: Kernel, before: list[int], counts: bool
+) -> None:
+    """A bitmap may have any value, and this one begins like an address of a module's."""
+    place = PLACES["somewhere"] + 0x40
+    kernel.word(place - 32, *before)
+    assert kernel.references(place) == ([place] if counts else [])
+
+
+@pytest.mark.parametrize(
     ("before", "at", "after", "counts"),
     [
         (VMALLOC + 0x3000, MODULES + 0x5000, 0, False),  # where an area ends
