@@ -227,11 +227,12 @@ def test_thirty_lives_lose_nothing(victim: Clone, planted: Module) -> None:
     assert list(after(victim, planted, f"for life in $(seq 30); do {life}; done")) == []
 
 
-def test_the_record_holds_two_hundred_lives(guest: Guest, module: Module) -> None:
+def test_the_record_holds_two_hundred_lives(lab: Lab, guest: Guest, module: Module) -> None:
     """Each of insmod, a write and rmmod, by three commands, as tests do it.
 
     Ten of them are done. How much more the record has afterwards is the kernel's own count.
     """
+    need_record(lab)
     guest.put(module.loadable, "/root/waitqueues.ko")
 
     def recorded() -> int:
