@@ -604,13 +604,13 @@ def test_a_process_killed_for_memory_is_a_splat() -> None:
 
 def test_who_is_killed_for_memory_may_ask_for_more_in_vain() -> None:
     """It says so before it is gone; that it was killed says more. Another report is told itself."""
-    asked = (
-        "[    4.1] perl: page allocation failure: order:0, mode:0x140dca(GFP_HIGHUSER_MOVABLE)\n"
-        "[    4.1] CPU: 0 UID: 0 PID: 135 Comm: perl Tainted: G           OE      6.12.1 #1\n"
-        "[    4.1] Call Trace:\n[    4.1]  <TASK>\n[    4.1]  dump_stack_lvl+0x5d/0x80\n"
-        "[    4.1]  warn_alloc+0x164/0x190\n[    4.1]  do_anonymous_page+0x36f/0x8a0\n"
-        "[    4.1]  </TASK>\n"
-    ).replace("4.1]", "4.100001]")
+    lines = [
+        "perl: page allocation failure: order:0, mode:0x140dca(GFP_HIGHUSER_MOVABLE)",
+        "CPU: 0 UID: 0 PID: 135 Comm: perl Tainted: G           OE      6.12.1 #1",
+        "Call Trace:", " <TASK>", " dump_stack_lvl+0x5d/0x80", " warn_alloc+0x164/0x190",
+        " do_anonymous_page+0x36f/0x8a0", " </TASK>",
+    ]  # fmt: skip
+    asked = "".join(f"[    4.100001] {line}\n" for line in lines)
     (alone,) = judge(replace(CLEAN, console=BOOT + asked))
     assert alone.title.startswith("page allocation failure")
     (problem,) = judge(replace(CLEAN, console=BOOT + OOM + asked))
