@@ -564,8 +564,8 @@ def is_in_bitmap(memory: Memory, at: int) -> bool:
     """Whether a word is part of a bitmap, where it can have any value.
 
     An address of a module's begins with 34 bits that are set, so that the end of a long run of set
-    bits looks like one: in the bitmaps that say what of a CPU's own memory is in use (mm/percpu.c).
-    Nothing else has as many words in front of a pointer in which all bits are set.
+    bits looks like one. Words in which all bits are set stand in front of it then, and seldom in
+    front of a pointer: a mask of CPUs has as many for 256 of them.
     """
     size = min(8 * _BITS, at % PAGE)
     return size == 8 * _BITS and memory.read(at - size, size) == b"\xff" * size
