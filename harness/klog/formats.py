@@ -211,7 +211,8 @@ _OF_DEVICE_MODEL = re.compile(
 _OF_ALLOCATION = re.compile(
     r"^_*(?:alloc_(?:pages?|frozen|contig)|get_free_page|get_zeroed|(?:do_)?k?v?[mzc]alloc"
     r"|kmem_cache_alloc|kvmalloc|vmalloc|kmalloc|krealloc|k?memdup|slab_alloc|new_slab"
-    r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc)"
+    r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc"
+    r"|kmem_getpages)"
 )
 
 # mm/slub.c and mm/slab.c: between whoever allocates or frees and the check that complains.
@@ -267,7 +268,11 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.KASAN,
         "BUG: KAS",
-        _re(rf"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+) in {_HEAD_OR_ADDRESS}.*)"),
+        # Up to 4.4 the words have blanks between them: "use after free", "out of bounds access".
+        _re(
+            r"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+(?: [a-z]+){0,4}?) in "
+            rf"{_HEAD_OR_ADDRESS}.*)"
+        ),
         "KASAN: {what} {access} in {func}",
         at_header,
         skip=re.compile(r"kernel_fault|tag_check|mem_abort|^el1_|^el1h_"),
@@ -708,15 +713,6 @@ FORMATS: tuple[Format, ...] = (
         _re(r"(?:Bad mode in .{1,40} handler detected on CPU|SError Interrupt on CPU)\d+, code 0x"),
         "SError in {func}",
         at_pc,
-    ),
-    # arch/sparc/kernel/unaligned_{32,64}.c, kernel_unaligned_trap()
-    Format(
-        Kind.TRAP,
-        "Kernel unaligned access at ",
-        _re(r"Kernel unaligned access at (?:TPC\[|PC:?)[^\n]{0,24}? (?P<func>[A-Za-z_]\w{0,200})?"),
-        "kernel unaligned access in {func}",
-        at_header,
-        stackless=True,
     ),
     # arch/x86/kernel/cfi.c, handle_cfi_failure(), kernel/cfi.c, report_cfi_failure()
     Format(
@@ -1818,7 +1814,8 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.PANIC,
         "Kernel panic - ",
-        _re(r"Kernel panic - not syncing: (?P<rest>.+)"),
+        # the last line of a panic is its first one again, between brackets
+        _re(r"Kernel panic - not syncing: (?P<rest>.+?)(?: \]-{3}\s*)?$"),
         "kernel panic: {rest}",
         part=True,
         place=at_panic,

@@ -35,6 +35,8 @@ _STOPS: Final = re.compile(r"[.:;!?>)\]=-]\s*$")
 # What a log's line may have before its words: who says them, with a colon or in brackets.
 _PREFIX: Final = re.compile(r"(?:\S+ ){0,3}\S*[:\]>)#=*-]\s*")
 _PREFIX_WORDS = 3
+# kernel/panic.c, panic(): what stands before a panic's words where they are said again
+_LAST_LINE: Final = re.compile(r"-{3}\[ end $")
 
 
 def is_quoted(text: str, start: int) -> bool:
@@ -57,7 +59,7 @@ def is_spoken(text: str, named: re.Match[str], above: str, below: str) -> bool:
 
     ``above`` and ``below`` are the lines beside it: a sentence may have several.
     """
-    before = text[: named.start()]
+    before = _LAST_LINE.sub("", text[: named.start()])
     if _WORDS.search(before) and not (
         _PREFIX.fullmatch(before) and len(_WORDS.findall(before)) <= _PREFIX_WORDS
     ):

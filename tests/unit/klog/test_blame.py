@@ -137,3 +137,11 @@ PREEMPTIBLE = "BUG: using smp_processor_id() in preemptible [00000000] code: sh/
 def test_whoever_must_not_sleep_is_named(report: str) -> None:
     (event,) = klog.read(log(report), pasted=True)
     assert (event.kind, event.function) == (klog.Kind.ATOMIC_SLEEP, WRITE)
+
+
+def test_the_slab_allocator_has_asked_for_the_pages_on_somebody_s_behalf() -> None:
+    calls = ["__alloc_pages_nodemask", "kmem_getpages", "fallback_alloc", "cache_grow", WRITE]
+    stack = "".join(f"\n ? {call}+0x1/0x20" for call in calls)
+    report = f"sh: page allocation failure. order:1, mode:0x20\nCall Trace:{stack}"
+    (event,) = klog.read(log(report), pasted=True)
+    assert (event.kind, event.function) == (klog.Kind.PAGE_ALLOCATION, WRITE)

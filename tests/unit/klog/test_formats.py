@@ -462,3 +462,30 @@ def test_sentences_with_a_report_s_words(line: str) -> None:
     for text in (f"before\n{line}\nafter\n", log(f"before\n{line}\nafter")):
         assert klog.read(text) == []
         assert klog.read(text, pasted=True) == []
+
+
+SPARC = """\
+sh(321): Oops [#1]
+TSTATE: 0000004411e01605 TPC: 0000000000573034 TNPC: 0000000000573038 Y: 00000000    Not tainted
+TPC: <brook_drain+0x1c/0x90 [brook]>
+g0: 0000000000b3f0e0 g1: 6b6b6b6b6b6b6b6b"""
+
+
+def test_an_access_that_the_kernel_has_mended_is_no_report() -> None:
+    """sparc's trap handler does what the instruction could not, and says so."""
+    mended = "Kernel unaligned access at TPC[573034] brook_drain+0x1c/0x90 [brook]\n"
+    assert klog.read(2 * mended) == []
+    assert klog.read(2 * mended, pasted=True) == []
+    died = "Unable to handle kernel paging request in mna handler\n at virtual address 6b6b6b6b\n"
+    (event,) = klog.read(mended + died + SPARC, pasted=True)
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, DRAIN)
+
+
+@pytest.mark.parametrize(
+    "words", ["use after free", "out of bounds access", "out of bounds on stack", "use-after-free"]
+)
+def test_the_first_address_sanitizer_s_words(words: str) -> None:
+    header = f"BUG: KASan: {words} in brook_drain+0x1c/0x90 [brook] at addr ffff880d59947040\n"
+    (event,) = klog.read(header + "Read of size 8 by task sh/321", pasted=True)
+    assert event.title == f"KASAN: {words} Read in brook_drain"
+    assert (event.kind, event.function, event.module) == (Kind.KASAN, DRAIN, "brook")

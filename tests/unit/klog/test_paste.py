@@ -345,6 +345,14 @@ def test_a_log_with_numbered_lines(form: str) -> None:
     assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
 
 
+def test_a_log_with_a_runner_s_seconds() -> None:
+    """They have zeros in front, and several lines have the same."""
+    lines = [f"{seconds:05} {line}" for seconds, line in zip([9, *[10] * 9], LINES, strict=False)]
+    (event,) = klog.read("\n".join(lines), pasted=True)
+    assert (event.kind, event.function, event.line) == (Kind.GPF, "brook_drain", 0)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
 def test_what_a_terminal_is_told() -> None:
     """syslogd writes to everybody who is there, and puts a blank before the line."""
     text = (

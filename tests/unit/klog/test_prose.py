@@ -48,6 +48,7 @@ def test_a_sentence_about_a_report_is_none(text: str) -> None:
         "NMI watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [brook:12]",
         "Out of memory: Killed process 1234 (sh) total-vm:123kB, anon-rss:12kB",
         "brook 0000:01:00.0 eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 0 timed out 5000 ms",
+        "---[ end Kernel panic - not syncing: VFS: Unable to mount root fs on sda1 ]---",
     ],
 )
 def test_a_report_of_one_line_in_a_mail(line: str) -> None:
@@ -78,3 +79,10 @@ def test_what_the_kernel_says_next_is_no_sentence() -> None:
         event = klog.first(above + text)
         assert event is not None
         assert event.kind is klog.Kind.KOBJECT
+
+
+def test_a_panic_s_last_line_says_what_its_first_did() -> None:
+    first = "Kernel panic - not syncing: No init found"
+    (event,) = klog.read(f"[<c0012345>] kernel_init+0x1e/0x112\n---[ end {first} ]---", pasted=True)
+    (whole,) = klog.read(f"{first}\n---[ end {first} ]---", pasted=True)
+    assert (event.kind, event.title) == (whole.kind, whole.title)
