@@ -388,6 +388,16 @@ def _after_irq_entry(items: list[Item]) -> list[Frame]:
     return []
 
 
+_NMI = re.compile(r"(?:end_repeat_|asm_exc_)?nmi(?:_restore)?")
+
+
+def below_nmi(report: Calls) -> list[Frame]:
+    """What the NMI that noticed a lockup interrupted: x86's entry is one of these."""
+    frames = stack_from(report.items, marked=False)
+    entries = [at for at, frame in enumerate(frames, 1) if _NMI.fullmatch(frame.function)]
+    return frames[entries[-1] :] if entries else []
+
+
 def first_lock(report: Calls) -> list[Frame]:
     """Where the first lock that the report names was taken."""
     return [i.frame for i in report.items if i.tag is Tag.LOCK and i.frame][:1]

@@ -20,6 +20,7 @@ from harness.klog.blame import (
     at_warning,
     became_unsafe,
     below_dispatcher,
+    below_nmi,
     both_locks,
     first_lock,
     first_lock_or_below,
@@ -34,7 +35,7 @@ from harness.klog.blame import (
     of_handlers,
     trace_or_lock,
 )
-from harness.klog.frames import MODULE, NAME, PC, WHERE, Frame
+from harness.klog.frames import DECODED_PC, MODULE, NAME, PC, WHERE, Frame
 
 
 class Kind(enum.StrEnum):
@@ -227,7 +228,7 @@ _LOST_HEADERS = tuple(
     Format(
         Kind.PAGE_FAULT,
         has,
-        re.compile(rf"^{PC.pattern}"),
+        re.compile(rf"^{pattern}"),
         "fault in {func}",
         at_header,
         place=at_header_plain,
@@ -248,9 +249,12 @@ _LOST_HEADERS = tuple(
         "ERA: ",
         "IAOQ[0]: ",
     )
+    for pattern in (PC.pattern, DECODED_PC.pattern)
 )
 
 CALL = "Call "  # what the line above a stack has
+# Where that is lost, too: calls that stand on a stack only because there is a report to make.
+PRINTING_CALLS = ("dump_stack", "watchdog_overflow_callback")
 
 FORMATS: tuple[Format, ...] = (
     # mm/kasan/report.c, print_error_description()
@@ -670,6 +674,17 @@ FORMATS: tuple[Format, ...] = (
         "bad kernel {what} in {func}",
         at_pc,
         needs_registers=True,
+    ),
+    # arch/arc/kernel/troubleshoot.c, show_ecr_verbose()
+    Format(
+        Kind.PAGE_FAULT,
+        " by insn @ ",
+        re.compile(
+            r"^Invalid (?:Read|Write|Exec(?:ution)?) @ 0x[0-9a-f]+ by insn @ "
+            rf"(?P<func>{NAME}){WHERE}{MODULE}"
+        ),
+        "Invalid access in {func}",
+        at_header_plain,
     ),
     # arch/parisc/kernel/traps.c, parisc_terminate()
     Format(
@@ -1664,7 +1679,8 @@ FORMATS: tuple[Format, ...] = (
         Kind.SLAB,
         "BUG ",
         _re(
-            r"BUG [\w-]+ \((?:Not tainted|Tainted|[A-Z ]+)[^)]*\): "
+            # a cgroup's own cache has the cgroup's name between brackets behind its own
+            r"BUG [\w-]+(?:\(\S{1,200}\))? \((?:Not tainted|Tainted|[A-Z ]+)[^)]*\): "
             r"(?P<what>[A-Z][A-Za-z ]*?)(?= in \S| on __|[^A-Za-z ]|$)"
         ),
         "BUG: {what}",
@@ -1903,6 +1919,21 @@ FORMATS: tuple[Format, ...] = (
         nameless=True,
         rest=True,
     ),
+    *(
+        Format(
+            Kind.WARNING,
+            call,
+            re.compile(rf"\b{call}(?:_lvl)?\+0x[0-9a-f]+/0x"),
+            "stack trace in {func}",
+            in_trace,
+            place=in_trace,
+            needs_stack=True,
+            loose=True,
+            nameless=True,
+            rest=True,
+        )
+        for call in PRINTING_CALLS
+    ),
 )
 
 # What a stack is of whose header is lost: who stands on it only to print that report.
@@ -1914,6 +1945,7 @@ _PRINTERS: tuple[tuple[Kind, str], ...] = (
     (Kind.OOM, r"oom_kill_process|dump_header|out_of_memory"),
     (Kind.BAD_PAGE, r"bad_page|print_bad_pte"),
     (Kind.SLAB, r"slab_err|object_err|print_trailer"),
+    (Kind.HARD_LOCKUP, r"watchdog_overflow_callback|watchdog_hardlockup_check"),
     (Kind.LOCKDEP, r"print_\w+_bug(?:_header)?|lockdep_rcu_suspicious|print_irq_inversion_bug"),
     (Kind.ATOMIC_SLEEP, r"_*schedule_bug|_*might_sleep|_*might_resched"),
     (Kind.ATOMIC_SLEEP, r"debug_smp_processor_id|check_preemption_disabled"),
@@ -1938,9 +1970,10 @@ def told_by(frames: list[Frame]) -> Kind | None:
 
 def told_as(fmt: Format, kind: Kind) -> Format:
     """Returns how to read a stack that belongs to a report of that kind."""
-    skip = _OF_ALLOCATION if kind is Kind.PAGE_ALLOCATION else _OF_PRINTING
-    # A stall's stack begins with the interrupt that noticed it.
-    site = in_stall if kind in (Kind.RCU_STALL, Kind.SOFT_LOCKUP) else in_trace
+    skip = {Kind.PAGE_ALLOCATION: _OF_ALLOCATION, Kind.SLAB: _OF_SLAB}.get(kind, _OF_PRINTING)
+    # The stack of a stall or lockup begins with the interrupt that noticed it.
+    sites = {Kind.RCU_STALL: in_stall, Kind.SOFT_LOCKUP: in_stall, Kind.HARD_LOCKUP: below_nmi}
+    site = sites.get(kind, in_trace)
     return replace(fmt, kind=kind, site=site, place=None, skip=skip)
 
 

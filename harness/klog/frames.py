@@ -98,7 +98,7 @@ _KSYMOOPS = re.compile(
 _IN_BRACES = re.compile(
     rf"<[0-9a-f]{{16}}>\{{(?::(?P<mod>\w+):)?(?P<func>{NAME})\+(?P<decimal>\d{{1,8}})\}}"
 )
-_DECODED_PC = re.compile(_PC_MARK + _DECODED_CALL)
+DECODED_PC = re.compile(_PC_MARK + _DECODED_CALL)
 # lib/smp_processor_id.c, check_preemption_disabled()
 _CALLER = re.compile(rf"\s*caller is {_CALL}")
 _DECODED_CALLER = re.compile(rf"\s*caller is {_DECODED_CALL}\s*$")
@@ -192,7 +192,7 @@ def _read_call(text: str) -> list[Item]:
     elif match := _DECODED.match(text):
         tag = Tag.GUESS if match["guess"] else Tag.FRAME
         items = [Item(tag, text, _frame(match))]
-    elif match := _DECODED_PC.match(text):
+    elif match := DECODED_PC.match(text):
         items = [Item(Tag.PC, text, _frame(match))]
     elif match := _INLINE.match(text):
         items = [Item(Tag.FRAME, text, _frame(match))]

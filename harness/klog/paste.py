@@ -221,7 +221,7 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     _line(
         "host alone",
         "host [   12.345678] text",
-        rf"{_HOST} (?=(?:<\d+>)?\[ *\d+\.\d{{3,9}})",
+        rf"{_HOST} (?=(?:<\d+>)?\[ *\d+\.\d{{3,9}}|\d{{1,4}},\d{{1,20}},\d{{1,20}},[-c+])",
         after="date",
     ),
     _line(
@@ -403,12 +403,18 @@ class _Parsed:
 def _parse(raw: str, indent: int) -> _Parsed:
     line = without_controls(cut_line(raw)).expandtabs(8).replace("+0\u00d7", "+0x")
     line = line[indent:] if not line[:indent].strip() else line
-    at, source = 0, []
+    at = 0
+    source: list[str] = []
     kernel = program = False
     clock = caller = ""
     state = "nothing"
     for _ in range(_MOST_BEGINNINGS):
         found = _beginning(line, at, state)
+        if found is None and not source:
+            # Some lines may be indented more than others.
+            begun = len(line) - len(line.lstrip(" "))
+            inner = _beginning(line, begun, state) if begun else None
+            found = inner if inner and (inner[0].kernel or inner[0].date) else None
         if found is None:
             break
         beginning, match = found

@@ -34,6 +34,7 @@ from harness.klog.formats import (
     CALL,
     DERIVED_PANIC,
     FORMATS,
+    PRINTING_CALLS,
     REBOOT,
     Format,
     Kind,
@@ -212,7 +213,7 @@ class _Report:
     @property
     def has_no_head(self) -> bool:
         """Whether a stack is all that there is up to now."""
-        return self.fmt.has == CALL
+        return self.fmt.has == CALL or self.fmt.has in PRINTING_CALLS
 
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
@@ -295,6 +296,8 @@ class _Report:
 # CONFIG_DEBUG_USER the kernel shows the registers of programs that die.
 _OF_USER = re.compile(r"\bMode USER_|\b__do_user_fault\b")
 
+_CODE = re.compile(r"\s*Code: +(?:[0-9a-f]{4,8} +){1,12}[<(][0-9a-f]{4,8}[>)]")
+
 _MASKS = (
     (re.compile(rf"(?<![\w$.])({NAME})\+0x[0-9a-f]+/0x[0-9a-f]+"), r"\1"),
     (re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f]*\d)[0-9a-f]{8,}\b"), "ADDR"),
@@ -326,6 +329,8 @@ def _event(report: _Report) -> Event | None:
 
     if fmt.nameless and fmt.kind is Kind.WARNING:
         told = told_by(stack_from(report.items, marked=False) or guesses(report.items))
+        if told is None and fmt.rest:
+            told = Kind.PAGE_FAULT if _has_code_below(report) else None
         if told is None and fmt.rest:
             return None
         if told not in (None, Kind.WARNING, Kind.PANIC):
@@ -373,6 +378,16 @@ def _event(report: _Report) -> Event | None:
         line=report.line,
         excerpt="\n".join(report.raw[: report.kept]),
     )
+
+
+def _has_code_below(report: _Report) -> bool:
+    """Whether the instruction at which the kernel died is shown below a stack.
+
+    So do the architectures whose instructions are of 16 or 32 bits; a fault is the likeliest.
+    """
+    at = find(report.items, Tag.FRAME)
+    below = report.items[at:] if at is not None else []
+    return any(_CODE.match(item.text) for item in below)
 
 
 def _of_module(report: _Report, event: Event) -> Event | None:
@@ -693,7 +708,8 @@ class _Reader:
             asked = any(other.all_cpus for other in self.open.values()) or any(
                 "NMI backtrace for cpu" in line for line in self.lines.before(_ASKED_WITHIN)
             )
-            return (report is None or report.has_no_head) and not asked
+            within = report is not None and fmt.has in PRINTING_CALLS
+            return (report is None or report.has_no_head) and not asked and not within
         return not (fmt.silent and report)
 
     def _is_all_that_is_left(self, fmt: Format) -> bool:
@@ -761,8 +777,11 @@ class _Reader:
             header=match.string,
             spoken=self._is_spoken(printer, match),
         )
-        if fmt.has == CALL:
+        if fmt.has == CALL or fmt.has in PRINTING_CALLS:
             report.items, report.mark = [Item(Tag.TRACE, match.string)], Tag.TRACE
+        if fmt.has in PRINTING_CALLS:  # the first line is one of the stack
+            report.add(number, raw, match.string)
+            report.raw.pop()
         if len(self.open) >= _MAX_OPEN:
             self._close(next(iter(self.open.values())))
         self.open[printer] = report

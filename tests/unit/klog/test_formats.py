@@ -60,6 +60,20 @@ Call Trace:
 DRAIN, WRITE = "brook_drain", "brook_write"
 
 REPORTS = [
+    # arc
+    (
+        "Oops\nPath: (null)\nCPU: 0 PID: 1 Comm: swapper Not tainted 5.6.0 #8\n"
+        "Invalid Read @ 0x00000000 by insn @ brook_drain+0x1c/0x90\n"
+        "ECR: 0x00050100 EFA: 0x00000000 ERET: 0x8067890e\n\nStack Trace:\n"
+        "  brook_drain+0x1c/0x90\n  brook_write+0x41/0xb0",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # a cgroup's own cache
+    (
+        "BUG kmalloc-256(0:354604ddeb33593e) (Tainted: GF  E ): Objects remaining in kmalloc-256\n"
+        "INFO: Slab 0xffffea0040768800 objects=64 used=33 fp=0xffff88101da23000",
+        (Kind.SLAB, None),
+    ),
     # x86-64 up to 2.6.16
     (
         "general protection fault: 0000 [1] SMP\nCPU 0\nPid: 321, comm: sh Not tainted 2.6.16 #1\n"
@@ -393,6 +407,19 @@ LATER_PARTS = [
         "RIP  [<ffffffff810e74ce>] brook_drain+0x61/0xf0\n RSP <ffff88006b0e5d58>",
         (Kind.PAGE_FAULT, DRAIN),
     ),
+    # decoded
+    (
+        "CR2: 0000000000000000\n---[ end trace 4d9f8ddca938d3f2 ]---\n"
+        "RIP: 0010:brook_drain (drivers/brook.c:12 (discriminator 2))\nCode: 48 08 0f 86",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # where the instructions stand below the stack, the kernel has died there
+    (
+        "Call Trace:\n[<9000000003bf3bec>] __memset_fast+0x18/0x138\n"
+        "[<9000000002a032dc>] brook_drain+0x6e4/0x1aa0\n\n"
+        "Code: 024024cc  44008d80  00109886 <29c00085> 02c02087\n---[ end trace 0000000000000000 ]",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
 ]  # fmt: skip
 
 
@@ -405,6 +432,15 @@ def test_a_later_part_counts_where_the_beginning_was_cut_off(
     """A console's log is whole: there the report stands above, or somebody has asked."""
     assert read_of(body, pasted=True) == [expected]
     assert read_of(body, pasted=False) == []
+
+
+def test_a_program_s_instructions_tell_nothing_of_a_stack() -> None:
+    """x86 prints them below the stack of whatever report, and arm below that of a program's."""
+    calls = "Call Trace:\n brook_wait+0x44/0x60\n brook_write+0x41/0xb0\n"
+    mine = "RIP: 0033:0x7f1d4ab15190\nCode: 73 01 c3 48 8b 0d <48> 3d 01 f0 ff ff"
+    assert read_of(calls + mine, pasted=True) == []
+    fault = "Call trace:\n show_stack+0x10/0x14\n __do_user_fault+0xfc/0x148\n"
+    assert read_of(f"{fault}Code: e5923000 e1a00004 (e5813000)", pasted=True) == []
 
 
 def test_registers_at_the_end_of_a_report_are_no_second_one() -> None:

@@ -225,6 +225,47 @@ def test_a_stack_without_a_head_of_which_no_call_is_sure(head: str) -> None:
     assert (event.kind, event.function) == (Kind.ATOMIC_SLEEP, "brook_write")
 
 
+def test_a_stack_without_the_line_above_it() -> None:
+    """Its first calls tell what it is of."""
+    slab = ["dump_stack", "print_trailer", "check_object", "__kmalloc", "krealloc", "brook_write"]
+    body = "".join(f" {name}+0x44/0x60\n" for name in slab)
+    event = klog.first(f" <IRQ>\n{body}")
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.SLAB, "brook_write")
+    asked = "".join(f" {name}+0x44/0x60\n" for name in ("dump_stack", "brook_tell", "read"))
+    assert klog.first(f" <IRQ>\n{asked}") is None
+    assert klog.read(body) == []  # a console's log is whole
+
+
+def test_a_lockup_s_stack_without_a_head() -> None:
+    """The CPU was in what the NMI interrupted."""
+    calls = ["watchdog_overflow_callback", "__perf_event_overflow", "perf_event_nmi_handler"]
+    nmi = "".join(f" [<ffffffff8b129665>] {name}+0xd5/0xe0\n" for name in [*calls, "do_nmi"])
+    entry = " [<ffffffff8b5d6721>] end_repeat_nmi+0x1a/0x1e\n"
+    event = klog.first(nmi)
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.HARD_LOCKUP, None)
+    event = klog.first(f"{nmi}{entry} <EOE>  [<ffffffff8b5d4df8>] brook_spin+0x28/0x30\n")
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.HARD_LOCKUP, "brook_spin")
+
+
+def test_some_lines_may_be_indented() -> None:
+    """An editor's block, with lines that were broken beside it."""
+    lines = [f"\t{line}" for line in BY_DATE]
+    (event,) = klog.read("\n".join([*lines[:1], "not indented", *lines[1:]]), pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_a_syslog_may_have_received_the_extended_format() -> None:
+    """Of netconsole; with the sender's name."""
+    text = "\n".join(
+        f"Mar  4 12:00:01 host 4,{at},4031138,-,caller=C0;{line}" for at, line in enumerate(LINES)
+    )
+    (event,) = klog.read(text, pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
 def test_registers_without_a_head_may_have_a_stack_without_its_line() -> None:
     """Who types a log off a screen leaves out what says nothing."""
     text = "RIP: 0010:__list_add_valid_or_report+0x3a/0x5b\n\nbrook_write+0xb5/0x2a0\nread+0x1/0x2"
