@@ -291,12 +291,18 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput[_TOLD_SHOWN_FROM] = node.config.stash[_SHOWN_FROM]
 
 
+def _process_of(report: pytest.TestReport) -> str:
+    """The worker of pytest-xdist that a report is of; "" where it is of this process."""
+    node = getattr(report, "node", None)
+    return node.gateway.id if node is not None else ""
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Remember what a worker of pytest-xdist has still to judge, in case that it dies."""
     node = getattr(report, "node", None)
     if node is not None and hasattr(report, GOES_ON):
         going_on = node.config.stash.setdefault(_GOES_ON_IN, {})
-        going_on[node.gateway.id] = getattr(report, GOES_ON)
+        going_on[_process_of(report)] = getattr(report, GOES_ON)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -335,6 +341,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     crashed = isinstance(told, Tells) and bool(told.crashed)
     if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or crashed:
         session.exitstatus = Status.OURS
+    elif session.exitstatus == pytest.ExitCode.OK and session.testsfailed:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED  # pytest.exit(returncode=0) came later
     elif session.exitstatus == pytest.ExitCode.TESTS_FAILED and _only_by_host(session):
         session.exitstatus = Status.HOST
         config.stash[_HOST_ONLY] = True
@@ -369,11 +377,15 @@ class Tells:
         self._folder = folder
         self._running: dict[str, None] = {}  # a set that keeps the order
         self._reports: dict[str, list[pytest.TestReport]] = {}  # of the tests that run
+        self._going_on: dict[str, list[str]] = {}  # what each process has still to judge
         self._interrupted = False
         self._given_up = False
 
     def _write(self, status: int | None = None, code: int | None = None) -> None:
-        told = pytest_process.Progress(tuple(self._running), tuple(self.crashed), status, code)
+        going_on = tuple(nodeid for each in self._going_on.values() for nodeid in each)
+        told = pytest_process.Progress(
+            tuple(self._running), tuple(self.crashed), status, code, going_on
+        )
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             told.write(self._folder)
@@ -385,6 +397,11 @@ class Tells:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._reports.setdefault(report.nodeid, []).append(report)
+        going_on = getattr(report, GOES_ON, None)
+        process = _process_of(report)
+        if going_on is not None and going_on != self._going_on.get(process, []):
+            self._going_on[process] = going_on
+            self._write()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._running.pop(nodeid, None)
@@ -401,6 +418,12 @@ class Tells:
         with contextlib.suppress(OSError):
             pytest_process.add_ended(self._folder, one)
         self._write()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        # It has judged them; or it has died, which is an error of each of these tests.
+        if self._going_on.pop(node.gateway.id, []):
+            self._write()
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         # It is also called for pytest.exit(), and after a test file that cannot be imported. No

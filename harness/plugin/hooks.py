@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Generator
@@ -11,7 +12,7 @@ from dataclasses import asdict
 import pytest
 
 from harness.config import PROJECT
-from harness.errors import GuestError, GuestLost, HarnessError, HostError, MachineError
+from harness.errors import GuestError, GuestLost, HarnessError, HostError, MachineError, Status
 from harness.examine import excerpts
 from harness.host.cache import changes
 from harness.host.text import printable
@@ -32,9 +33,62 @@ from harness.plugin.judging import blame
 from harness.plugin.late import goes_on, report_late
 from harness.plugin.supply import SOURCE, USED
 from harness.report import junit
+from harness.runs import pytest_process
 
 _NEXT = pytest.StashKey["pytest.Item | None"]()
 _SETUP = pytest.StashKey["pytest.CallInfo[None]"]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Exits(config))
+
+
+class Exits:
+    """Says what is lost where a test ends this process by os._exit(), and ends it with a status
+    that is no other's.
+
+    Such a process prints no summary, and most such tests say 0, which is green for whoever has
+    started it. A worker of pytest-xdist is missed by the process that has handed out its tests.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._process = os.getpid()
+        self._running = ""
+        self._exit = os._exit
+        os._exit = self._end  # type: ignore[assignment]  # mypy: it never returns, either
+        config.add_cleanup(self._restore)
+
+    def _restore(self) -> None:
+        os._exit = self._exit
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running = nodeid
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._running = ""
+
+    def _end(self, status: int) -> None:
+        if os.getpid() != self._process:  # what has been forked ends like this
+            self._exit(status)
+        with contextlib.suppress(Exception):  # nothing keeps this process from ending
+            self._say(status)
+        self._exit(Status.OURS)
+
+    def _say(self, status: int) -> None:
+        where = f" while it ran {self._running}" if self._running else ""
+        lost = pytest_process.not_judged(goes_on(self._config))
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            writer = self._config.get_terminal_writer()
+            writer.line()
+            writer.line(
+                f"os._exit({status}) was called{where}, which ends pytest at once: it has no "
+                f"result{lost}"
+            )
+            writer.flush()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -69,7 +123,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     """
     if WAITS_FOR in session.config.stash and session.items:
         make_first(session.items[0])
-    ends = (pytest.Session.Failed, pytest.Session.Interrupted)
+    ends = (pytest.Session.Failed, pytest.Session.Interrupted, pytest.exit.Exception)
     try:
         result = yield
     except ends:  # such as -x. Ctrl-C is not among them: that person does not want to wait

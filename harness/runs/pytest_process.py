@@ -43,7 +43,7 @@ SHOWN_FROM = "EUDYPTULA_SHOWN_FROM"
 RED = "red.txt"  # a line for each red test, in the order in which they ended
 ENDED = "ended.jsonl"  # and for each test, as JSON
 _ROUND_SECONDS = 0.5  # how often that file is looked at, where somebody wants to know at once
-_NAMED = 20  # red tests that an interrupted run names
+_NAMED = 20  # of the tests that were red, or not judged to their end, so many are named
 # How long an interrupted pytest may take to end its machines, in seconds.
 CLEANUP_SECONDS = 20.0
 # After so many seconds in which no test has begun or ended, pytest itself is stuck: each test has
@@ -57,13 +57,14 @@ class Progress:
 
     ``running``: the tests that run, by their full names; ``crashed``: those in which a worker of
     pytest-xdist died; ``status``: a task's status; ``pytest``: pytest's own, which the process
-    is to end with.
+    is to end with; ``going_on``: the tests that are over, whose machines are still to be judged.
     """
 
     running: tuple[str, ...] = ()
     crashed: tuple[str, ...] = ()
     status: int | None = None
     pytest: int | None = None
+    going_on: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Replace the file in ``folder``; nobody ever reads half of it."""
@@ -75,8 +76,9 @@ def progress(folder: Path) -> Progress | None:
     try:
         text = json.loads((folder / PROGRESS).read_text())
         return Progress(
-            tuple(text["running"]), tuple(text["crashed"]), text["status"], text["pytest"]
-        )
+            tuple(text["running"]), tuple(text["crashed"]), text["status"], text["pytest"],
+            tuple(text["going_on"]),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -155,16 +157,17 @@ def judge(code: int, seen: Progress | None, *, silent: float | None = None) -> E
     seen = seen or Progress()
     tests = ", ".join(seen.crashed or seen.running)
     within = f" while it ran {tests}" if tests else ""
+    lost = not_judged(seen.going_on)
     how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with status {code}"
     if silent is not None:
         return Ended(
             Status.OURS, why=f"for {silent:.0f} s no test has begun or ended; pytest was "
-            f"ended{within}"
+            f"ended{within}{lost}"
         )  # fmt: skip
     if seen.status is None:
         if code == _USAGE and not within:  # it says itself what it does not understand
             return Ended(Status.INPUT, why="pytest did not accept its arguments")
-        return Ended(Status.OURS, why=f"pytest {how}{within}, and has not told a result")
+        return Ended(Status.OURS, why=f"pytest {how}{within}, and has not told a result{lost}")
     if code != seen.pytest:
         return Ended(
             Status.OURS, why=f"pytest {how} when its tests were over (with status {seen.pytest})"
@@ -172,6 +175,17 @@ def judge(code: int, seen: Progress | None, *, silent: float | None = None) -> E
     if seen.crashed:
         return Ended(Status.OURS, why=f"a process that runs tests died{within}")
     return Ended(seen.status, empty=code == _EMPTY)
+
+
+def not_judged(going_on: Sequence[str]) -> str:
+    """What is lost with a pytest that has ended while it had these machines still to judge."""
+    if not going_on:
+        return ""
+    more = f" and {len(going_on) - _NAMED} more" if len(going_on) > _NAMED else ""
+    return (
+        "; nobody knows what came in the ten minutes after "
+        f"{', '.join(going_on[:_NAMED])}{more}"
+    )  # fmt: skip
 
 
 def _signal(number: int) -> str:

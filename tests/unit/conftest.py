@@ -53,8 +53,8 @@ for word; do
     --kernel-results=*) results=${word#*=} ;;
     esac
 done
-says() { echo "{\\"running\\": [$1], \\"crashed\\": [], \\"status\\": $2, \\"pytest\\": $3}" \\
-    >$results/progress.json; }
+says() { echo "{\\"running\\": [$1], \\"crashed\\": [], \\"status\\": $2, \\"pytest\\": $3, \\
+\\"going_on\\": [${4-}]}" >$results/progress.json; }
 ends() { says "" ${2-$1} $1; exit $1; }
 """
 

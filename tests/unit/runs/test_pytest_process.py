@@ -52,6 +52,15 @@ from harness.runs.pytest_process import Ended
             ),
         ),
         (
+            'says \'"a.py::test_b"\' null null \'"a.py::test_c", "a.py::test_d"\'; exit 0',
+            Ended(
+                Status.OURS,
+                why="pytest ended with status 0 while it ran a.py::test_b, and has not told a "
+                "result; nobody knows what came in the ten minutes after a.py::test_c, "
+                "a.py::test_d",
+            ),
+        ),
+        (
             "says '' 0 0; kill -11 $$",
             Ended(
                 Status.OURS,
