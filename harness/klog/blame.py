@@ -547,6 +547,10 @@ _MESSENGER = re.compile(
     + "|".join(words for _, words in _MESSENGERS)
     + r")(?:\.\w+)*"
 )
+# The first three of them: who prints, not who helps whoever calls.
+_MESSENGER_OF_REPORT = re.compile(
+    "_*(?:" + "|".join(words for _, words in _MESSENGERS[:3]) + r")(?:\.\w+)*"
+)
 
 # kernel/sched, kernel/locking, mm/filemap.c: a task that hangs sleeps in one of these; cv_wait()
 # and taskq_wait() are those of ZFS's portability layer.
@@ -649,13 +653,31 @@ def known_calls(report: Calls, site: Site) -> list[Frame]:
     frames = [
         frame
         for at, frame in enumerate(found)
-        if (frame.offset is not None and (frame.offset or at == 0))
+        if (frame.offset is not None and (frame.offset or (at == 0 and not _after_end(found))))
         or frame.location is not None
         or frame in head
     ]
     if frames:
         return frames
     return guesses(items)
+
+
+def _after_end(frames: list[Frame]) -> bool:
+    """Whether the innermost call is none, but what lies behind one that does not return."""
+    return len(frames) > 1 and _MESSENGER.fullmatch(frames[1].function) is not None
+
+
+def last_resort(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Frame | None:
+    """The innermost call that does not print the report, where all only help somebody.
+
+    Whom is not known: there a log is cut.
+    """
+    for frame in known_calls(report, site):
+        if REPORTING.search(frame.function) or (skip is not None and is_in(skip, frame)):
+            continue
+        if not _MESSENGER_OF_REPORT.fullmatch(frame.function):
+            return frame
+    return None
 
 
 def guesses(items: list[Item]) -> list[Frame]:

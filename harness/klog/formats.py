@@ -223,6 +223,12 @@ _OF_SLAB = re.compile(
     r"|krealloc|validate_slab|verify_|unfreeze|deactivate_slab|list_slab|shutdown_cache|kasan_)"
 )
 
+# What the memory that was lost was asked for with: whoever called that has lost it.
+_ALLOCATES_FOR_OTHERS = re.compile(
+    r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_(?:pre_)?get|idr_preload|list_lru_init"
+    r"|k?v?asprintf|pcpu_create|strn?dup|memdup"
+)
+
 # Registers whose header was cut off. A fault is the likeliest of what prints them.
 _LOST_HEADERS = tuple(
     Format(
@@ -289,6 +295,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"BUG: KAS(?:AN|an): (?P<rest>(?P<what>[a-z-]+) on address.*)"),
         "KASAN: {what} {access}",
         nowhere,
+        place=in_trace,
         detail=re.compile(r"\b(?P<access>Read|Write) of size "),
         cut="KASAN: {rest}",
     ),
@@ -1510,6 +1517,8 @@ FORMATS: tuple[Format, ...] = (
         "ernel memory ",
         _re(r"usercopy: [Kk]ernel memory (?P<what>exposure|overwrite) attempt detected"),
         "usercopy: kernel memory {what} attempt",
+        place=in_trace,
+        skip=re.compile(r"usercopy|__check"),
         stackless=True,
         announces=True,
     ),
@@ -1598,10 +1607,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"BUG: memory leak"),
         "memory leak in {func}",
         in_trace,
-        skip=re.compile(
-            r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_get|list_lru_init|k?v?asprintf"
-            r"|pcpu_create|strn?dup|memdup"
-        ),
+        skip=_ALLOCATES_FOR_OTHERS,
     ),
     Format(
         Kind.LEAK,
@@ -1609,10 +1615,7 @@ FORMATS: tuple[Format, ...] = (
         _re(r"unreferenced object (?:\((?:percpu|phys)\) )?0x[0-9a-f]+ \(size \d+\):"),
         "memory leak in {func}",
         in_trace,
-        skip=re.compile(
-            r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_get|list_lru_init|k?v?asprintf"
-            r"|pcpu_create|strn?dup|memdup"
-        ),
+        skip=_ALLOCATES_FOR_OTHERS,
         part=True,
     ),
     Format(
@@ -1621,10 +1624,7 @@ FORMATS: tuple[Format, ...] = (
         re.compile(r"^\s*hex dump \(first \d+ bytes\):"),
         "memory leak in {func}",
         in_trace,
-        skip=re.compile(
-            r"kmemleak|mmap|kmem|slab|alloc|create_object|idr_get|list_lru_init|k?v?asprintf"
-            r"|pcpu_create|strn?dup|memdup"
-        ),
+        skip=_ALLOCATES_FOR_OTHERS,
         rest=True,
         broken=True,
     ),
@@ -1954,6 +1954,9 @@ _PRINTERS: tuple[tuple[Kind, str], ...] = (
     (Kind.KOBJECT, r"sysfs_warn_dup"),
     (Kind.WARNING, r"warn_slowpath_\w+|__warn|__report_bad_irq"),
     (Kind.PANIC, r"v?panic"),
+    # arch/*/mm/fault.c and traps.c; on x86 these calls are on the stack as guesses
+    (Kind.PAGE_FAULT, r"page_fault_oops|show_fault_oops|no_context|_*do_kernel_fault"),
+    (Kind.GPF, r"exc_general_protection|do_general_protection"),
 )
 _PRINTER = re.compile("|".join(f"({names})" for _, names in _PRINTERS))
 _OF_PRINTING = re.compile(rf"^(?:(?:{_PRINTER.pattern})$|_*schedule)")

@@ -63,7 +63,9 @@ _ARM_INLINE = re.compile(
 # scripts/decode_stacktrace.sh puts the source, and what was inlined there, in place of the offset.
 _DECODED_CALL = (
     rf"(?P<func>{NAME}) \((?P<src>[\w./+~@,-]{{1,200}}\.(?:c|h|S|rs):\d+)"
-    r"(?:[^()\n]|\([^()\n]{0,60}\)){0,900}\)(?: \[?(?P<mod>\w+)[^\]\n]{0,80}\]?)?"
+    # The last line of a log may be cut.
+    r"(?:[^()\n]|\([^()\n]{0,60}\)){0,900}(?:\)(?: \[?(?P<mod>\w+)[^\]\n]{0,80}\]?)?"
+    r"|\([^()\n]{0,60}$|$)"
 )
 _DECODED = re.compile(
     rf"\s*(?:</?[A-Z][\w#-]{{1,15}}>\s*)?{_ADDRESS}{{0,2}}(?P<guess>\?\s+)?{_DECODED_CALL}\s*$"
@@ -150,7 +152,8 @@ class Item(NamedTuple):
     frame: Frame | None = None
 
 
-_TRACE_MARK = re.compile(r"Call [Tt]race|[Bb]acktrace(?: \(crc [0-9a-f]+\))?:")
+# "Stack Trace:" on arc
+_TRACE_MARK = re.compile(r"Call [Tt]race|[Bb]acktrace(?: \(crc [0-9a-f]+\))?:|^\s*Stack Trace:\s*$")
 _OTHER_MARK = re.compile(
     r"\s*(?:(?:Allocated|Freed)(?: by task \d+[^:]{0,60})?:"  # mm/kasan/report.c
     r"|(?:allocated|freed) by task "  # mm/kfence/report.c

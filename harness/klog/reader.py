@@ -22,6 +22,7 @@ from harness.klog.blame import (
     in_trace,
     is_in,
     known_calls,
+    last_resort,
     nowhere,
     of_handlers,
     place,
@@ -444,6 +445,7 @@ def _place(report: _Report) -> Frame | None:
         for item in report.items:
             if work := _WORK.match(item.text):
                 return Frame(plain_name(work["func"]), module=work["mod"])
+        found = last_resort(report, where, fmt.skip)
     return found
 
 

@@ -60,6 +60,25 @@ Call Trace:
 DRAIN, WRITE = "brook_drain", "brook_write"
 
 REPORTS = [
+    # arc: the first call is none, but what lies behind one that does not return
+    (
+        "usercopy: Kernel memory overwrite attempt detected to kernel text (offset 1, size 1)!\n"
+        "usercopy: BUG: failure at mm/usercopy.c:99/usercopy_abort()!\ngcc __builtin_trap\n"
+        "CPU: 0 PID: 84 Comm: init Not tainted 5.4.22\n\n[ERET ]: brook_next+0x0/0x470\n\n"
+        "Stack Trace:\n  brook_next+0x0/0x470\n  usercopy_abort+0x8a/0x8c\n"
+        "  __check_object_size+0x10e/0x138\n  brook_drain+0x1f4/0x38c\n  brook_write+0x41/0xb0",
+        (Kind.USERCOPY, DRAIN),
+    ),
+    # whoever was given an identifier has lost it
+    (
+        "unreferenced object 0xffff880211e2aec0 (size 544):\n"
+        '  comm "sh", pid 1377, jiffies 4294790842 (age 147359.137s)\n'
+        "  backtrace:\n    [<ffffffff818b51d1>] kmemleak_alloc+0x21/0x50\n"
+        "    [<ffffffff8117e4e3>] kmem_cache_alloc+0xd3/0x110\n"
+        "    [<ffffffff813b9217>] idr_pre_get+0x67/0x90\n"
+        "    [<ffffffff814a>] brook_drain+0x3d/0x100\n    [<ffffffff814d>] brook_write+0x6/0xd",
+        (Kind.LEAK, DRAIN),
+    ),
     # arc
     (
         "Oops\nPath: (null)\nCPU: 0 PID: 1 Comm: swapper Not tainted 5.6.0 #8\n"
@@ -432,6 +451,55 @@ def test_a_later_part_counts_where_the_beginning_was_cut_off(
     """A console's log is whole: there the report stands above, or somebody has asked."""
     assert read_of(body, pasted=True) == [expected]
     assert read_of(body, pasted=False) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        ("? __die+0x23/0x70\n ? page_fault_oops+0x181/0x470\n ? exc_page_fault", Kind.PAGE_FAULT),
+        ("? die_addr+0x36/0x90\n ? exc_general_protection+0x1c5/0x430\n ? asm_exc_gp", Kind.GPF),
+    ],
+)
+def test_a_fault_s_stack_whose_head_was_cut_off(head: str, kind: Kind) -> None:
+    """All its calls are guesses."""
+    body = f"Call Trace:\n <TASK>\n {head}+0xa6/0x140\n ? brook_drain+0x34/0x90\n"
+    event = klog.first(body + " ? brook_write+0x41/0xb0\n </TASK>")
+    assert event is not None
+    assert (event.kind, event.function) == (kind, DRAIN)
+    guesses = "".join(f" ? {name}+0x23/0x70\n" for name in ("brook_exc", "brook_drain", WRITE))
+    assert klog.first(f"Call Trace:\n <TASK>\n{guesses} </TASK>") is None
+    assert klog.read(body) == []  # a console's log is whole
+
+
+@pytest.mark.parametrize("rest", [" (drivers/brook.c:125", " (drivers/brook.c:125 (discrimin"])
+def test_the_last_call_s_source_may_be_cut(rest: str) -> None:
+    """Where a log ends."""
+    text = (
+        "WARNING: suspicious RCU usage\n6.3.0 #2 Not tainted\n-----------------------------\n"
+        "drivers/brook.c:125 suspicious rcu_dereference_check() usage!\n\nstack backtrace:\n"
+        "CPU: 1 PID: 199 Comm: sh Not tainted 6.3.0 #2\nCall Trace:\n <TASK>\n"
+        "dump_stack_lvl (lib/dump_stack.c:107)\nlockdep_rcu_suspicious (kernel/lockdep.c:152)\n"
+    )
+    event = klog.first(f"{text}brook_drain{rest}")
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.LOCKDEP, DRAIN)
+
+
+def test_who_helps_is_named_where_nothing_is_below() -> None:
+    """The log ends there."""
+    text = (
+        "BUG: KASan: user-memory-access on address 310000006a690d0d\n"
+        "Write of size 672 by task sh/16448\n"
+        "CPU: 1 PID: 16448 Comm: sh Not tainted 4.2.0 #4\nCall Trace:\n"
+        " [<ffffffff81429496>] kasan_report_user_access+0x76/0xa0\n"
+        " [<ffffffff8142877e>] ? memset+0x1e/0x40\n [<ffffffff8142877e>] memset+0x1e/0x40\n"
+    )
+    event = klog.first(text)
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.KASAN, "memset")
+    event = klog.first(text + " [<ffffffff8142877e>] brook_drain+0x1e/0x40\n")
+    assert event is not None
+    assert event.function == DRAIN
 
 
 def test_a_program_s_instructions_tell_nothing_of_a_stack() -> None:
