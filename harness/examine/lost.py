@@ -63,12 +63,20 @@ _THE_KERNELS = ({"kobject_set_name_vargs", "__class_register"},)
 # What makes an entry of sysfs and what removes it. A function that only calls another one jumps
 # there, so that the other one is all that a stack has of both (fs/sysfs).
 _ENTRIES = (
+    (r"debugfs_", "debugfs_remove()"),
     (r"sysfs_(do_)?create_link", "sysfs_remove_link()"),
     (r"(sysfs|internal)_create_group", "sysfs_remove_group()"),
     (r"sysfs_(create|add)_|device_create_(bin_)?file", "sysfs_remove_file()"),
     (r"kobject_", "kobject_put()"),
-    (r"device_(add|register|create)", "device_unregister()"),
+    (r"kset_", "kset_unregister()"),
+    (r"_*class_create", "class_destroy()"),
+    (r"_*class_register", "class_unregister()"),
+    (r"misc_register", "misc_deregister()"),
+    (r"cdev_device_add", "cdev_device_del()"),
+    (r"device_create", "device_destroy()"),
+    (r"device_(add|register)", "device_unregister()"),
 )
+_DEBUGFS = "/sys/kernel/debug"
 # The slab caches have theirs here. Of one that was merged with others the kernel leaves a link
 # (mm/slub.c); one that is left is known by the list of caches.
 _OF_SLABS = "/sys/kernel/slab/"
@@ -532,34 +540,65 @@ class Search:
         return made and self._call(one).startswith(_MOUNTS) and any(self._content(one))
 
     def _entries(self, nodes: Sequence[_Node]) -> Iterator[Lost]:
-        """What the module has put into sysfs and not taken away, once for each call of its own.
+        """What the module has put into sysfs or debugfs and not taken away, once for each call.
 
-        A call makes a folder before what is in it, and an entry before the links to that.
+        A call makes a folder before what is in it, and an entry before the links to that. What is
+        in a folder that is told goes away with it.
         """
         calls: dict[tuple[int, ...], list[_Node]] = {}
         for node in nodes:
-            if self._is_entry(node.allocation):
+            if self._entry(node.allocation):
                 stack = node.allocation.stack
                 inside = next(number for number, at in enumerate(stack) if self._gone(at))
                 if self._may_be_loaded(stack[inside]):
                     continue  # then it has its entries with good reason
                 calls.setdefault(stack[inside:], []).append(node)
-        for made in calls.values():
-            first, *others = sorted(made, key=lambda node: node.allocation.order)
+        found: dict[str, list[_Node]] = {}
+        groups = [sorted(made, key=lambda node: node.allocation.order) for made in calls.values()]
+        for made in sorted(groups, key=lambda made: made[0].allocation.order):
+            path = self._entry(made[0].allocation)
+            above = next((one for one in found if path.startswith(f"{one}/")), path)
+            found.setdefault(above, []).extend(made)
+        for path, (first, *others) in found.items():
             call = self._call(first.allocation)
             undo = next((undo for pattern, undo in _ENTRIES if re.match(pattern, call)), "")
-            path = self._path(first.allocation.address)
             yield self._described(first, others, path, undo or f"what undoes {call}()")
 
-    def _is_entry(self, one: Allocation) -> bool:
-        """Whether it is an entry of sysfs (struct kernfs_node) that was not removed."""
-        if one.event != OBJECT or not self._user(one).startswith("__kernfs_new_node"):
-            return False
+    def _entry(self, one: Allocation) -> str:
+        """The path of an entry of sysfs or debugfs that was not removed; "" where it is none."""
+        if one.event != OBJECT:
+            return ""
+        user = self._user(one)
+        if user.startswith("__d_alloc") and self._call(one).startswith("debugfs_"):
+            return self._path_in_debugfs(one.address)
+        if not user.startswith("__kernfs_new_node"):  # struct kernfs_node
+            return ""
         at = one.address - self._layout.direct
         found = pointers.slab_object(self._memory, self._layout, at)
         removed = found is None or pointers.is_removed_node(self._memory, found, at + 8)
         path = "" if removed else self._path(one.address)
-        return bool(path) and not path.startswith(_OF_SLABS)
+        return "" if path.startswith(_OF_SLABS) else path
+
+    def _path_in_debugfs(self, address: int) -> str:
+        """The path of a name in debugfs, "" where nothing is there any more.
+
+        The words of struct dentry (linux/dcache.h): flags, two of the list by which it is looked
+        up, the folder, a hash, the name, the inode. What is removed is in that list no more. The
+        folder of the uppermost is itself.
+        """
+        names: list[str] = []
+        for _ in range(_DEEPEST):
+            start = address - self._layout.direct
+            if self._memory.offset(start) is None:
+                return ""
+            _, _, listed, folder, _, name, inode = as_words(self._memory.read(start, 56))
+            if folder == address:
+                break
+            if not listed or not inode:
+                return ""
+            names.append(pointers.text_at(self._memory, self._layout, name))
+            address = folder
+        return "/".join([_DEBUGFS, *reversed(names)]) if names and all(names) else ""
 
     def _path(self, address: int) -> str:
         """Where in /sys an entry is, "" where it cannot be one.

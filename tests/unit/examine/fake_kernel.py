@@ -32,7 +32,8 @@ PLACES = {
     "init_net": 0x12D000, "shrinker_list": 0x12E000,
     "dma_pool_create": 0x12F000, "kobject_set_name_vargs": 0x12F400,
     "__class_register": 0x12F800, "__get_vm_area_node": 0x12FC00, "__kernfs_new_node": 0x12FC80,
-    "sysfs_create_link": 0x12FD00, "alloc_vfsmnt": 0x12FE00,
+    "sysfs_create_link": 0x12FD00, "__d_alloc": 0x12FD80, "debugfs_create_dir": 0x12FDC0,
+    "alloc_vfsmnt": 0x12FE00,
     "kern_mount": 0x12FE80, "kern_path": 0x12FF00, "_end": 0x130000,
 }  # fmt: skip
 

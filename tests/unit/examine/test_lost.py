@@ -285,6 +285,58 @@ def test_an_entry_of_sysfs_is_still_there(kernel: Kernel) -> None:
     ]
 
 
+def test_what_is_in_a_folder_that_is_left_goes_with_it(kernel: Kernel) -> None:
+    """Another line of the module has put it there, and only its folder is to be taken away."""
+    _, folder = top(kernel)
+    made = entry(kernel, "wee", 1, folder=folder)
+    inside = entry(kernel, "file", 2, folder=made.address, line=MODULE + 8)
+    beside = entry(kernel, "weed", 3, folder=folder, line=MODULE + 16)
+    told = search(kernel).lost([beside, inside, made])
+    assert [(one.held, one.orders) for one in told] == [
+        ("/sys/kernel/wee", (1, 2)), ("/sys/kernel/weed", (3,)),
+    ]  # fmt: skip
+
+
+def in_debugfs(
+    kernel: Kernel, name: str, order: int, folder: int, *, call: str = "debugfs_create_dir",
+    listed: int = 1, inode: int = 1,
+) -> Allocation:  # fmt: skip
+    """A name in debugfs, in a folder or uppermost (0), that a line of the module's has made."""
+    if "dentry" not in kernel.caches:
+        kernel.cache("dentry", 128)
+    at, text = kernel.object("dentry"), kernel.take()
+    kernel.text(text, name)
+    kernel.word(at, 1, 0, listed, folder or DIRECT + at, 0, DIRECT + text, inode)
+    kernel.word(PLACES["somewhere"] + 8 * order, DIRECT + at)
+    stack = (IMAGE + PLACES["__d_alloc"], IMAGE + PLACES[call], MODULE + 8 * order)
+    return Allocation("kmem_cache_alloc", DIRECT + at, 128, order, stack)
+
+
+def test_a_folder_of_debugfs_is_still_there(kernel: Kernel) -> None:
+    """It is told by its path and by the line that has made it, and its files with it."""
+    root = in_debugfs(kernel, "/", 20, 0).address
+    made = in_debugfs(kernel, "wee", 1, root)
+    inside = in_debugfs(kernel, "file", 2, made.address)
+    (told,) = search(kernel).lost([inside, made])
+    assert (told.held, told.undo) == ("/sys/kernel/debug/wee", "debugfs_remove()")
+    assert told.orders == (1, 2)
+    assert f"{MODULE + 8:#018x}" in told.stack
+
+
+@pytest.mark.parametrize(
+    ("call", "listed", "inode"),
+    [("debugfs_create_dir", 0, 1), ("debugfs_create_dir", 1, 0), ("kern_path", 1, 1)],
+    ids=["removed", "nothing is there", "on the way along a path"],
+)
+def test_a_name_that_the_kernel_remembers_is_not_left(
+    kernel: Kernel, call: str, listed: int, inode: int
+) -> None:
+    """Such as that of a file that was looked up, or of one that was removed and is open."""
+    root = in_debugfs(kernel, "/", 20, 0).address
+    one = in_debugfs(kernel, "wee", 1, root, call=call, listed=listed, inode=inode)
+    assert search(kernel).lost([one]) == []
+
+
 @pytest.mark.parametrize(
     ("active", "calls", "folder"),
     [(0x80000001, MADE, "wee"), (1, MADE, "slab"), (1, MADE[1:], "wee")],
