@@ -371,6 +371,13 @@ def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
     return event.bare and _is_well(evidence)
 
 
+# mm/slub.c, set_freepointer(): an object that is freed is the first of the free ones.
+_FREED = re.compile(
+    r"kernel BUG at mm/sl[au]b\.c:(?:.*\n){1,20}?.*\bRIP: (?:\w{4}:)?"
+    r"(?:_*kfree\w*|_*slab_free\w*|_*kmem_cache_free\w*|set_freepointer)[.\w]*\+"
+)
+
+
 # include/asm-generic/bug.h, WARN(): what it says comes before its header.
 _SAID = re.compile(r"\[ cut here \]-+\n((?:[^\n]{1,300}\n){1,3}?)[^\n]{0,60}WARNING: ")
 _LEAD = 1000  # characters before a report's first line in which it is looked for
@@ -394,6 +401,8 @@ def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
     detail = condensed(event.excerpt)
     if said := _said_before(evidence, event, offset):
         detail = f"{SAYS}{said}\n{detail}"
+    elif _FREED.search(event.excerpt):
+        detail = f"{SAYS}what is freed here is free already: it is freed twice\n{detail}"
     if still := _stood_still(evidence, event, offset):
         about = f"the host did not run QEMU for {still:.0f} s, and the kernel then said: "
         return Problem(Verdict.HOST_FAULT, about + event.title, detail)
@@ -597,10 +606,51 @@ def _residue(evidence: Evidence) -> list[Problem]:
     if hidden:
         title = f"{', '.join(hidden)} is loaded, and not in the kernel's list of modules any more"
         return [Problem(Verdict.RESIDUE, title, "nobody can unload it, or tell what it leaves")]
-    if not left:
-        return []
-    names = ", ".join(name.replace(":", " ", 1) for name in left)
-    return [Problem(Verdict.RESIDUE, f"the module is unloaded, but left behind: {names}")]
+    by_undo: dict[str, list[str]] = {}
+    for name in left:
+        by_undo.setdefault(_undo(name, left), []).append(name.replace(":", " ", 1))
+    return [
+        Problem(
+            Verdict.RESIDUE,
+            f"the module is unloaded, but left behind: {', '.join(names)}"
+            + (f": {undo} was not called" if undo else ""),
+        )
+        for undo, names in by_undo.items()
+    ]
+
+
+# What takes away what is left, by how vm/agent names it. The first that fits counts.
+_UNDO = (
+    (r"(?:class:|device:)misc/|misc:", "misc_deregister()"),
+    (r"class:[^/]+$", "class_destroy() or class_unregister()"),
+    (r"device:platform/", "platform_device_unregister()"),
+    (r"class:|device:", "device_destroy() or device_unregister()"),
+    (r"debugfs:", "debugfs_remove()"),
+    (r"proc:", "remove_proc_entry() or proc_remove()"),
+    (r"sysctl:", "unregister_sysctl_table()"),
+    (r"sysfs:devices/", "device_unregister() or root_device_unregister()"),
+    (r"sysfs:", "kobject_put() or sysfs_remove_file()"),
+    (r"slab:", "kmem_cache_destroy()"),
+    (r"thread:", "kthread_stop() or destroy_workqueue()"),
+    (r"major:", "unregister_chrdev_region() or unregister_chrdev()"),
+    (r"filesystem:", "unregister_filesystem()"),
+    (r"driver:", "driver_unregister() or that of its bus"),
+    (r"bus:", "bus_unregister()"),
+    (r"iomem:", "release_mem_region()"),
+    (r"ioports:", "release_region()"),
+)
+
+
+def _undo(name: str, left: Sequence[str]) -> str:
+    """The call that takes away what is left; "" where that cannot be told.
+
+    A node in /dev comes and goes with its device, which has the same name in its class.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "dev":
+        device = re.compile(rf"(?:(?:class|device):.*/|misc:){re.escape(rest)}")
+        name = next((one for one in left if device.fullmatch(one)), "")
+    return next((undo for pattern, undo in _UNDO if re.match(pattern, name)), "")
 
 
 def _remains(evidence: Evidence) -> list[Problem]:

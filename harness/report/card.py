@@ -8,6 +8,7 @@ them red. So a card has findings, each with all the tests that show it, the wors
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
@@ -41,12 +42,34 @@ _NEVER_RAN = (
     "A thread was created and never started, so that it counts as load, and the kernel takes it "
     "for one that hangs: kthread_create() needs wake_up_process(), kthread_run() does both."
 )
+_TAKEN = (
+    "A name that the module wants is taken. Mostly an earlier life of the module has left it "
+    "behind: undo in exit, and where init fails, all that init did. Or init asks for it twice."
+)
 # How the kernel's reports begin (judge/verdict.py), what they are about, and what that means.
 _MEANINGS = (
+    (
+        r"panic: .* is not there any more after",
+        "panic",
+        "The kernel still used something of the module that was gone, and could not go on. Undo in "
+        "exit, before anything is freed, all that init did. On a real computer everything that "
+        "runs is lost.",
+    ),
+    (
+        r"splat: .* is not there any more after",
+        "memory",
+        "The kernel still uses something of the module that is gone. Undo in exit, before anything "
+        "is freed, all that init did.",
+    ),
     (
         r"panic: ",
         "panic",
         "The kernel could not go on. On a real computer everything that runs is lost.",
+    ),
+    (
+        r"splat: .*(already (?:registered|present)|duplicate filename|EEXIST|same name)",
+        "left",
+        _TAKEN,
     ),
     (
         r"splat: .*(scheduling while atomic|sleeping function|Voluntary context switch)",
@@ -68,13 +91,14 @@ _MEANINGS = (
         "comes, such as a lock that was not given back where an error is returned.",
     ),
     (
-        r"splat: .*(lockup|stall)",
+        r"splat: .*(lockup|\bstall)",
         "hang",
         "It waits for what never comes, or runs in circles. On a real computer only a reboot "
         "helps. A lock that was not given back, for example where an error is returned, does it.",
     ),
     (
-        r"splat: .*(deadlock|lock|recursive|inconsistent|unlock|RCU usage)",
+        r"splat: .*(deadlock|\b(?:spin|rw)?lock(?:s|ing)?\b|recursive|inconsistent|unlock"
+        r"|RCU usage)",
         "locking",
         "A lock is not taken, not given back, or taken in an order that can stop two processors "
         "for ever.",
@@ -86,12 +110,6 @@ _MEANINGS = (
         "back by then. A thread that is stopped returns only once kthread_should_stop() says so.",
     ),
     (
-        r"splat: .*(already registered|duplicate filename|EEXIST|same name)",
-        "left",
-        "A name that the module wants is taken. Mostly an earlier life of the module has left it "
-        "behind: undo in exit, and where init fails, all that init did. Or init asks for it twice.",
-    ),
-    (
         r"splat: .*(usercopy|Buffer overflow|copy_overflow|overwrit|out-of-bounds|Redzone"
         r"|field-spanning)",
         "memory",
@@ -99,8 +117,8 @@ _MEANINGS = (
         "The length comes from the user: limit it by the size of the buffer.",
     ),
     (
-        r"splat: .*(use-after-free|already free|double.free|invalid.free|list_(add|del)|refcount"
-        r"|Poison|not a valid)",
+        r"splat: .*(use-after-free|already free|double.free|freed twice|invalid.free|list_(add|del)"
+        r"|refcount|Poison|not a valid)",
         "memory",
         "Memory is used or freed although it was freed before. Often two do so at the same time "
         "without a lock, or something goes on after rmmod.",
@@ -157,6 +175,9 @@ _KERNELS_OWN = re.compile(
     r"\bat \S+:\d+ (?=\w[\w.]*\+0x)"
     r"|\bkernel BUG at (?:arch|block|crypto|drivers|fs|include|kernel|lib|mm|net|security)/\S+"
 )
+_QUOTED = re.compile(r"'[^'\n]{1,200}'")
+# Which name is taken, as the kernel says it (fs/sysfs/dir.c, fs/debugfs/inode.c).
+_TAKEN_NAME = re.compile(r"(?:duplicate filename|debugfs: \w+) (\'[^\'\n]{1,200}\')")
 # How an assertion is told below the kernel's reports (plugin/hooks.py).
 _SAYS = re.compile(r"^(?:AssertionError|Failed): (.*)$", re.MULTILINE)
 # What tests say, after their names, where that is more than the rule that the test is for.
@@ -334,7 +355,7 @@ def card(
                 group.tests.append(case.name)
             group.finding = _worse(group.finding, finding)
     findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
-    findings = _without_a_thread(findings)
+    findings = _without_a_thread(_each_once(findings))
     style = [finding for finding in findings if finding.kind == "style"]
     findings = [finding for finding in findings if finding.kind != "style"]
     if late:
@@ -360,13 +381,98 @@ def unfit(name: str, path: str, kernel: str, why: str, hint: str = "", status: i
     return Card(name, path, kernel, "", status, (finding,))
 
 
-def _worst_first(finding: Finding) -> tuple[bool, int, int]:
-    return not finding.new, list(KINDS).index(finding.kind), -len(finding.tests)
+def _worst_first(finding: Finding) -> tuple[bool, int, bool, int]:
+    kind = list(KINDS).index(finding.kind)
+    return not finding.new, kind, finding.means == _TAKEN, -len(finding.tests)
 
 
-def _rank(finding: Finding) -> tuple[int, bool]:
-    """Of several that are one fault, the least says most: the worst, and what a test says of it."""
-    return list(KINDS).index(finding.kind), not finding.says
+def _rank(finding: Finding) -> tuple[int, bool, bool]:
+    """Of several that are one fault, the least says most: the worst, and what a test says of it.
+
+    What was left behind says more than that its name is taken the next time.
+    """
+    return list(KINDS).index(finding.kind), finding.means == _TAKEN, not finding.says
+
+
+# -- what is left, each fault once ----------------------------------------------------
+
+# What was not called, and an entry of the kernel's folders that is still there.
+_NOT_CALLED = re.compile(r": ([^:;]*\(\)[^:;]*) was not called")
+_STILL_THERE = re.compile(r"^residue: (/\S+) is still there")
+# What is there, by the lists that vm/agent makes: "KIND NAME, KIND NAME".
+_LISTED = re.compile(r"left behind: (.+?)(?=: \w+\(\)|$)")
+# A file or a folder that is still there, by its cache: where it is, and how it is listed.
+_HOLDS = re.compile(r"slab cache (dentry|inode_cache|kernfs_node_cache) still holds")
+_OF_FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dentry": ("/sys/kernel/debug/", ("debugfs ",)),
+    "inode_cache": ("/sys/kernel/debug/", ("debugfs ",)),
+    "kernfs_node_cache": ("/sys/", ("class ", "device ", "sysfs ")),
+}
+_UNNAMED = "still holds the module's memory at"
+
+
+def _each_once(findings: list[Finding]) -> list[Finding]:
+    """The same, where what comes of a call that was forgotten is told with that.
+
+    It is seen in several ways: a line of the module has made an entry that is still there,
+    something points to the module, something is in a list. And the next time that the module is
+    loaded, its name is taken.
+    """
+    faults: list[list[Finding]] = []  # each begins with its cause
+    for each in sorted(findings, key=_step):
+        of = [one for one in faults if any(_follows(each, other) for other in one)]
+        if of:
+            of[0].append(each)
+        else:
+            faults.append([each])
+    return [functools.reduce(_told_with, one) for one in faults]
+
+
+def _step(finding: Finding) -> int:
+    """How far a finding is from the call that was forgotten."""
+    if finding.means == _TAKEN:
+        return 4
+    if _HOLDS.search(finding.seen):
+        return 3
+    return 0 if _STILL_THERE.match(finding.seen) else 2 if _LISTED.search(finding.seen) else 1
+
+
+def _follows(finding: Finding, cause: Finding) -> bool:
+    """Whether it is seen because of what another one, which is nearer to the call, has found."""
+    if {finding.kind, cause.kind} != {"left"} or _step(cause) >= _step(finding):
+        return False
+    there = _STILL_THERE.match(cause.seen)
+    listed = _LISTED.search(cause.seen)
+    if finding.means == _TAKEN:
+        quoted = _QUOTED.search(finding.seen)
+        name = quoted[0].strip("'").rpartition("/")[2] if quoted else ""
+        same = bool(finding.where) and finding.where == cause.where
+        return same or (bool(name) and name in re.split(r"[\s/,:]+", cause.seen))
+    holder = _HOLDS.search(finding.seen)
+    if holder:
+        folder, kinds = _OF_FOLDERS[holder[1]]
+        return bool((there and there[1].startswith(folder))
+                    or (listed and listed[1].startswith(kinds)))  # fmt: skip
+    # Two that point to different places may each lack the same call.
+    if _step(finding) == 1 and not there:
+        return False
+    names = _LISTED.search(finding.seen)
+    if there and names and there[1].rpartition("/")[2] in re.split(r"[\s/,]+", names[1]):
+        return True
+    return bool(_calls(finding) & _calls(cause))
+
+
+def _calls(finding: Finding) -> set[str]:
+    """The calls of which one was forgotten."""
+    found = _NOT_CALLED.search(finding.seen)
+    return set(re.findall(r"\w+\(\)", found[1])) if found else set()
+
+
+def _told_with(cause: Finding, finding: Finding) -> Finding:
+    """A finding with the tests of one that comes of it, and the place that only that one has."""
+    tests = dict.fromkeys((*cause.tests, *finding.tests))
+    says = cause.says or ("" if finding.means == _TAKEN else finding.says)
+    return replace(cause, tests=tuple(tests), where=cause.where or finding.where, says=says)
 
 
 def _without_a_thread(findings: list[Finding]) -> list[Finding]:
@@ -554,33 +660,17 @@ def _of_test(case: Case, said: str, command: str) -> list[Finding]:
     first = replace(chosen, says=_short(says[1]) if says else "")
     if first.kind != "left":
         return [first]
-    places = {first.where: first}
-    for each in known[1:]:
-        if each.kind == "left" and each.where:
-            places.setdefault(each.where, each)
-    return _threads_once(list(places.values()))
-
-
-def _threads_once(left: list[Finding]) -> list[Finding]:
-    """What is left without a thread that is told twice: that it is there, and what its stack holds.
-
-    The latter names the place in the source.
-    """
-    first, *others = left
-    thread = re.search(r"left behind: thread (\S+)$", first.seen)
-    for index, each in enumerate(others):
-        if thread and f"the stack of {thread[1]} still holds" in each.seen:
-            return [replace(each, says=first.says), *others[:index], *others[index + 1 :]]
-    return left
+    left = [first, *(each for each in known if each.kind == "left" and each is not chosen)]
+    return [each for each in left if _UNNAMED not in each.seen] or [first]
 
 
 def _of_problem(problem: str, said: str, command: str) -> Finding | None:
     """What the kernel reported, or what was left; ``said`` has what is known of it."""
     below = _after(said, problem)
-    words = _WORDS.match(below)
-    seen = f"{problem}: {words[1]}" if words else problem
-    # A function that is called install_clock() says nothing of what is wrong in it.
-    what = _IN_MODULE.sub("", seen)
+    words = _WORDS.match(below) or _TAKEN_NAME.search(below)
+    seen = f"{problem}: {words[1]}" if words and words[1] not in problem else problem
+    # What a function is called, as install_clock(), says nothing of what is wrong in it.
+    what = _QUOTED.sub("''", _IN_MODULE.sub("", seen))
     for pattern, kind, means in _MEANINGS:
         if re.match(pattern, what, re.IGNORECASE):
             where = _where(problem) or _where(_KERNELS_OWN.sub("", below))

@@ -55,22 +55,104 @@ def test_a_fault_that_many_tests_show_is_one_finding() -> None:
     assert (one.outcome, one.failed) == ("1 fault", 2)
 
 
+GONE_BUT = "residue: the module is unloaded, but "
+IN_A_LIST = f"{GONE_BUT}left behind: debugfs wee: debugfs_remove() was not called"
+AN_INODE = (
+    f"{GONE_BUT}an object of the slab cache inode_cache still holds wee_count: a file of the "
+    "module's is still there or open; wee_count is defined at wee.c:20"
+)
+A_DENTRY = AN_INODE.replace("inode_cache", "dentry").replace("wee.c:20", "wee.c:12")
+ENTRY = (
+    "residue: {} is still there: {} was not called, in init_module at wee.c:31\n"
+    "     init_module+0x6a/0xd0 [wee] (wee.c:31)"
+)
+
+
 def test_all_that_is_left_from_different_places_is_told() -> None:
     """What is left leads to nothing else: who mends one of them still has the others."""
     leak = "leak: {} bytes that memdup_user() allocated were never freed, in wee_write at wee.c:49"
     said = "\n".join([
-        "residue: the module is unloaded, but left behind: debugfs wee",
-        "residue: the module is unloaded, but inode_cache still holds wee_count; wee_count is "
-        "defined at wee.c:20",
+        f"{GONE_BUT}left behind: thread wee: kthread_stop() was not called", AN_INODE,
         "    an object of the slab cache inode_cache points to wee_count",
         leak.format(2), "     wee_write+0x54/0xed [wee] (wee.c:49)", leak.format(101),
     ])  # fmt: skip
     one = made(case("a::test_one"), case("a::test_two"),
                said={"a::test_one": said, "a::test_two": said})  # fmt: skip
-    assert [each.where for each in one.findings] == ["", "wee.c:20", "wee.c:49"]
+    assert [each.where for each in one.findings] == ["wee.c:49", "", "wee.c:20"]
     assert all(each.kind == "left" for each in one.findings)
     assert all(each.tests == ("a::test_one", "a::test_two") for each in one.findings)
-    assert one.findings[2].seen == leak.format(2)
+    assert one.findings[0].seen == leak.format(2)
+
+
+def test_a_folder_of_debugfs_that_is_left_is_one_fault() -> None:
+    """It is in a list, and its files are seen as well; the line that has made it says most."""
+    one = made(case("a::test_one"),
+               said={"a::test_one": f"{IN_A_LIST}\n{AN_INODE}\n{A_DENTRY}"})  # fmt: skip
+    (finding,) = one.findings
+    assert finding.seen == IN_A_LIST
+    assert finding.where in ("wee.c:20", "wee.c:12")
+    entry = ENTRY.format("/sys/kernel/debug/wee", "debugfs_remove()")
+    said = {"a::test_one": f"{AN_INODE}\n{IN_A_LIST}\n{entry}\n{A_DENTRY}", "a::test_two": A_DENTRY}
+    (finding,) = made(case("a::test_one"), case("a::test_two"), said=said).findings
+    assert finding.where == "wee.c:31"
+    assert "debugfs_remove() was not called" in finding.seen
+    assert finding.tests == ("a::test_one", "a::test_two")
+
+
+def test_an_inode_without_a_folder_that_is_left_is_a_fault_of_its_own() -> None:
+    """What has an inode is not known then; nor does a class explain a file of debugfs."""
+    of_class = ENTRY.format("/sys/class/wee", "class_destroy()")
+    one = made(case("a::test_one"), said={"a::test_one": f"{of_class}\n{AN_INODE}"})
+    assert [each.where for each in one.findings] == ["wee.c:31", "wee.c:20"]
+
+
+TWICE = """\
+splat: sysfs: duplicate filename in wee_init at wee.c:31 (51 times)
+    [   12.17] sysfs: cannot create duplicate filename '/class/wee'
+    [   12.17]  wee_init+0x6a/0xff0 [wee] (wee.c:31)
+
+AssertionError: life 1 of 50: insmod /root/wee.ko answers -EEXIST
+"""
+# Another module asks for the name, so that no line of this one is known.
+TWICE_BY_OTHERS = TWICE.replace(" in wee_init at wee.c:31", " in taken_init").replace(
+    "wee.c", "t.c"
+)
+
+
+@pytest.mark.parametrize("taken", [TWICE, TWICE_BY_OTHERS])
+@pytest.mark.parametrize("cause", [
+    ENTRY.format("/sys/class/wee", "class_destroy()"),
+    f"{GONE_BUT}left behind: class wee: class_destroy() was not called",
+])  # fmt: skip
+def test_a_name_that_an_earlier_life_has_left_is_told_with_that(taken: str, cause: str) -> None:
+    """The call that was forgotten comes first, whichever test has seen what."""
+    said = {"a::test_fifty": taken, "a::test_loads": cause}
+    (finding,) = made(*(case(name) for name in said), said=said).findings
+    assert "class_destroy() was not called" in finding.seen
+    assert sorted(finding.tests) == sorted(said)
+
+
+def test_a_name_is_known_by_a_list_that_is_told_with_its_cause() -> None:
+    """Who points to the module says nothing of the name; that is in the list only."""
+    call = "remove_proc_entry() or proc_remove() was not called"
+    holds = f"{GONE_BUT}an object of the slab cache proc_dir_entry still holds show: {call}; show "
+    said = {
+        "a::test_loads": f"{GONE_BUT}left behind: proc wee: {call}\n{holds}is defined at wee.c:6",
+        "a::test_fifty": "splat: WARNING: proc registration bug in wee_init at wee.c:14\n"
+        "    it says: proc_dir_entry '/proc/wee' already registered",
+    }
+    (finding,) = made(*(case(name) for name in said), said=said).findings
+    assert finding.where == "wee.c:6"
+    assert call in finding.seen
+
+
+def test_a_name_that_is_taken_for_another_reason_is_told_after_what_is_left() -> None:
+    """It is a fault of its own where nothing of that name is left."""
+    cause = f"{GONE_BUT}left behind: thread other: kthread_stop() was not called"
+    said = {"a::test_fifty": TWICE, "a::test_loads": cause}
+    first, second = made(*(case(name) for name in said), said=said).findings
+    assert first.seen == cause
+    assert (second.where, "'/class/wee'" in second.seen) == ("wee.c:31", True)
 
 
 def test_what_a_report_has_led_to_is_told_with_it() -> None:
@@ -102,6 +184,9 @@ NEITHER = "which is neither an error nor up to"
         ("splat: usercopy: Kernel memory overwrite attempt detected", "memory"),
         ("splat: BUG kmalloc-64: Right Redzone overwritten", "memory"),
         ("splat: KASAN: slab-use-after-free in wee_write", "memory"),
+        ("splat: kernel BUG in delete_module: it is freed twice", "memory"),
+        ("splat: BUG: unable to handle paging: tick is not there any more after rmmod", "memory"),
+        ("panic: BUG: unable to handle paging: tick is not there any more after rmmod", "panic"),
         ("splat: general protection fault in wee_write", "memory"),
         ("splat: WARNING in wee_init", "report"),
         ("splat: WARNING in delete_module, in kthread_stop", "memory"),
@@ -109,6 +194,11 @@ NEITHER = "which is neither an error nor up to"
         ("splat: WARNING in install_clock at myblock.c:7", "report"),
         ("splat: WARNING in wee_init at wee.c:7: proc_dir_entry 'wee' already registered", "left"),
         ("splat: sysfs: cannot create duplicate filename '/class/wee'", "left"),
+        ("splat: debugfs: Directory already present", "left"),
+        ("splat: WARNING: proc registration bug in clock_init at clock.c:14: proc_dir_entry "
+         "'/proc/clock' already registered", "left"),
+        ("splat: WARNING in wee_init: name 'a lock' is no name", "report"),
+        ("splat: WARNING: still has locks held in wee_open", "locking"),
         ("hung: the guest is well, but rmmod does not end", "hang"),
         ("lost: the guest does not answer", "hang"),
         ("residue: the module is unloaded, and a timer of it runs", "left"),
@@ -350,12 +440,13 @@ def test_a_thread_that_was_never_started_is_one_fault() -> None:
 
 def test_a_thread_that_is_left_behind_is_one_fault() -> None:
     """That it is there, and that its stack leads to the module; the latter says where."""
-    there = "residue: the module is unloaded, but left behind: thread wee"
-    holds = "residue: the module is unloaded, but the stack of wee still holds init at wee.c:7"
+    there = f"{GONE_BUT}left behind: thread wee: kthread_stop() was not called"
+    holds = f"{GONE_BUT}the stack of wee still holds init: kthread_stop() was not called at wee.c:7"
     said = {"a::test_it": f"{there}\n{holds}\n\nAssertionError: its name is taken"}
     (finding,) = made(case("a::test_it"), said=said).findings
     assert (finding.where, finding.says) == ("wee.c:7", "its name is taken")
-    said = {"a::test_it": f"{there}, /dev/wee\n{holds}"}
+    other = f"{GONE_BUT}left behind: dev wee: misc_deregister() was not called"
+    said = {"a::test_it": f"{there}\n{other}\n{holds}"}
     assert len(made(case("a::test_it"), said=said).findings) == 2
 
 

@@ -171,6 +171,51 @@ def test_what_a_module_has_while_it_is_loaded_is_not_left_behind(
     assert (right.outcome, right.passed, right.skipped) == ("green", 1, 1)
 
 
+# What init does, what exit should have done, and what this needs.
+FORGOTTEN = {
+    "debugfs": (
+        'debugfs_create_u32("value", 0644, debugfs_create_dir("hello", NULL), &value);',
+        "debugfs_remove()", "linux/debugfs.h", "static u32 value;",
+    ),
+    "entry": (
+        'if (!kobject_create_and_add("hello", kernel_kobj)) return -ENOMEM;',
+        "kobject_put()", "linux/kobject.h", "",
+    ),
+    "proc": (
+        'if (!proc_create_single("hello", 0444, NULL, show)) return -ENOMEM;',
+        "remove_proc_entry()", "linux/proc_fs.h",
+        "static int show(struct seq_file *file, void *data) { return 0; }",
+    ),
+    "timer": (
+        "mod_timer(&tick, jiffies + HZ / 4);",
+        "timer_delete_sync()", "linux/timer.h",
+        "static void ring(struct timer_list *timer) { }\nstatic DEFINE_TIMER(tick, ring);",
+    ),
+}  # fmt: skip
+
+
+def test_a_call_that_was_forgotten_is_one_fault(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is seen: in a list, in memory, by its name that is taken the next time, or by a
+    kernel that crashes. The card names the call, and a place in the source.
+    """
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    for name, (call, _, header, more) in FORGOTTEN.items():
+        text = HELLO.replace('pr_info("hello\\n");', call).replace(
+            "static int", f"{more}\nstatic int", 1
+        )
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "hello.c").write_text(f"#include <{header}>\n{text}")
+    names = "loads_and_unloads or fifty_times or names_are_taken"
+    request = Request(kernels=lab.kernel.name, expression=names, jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    for one in Judge(request, config.load()).run(found, [lab.kernel.spec]):
+        assert one.outcome == "1 fault", [each.seen for each in one.findings]
+        assert FORGOTTEN[one.name][1] in one.findings[0].seen
+        assert one.findings[0].where.startswith("hello.c:")
+
+
 def test_who_removes_what_is_not_its_own_is_told_so(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,15 +44,19 @@ def victim(lab: Lab, quiet: Module, other: Module) -> Iterator[Clone]:
 
 
 def verdicts(victim: Clone, *, last: bool = True) -> list[str]:
-    """What the machine's verdict is at the end of a test."""
+    """What the machine's verdict is at the end of a test, without what was not called."""
     seen = evidence.gather(victim.machine, victim.baseline, last=last)
-    return [str(problem) for problem in verdict.judge(seen)]
+    return [_left(str(problem)) for problem in verdict.judge(seen)]
+
+
+def _left(problem: str) -> str:
+    return re.sub(r"(left behind: .*?): \w+\(\).* was not called", r"\1", problem)
 
 
 def verdicts_with_memory(victim: Clone) -> list[str]:
     """The same, by the machine's memory as well."""
     seen = evidence.gather(victim.machine, victim.baseline, last=True, audit=victim.audit)
-    return [str(problem) for problem in verdict.judge(seen)]
+    return [_left(str(problem)) for problem in verdict.judge(seen)]
 
 
 def residue(*names: str) -> list[str]:
