@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -217,6 +218,8 @@ def with_names(
             if not sections:
                 continue
             functions = [one.symbol for one in known if one.is_function]
+            # Its init has a second name, which is not the source's.
+            functions.sort(key=lambda one: one.name in ("init_module", "cleanup_module"))
             stacks = [symbols.named(one.stack, functions, sections, each.name) for one in seen.lost]
             bare = [stack for stack in stacks if symbols.has_bare(stack)]
             if bare and len(module.objects) == 1:
@@ -237,11 +240,116 @@ def with_names(
     return seen
 
 
-def explain(problems: Sequence[Problem], module: Module | None) -> list[Problem]:
+def explain(
+    problems: Sequence[Problem],
+    module: Module | None,
+    facts: Mapping[str, Any] | None = None,
+    audit: Audit | None = None,
+) -> list[Problem]:
     """The problems with file:line for what is in ``module``, where one was built.
 
     Files of a module are named as in its own folder, rather than as in the sandbox it was
-    built in.
+    built in. ``facts`` and ``audit`` are as in ``with_names``: they say where it was.
     """
     explained = symbols.explain(problems, module) if module and problems else problems
+    if module:
+        explained = [_of_what_is_gone(one, module, facts or {}, audit) for one in explained]
+        explained = [_at_the_end_of_exit(one, module) for one in explained]
     return [replace(one, detail=dkms.own_paths(one.detail, INSIDE)) for one in explained]
+
+
+# The address that nothing is at (arch/x86/mm/fault.c, show_fault_oops()).
+_NOT_THERE = re.compile(
+    r"BUG: unable to handle .{0,60}(?:for address:|at) (?:0x)?([0-9a-f]{16})\n(?:.*\n){0,6}?"
+    r".*not-present page"
+)
+# Who in the kernel uses what a module has left there, and what was not called.
+_USERS = (
+    (r"hrtimer|timerqueue", "hrtimer_cancel()"),
+    (r"delayed_work_timer|process_one_work|worker_thread|insert_work",
+     "cancel_work_sync() or cancel_delayed_work_sync()"),
+    (r"timer_fn|run_timer|expire_timers|mod_timer|collect_expired", "timer_delete_sync()"),
+    (r"tasklet_action", "tasklet_kill()"),
+    (r"notifier_call_chain", "the unregister function of its notifier"),
+    (r"irq_event|handle_irq", "free_irq()"),
+    (r"nf_hook", "nf_unregister_net_hook()"),
+)  # fmt: skip
+# A thread that runs in code that is gone: nothing is between that and its beginning.
+_THREAD = re.compile(r"Call Trace:\n(?:.*<TASK>\n)?.* kthread\+")
+
+
+def _of_what_is_gone(
+    problem: Problem, module: Module, facts: Mapping[str, Any], audit: Audit | None
+) -> Problem:
+    """An oops with the name of what it is about, where that is of a module that is gone.
+
+    The kernel does not know the names of one any more, so that its report has only an address.
+    """
+    found = _NOT_THERE.search(problem.detail)
+    if not found or problem.location:
+        return problem
+    for each in module.objects:
+        sections = audit.sections.get(each.name, {}) if audit else {}
+        sections = sections or facts.get("sections", {}).get(each.name, {})
+        if not sections:
+            continue
+        try:
+            known = symbols.definitions(module.kernel.sysroot, each.ko)
+        except HarnessError as error:
+            log.warning("what the kernel has not found there has no name: %s", error)
+            continue
+        there = symbols.defined_at(int(found[1], 16), known, sections)
+        if there is None:
+            continue
+        name = there.symbol.name
+        after = "init has ended" if there.symbol.section.startswith(".init") else "rmmod"
+        title = f"{problem.title}: {name} is not there any more after {after}"
+        undo = _forgotten(problem.detail)
+        if undo and after == "rmmod":
+            title += f", and {undo} was not called"
+        return replace(problem, title=title, function=name, location=there.location, defined=True)
+    return problem
+
+
+def _forgotten(report: str) -> str:
+    """What was not called, by the innermost function that uses what is gone; "" if none tells."""
+    calls = [line for line in report.splitlines() if "+0x" in line and " ? " not in line]
+    users = (undo for line in calls for pattern, undo in _USERS if re.search(pattern, line))
+    return next(users, "kthread_stop()" if _THREAD.search(report) else "")
+
+
+# What the kernel itself calls while it unloads a module, beside the module's exit
+# (kernel/module/main.c). The call that an exit function ends with returns to the kernel.
+_UNLOADS = re.compile(r"^.*\b__(?:do_sys|x64_sys|se_sys)_delete_module\+", re.MULTILINE)
+_NOT_EXIT = re.compile(
+    r"\b(?:free_module|notifier_call_chain|klp_|ftrace_|async_synch|try_stop|stop_machine)\w*\+"
+)
+
+
+def _at_the_end_of_exit(problem: Problem, module: Module) -> Problem:
+    """A report with the place of exit, where that has called last what the report is about.
+
+    The compiler makes a jump of such a call, so that nothing of the module is on the stack.
+    """
+    before = _UNLOADS.split(problem.detail, maxsplit=1)
+    if problem.location or len(before) != 2 or len(module.objects) != 1:
+        return problem
+    if _NOT_EXIT.search(before[0]) or f"[{module.objects[0].name}]" in problem.detail:
+        return problem
+    try:
+        known = symbols.definitions(module.kernel.sysroot, module.objects[0].ko)
+    except HarnessError as error:
+        log.warning("exit has no name: %s", error)
+        return problem
+    at = next((one.symbol for one in known if one.symbol.name == "cleanup_module"), None)
+    own = [
+        one
+        for one in known
+        if at and one.symbol.name != at.name
+        and (one.symbol.section, one.symbol.value) == (at.section, at.value)
+    ]  # fmt: skip
+    if not own:
+        return problem
+    name = own[0].symbol.name
+    title = f"{problem.title}, called at the end of {name}"
+    return replace(problem, title=title, function=name, location=own[0].location, defined=True)

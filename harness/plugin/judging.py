@@ -71,7 +71,7 @@ def judge_machines(
             if kept:
                 item.user_properties.append((junit.LEFT, kept))
             used.red = True
-        found += evidence.explain(problems, built)
+        found += evidence.explain(problems, built, clone.facts, clone.audit)
         if not seen.probes:
             used.probed = clone.commands
         if seen.taint_after is None:

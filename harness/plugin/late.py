@@ -148,7 +148,8 @@ class LateJudge:
                 about["module"] = str(source.built.ko)
             name = f"{folder_name(nodeid)}-late"
             kept = save_artifacts(source.keeper, source.lab, machine, problems, name, about)
-            return Finding(KernelProblem(evidence.explain(problems, source.built)), kept)
+            explained = evidence.explain(problems, source.built, facts)
+            return Finding(KernelProblem(explained), kept)
         if later.seconds < late.SECONDS:
             return Finding(
                 note=f"of the {late.SECONDS:.0f} s after it {later.seconds:.0f} s were waited for, "

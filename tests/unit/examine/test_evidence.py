@@ -14,7 +14,7 @@ from harness.examine.lost import Lost
 from harness.examine.pointers import Finding
 from harness.examine.symbols import Definition, Symbol
 from harness.host.proc import Deadline
-from harness.judge.verdict import Evidence, LostMemory
+from harness.judge.verdict import Evidence, LostMemory, Problem, Verdict
 from harness.machines.clone import Baseline
 from harness.qemu.agent import Leftovers
 from harness.qemu.memory import Pointer
@@ -189,4 +189,106 @@ def test_memory_that_a_later_init_lost_is_named_where_that_was(
     (found,) = evidence.with_names(seen, {}, cast(Any, module), cast(Any, audit)).lost
     assert found.stack == (
         " init_module+0x10/0x40 [wee0]" if objects == 1 else " 0xffffffffc0200010"
+    )
+
+
+def test_an_init_has_the_name_that_the_source_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """module_init() gives it a second one."""
+    names = ("init_module", "wee_init")
+    known = [Definition(Symbol(name, ".init.text", 0, 0x40), None) for name in names]
+    monkeypatch.setattr(symbols, "definitions", lambda *_: known)
+    ones = [SimpleNamespace(name="wee", ko=Path("wee.ko"))]
+    module: Any = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
+    audit: Any = SimpleNamespace(sections={"wee": {".init.text": "0xffffffffc0200000"}})
+    seen = Evidence("", 0, 0, lost=(LostMemory(8, "kmalloc", " 0xffffffffc0200010"),))
+    (found,) = evidence.with_names(seen, {}, module, audit).lost
+    assert found.stack == " wee_init+0x10/0x40 [wee]"
+
+
+NO_PAGE = """\
+BUG: unable to handle page fault for address: ffffffffc0201008
+#PF: supervisor write access in kernel mode
+#PF: error_code(0x0002) - not-present page
+RIP: 0010:__run_timers+0xd7/0x280
+Call Trace:
+ run_timer_softirq+0x8c/0xf0
+ ? hrtimer_interrupt+0x1/0x2
+"""
+FREED_LAST = """\
+kernel BUG at mm/slub.c:550!
+RIP: 0010:kfree+0x2ef/0x350
+Call Trace:
+ __do_sys_delete_module+0x1b5/0x330
+ do_syscall_64+0x87/0x180
+"""
+SECTIONS = {"wee": {".data": "0xffffffffc0201000", ".init.data": "0xffffffffc0301000"}}
+
+
+def explained(monkeypatch: pytest.MonkeyPatch, detail: str, title: str = "BUG in f") -> Problem:
+    """A report as it is explained where a module has gone of which this is known."""
+    known = [
+        Definition(Symbol("pulse", ".data", 0, 0x28), "pulse.c:11", is_function=False),
+        Definition(Symbol("early", ".init.data", 0, 0x28), "pulse.c:7", is_function=False),
+        Definition(Symbol("cleanup_module", ".exit.text", 0x10, 8), "pulse.c:30"),
+        Definition(Symbol("pulse_exit", ".exit.text", 0x10, 8), "pulse.c:30"),
+        Definition(Symbol("other", ".exit.text", 0, 8), "pulse.c:28"),
+    ]
+    monkeypatch.setattr(symbols, "definitions", lambda *_: known)
+    ones = [SimpleNamespace(name="wee", ko=Path("wee.ko"))]
+    module: Any = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
+    audit: Any = SimpleNamespace(sections=SECTIONS)
+    monkeypatch.setattr(symbols, "explain", lambda problems, _: list(problems))
+    problem = Problem(Verdict.PANIC, title, detail, function="__run_timers")
+    return evidence.explain([problem], module, {}, audit)[0]
+
+
+def test_what_the_kernel_does_not_find_any_more_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the module's own, which is gone, and the call that was forgotten is known by who uses
+    it; what only lay on the stack says nothing.
+    """
+    assert str(explained(monkeypatch, NO_PAGE)) == (
+        "panic: BUG in f: pulse is not there any more after rmmod, and timer_delete_sync() was not "
+        "called; pulse is defined at pulse.c:11"
+    )
+    in_a_work = NO_PAGE.replace("__run_timers", "blocking_notifier_call_chain").replace(
+        " run_timer_softirq", " process_one_work"
+    )
+    assert "unregister function of its notifier" in explained(monkeypatch, in_a_work).title
+    thread = NO_PAGE.replace("__run_timers", "0xffffffffc0201008").replace(
+        " run_timer_softirq", " kthread"
+    )
+    assert "kthread_stop() was not called" in explained(monkeypatch, thread).title
+    of_the_kernels = thread.replace(" kthread", " shrink_slab+0x1/0x2\n kthread")
+    assert explained(monkeypatch, of_the_kernels).title.endswith("after rmmod")
+    of_init = NO_PAGE.replace("c0201008", "c0301008")
+    assert explained(monkeypatch, of_init).title == (
+        "BUG in f: early is not there any more after init has ended"
+    )
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        NO_PAGE.replace("c0201008", "c0201028"),
+        NO_PAGE.replace("not-present page", "permissions violation"),
+        NO_PAGE.replace("ffffffffc0201008", "0000000000000008"),
+        FREED_LAST.replace(" __do_sys", " free_module+0x1/0x2\n __do_sys"),
+        FREED_LAST.replace(" __do_sys", " other+0x1/0x2 [wee]\n __do_sys"),
+        FREED_LAST.replace("delete_module", "init_module"),
+    ],
+    ids=["nobody's", "is there", "NULL", "the kernel's", "on the stack", "in init"],
+)
+def test_what_is_not_of_a_module_that_is_gone_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, detail: str
+) -> None:
+    """The kernel's own report says what there is to say."""
+    assert explained(monkeypatch, detail).title == "BUG in f"
+
+
+def test_what_exit_calls_last_is_in_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler makes a jump of that call, so that nothing of exit is on the stack."""
+    problem = explained(monkeypatch, FREED_LAST, "kernel BUG in delete_module")
+    assert str(problem) == (
+        "panic: kernel BUG in delete_module, called at the end of pulse_exit; pulse_exit is "
+        "defined at pulse.c:30"
     )

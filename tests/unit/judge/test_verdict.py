@@ -691,12 +691,46 @@ def test_what_does_not_go_on_is_red(probe: str, title: str, function: str) -> No
     assert problem.function == function
 
 
+FREED_TWICE = """\
+[    7.289393] ------------[ cut here ]------------
+[    7.289647] kernel BUG at mm/slub.c:550!
+[    7.290381] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI
+[    7.290722] CPU: 0 UID: 0 PID: 162 Comm: perl Tainted: G           OE      6.12.118 #1
+[    7.291296] RIP: 0010:{}+0x2ef/0x350
+[    7.293407] Call Trace:
+[    7.293517]  <TASK>
+[    7.293623]  wee_exit+0x1b5/0x330 [wee]
+[    7.294107]  do_syscall_64+0x87/0x180
+[    7.295698]  </TASK>
+[    7.296310] ---[ end trace 0000000000000000 ]---
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "said"), [("kfree", True), ("__slab_free", True), ("allocate_slab", False)]
+)
+def test_what_is_freed_twice_is_called_so(function: str, said: bool) -> None:
+    """The kernel itself only says where in its allocator that was."""
+    oops = Evidence(FREED_TWICE.format(function), 0, 1 << 7)
+    (problem,) = judge(oops)
+    assert problem.title == "kernel BUG in wee_exit"
+    assert ("it is freed twice" in problem.detail) is said
+
+
 def test_what_is_left_behind_is_residue() -> None:
-    """Each thing by its kind and its name; where a module is loaded nobody has looked."""
-    left = frozenset({"thread:wee", "class:misc/wee"})
-    (problem,) = judge(replace(CLEAN, left=left))
-    assert problem.verdict is Verdict.RESIDUE
-    assert problem.title.endswith("left behind: class misc/wee, thread wee")
+    """By its kind and its name, and together with what the same call takes away.
+
+    Where a module is loaded nobody has looked.
+    """
+    left = frozenset({"thread:wee", "class:misc/wee", "dev:wee", "debugfs:wee", "waiter:wee"})
+    problems = judge(replace(CLEAN, left=left))
+    assert all(one.verdict is Verdict.RESIDUE for one in problems)
+    assert [one.title.partition("left behind: ")[2] for one in problems] == [
+        "class misc/wee, dev wee: misc_deregister() was not called",
+        "debugfs wee: debugfs_remove() was not called",
+        "thread wee: kthread_stop() or destroy_workqueue() was not called",
+        "waiter wee",
+    ]
     for nothing in (None, frozenset[str]()):
         assert list(judge(replace(CLEAN, left=nothing))) == []
 
@@ -1662,7 +1696,7 @@ def test_leaves_more(guest, worse):
     guest.left = frozenset({"dev:wee"})
 """)
     done.assert_outcomes(failed=2, errors=1)
-    said = re.findall("^residue: .*: (.*)$", done.stdout.str(), re.MULTILINE)
+    said = re.findall("^residue: .* left behind: ([^:\n]*)", done.stdout.str(), re.MULTILINE)
     assert said == ["dev wee, misc wee", "dev wee", "dev wee"]
 
 
