@@ -130,6 +130,47 @@ def test_a_file_that_gives_more_than_it_was_asked_for_is_red(lab: Lab, tmp_path:
     assert ": read 65536 " not in done.failed[FILES]
 
 
+# A device with room for 16 bytes, which refuses what is longer than BOUND.
+NARROW = """\
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/uaccess.h>
+static ssize_t take(struct file *file, const char __user *from, size_t count, loff_t *at)
+{
+	char text[16];
+	size_t i;
+
+	if (count > BOUND)
+		return -EINVAL;
+	for (i = 0; i < count; i++)
+		if (get_user(text[i], from + i))
+			return -EFAULT;
+	OPTIMIZER_HIDE_VAR(text);
+	return count;
+}
+static const struct file_operations calls = { .owner = THIS_MODULE, .write = take };
+static struct miscdevice narrow = {
+	.minor = MISC_DYNAMIC_MINOR, .name = "narrow", .fops = &calls,
+};
+module_misc_device(narrow);
+MODULE_LICENSE("GPL");
+"""
+
+
+@pytest.mark.parametrize(("bound", "red"), [(30, True), (16, False)])
+def test_a_bound_that_is_a_little_too_large_is_red(
+    lab: Lab, tmp_path: Path, bound: int, red: bool
+) -> None:
+    """It refuses all that is much longer; what is a little longer is written over the stack."""
+    written = tmp_path / "narrow"
+    written.mkdir()
+    (written / "narrow.c").write_text(NARROW.replace("BOUND", str(bound)))
+    done = run(lab, tmp_path, written, f"{ANY / 'test_files.py'}::{NODES[0]}")
+    assert (NODES[0] in done.failed) is red
+    assert not red or "stack is corrupted in" in done.failed[NODES[0]]
+
+
 # A network device, which has all the files that the kernel makes for one.
 NETWORK = """\
 #include <linux/module.h>
