@@ -418,9 +418,9 @@ def test_what_is_left_behind_is_residue(victim: Clone, word: str, left: list[str
 def test_a_task_in_the_code_of_a_module_that_is_gone_is_residue(victim: Clone) -> None:
     """Somebody waits there, in memory that is not the module's any more."""
     waits = "until grep -q planted_sleep /proc/$!/stack; do sleep 0.05; done"
-    (problem,) = after(victim, f"echo leave_waiter >{CONTROL} & {waits}; rmmod planted")
-    assert problem.verdict is Verdict.RESIDUE
-    assert "waiter sh" in problem.title
+    problems = after(victim, f"echo leave_waiter >{CONTROL} & {waits}; rmmod planted")
+    assert kinds(problems) == {Verdict.RESIDUE}
+    assert any("waiter sh" in problem.title for problem in problems)  # its file is left as well
 
 
 # -- reports that are expected -----------------------------------------------------
