@@ -612,6 +612,29 @@ def is_removed_node(memory: Memory, found: SlabObject, at: int) -> bool:
     )
 
 
+_REMOVED = 0x80000000  # BIAS in fs/proc/inode.c, which is INT_MIN
+
+
+def is_removed_entry(memory: Memory, layout: Layout, found: SlabObject, at: int) -> bool:
+    """Whether an object is of an entry of /proc that has been removed while somebody has it open.
+
+    The kernel keeps it as long as that, and does not follow its pointer to the module any more:
+    use_pde() in fs/proc/inode.c goes by ``in_use``, with which a struct proc_dir_entry begins, and
+    use_table() in fs/proc/proc_sysctl.c by ``unregistering`` in a struct ctl_table_header. An open
+    file of the latter's has the address of that in front of the one of its table.
+    """
+    if found.cache.name == "proc_dir_entry":
+        return memory.word(found.start) & 0xFFFFFFFF == _REMOVED
+    header = found.start
+    if found.cache.name == "proc_inode_cache":
+        header = physical(memory, layout, memory.word(at - 8)) or 0
+    words = as_words(memory.read(header, 48))
+    if len(words) < 6 or not words[0] == words[4] >= _MODULES or not words[3]:
+        return False
+    root = words[5] - IMAGE
+    return any(start <= root < end for start, end in layout.variables)
+
+
 def is_worker(memory: Memory, layout: Layout, found: SlabObject) -> bool:
     """Whether an object is what the kernel has for one of its workers (struct worker).
 
@@ -719,6 +742,8 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
         if bounds_an_area(scene.memory, pointer) or is_free_area(found, pointer):
             continue
         if is_removed_node(scene.memory, found, pointer.at):
+            continue
+        if is_removed_entry(scene.memory, scene.layout, found, pointer.at):
             continue
         if is_worker(scene.memory, scene.layout, found):
             continue

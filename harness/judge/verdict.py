@@ -323,7 +323,7 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         enumerate(evidence.expected),
         key=lambda one: (one[1].function is None, one[1].end - one[1].start),
     )
-    meant: dict[int, str] = {}  # the title of what an expectation without a function has met
+    meant: dict[int, str] = {}  # what an expectation without a function has met
     slab: klog.Event | None = None  # of which the warning may be still to come
     for event in klog.events(evidence.console):
         title = event.title
@@ -339,7 +339,8 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
             slab = event
         offset = starts[event.line]
         if any(
-            one.covers(event, offset) and (one.function or meant.setdefault(place, title) == title)
+            one.covers(event, offset)
+            and (one.function or meant.setdefault(place, told := _told(event)) == told)
             for place, one in expected
         ):
             covered = min(covered, offset)
@@ -359,6 +360,16 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         title = f"the log has more than {MOST_PROBLEMS} different problems, the rest was not read"
         problems.append(Problem(Verdict.LOG_GAP, title))
     return problems, bool(_STOPPED.search(evidence.console, covered))
+
+
+# A warning's header names the place in the code: FUNCTION+OFFSET/SIZE.
+_PLACE = re.compile(r"WARNING: .{0,300}?([\w.]{1,200}\+0x[0-9a-f]{1,8})/0x")
+
+
+def _told(event: klog.Event) -> str:
+    """What a report is about. One function may warn in several places, of several things."""
+    place = _PLACE.search(event.excerpt) if event.kind is klog.Kind.WARNING else None
+    return f"{event.title} at {place[1]}" if place else event.title
 
 
 def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:

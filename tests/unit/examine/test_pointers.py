@@ -199,6 +199,36 @@ def test_a_node_of_sysfs_that_was_removed_does_not(
     assert kernel.references(node + 96) == ([node + 96] if counts else [])
 
 
+@pytest.mark.parametrize(("in_use", "counts"), [(0x80000000, False), (0, True), (3, True)])
+def test_an_entry_of_proc_that_was_removed_while_it_is_open_does_not(
+    kernel: Kernel, in_use: int, counts: bool
+) -> None:
+    """One that is still there does."""
+    kernel.cache("proc_dir_entry", 192)
+    entry = kernel.object("proc_dir_entry")
+    kernel.word(entry, 2 << 32 | in_use)
+    assert kernel.references(entry + 40) == ([entry + 40] if counts else [])
+
+
+@pytest.mark.parametrize(
+    ("going", "root", "counts"),
+    [(-22 % (1 << 64), "iomem_resource", False), (0, "iomem_resource", True), (1, "_end", True)],
+    ids=["taken away", "still there", "something else"],
+)
+def test_a_table_of_sysctl_that_was_taken_away_while_it_is_open_does_not(
+    kernel: Kernel, going: int, root: str, counts: bool
+) -> None:
+    """Neither where its header nor where a file's inode points to it."""
+    kernel.cache("kmalloc-cg-128", 128)
+    kernel.cache("proc_inode_cache", 704)
+    header, inode = kernel.object("kmalloc-cg-128"), kernel.object("proc_inode_cache")
+    kernel.word(header + 24, going)
+    kernel.word(header + 40, IMAGE + PLACES[root])
+    kernel.word(inode + 32, DIRECT + header)
+    places = [header, header + 32, inode + 40]
+    assert kernel.references(*places) == (sorted(places) if counts else [])
+
+
 @pytest.mark.parametrize(("name", "counts"), [("kworker/0:1", False), ("left_behind", True)])
 def test_what_a_worker_did_last_does_not(kernel: Kernel, name: str, counts: bool) -> None:
     """The kernel only writes it down; what others keep beside a task's address counts."""

@@ -867,6 +867,16 @@ def test_an_expectation_without_a_function_covers_one_report() -> None:
     assert list(judge(seen)) == []
 
 
+def test_an_expected_warning_is_one_place_of_its_function() -> None:
+    """Another place there warns of something else."""
+    second = WARNING.replace("wee.c:42 wee_write+0x1c", "wee.c:50 wee_write+0x3a")
+    seen = replace(CLEAN, console=BOOT + WARNING + second + WARNING, taint_after=OE | WARN)
+    (problem,) = judge(replace(seen, expected=expected("warning")))
+    assert (problem.title, problem.times) == ("WARNING in wee_write", 1)
+    assert "wee.c:50" in problem.detail
+    assert list(judge(replace(seen, expected=expected("warning", "wee_write")))) == []
+
+
 def test_an_expected_report_excuses_only_the_taint_of_reports() -> None:
     """A forced unload or a proprietary module is still to be explained, or an earlier report's."""
     wanted = replace(CLEAN, console=BOOT + WARNING, expected=expected("warning"))

@@ -161,6 +161,24 @@ def test_a_file_that_was_closed_in_time_is_green(victim: Clone, remains: Module)
     assert list(after(victim, remains, opened, f"rmmod {NAME}")) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "file"), [("proc", "/proc/net/planted_remains"),
+                       ("sysctl", "/proc/sys/kernel/planted_value")],
+)  # fmt: skip
+def test_a_file_of_proc_that_is_open_when_its_module_goes_is_green(
+    victim: Clone, remains: Module, kind: str, file: str
+) -> None:
+    """The kernel keeps what it has of it, and does not follow that: reading it fails.
+
+    Where the module forgets to take it away, it is red as ever.
+    """
+    opened = f"insmod {FILE} what={kind}; sleep 1000 <{file} >/dev/null 2>&1 &"
+    assert list(after(victim, remains, opened, f"sleep 0.2; rmmod {NAME}")) == []
+    forgotten = f"insmod {FILE} what={kind} take=0; sleep 1000 <{file} >/dev/null 2>&1 &"
+    problems = after(victim, remains, forgotten, f"sleep 0.2; rmmod {NAME}")
+    assert {problem.verdict for problem in problems} == {Verdict.RESIDUE}
+
+
 def test_thirty_lives_leave_nothing(victim: Clone, remains: Module) -> None:
     """Neither does the loader, however often; the last life is followed by another module's."""
     lives = f"for life in $(seq 30); do insmod {FILE} what=done && rmmod {NAME} || exit 1; done"
