@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import MachineError
-from harness.examine import pointers, record, ring, trial
+from harness.examine import locks, pointers, record, ring, trial
 from harness.examine.allocations import Gone, Reader
 from harness.examine.allocators import Allocators
 from harness.examine.lost import ROUNDS, Lost, Search
@@ -390,6 +390,19 @@ class Audit:
             self._machine.agent.sleep(_READING / _LOOKS, deadline)
             kept &= set(pointers.held_by_readers(memory, layout))
         return tuple(sorted(kept))
+
+    def kept_by_ended(self, deadline: Deadline) -> tuple[str, ...]:
+        """The names of the locks whose owner has ended.
+
+        Raises ``MachineError`` where the machine does not answer.
+        """
+        opened = self._opened()
+        if opened is None:
+            return ()
+        layout, memory, _ = opened
+        with self._machine.clock.stopped(deadline):
+            scene = Scene(memory, layout, self._recent)
+            return tuple(locks.kept_by_ended(scene, self._symbols))
 
     def take_lost(self) -> tuple[Lost, ...]:
         """What modules that are gone allocated and nobody has; each is told once."""

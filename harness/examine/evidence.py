@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from harness.qemu import Machine
 log = logging.getLogger(__name__)
 
 _DIED = 1 << 7  # the taint of an oops
+_ENDED = "ended:"  # of what does not go on: a lock whose owner has ended
+_NUMBER = re.compile(r"0x[0-9a-f]{16}")
 
 
 # Seconds. vm/agent gives each of its probes, a dozen and one for each CPU, some seconds (STUCK).
@@ -174,8 +177,16 @@ def _probe(machine: Machine, audit: Audit | None) -> tuple[str, ...]:
         # The guest cannot know that the host did not let it run: once more, with more time.
         deadline = machine.patience(PROBES_SECONDS)
         found = machine.agent.probes(deadline, limit=_STARVED_LIMIT)
-    kept = audit.kept_by_readers(patience(machine)) if audit else ()
-    return (*found, *(f"lock:{name}" for name in kept))
+    if audit is None:
+        return found
+    kept = audit.kept_by_readers(patience(machine))
+    ended = audit.kept_by_ended(patience(machine))
+    named = {name for kind, _, name in (probe.partition(":") for probe in found) if kind == "lock"}
+    return (
+        *found,
+        *(f"lock:{name}" for name in kept),
+        *(f"{_ENDED}{name}" for name in ended if name not in named),
+    )
 
 
 def _mark(machine: Machine) -> tuple[int, bool]:
@@ -205,7 +216,8 @@ def with_names(
     any more. They are those of where ``audit`` has seen the module last; else of the template
     that it was loaded in, whose ``facts`` say that.
     """
-    if not (seen.leaks or seen.remains or seen.lost):
+    ended = [probe for probe in seen.probes if probe.startswith(_ENDED)]
+    if not (seen.leaks or seen.remains or seen.lost or ended):
         return seen
     for each in module.objects:
         sections = audit.sections.get(each.name, {}) if audit else {}
@@ -234,10 +246,20 @@ def with_names(
             found = symbols.defined_at(one.address, known, sections)
             named = replace(one, what=found.symbol.name, location=found.location) if found else one
             remains.append(named)
+        probes = tuple(_NUMBER.sub(functools.partial(_lock, known, sections), one)
+                       if one in ended else one for one in seen.probes)  # fmt: skip
         leaks = symbols.named(seen.leaks, functions, sections, each.name)
         lost = [replace(one, stack=stack) for one, stack in zip(seen.lost, stacks, strict=True)]
-        seen = replace(seen, leaks=leaks, remains=tuple(remains), lost=tuple(lost))
+        seen = replace(seen, leaks=leaks, remains=tuple(remains), lost=tuple(lost), probes=probes)
     return seen
+
+
+def _lock(
+    known: Sequence[symbols.Definition], sections: Mapping[str, str], address: re.Match[str]
+) -> str:
+    """What a module calls the lock at an address; the address where it is none of the module's."""
+    found = symbols.defined_at(int(address[0], 16), known, sections)
+    return found.symbol.name if found else address[0]
 
 
 def explain(

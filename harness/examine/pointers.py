@@ -350,6 +350,11 @@ def _readers(symbols: Symbols) -> dict[str, int]:
     return {name: address for name, address in found.items() if address is not None}
 
 
+def is_variable(layout: Layout, at: int) -> bool:
+    """Whether an address in memory is in a static variable of the kernel's."""
+    return any(start <= at < end for start, end in layout.variables)
+
+
 def held_by_readers(memory: Memory, layout: Layout) -> list[str]:
     """The names of the locks that somebody has as a reader now."""
 
@@ -631,8 +636,7 @@ def is_removed_entry(memory: Memory, layout: Layout, found: SlabObject, at: int)
     words = as_words(memory.read(header, 48))
     if len(words) < 6 or not words[0] == words[4] >= _MODULES or not words[3]:
         return False
-    root = words[5] - IMAGE
-    return any(start <= root < end for start, end in layout.variables)
+    return is_variable(layout, words[5] - IMAGE)
 
 
 def is_worker(memory: Memory, layout: Layout, found: SlabObject) -> bool:
@@ -818,7 +822,7 @@ def _holds(scene: Scene, one: SlabObject, pointer: Pointer) -> bool:
         return False
     holder = slab_object(memory, layout, pointer.at)
     if holder is None:
-        return any(start <= pointer.at < end for start, end in layout.variables)
+        return is_variable(layout, pointer.at)
     # From 6.18 on the allocator has lists of free objects in objects of its own: a struct
     # slab_sheaf (mm/slub.c), in whose first words is the slab cache that it is for.
     head = memory.read(holder.start, min(64, holder.cache.size))

@@ -591,6 +591,9 @@ def _probes(evidence: Evidence) -> list[Problem]:
             title = f"CPU {name} runs no process any more: something on it does not let go of it"
         elif kind == "lock":
             title = f"{name} is held: what needs this lock of the kernel's waits for ever"
+        elif kind == "ended":
+            title = f"a task has ended and still has a lock, {name}: who needs that waits for ever"
+            detail, function = "mutex_unlock() or up_write() was not called", None
         elif kind == "rcu":
             title = "no grace period of RCU ends: somebody has not left a read-side section"
         else:

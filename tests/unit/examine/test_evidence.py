@@ -41,6 +41,7 @@ class Guest:
         self._mixed = mixed
         self.incomplete = self.stopped = False
         self.kept: tuple[str, ...] = ()  # locks that a reader has
+        self.ended: tuple[str, ...] = ()  # and such that one has who has ended
 
     def mark(self, _: Deadline) -> int:
         return 0
@@ -61,6 +62,9 @@ class Guest:
 
     def kept_by_readers(self, _: Deadline) -> tuple[str, ...]:
         return self.kept
+
+    def kept_by_ended(self, _: Deadline) -> tuple[str, ...]:
+        return self.ended
 
     def stacks(self, _: Deadline) -> str:
         return ""
@@ -170,6 +174,13 @@ def test_a_lock_that_a_reader_keeps_is_told_of_with_what_does_not_go_on() -> Non
     guest.kept = ("cpu_hotplug_lock",)
     assert guest.gather().probes == ("rcu:grace_period", "lock:cpu_hotplug_lock")
     assert guest.asked == ["remains", "probes"]
+
+
+def test_a_lock_whose_owner_has_ended_is_told_of_once() -> None:
+    """Not again where the guest has tried that lock itself."""
+    guest = Guest((), (), stuck="lock:rtnl_mutex")
+    guest.ended = ("rtnl_mutex", "genl_mutex")
+    assert guest.gather().probes == ("lock:rtnl_mutex", "ended:genl_mutex")
 
 
 @pytest.mark.parametrize("objects", [1, 2])

@@ -675,6 +675,7 @@ def test_a_stuck_command_names_where_it_is() -> None:
         ("cpu:1", "CPU 1 runs no process any more", "wee_read"),
         ("lock:rtnl_mutex", "rtnl_mutex is held", "wee_read"),
         ("rcu:grace_period", "no grace period of RCU ends", "wee_read"),
+        ("ended:genl_mutex", "a task has ended and still has a lock, genl_mutex", None),
         (
             "busy:a_task(7):__cond_resched+0x1/0x2,wee_loop+0x3/0x40_[wee]",
             "a_task(7) uses a CPU without a pause",
@@ -682,7 +683,7 @@ def test_a_stuck_command_names_where_it_is() -> None:
         ),
     ],
 )
-def test_what_does_not_go_on_is_red(probe: str, title: str, function: str) -> None:
+def test_what_does_not_go_on_is_red(probe: str, title: str, function: str | None) -> None:
     """Although no command waits for it; a report of the kernel's says more."""
     stacks = "task a(5,D):\n wee_read+0x1/0x20 [wee]"
     (problem,) = judge(replace(CLEAN, probes=(probe,), stacks=stacks))

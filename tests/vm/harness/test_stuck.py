@@ -117,6 +117,47 @@ def test_a_global_lock_that_was_given_back_is_green(victim: Clone, lock: str) ->
     assert outcome(now(victim)) == []
 
 
+# Of the locks that nothing is tried for. The last ones are a module's own and a file's.
+OF_THE_ENDED = {
+    "genl_mutex": "genl_mutex", "pernet_ops_rwsem": "pernet_ops_rwsem", "own": "planted_own",
+    "inode": "one in an object of the slab cache ",
+}  # fmt: skip
+
+
+def take(victim: Clone, stuck: Module, act: str, lock: str) -> Sequence[Problem]:
+    """Have a process take a lock and end; the machine's verdict after that."""
+    kind, address = lock, "0"
+    if lock.endswith(("_mutex", "_rwsem")):
+        kind = "mutex" if lock.endswith("_mutex") else "rw_semaphore"
+        address = "0x" + victim.guest.check(f"grep ' {lock}$' /proc/kallsyms").split()[0]
+    victim.guest.check(f"insmod {NAME}.ko act={act} lock={address} type={kind}")
+    victim.guest.check(f"echo 1 >{POKE}")
+    audit = victim.audit
+    seen = evidence.gather(victim.machine, victim.baseline, audit=audit)
+    return verdict.judge(evidence.with_names(seen, victim.facts, stuck, audit))
+
+
+@pytest.mark.needs(without="CONFIG_PROVE_LOCKING")  # lockdep says so
+@pytest.mark.needs(without="CONFIG_PREEMPT_RT")  # there locks look otherwise
+@pytest.mark.parametrize("lock", OF_THE_ENDED)
+def test_a_lock_whose_owner_has_ended_is_named(victim: Clone, stuck: Module, lock: str) -> None:
+    """Nobody waits for it yet."""
+    found = outcome(take(victim, stuck, "take", lock))
+    version = tuple(map(int, victim.guest.check("uname -r").split(".")[:2]))
+    if version >= (7, 1) and lock in ("own", "inode"):  # a lock has no shape of its own there
+        assert found == []
+        return
+    ((kind, title),) = found
+    assert kind is Verdict.HUNG
+    assert f"a task has ended and still has a lock, {OF_THE_ENDED[lock]}" in title
+
+
+@pytest.mark.parametrize("lock", OF_THE_ENDED)
+def test_a_lock_that_its_owner_gave_back_is_green(victim: Clone, stuck: Module, lock: str) -> None:
+    """The last one that had it has ended as well."""
+    assert outcome(take(victim, stuck, "healthy_take", lock)) == []
+
+
 @pytest.mark.needs(without="CONFIG_PROVE_LOCKING")  # there is no memory that could be read
 @pytest.mark.parametrize("cpus", CPUS)
 def test_a_lock_that_is_kept_by_a_reader_is_named(victim: Clone, cpus: int) -> None:

@@ -7,10 +7,12 @@
 #include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/err.h>
+#include <linux/fs.h>
 #include <linux/init.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/namei.h>
 #include <linux/rcupdate.h>
 #include <linux/rtnetlink.h>
 #include <linux/rwsem.h>
@@ -21,7 +23,7 @@
 static char *act = "";
 module_param(act, charp, 0);
 
-/* For "hold": a lock of the kernel's that no module can name, by its address and its type. */
+/* For "hold" and "take": a lock of the kernel's that no module can name, by its address and its type. */
 static unsigned long lock;
 module_param(lock, ulong, 0);
 static char *type = "";
@@ -29,6 +31,8 @@ module_param(type, charp, 0);
 
 static struct task_struct *thread;
 static DEFINE_MUTEX(mutex);
+static DEFINE_MUTEX(planted_own);
+static struct path passwd;
 
 /* On a kernel without preemption nothing else runs on this CPU any more. */
 static noinline int planted_spin(void *data)
@@ -88,9 +92,14 @@ static noinline int planted_sleeps(void *data)
 	return 0;
 }
 
+/* The types "own" and "inode" need no address. */
 static void take_lock(void)
 {
-	if (!strcmp(type, "mutex"))
+	if (!strcmp(type, "own"))
+		mutex_lock(&planted_own);
+	else if (!strcmp(type, "inode"))
+		inode_lock(d_inode(passwd.dentry));
+	else if (!strcmp(type, "mutex"))
 		mutex_lock((struct mutex *)lock);
 	else if (!strcmp(type, "semaphore"))
 		down((struct semaphore *)lock);
@@ -100,7 +109,11 @@ static void take_lock(void)
 
 static void give_lock(void)
 {
-	if (!strcmp(type, "mutex"))
+	if (!strcmp(type, "own"))
+		mutex_unlock(&planted_own);
+	else if (!strcmp(type, "inode"))
+		inode_unlock(d_inode(passwd.dentry));
+	else if (!strcmp(type, "mutex"))
 		mutex_unlock((struct mutex *)lock);
 	else if (!strcmp(type, "semaphore"))
 		up((struct semaphore *)lock);
@@ -172,6 +185,13 @@ static int poked(const char *value, const struct kernel_param *param)
 		return run(planted_holds, -1);
 	if (!strcmp(act, "healthy_hold"))
 		return run(planted_gives_back, -1);
+	/* By the process that asks for it, which ends before long. */
+	if (!strcmp(act, "take"))
+		take_lock();
+	if (!strcmp(act, "healthy_take")) {
+		take_lock();
+		give_lock();
+	}
 	return 0;
 }
 
@@ -180,6 +200,10 @@ module_param_cb(poke, &poke_ops, NULL, 0200);
 
 static int __init planted_stuck_init(void)
 {
+	int err = kern_path("/etc/passwd", 0, &passwd);
+
+	if (err)
+		return err;
 	if (!strcmp(act, "rtnl"))
 		rtnl_lock();
 	if (!strcmp(act, "healthy_rtnl")) {
@@ -211,6 +235,7 @@ static void __exit planted_stuck_exit(void)
 {
 	if (!IS_ERR_OR_NULL(thread))
 		kthread_stop(thread);
+	path_put(&passwd);
 }
 
 module_init(planted_stuck_init);
