@@ -213,7 +213,7 @@ _OF_ALLOCATION = re.compile(
     r"^_*(?:alloc_(?:pages?|frozen|contig)|get_free_page|get_zeroed|(?:do_)?k?v?[mzc]alloc"
     r"|kmem_cache_alloc|kvmalloc|vmalloc|kmalloc|krealloc|k?memdup|slab_alloc|new_slab"
     r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc"
-    r"|kmem_getpages)"
+    r"|kmem_getpages|(?:arm_)?dma_(?:direct_|generic_)?alloc)"
 )
 
 # mm/slub.c and mm/slab.c: between whoever allocates or frees and the check that complains.
@@ -957,7 +957,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.WARNING,
         "WARNING: ",
-        _re(rf"WARNING: CPU: \d+ PID: \d+(?: at {_HEAD}$)?"),
+        _re(rf"WARNING: CPU: \d+ PID: \d+(?: at {_HEAD}(?:\(\))?\s*$)?"),
         "WARNING in {func}",
         at_warning,
     ),

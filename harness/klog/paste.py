@@ -96,7 +96,8 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         r"\[ *(?P<clock>\d{1,12}\.\d{1,9}) < *\+?\d{1,12}\.\d{1,9}>\] ?",
         kernel=True,
     ),
-    _line("time since", "[  +0.000012] text", r"\[ *[<+] *\d{1,12}\.\d{1,9}>?\] ?", kernel=True),
+    # the user's locale sets the point and the order of the date
+    _line("time since", "[  +0.000012] text", r"\[ *[<+] *\d{1,12}[.,]\d{1,9}>?\] ?", kernel=True),
     _line(
         "date of dmesg -T",
         "[Mon Mar  4 12:00:01 2024] text",
@@ -107,7 +108,7 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     _line(
         "minute of dmesg -H",
         "[Mar 4 12:00] text",
-        r"\[[^\W\d]{1,12}\.? *\d{1,2} \d\d:\d\d\] ?",
+        r"\[(?:[^\W\d]{1,12}\.? *\d{1,2}|\d{1,2}\.? [^\W\d]{1,12}\.?) \d\d:\d\d\] ?",
         kernel=True,
     ),
     _line(

@@ -60,6 +60,21 @@ Call Trace:
 DRAIN, WRITE = "brook_drain", "brook_write"
 
 REPORTS = [
+    # a kernel that does not know where its warnings are
+    (
+        "WARNING: CPU: 1 PID: 3031 at brook_drain+0x553/0x5c0 [brook]()   \n"
+        "Modules linked in: brook\nCPU: 1 PID: 3031 Comm: sh Tainted: G",
+        (Kind.WARNING, DRAIN),
+    ),
+    # arm's DMA memory, which somebody else has asked for
+    (
+        "sh: page allocation failure: order:5, mode:0x20\n"
+        "[<c00137c4>] (unwind_backtrace+0x0/0xe) from [<c008d9e0>] (warn_alloc_failed+0xf8/0x124)\n"
+        "[<c008d9e0>] (warn_alloc_failed+0xf8/0x124) from [<c0013ebc>] (__dma_alloc+0xc0/0x314)\n"
+        "[<c0013ebc>] (__dma_alloc+0xc0/0x314) from [<c00146a0>] (dma_alloc_coherent+0x54/0x60)\n"
+        "[<c00146a0>] (dma_alloc_coherent+0x54/0x60) from [<bf508554>] (brook_drain+0x40/0x5c)",
+        (Kind.PAGE_ALLOCATION, DRAIN),
+    ),
     # arc: the first call is none, but what lies behind one that does not return
     (
         "usercopy: Kernel memory overwrite attempt detected to kernel text (offset 1, size 1)!\n"

@@ -257,6 +257,14 @@ def test_some_lines_may_be_indented() -> None:
     assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
 
 
+@pytest.mark.parametrize("first", ["30. Jul 08:55", "30 juil. 08:55", "Jul30 08:55"])
+def test_a_locale_s_own_times(first: str) -> None:
+    """Of dmesg -H."""
+    text = "\n".join([f"[{first}] {LINES[0]}", *(f"[  +0,000012] {line}" for line in LINES[1:])])
+    (event,) = klog.read(text, pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
 def test_a_syslog_may_have_received_the_extended_format() -> None:
     """Of netconsole; with the sender's name."""
     text = "\n".join(
