@@ -53,13 +53,14 @@ _MAY_BE_NEEDED = (
     "./usr/lib/x86_64-linux-gnu/libdb-*",
 )  # fmt: skip
 _FSTAB = """\
-proc     /proc               proc     defaults
-sysfs    /sys                sysfs    defaults
-devtmpfs /dev                devtmpfs defaults
-devpts   /dev/pts            devpts   gid=5,mode=620,X-mount.mkdir
-tmpfs    /dev/shm            tmpfs    X-mount.mkdir
-debugfs  /sys/kernel/debug   debugfs  defaults,nofail
-tracefs  /sys/kernel/tracing tracefs  defaults,nofail
+proc       /proc                proc       defaults
+sysfs      /sys                 sysfs      defaults
+devtmpfs   /dev                 devtmpfs   defaults
+devpts     /dev/pts             devpts     gid=5,mode=620,X-mount.mkdir
+tmpfs      /dev/shm             tmpfs      X-mount.mkdir
+debugfs    /sys/kernel/debug    debugfs    defaults,nofail
+tracefs    /sys/kernel/tracing  tracefs    defaults,nofail
+securityfs /sys/kernel/security securityfs defaults,nofail
 """
 # Commands for `ip -batch`. There is no IPv6 to talk to, so eth0 does without an address and
 # the half second of probing for it. The IPv4 address is the one that QEMU forwards to by default.

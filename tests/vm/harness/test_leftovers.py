@@ -81,6 +81,7 @@ def cycle(guest: Guest, leave: str = "", *, between: str = "true") -> None:
         ("top", "sysfs planted_top"),
         ("below", "sysfs firmware/planted_below"),
         ("debugfs", "debugfs x86/planted_folder"),
+        ("securityfs", "securityfs planted_secured"),
         ("worker", "thread kworker/u9:9"),
     ],
 )
@@ -168,6 +169,8 @@ MADE_BY_A_TEST = {
     "namespaces": "unshare -p -f -n -m -u -i true",
     "mount": "mount -t tmpfs none /dev; mkdir /dev/of_test",
     "mount over debugfs": "mount -t tmpfs none /sys/kernel/debug; mkdir /sys/kernel/debug/of_test",
+    "mount over securityfs": "mount -t tmpfs none /sys/kernel/security;"
+    "mkdir /sys/kernel/security/of_test",
     "mount over proc": "mount -t tmpfs none /proc/bus; mkdir /proc/bus/of_test",
 }
 

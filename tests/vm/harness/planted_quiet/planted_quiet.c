@@ -16,6 +16,7 @@
 #include <linux/module.h>
 #include <linux/platform_device.h>
 #include <linux/proc_fs.h>
+#include <linux/security.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <net/net_namespace.h>
@@ -49,7 +50,7 @@ static struct proc_dir_entry *entry, *net_entry;
 static struct platform_device *device;
 static struct device *root;
 static struct kobject *top, *below;
-static struct dentry *folder;
+static struct dentry *folder, *secured;
 static struct kthread_worker *worker;
 static struct resource *memory, *ports;
 static char *name;		/* of the regions; not in the module, so that it can be listed */
@@ -70,6 +71,8 @@ static void give_back(void)
 		kobject_put(below);
 	if (strcmp(leave, "debugfs"))
 		debugfs_remove(folder);
+	if (strcmp(leave, "securityfs"))
+		securityfs_remove(secured);
 	/* Named as one of the kernel's own, and in none of this module's code. */
 	if (!IS_ERR_OR_NULL(worker) && strcmp(leave, "worker"))
 		kthread_destroy_worker(worker);
@@ -100,12 +103,13 @@ static int __init planted_quiet_init(void)
 	top = kobject_create_and_add("planted_top", NULL);
 	below = kobject_create_and_add("planted_below", firmware_kobj);
 	folder = debugfs_create_dir("planted_folder", arch_debugfs_dir);
+	secured = securityfs_create_dir("planted_secured", NULL);
 	worker = begin_worker(0, "kworker/u9:9");
 	name = kstrdup("planted_quiet", GFP_KERNEL);
 	memory = request_mem_region(MEMORY, SIZE, name);
 	ports = request_region(PORTS, SIZE, name);
 	if (!entry || !net_entry || !device || !root || !top || !below || IS_ERR(folder) ||
-	    IS_ERR(worker) || !name || !memory || !ports) {
+	    IS_ERR(secured) || IS_ERR(worker) || !name || !memory || !ports) {
 		leave = "";
 		give_back();
 		return -EBUSY;
