@@ -157,32 +157,6 @@ class Reader:
         pages, _, _ = self._latest
         return pages.get(page, -1) > order
 
-    def freed_percpu(self) -> list[tuple[int, int]]:
-        """Per-CPU memory that was freed, and not handed out again: where it begins, and its size.
-
-        The size is 0 where it was allocated before the record began: no event of a free has it.
-        """
-        _, objects, percpu = self._latest
-        return [
-            (address, self._percpu_sizes.get(address, 0))
-            for address, order in percpu.items()
-            if objects.get(address, -1) < order
-        ]
-
-    @cached_property
-    def _percpu_sizes(self) -> dict[int, int]:
-        """The size of per-CPU memory when it was last handed out, by its address."""
-        found: dict[int, tuple[int, int]] = {}
-        for used in self._pages:
-            for page in used:
-                for order, event in _events(page):
-                    name, fields = self._about.events.get(_value(event, (0, 2)), (_STACK, {}))
-                    if name == PERCPU:
-                        now = order, _value(event, fields["size"])
-                        address = _value(event, fields["ptr"])
-                        found[address] = max(now, found.get(address, now))
-        return {address: size for address, (_, size) in found.items()}
-
     @cached_property
     def _latest(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
         """When pages were last handed out, by their physical addresses, and objects and per-CPU

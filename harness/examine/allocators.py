@@ -6,14 +6,15 @@ Pure but for reading memory that it is handed, and for x86-64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.examine import pointers
 from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation
-from harness.examine.pointers import Scene, SlabCache, SlabObject, as_words
-from harness.qemu.memory import PAGE, Pointer, pointers_into
+from harness.examine.pointers import Layout, Scene, SlabCache, SlabObject, Symbols, as_words
+from harness.qemu.memory import PAGE, Memory, Pointer, pointers_into
 
 _LARGEST_SLAB = 16 * PAGE  # bytes: more than any slab has (slub_max_order in mm/slub.c)
 # kmalloc() has slab caches for up to so many bytes (KMALLOC_MAX_CACHE_SIZE in linux/slab.h), and
@@ -300,3 +301,92 @@ class Allocators:
     def _is_skb(self, word: int) -> bool:
         slab = self.slab(word - self._layout.direct) if word > self._layout.direct else None
         return slab is not None and slab.name.startswith("skbuff_")
+
+
+# mm/percpu.c: in the map of a chunk each bit is of so many bytes (PCPU_MIN_ALLOC_SIZE).
+_PERCPU_UNIT = 4
+_FIRST_CHUNK = 28 << 10  # bytes that the first chunk has at least (PERCPU_DYNAMIC_RESERVE)
+_CHUNK = 256  # bytes of a struct pcpu_chunk that have its addresses
+_CHUNK_LISTS = 256  # more than there are
+
+
+class PerCpu:
+    """Which per-CPU memory is handed out, by what its allocator keeps of it (mm/percpu.c).
+
+    It comes in chunks. Each has a part for each CPU, which are as far from one another as the CPUs'
+    variables are. A struct pcpu_chunk has the address of the first part, and behind that the one of
+    a map, in which what is handed out is set.
+    """
+
+    def __init__(self, memory: Memory, layout: Layout, symbols: Symbols) -> None:
+        self._memory = memory
+        self._layout = layout
+        self._symbols = symbols
+        self._first = self._variable("pcpu_base_addr")
+        self._size = self._variable("pcpu_unit_size") & 0xFFFFFFFF
+        own = symbols.address("__per_cpu_start") or 0
+        self._parts = [(own + offset - self._first) % (1 << 64) for offset in layout.percpu]
+
+    def _variable(self, name: str) -> int:
+        address = self._symbols.address(name)
+        return 0 if address is None else pointers.word_at(self._memory, self._layout, address)
+
+    def is_freed(self, at: int) -> bool:
+        """Whether an address in memory is in per-CPU memory that nobody has.
+
+        Such memory is cleared when it is handed out again, and stays as it was until then.
+        """
+        inside = [
+            (offset, bits)
+            for base, bits in self._chunks
+            for part in self._parts
+            if (offset := self._offset(base + part, at)) is not None
+        ]
+        if not inside:
+            return False
+        # What is reserved for modules' variables is a small chunk in front of the first one.
+        offset, bits = min(inside)
+        number = offset // _PERCPU_UNIT
+        word = pointers.word_at(self._memory, self._layout, bits + number // 64 * 8)
+        return not word >> number % 64 & 1
+
+    def _offset(self, start: int, at: int) -> int | None:
+        """How far into a CPU's part of a chunk an address in memory is; None where it is not."""
+        if start < self._layout.vmalloc:
+            offset = at - (start - self._layout.direct)
+            return offset if 0 <= offset < _FIRST_CHUNK else None
+        for page in range(0, self._size, PAGE):
+            if pointers.physical(self._memory, self._layout, start + page) == at & -PAGE:
+                return page + at % PAGE
+        return None
+
+    @cached_property
+    def _chunks(self) -> list[tuple[int, int]]:
+        """The address of each chunk's first part, and that of its map."""
+        found = []
+        for chunk in self._descriptions():
+            where = pointers.physical(self._memory, self._layout, chunk)
+            words = as_words(self._memory.read(where, _CHUNK)) if where is not None else ()
+            # A chunk is mapped at the end of what vmalloc() maps, its map nearer to the beginning.
+            # The first one is where the CPUs' variables are. It begins with a list.
+            places = [
+                (word, bits) for word, bits in itertools.pairwise(words[2:])
+                if word % PAGE == 0 and (
+                    self._layout.vmalloc <= word < self._layout.vmemmap
+                    or 0 <= word - self._first < self._size
+                )
+            ]  # fmt: skip
+            found += [max(places)] if places else []
+        return found
+
+    def _descriptions(self) -> Iterator[int]:
+        """The address of each struct pcpu_chunk. They are in lists by how much of each is free."""
+        reserved = self._variable("pcpu_reserved_chunk")
+        if reserved:
+            yield reserved
+        lists = self._variable("pcpu_chunk_lists")
+        for head in range(lists, lists + 16 * _CHUNK_LISTS, 16):
+            first = pointers.word_at(self._memory, self._layout, head)
+            if not first or pointers.word_at(self._memory, self._layout, first + 8) != head:
+                break
+            yield from pointers.list_nodes(self._memory, self._layout, head)

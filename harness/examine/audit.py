@@ -26,7 +26,7 @@ from types import TracebackType
 from harness.errors import MachineError
 from harness.examine import locks, pointers, record, ring, trial
 from harness.examine.allocations import Gone, Reader
-from harness.examine.allocators import Allocators
+from harness.examine.allocators import Allocators, PerCpu
 from harness.examine.lost import ROUNDS, Lost, Search
 from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
 from harness.examine.record import Record
@@ -54,9 +54,6 @@ _UNRECORDED = "unrecorded"  # why there is no record of allocations
 _SLABS = "slabs"  # files of /sys/kernel/slab, until it is frozen
 # A lock that somebody has as a reader whenever it is looked at, for so long, is not given back.
 _READING, _LOOKS = 5.0, 50  # seconds of the guest's, and how often in these
-# Bytes of per-CPU memory that are taken for freed where its size is not known. What is allocated
-# for a module before its load is recorded is that of a static srcu_struct, which has about as much.
-_PERCPU_AREA = 512
 RECENT = "recent.json"  # the pages that a derived template has written to since it was booted
 
 
@@ -492,20 +489,12 @@ class Audit:
     def _not_freed_percpu(self, layout: Layout, found: list[Pointer]) -> list[Pointer]:
         """Those of the pointers that are not in per-CPU memory that was freed.
 
-        Such memory is cleared when it is handed out again, and stays as it was until then. That of
-        a module's srcu_struct points to it.
+        That of a module's srcu_struct points to it.
         """
-        if not found or self._record is None or self._open is None:
+        if not found or self._open is None:
             return found
-        memory = self._open[1]
-        freed = Reader(memory, layout, self._record).freed_percpu()
-        own = [
-            range(at, at + (size or _PERCPU_AREA))
-            for address, size in freed
-            for offset in layout.percpu
-            if (at := pointers.physical(memory, layout, (address + offset) % (1 << 64)))
-        ]
-        return [one for one in found if not any(one.at in area for area in own)]
+        percpu = PerCpu(self._open[1], layout, self._symbols())
+        return [one for one in found if not percpu.is_freed(one.at)]
 
     def _lost_now(self, layout: Layout, area: ModuleArea) -> list[Lost]:
         """What modules that are gone allocated, and neither freed nor left to anybody."""

@@ -34,7 +34,9 @@ PLACES = {
     "__class_register": 0x12F800, "__get_vm_area_node": 0x12FC00, "__kernfs_new_node": 0x12FC80,
     "sysfs_create_link": 0x12FD00, "__d_alloc": 0x12FD80, "debugfs_create_dir": 0x12FDC0,
     "alloc_vfsmnt": 0x12FE00,
-    "kern_mount": 0x12FE80, "kern_path": 0x12FF00, "_end": 0x130000,
+    "kern_mount": 0x12FE80, "kern_path": 0x12FF00, "filp_open": 0x12FF80,
+    "pcpu_base_addr": 0x12FFC0, "pcpu_unit_size": 0x12FFC8, "pcpu_chunk_lists": 0x12FFD0,
+    "pcpu_reserved_chunk": 0x12FFD8, "_end": 0x130000,
 }  # fmt: skip
 
 

@@ -206,20 +206,6 @@ def test_per_cpu_memory_has_an_event_for_its_end(tmp_path: Path) -> None:
     assert [read.has_ended(one, -1) for one in allocations(read)] == [True, False]
 
 
-def test_per_cpu_memory_that_was_freed_is_known(tmp_path: Path) -> None:
-    """Its size is that of its last allocation; 0 where that was before the record began."""
-
-    def freed(address: int) -> bytes:
-        return event(head(FREED) + struct.pack("<Q", address))
-
-    def allocated(address: int, size: int) -> bytes:
-        return event(head(PERCPU) + struct.pack("<QQ", size, address))
-
-    events = [allocated(0x4000, 8), freed(0x4000), allocated(0x4000, 64), freed(0x4000),
-              freed(0x5000), allocated(0x6000, 8), freed(0x6000), allocated(0x6000, 8)]  # fmt: skip
-    assert reader(tmp_path, [page(*events)]).freed_percpu() == [(0x4000, 64), (0x5000, 0)]
-
-
 def test_a_ring_that_is_used_to_its_last_page_may_lack_something(tmp_path: Path) -> None:
     """No event is overwritten: what comes after is not recorded."""
     assert reader(tmp_path, [page(kmalloc(DIRECT, 1))], free=0).full

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from harness.examine.allocations import PAGES, Allocation
-from harness.examine.allocators import Allocators
+from harness.examine.allocators import Allocators, PerCpu
 from harness.examine.pointers import slab_object
 from harness.qemu.memory import PAGE, Pointer
-from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, SIZE, VMEMMAP, Kernel
+from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, SIZE, VMALLOC, VMEMMAP, Kernel
 
 RANDOM = 0x1234567812345678  # of a slab cache
 AT_RANDOM = 200  # bytes: where a struct kmem_cache has it
@@ -219,3 +219,54 @@ def test_each_cpu_keeps_packets_that_are_free(kernel: Kernel) -> None:
     ]  # fmt: skip
     assert not found.in_use(taken(objects, 256))
     assert found.in_use(taken(objects + 256, 256))
+
+
+UNIT = 64 << 10  # bytes of per-CPU memory for each CPU
+
+
+def chunk(kernel: Kernel, head: int, base: int, bits: int) -> None:
+    """Per-CPU memory from an address on, in a list of such, whose map is at another one."""
+    at = kernel.take()
+    kernel.append(head, DIRECT + head, DIRECT + at, at)
+    kernel.word(at + 64, 3, bits, 0, base, bits, DIRECT + at)
+
+
+@pytest.fixture
+def percpu(kernel: Kernel) -> dict[str, int]:
+    """Two chunks of per-CPU memory; some place of each, and their map, by their names."""
+    lists, map_page, page = kernel.take(), kernel.take(), kernel.take()
+    kernel.word(PLACES["pcpu_base_addr"], DIRECT + PERCPU)
+    kernel.word(PLACES["pcpu_unit_size"], UNIT)
+    kernel.word(PLACES["pcpu_chunk_lists"], DIRECT + lists)
+    for head in (lists, lists + 16):
+        kernel.wordlist(head, DIRECT + head)
+    # The first one is behind the variables, and behind what is reserved for those of modules.
+    reserved = kernel.take()
+    kernel.word(PLACES["pcpu_reserved_chunk"], DIRECT + reserved)
+    kernel.word(reserved + 64, 3, 0x800, 0, DIRECT + PERCPU + 0x2000, DIRECT + map_page + 0x800)
+    chunk(kernel, lists, DIRECT + PERCPU + 0x4000, DIRECT + map_page)
+    # The other one's map is where vmalloc() maps, like itself, but for a page that nothing is in.
+    kernel.map(VMALLOC + 0x9000, map_page)
+    kernel.map(VMALLOC + 0x300000 + PAGE, page)
+    chunk(kernel, lists + 16, VMALLOC + 0x300000, VMALLOC + 0x9000)
+    return {"first": PERCPU + 0x4000, "other": page, "map": map_page}
+
+
+@pytest.mark.parametrize(("name", "number"), [("first", 0x1234 // 4), ("other", 0x1234 // 4)])
+@pytest.mark.parametrize("taken", [True, False])
+def test_per_cpu_memory_has_a_map_of_what_is_handed_out(
+    kernel: Kernel, percpu: dict[str, int], name: str, number: int, taken: bool
+) -> None:
+    """Wherever a chunk is. What has been freed is not cleared."""
+    at = percpu[name] + (0x1234 if name == "first" else 0x234)
+    kernel.word(percpu["map"] + number // 64 * 8, 1 << number % 64 if taken else 0)
+    scene = kernel.scene()
+    assert PerCpu(scene.memory, scene.layout, kernel.symbols).is_freed(at) is not taken
+
+
+def test_other_memory_is_no_per_cpu_memory(kernel: Kernel, percpu: dict[str, int]) -> None:
+    """The CPUs' own variables are never freed; nor is the map a chunk."""
+    scene = kernel.scene()
+    found = PerCpu(scene.memory, scene.layout, kernel.symbols)
+    places = (PERCPU + 0x1000, percpu["map"] + 8, PLACES["somewhere"], percpu["first"] + UNIT)
+    assert not [at for at in places if found.is_freed(at)]
