@@ -53,6 +53,9 @@ _FREELIST = 32  # bytes from the beginning of a struct page
 # them out without an event: to network drivers, and on new kernels, as 7.3, to whoever wants a
 # packet (net/core/skbuff.c). So the record may know of a packet only by its data.
 _PACKETS = "skbuff_head_cache"
+# What a module calls for an open file of its own, and the slab cache of these.
+_OPENS = ("filp_open", "file_open")
+_FILES = "filp"
 # That of sockets with their inodes (struct socket_alloc, net/socket.c).
 _SOCKETS = "sock_inode_cache"
 # What the kernel itself loses where it cannot do what a module asked it for: the functions by which
@@ -138,7 +141,8 @@ class Search:
         self._areas = StackAreas(scene)
         self._bulk: dict[int, int] | None = None  # the pages that kfree_rcu() has, and their ends
         self._rings: dict[int, list[tuple[int, int]]] = {}  # by where their places begin
-        self._page_structs: frozenset[int] | None = None  # the pages that they are in
+        # The pages that the array of struct page is in, each with the first page that it describes.
+        self._page_structs: dict[int, int] | None = None
 
     def is_left(self, one: Allocation, reader: Reader) -> bool:
         """Whether it is the module's own, and still in use: by its allocator and by the record."""
@@ -195,7 +199,7 @@ class Search:
         kept = _closure(node for node in every if node.kept)
         results = list(self._entries([node for node in nodes if node not in kept]))
         for node in nodes:
-            registered = self._registered(node) if node not in kept else None
+            registered = self._registered(node, node in reached) if node not in kept else None
             if registered is not None:
                 results.append(registered)
                 reached |= _closure([node])
@@ -291,7 +295,9 @@ class Search:
             if node is None or self._record.has(pointer.at) or self._is_bookkeeping(node, pointer):
                 continue
             node.kept = node.kept or pointer.at & -PAGE in self._loaded
-            holder = inside.at(pointer.at)
+            # What a struct page has is a page's: as a link to the next one in a list.
+            page = self._page_with(pointer.at)
+            holder = inside.at(pointer.at if page is None else page)
             if holder is not None:
                 holder.has.add(node)
             elif not node.held and self._is_holder(pointer):
@@ -333,17 +339,33 @@ class Search:
             return self._describes(node, pointer.at)
         # A struct page has the first free object of a slab (``freelist`` in mm/slab.h), and keeps
         # that address when its page is no slab any more.
-        return pointer.at % pointers.PAGE_STRUCT == _FREELIST and self._is_page_struct(pointer.at)
+        return (
+            pointer.at % pointers.PAGE_STRUCT == _FREELIST
+            and self._page_with(pointer.at) is not None
+        )  # fmt: skip
 
-    def _is_page_struct(self, at: int) -> bool:
-        """Whether an address in memory is in the array of struct page."""
+    def _page_with(self, at: int) -> int | None:
+        """The page in whose struct page an address in memory is; None where it is in none."""
         if self._page_structs is None:
             memory, layout = self._memory, self._layout
             last = memory.address(memory.size - PAGE) // PAGE * pointers.PAGE_STRUCT
             places = range(layout.vmemmap, layout.vmemmap + last + 1, PAGE)
-            found = (pointers.physical(memory, layout, address) for address in places)
-            self._page_structs = frozenset(page for page in found if page is not None)
-        return at & -PAGE in self._page_structs
+            found = ((pointers.physical(memory, layout, address), address) for address in places)
+            self._page_structs = {
+                page: (address - layout.vmemmap) // pointers.PAGE_STRUCT * PAGE
+                for page, address in found
+                if page is not None
+            }
+        first = self._page_structs.get(at & -PAGE)
+        return None if first is None else first + at % PAGE // pointers.PAGE_STRUCT * PAGE
+
+    def _is_used(self, page: int) -> bool:
+        """Whether somebody uses a page by itself, or the first one of a block.
+
+        A struct page keeps old links when its page is freed, or becomes a later one of a block.
+        """
+        block = pointers.block_of(self._memory, self._layout, page)
+        return block.start == page and self._allocators.has_users(page)
 
     def _describes(self, node: _Node, at: int) -> bool:
         """Whether an address in memory is in a struct page of the allocation's own pages."""
@@ -361,9 +383,10 @@ class Search:
         variables, at = self._layout.variables, pointer.at
         if variables and variables[0][0] <= at < variables[-1][1]:
             return any(start <= at < end for start, end in variables)
-        note = self._allocators.is_note(pointer)
-        if note is not None:
-            return note
+        page = self._page_with(at)
+        known = self._allocators.is_note(pointer) if page is None else self._is_used(page)
+        if known is not None:
+            return known
         slab = self._allocators.slab(at)
         if slab is not None:
             return not self._allocators.is_free(slab) and not self._was_taken_out(slab, at)
@@ -489,28 +512,33 @@ class Search:
         names = " ".join(self._name(address) or "?" for address in one.stack[:12])
         return f"{one.event} {one.address:#x} ({one.size} bytes): {names}"
 
-    def _registered(self, node: _Node) -> Lost | None:
+    def _registered(self, node: _Node, held: bool) -> Lost | None:
         """An allocation that is in one of the kernel's lists, where only the module can take it
-        away."""
+        away. ``held`` is whether something of the kernel's points to it."""
         one = node.allocation
-        if one.event == OBJECT and self._is_own_socket(one):
-            return self._described(node, (), "a socket", "sock_release()")
-        if one.event == OBJECT and self._is_own_mount(one):
-            return self._described(node, (), "a mount", "kern_unmount()")
+        if one.event == OBJECT:
+            kinds = (
+                (self._is_own_socket(one), "a socket", "sock_release()"),
+                (self._is_own_mount(one), "a mount", "kern_unmount()"),
+                (held and self._is_own_file(one), "a file", "filp_close()"),
+            )
+            found = ((what, undo) for is_one, what, undo in kinds if is_one)
+            what, undo = next(found, ("", ""))
+            return self._described(node, (), what, undo) if what else None
         if one.event not in KMALLOC:
             return None
         call = self._call(one)
         if call.startswith("dma_pool_create"):
             # One that was freed, and that the allocator points to, was cleared: it has no name.
             name = _name_in(self._content(one))
-            held, undo = f"the DMA pool {name}", "dma_pool_destroy()"
-            return self._described(node, (), held, undo) if name else None
+            pool, undo = f"the DMA pool {name}", "dma_pool_destroy()"
+            return self._described(node, (), pool, undo) if name else None
         head = self._symbols().address("workqueues")
         if call.removesuffix("_noprof").endswith("alloc_workqueue") and head is not None:
             own = range(one.address, one.address + one.size)
             if any(at in own for at in pointers.list_nodes(self._memory, self._layout, head)):
-                held = f"the work queue {_name_in(self._content(one))}"
-                return self._described(node, (), held, "destroy_workqueue()")
+                queue = f"the work queue {_name_in(self._content(one))}"
+                return self._described(node, (), queue, "destroy_workqueue()")
         return None
 
     def _is_own_socket(self, one: Allocation) -> bool:
@@ -530,6 +558,15 @@ class Search:
             if not file and ops > pointers.IMAGE and self._points_back(sock, begins):
                 return True
         return False
+
+    def _is_own_file(self, one: Allocation) -> bool:
+        """Whether it is a file that the module has opened for itself.
+
+        A file system may have all files that are open in a list, as /proc has (struct pde_opener in
+        fs/proc/internal.h). What a module opens for a process comes by other functions.
+        """
+        slab = self._allocators.slab(one.address - self._layout.direct)
+        return slab is not None and slab.name == _FILES and self._call(one).startswith(_OPENS)
 
     def _is_own_mount(self, one: Allocation) -> bool:
         """Whether it is a mount that the module has made for itself, in no folder.

@@ -155,8 +155,39 @@ def test_the_free_list_of_a_slab_that_is_gone_has_nothing(
     one = taken(kernel, PAGE, PAGES)
     struct = 0x800000 + other // PAGE * 64
     kernel.word(struct + 8 * word, one.address + 0x360)
-    kernel.word(0x800000 + struct // PAGE * 64 + 48, 1 << 32)  # its own page is in use
+    kernel.word(struct + 48, 1 << 32)  # it is in use
     assert lost_of(kernel, one) == lost
+
+
+@pytest.mark.parametrize(
+    ("users", "head", "lost"), [(1, False, []), (0, False, [1]), (1, True, [1])],
+    ids=["in use", "free", "a later one of a block"],
+)  # fmt: skip
+def test_a_list_of_pages_is_that_of_who_has_them(
+    kernel: Kernel, users: int, head: bool, lost: list[int]
+) -> None:
+    """Of a page that is free, or the part of another, its struct page has old links."""
+    block = kernel.take(2)
+    one = taken(kernel, PAGE, PAGES)
+    other = block + PAGE if head else block
+    struct, first = (0x800000 + at // PAGE * 64 for at in (other, block))
+    if head:
+        kernel.word(struct + 8, VMEMMAP + block // PAGE * 64 | 1)
+    kernel.word(struct + 16, VMEMMAP + (one.address - DIRECT) // PAGE * 64 + 8)
+    kernel.word(first + 48, users << 32)
+    kernel.word(0x800000 + struct // PAGE * 64 + 48, 1 << 32)  # that of the array is always
+    assert lost_of(kernel, one) == lost
+
+
+def test_pages_that_only_have_each_other_are_lost(kernel: Kernel) -> None:
+    """As in a list whose head is gone."""
+    pages = [taken(kernel, PAGE, PAGES, order) for order in (1, 2)]
+    for one, other in (pages, pages[::-1]):
+        struct = 0x800000 + (one.address - DIRECT) // PAGE * 64
+        kernel.word(struct + 8, VMEMMAP + (other.address - DIRECT) // PAGE * 64 + 8)
+        kernel.word(0x800000 + struct // PAGE * 64 + 48, 1 << 32)
+    [told] = search(kernel).lost(pages)
+    assert sorted(told.orders) == [1, 2]
 
 
 def packets(kernel: Kernel, *data: Allocation) -> list[int]:
@@ -246,6 +277,20 @@ def test_a_socket_is_still_there_where_no_process_has_it(
     kernel.word(sock + 24, DIRECT + at + before if back else 0)
     kernel.word(PLACES["somewhere"], one.address)
     assert [each.held for each in search(kernel).lost([one])] == held
+
+
+@pytest.mark.parametrize(
+    ("call", "listed", "told"),
+    [("filp_open", True, ["a file"]), ("filp_open", False, [""]), ("kern_path", True, [])],
+    ids=["in a list", "lost", "not the module's"],
+)
+def test_a_file_is_still_there(kernel: Kernel, call: str, listed: bool, told: list[str]) -> None:
+    """Its file system may have it in a list, whoever has opened it."""
+    at = kernel.object("filp")
+    kernel.word(PLACES["somewhere"], DIRECT + at if listed else 0)
+    stack = (IMAGE + PLACES[call], MODULE)
+    one = Allocation("kmem_cache_alloc", DIRECT + at, 184, 1, stack)
+    assert [each.held for each in search(kernel).lost([one])] == told
 
 
 MADE = ("__kernfs_new_node", "sysfs_create_link")

@@ -117,6 +117,7 @@ def test_an_eighth_of_all_memory_is_soon_looked_for(victim: Clone, planted: Modu
         ("workqueue", "the work queue planted_queue is still there: destroy_workqueue()"),
         ("bound", "the work queue planted_ordered is still there: destroy_workqueue()"),
         ("pool", "the DMA pool planted_pool is still there: dma_pool_destroy()"),
+        ("listed", "a file is still there: filp_close()"),
         ("socket", "a socket is still there: sock_release()"),
         ("link", "/lo/planted_link is still there: sysfs_remove_link()"),
         ("folder", "/lo/planted_folder is still there: kobject_put()"),
@@ -197,6 +198,7 @@ def test_a_whole_life_in_one_command_is_no_hiding_place(victim: Clone, planted: 
 HEALTHY = [kind for kind, _ in LOST] + [
     "nothing", "heap", "cache", "workqueue", "bound", "pool", "socket", "rcu", "callback", "many",
     "devm", "netdevice", "debugfs", "firmware", "percpus", "link", "folder", "group", "mount",
+    "listed",
 ]  # fmt: skip
 
 
