@@ -229,15 +229,8 @@ def with_names(
                 sections = symbols.find_sections(module.kernel.sysroot, each.ko, stacks, known)
             if not sections:
                 continue
-            functions = [one.symbol for one in known if one.is_function]
-            # Its init has a second name, which is not the source's.
-            functions.sort(key=lambda one: one.name in ("init_module", "cleanup_module"))
+            functions = _functions(known)
             stacks = [symbols.named(one.stack, functions, sections, each.name) for one in seen.lost]
-            bare = [stack for stack in stacks if symbols.has_bare(stack)]
-            if bare and len(module.objects) == 1:
-                # An init that has failed after an earlier life of the module was somewhere else.
-                fresh = symbols.find_sections(module.kernel.sysroot, each.ko, bare, known)
-                stacks = [symbols.named(stack, functions, fresh, each.name) for stack in stacks]
         except HarnessError as error:
             log.warning("what the module left behind has no names: %s", error)
             continue
@@ -251,7 +244,41 @@ def with_names(
         leaks = symbols.named(seen.leaks, functions, sections, each.name)
         lost = [replace(one, stack=stack) for one, stack in zip(seen.lost, stacks, strict=True)]
         seen = replace(seen, leaks=leaks, remains=tuple(remains), lost=tuple(lost), probes=probes)
-    return seen
+    return _of_a_life_nobody_saw(seen, module)
+
+
+def _of_a_life_nobody_saw(seen: Evidence, module: Module) -> Evidence:
+    """The evidence with names for what was allocated where no module was seen.
+
+    An init that has failed after an earlier life of the module was somewhere else. Of several
+    modules it is the one whose code fits the addresses, if there is only one.
+    """
+    bare = list(dict.fromkeys(one.stack for one in seen.lost if symbols.has_bare(one.stack)))
+    if not bare:
+        return seen
+    fitting: dict[str, list[str]] = {stack: [] for stack in bare}
+    for each in module.objects:
+        try:
+            known = symbols.definitions(module.kernel.sysroot, each.ko)
+            for stack in bare:
+                # The more there are of one module, the surer it is where that was.
+                of = bare if len(module.objects) == 1 else [stack]
+                there = symbols.find_sections(module.kernel.sysroot, each.ko, of, known)
+                named = symbols.named(stack, _functions(known), there, each.name)
+                if not symbols.has_bare(named):
+                    fitting[stack].append(named)
+        except HarnessError as error:
+            log.warning("what the module left behind has no names: %s", error)
+            return seen
+    only = {stack: found[0] for stack, found in fitting.items() if len(found) == 1}
+    lost = [replace(one, stack=only.get(one.stack, one.stack)) for one in seen.lost]
+    return replace(seen, lost=tuple(lost))
+
+
+def _functions(known: Sequence[symbols.Definition]) -> list[symbols.Symbol]:
+    """The functions; an init has a second name, which is not the source's, and comes last."""
+    functions = [one.symbol for one in known if one.is_function]
+    return sorted(functions, key=lambda one: one.name in ("init_module", "cleanup_module"))
 
 
 def _lock(

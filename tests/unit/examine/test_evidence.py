@@ -203,6 +203,22 @@ def test_memory_that_a_later_init_lost_is_named_where_that_was(
     )
 
 
+def test_of_several_modules_it_is_the_one_whose_code_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its init has failed after an earlier life, so that nobody has seen where it was."""
+    init = Symbol("wee_init", ".init.text", 0, 0x40)
+    monkeypatch.setattr(symbols, "definitions", lambda *_: [Definition(init, None)])
+    there = {"b.ko": {".init.text": "0xffffffffc0200000"}}
+    monkeypatch.setattr(symbols, "find_sections", lambda _, ko, *__: there.get(ko.name, {}))
+    ones = [SimpleNamespace(name=name, ko=Path(f"{name}.ko")) for name in ("a", "b")]
+    module: Any = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
+    lives = {one.name: {".init.text": "0xffffffffc0100000"} for one in ones}
+    seen = Evidence("", 0, 0, lost=(LostMemory(8, "kmalloc", " 0xffffffffc0200010"),))
+    (found,) = evidence.with_names(
+        seen, {}, module, cast(Any, SimpleNamespace(sections=lives))
+    ).lost
+    assert found.stack == " wee_init+0x10/0x40 [b]"
+
+
 def test_an_init_has_the_name_that_the_source_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """module_init() gives it a second one."""
     names = ("init_module", "wee_init")
