@@ -61,7 +61,7 @@ def _candidates(scene: Scene) -> Iterator[int]:
     upper = upper_bytes(layout.direct, layout.direct + memory.size)
     ahead = 8 - len(upper)
     # It is found by what is the same in all of them, in one go.
-    shape = re.compile(re.escape(upper) + rb"\0{8}(?:\0{16}|(.{8})\1)", re.DOTALL)
+    shape = re.compile(re.escape(upper) + rb"\0{8}(?:\0{8}|(.{8})\1)", re.DOTALL)
     for address, data in scene.everything():
         for match in shape.finditer(data):
             place = match.start() - ahead

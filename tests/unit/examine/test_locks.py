@@ -69,7 +69,7 @@ def test_without_a_list_of_those_who_wait_its_name_tells(
 ) -> None:
     """From 7.1 on; a variable may have the address of a task that has ended for other reasons."""
     kernel.symbols = Symbols(kernel.kallsyms.replace("somewhere", name))
-    kernel.word(SOMEWHERE, owner(kernel), 0, 0, 0)
+    kernel.word(SOMEWHERE, owner(kernel), 0, 0, IMAGE)  # another variable follows
     at = kernel.object("task_struct")
     kernel.word(at, owner(kernel), 0, 0, 0)  # not a variable at all
     assert found(kernel) == told
