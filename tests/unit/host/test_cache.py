@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -510,6 +511,28 @@ def test_a_second_thread_gets_what_was_checked_too(
         finally:
             go_on.set()
         assert [each.result() for each in threads] == [b"content of the file"] * 2
+
+
+def test_an_entry_that_is_replaced_while_it_is_looked_at_is_used(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that its manifest was read from is gone by then."""
+    entry = take(root, Maker())
+    os.utime(entry.path / "file", (1, 1))  # so that its content is looked at
+    real = caches._content
+
+    def replaced(path: Path) -> str:
+        if path == entry.path / "file":
+            monkeypatch.setattr(caches, "_content", real)
+            shutil.copytree(entry.path, root / "copy", symlinks=True)
+            shutil.rmtree(entry.path)
+            (root / "copy").rename(entry.path)
+        return real(path)
+
+    monkeypatch.setattr(caches, "_content", replaced)
+    again = Maker()
+    assert (take(root, again).path / "file").read_bytes() == b"content of the file"
+    assert not again.made
 
 
 def test_an_entry_is_not_held_before_it_is_in_its_place(
