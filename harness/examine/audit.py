@@ -73,7 +73,7 @@ def begin_record(machine: Machine, guest: Guest, folder: Path, deadline: Deadlin
     record: 200 lives of a module, by three commands each, take 66 MiB of the usual 512 on 7.3.
     """
     names = _symbols_of(folder)
-    if any(names.address(name) is not None for name in pointers.DEBUG):
+    if pointers.keeps_addresses(names):  # kmemleak looks for what is lost, where it is there
         return
     with machine.clock.stopped(deadline), FrozenMemory(folder / "memory") as memory:
         layout = pointers.learn(memory, names, (folder / _SLABS).read_text())
@@ -86,8 +86,14 @@ def begin_record(machine: Machine, guest: Guest, folder: Path, deadline: Deadlin
 
 def not_looked_for(folder: Path) -> str:
     """What nothing looks for on the machines of a frozen template, and why; "" if all is."""
-    if not (folder / LAYOUT).exists():
+    layout = _layout(folder)
+    if layout is None:
         return "what a module leaves in memory: this kernel's memory cannot be read from outside"
+    if layout.keeps_addresses:
+        return (
+            "what a module leaves in memory, but for what it has registered in a list of the "
+            "kernel's: this kernel keeps addresses of what is gone"
+        )
     file = folder / _UNRECORDED
     if file.exists():
         return f"memory that a module has lost: allocations are not recorded ({file.read_text()})"
@@ -471,6 +477,8 @@ class Audit:
                     for one in fresh
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
+            if layout.keeps_addresses:
+                return pointers.registered(self._scene(layout), self._symbols(), fresh), []
             left = self._not_given_back(layout, pointers.references(self._scene(layout), fresh))
             left = self._not_freed_percpu(layout, left)
             return left, self._lost_now(layout, area)

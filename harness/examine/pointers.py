@@ -73,6 +73,8 @@ class Layout:
     what the kernel calls to have caches freed. ``readers`` are per-CPU variables: for each lock by
     its name, how many have it as readers, in 32 bits, the sum of all CPUs. ``keeps_code`` is
     whether a page that had a module's code can stay mapped when the module is gone.
+    ``keeps_addresses`` is whether the kernel has records with addresses of what is gone, so that
+    only what is in one of the ``REGISTRIES`` is known to be followed.
     """
 
     tables: int
@@ -94,6 +96,7 @@ class Layout:
     shrinkers: int = 0
     readers: Mapping[str, int] = field(default_factory=dict)
     keeps_code: bool = True
+    keeps_addresses: bool = False
 
     def to_json(self) -> str:
         slabs = {hex(at): asdict(slab) for at, slab in self.slabs.items()}
@@ -283,7 +286,12 @@ _KEEPS_CODE = "execmem_cache"
 
 # Functions that only a debug kernel has: KASAN, lockdep and kmemleak keep call stacks and addresses
 # of what is gone, in quarantines and records of their own, which are no references.
-DEBUG = ("kasan_report", "lock_acquire", "kmemleak_alloc")
+_DEBUG = ("kasan_report", "lock_acquire", "kmemleak_alloc")
+
+
+def keeps_addresses(symbols: Symbols) -> bool:
+    """Whether a kernel has records with addresses of what is gone."""
+    return any(symbols.address(name) is not None for name in _DEBUG)
 
 
 def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
@@ -294,7 +302,7 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
     as it differs from one kernel to the next.
     """
     root = symbols.address("init_top_pgt") or symbols.address("swapper_pg_dir")
-    if root is None or any(symbols.address(name) is not None for name in DEBUG):
+    if root is None:
         return None
 
     def variable(name: str, otherwise: int) -> int:
@@ -328,6 +336,7 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         shrinkers=symbols.address("shrinker_list") or 0,
         readers=_readers(symbols),
         keeps_code=any(_KEEPS_CODE in name for name in symbols.names),
+        keeps_addresses=keeps_addresses(symbols),
     )
     if _walk(memory, layout, root) != layout.tables:
         return None
@@ -1112,6 +1121,25 @@ def describe(scene: Scene, symbols: Symbols, pointer: Pointer) -> Finding:
             pointer, f"an object of the slab cache {found.cache.name}", _not_called(undo)
         )
     return Finding(pointer, f"a page of the kernel's (at {pointer.at:#x})")
+
+
+def registered(scene: Scene, symbols: Symbols, candidates: Sequence[Pointer]) -> list[Pointer]:
+    """Those of the pointers that one of the ``REGISTRIES`` leads to, so that they are followed.
+
+    For kernels of which nothing else that points to a module is known to be followed.
+    """
+    memory, layout = scene.memory, scene.layout
+
+    def leads_to(pointer: Pointer) -> bool:
+        if _registry(memory, layout, symbols, pointer.at):
+            return True
+        found = slab_object(memory, layout, pointer.at)
+        return found is not None and (
+            _registry_with(memory, layout, symbols, found) is not None
+            or _is_netfilter(memory, layout, symbols, found)
+        )
+
+    return [pointer for pointer in candidates if leads_to(pointer)]
 
 
 def _not_called(undo: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from harness.errors import MachineError
 from harness.examine import audit, pointers
 from harness.examine.audit import Audit
 from harness.examine.lost import ROUNDS, Lost
-from harness.examine.pointers import ModuleArea
+from harness.examine.pointers import Layout, ModuleArea
 from harness.host.proc import Deadline
 from harness.qemu.memory import PAGE, FrozenMemory, Pointer
 from tests.unit.examine.fake_kernel import MODULES, Kernel
@@ -188,7 +189,10 @@ def test_a_lock_is_kept_that_is_not_given_back_for_seconds(
 def test_what_is_not_looked_for_is_said_for_as_long_as_a_template_is_kept(tmp_path: Path) -> None:
     """A green says less then."""
     assert "cannot be read from outside" in audit.not_looked_for(tmp_path)
-    (tmp_path / audit.LAYOUT).touch()
+    stock = Layout(0, 0, 0, 0, (), {}, None, ())
+    (tmp_path / audit.LAYOUT).write_text(replace(stock, keeps_addresses=True).to_json())
+    assert "but for what it has registered" in audit.not_looked_for(tmp_path)
+    (tmp_path / audit.LAYOUT).write_text(stock.to_json())
     assert audit.not_looked_for(tmp_path) == ""
     (tmp_path / audit._UNRECORDED).write_text("it is not found")
     assert "allocations are not recorded (it is not found)" in audit.not_looked_for(tmp_path)

@@ -66,14 +66,17 @@ def test_a_kernel_that_is_elsewhere_is_not_read(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("function", ["kasan_report", "lock_acquire", "kmemleak_alloc"])
-def test_a_debug_kernel_is_not_read(kernel: Kernel, function: str) -> None:
-    """Its quarantines and call stacks keep addresses of a module that is gone."""
+def test_a_debug_kernel_keeps_addresses(kernel: Kernel, function: str) -> None:
+    """In its quarantines and call stacks, which nobody follows."""
     known = "".join(f"{IMAGE + at:x} D {name}\n" for name, at in PLACES.items())
     kernel.file.write_bytes(kernel.data)
     with FrozenMemory(kernel.file) as memory:
-        assert pointers.learn(memory, Symbols(known), "") is not None
-        debug = Symbols(f"{known}{IMAGE + 0x100:x} T {function}\n")
-        assert pointers.learn(memory, debug, "") is None
+        stock = pointers.learn(memory, Symbols(known), "")
+        debug = pointers.learn(memory, Symbols(f"{known}{IMAGE + 0x100:x} T {function}\n"), "")
+    assert stock is not None
+    assert not stock.keeps_addresses
+    assert debug is not None
+    assert debug.keeps_addresses
 
 
 def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
@@ -409,6 +412,17 @@ def test_an_object_is_named_by_the_list_that_it_is_in(kernel: Kernel) -> None:
     said = ("shrinker_list", "unregister_shrinker() or shrinker_free() was not called")
     assert described(kernel, at + 8) == said
     assert described(kernel, at + 128 + 8)[0] == "an object of the slab cache kmalloc-128"
+
+
+def test_what_a_list_leads_to_is_registered(kernel: Kernel) -> None:
+    """Anything else may be what a debug kernel has written down."""
+    head, first, at = PLACES["reboot_notifier_list"], PLACES["fw_shutdown_nb"], shrinker(kernel)
+    kernel.word(head + 0x18, IMAGE + first)
+    places = (head + 0x18, first + 8, at + 8, first + 0x20, at + 128, PLACES["somewhere"])
+    found = pointers.registered(
+        kernel.scene(), kernel.symbols, [Pointer(place, GONE) for place in places]
+    )
+    assert [one.at for one in found] == [head + 0x18, first + 8, at + 8]
 
 
 def test_who_would_be_called_when_caches_are_freed_is_known(kernel: Kernel) -> None:
