@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.examine import locks
-from harness.examine.pointers import Symbols
+from harness.examine.pointers import Scene, Symbols
 from tests.unit.examine.fake_kernel import DIRECT, IMAGE, PLACES, VMALLOC, Kernel
 
 CACHE = "inode_cache"
@@ -50,6 +52,21 @@ def test_it_is_named_by_what_it_is_in(kernel: Kernel) -> None:
 def test_what_can_still_be_given_back_is_none(kernel: Kernel, flags: int) -> None:
     """The last reader's address stays when it is gone (RWSEM_READER_OWNED)."""
     lock(kernel, SOMEWHERE, IMAGE + SOMEWHERE, owner(kernel, ended=bool(flags)), flags=flags)
+    assert found(kernel) == []
+
+
+def test_on_a_debug_kernel_none_is_looked_for(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock has another shape there, and lockdep tells of it."""
+    lock(kernel, SOMEWHERE, IMAGE + SOMEWHERE, owner(kernel))
+    real = kernel.scene
+
+    def debug() -> Scene:
+        return replace(real(), layout=replace(real().layout, keeps_addresses=True))
+
+    assert found(kernel) == ["somewhere"]
+    monkeypatch.setattr(kernel, "scene", debug)
     assert found(kernel) == []
 
 
