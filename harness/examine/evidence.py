@@ -353,18 +353,25 @@ def _of_what_is_gone(
         name = there.symbol.name
         after = "init has ended" if there.symbol.section.startswith(".init") else "rmmod"
         title = f"{problem.title}: {name} is not there any more after {after}"
-        undo = _forgotten(problem.detail)
+        undo = _forgotten(problem.detail, problem.function or "")
         if undo and after == "rmmod":
             title += f", and {undo} was not called"
         return replace(problem, title=title, function=name, location=there.location, defined=True)
     return problem
 
 
-def _forgotten(report: str) -> str:
-    """What was not called, by the innermost function that uses what is gone; "" if none tells."""
+def _forgotten(report: str, function: str) -> str:
+    """What was not called, by the innermost function that uses what is gone; "" if none tells.
+
+    Where the kernel is sure of no call on the stack, as in code that is gone, ``function`` is the
+    likeliest.
+    """
     calls = [line for line in report.splitlines() if "+0x" in line and " ? " not in line]
-    users = (undo for line in calls for pattern, undo in _USERS if re.search(pattern, line))
-    return next(users, "kthread_stop()" if _THREAD.search(report) else "")
+    users = (
+        undo for line in calls or [function] for pattern, undo in _USERS if re.search(pattern, line)
+    )
+    thread = _THREAD.search(report) or (not calls and function == "kthread")
+    return next(users, "kthread_stop()" if thread else "")
 
 
 # What the kernel itself calls while it unloads a module, beside the module's exit

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -251,7 +252,10 @@ Call Trace:
 SECTIONS = {"wee": {".data": "0xffffffffc0201000", ".init.data": "0xffffffffc0301000"}}
 
 
-def explained(monkeypatch: pytest.MonkeyPatch, detail: str, title: str = "BUG in f") -> Problem:
+def explained(
+    monkeypatch: pytest.MonkeyPatch, detail: str, title: str = "BUG in f",
+    function: str = "__run_timers",
+) -> Problem:  # fmt: skip
     """A report as it is explained where a module has gone of which this is known."""
     known = [
         Definition(Symbol("pulse", ".data", 0, 0x28), "pulse.c:11", is_function=False),
@@ -265,7 +269,7 @@ def explained(monkeypatch: pytest.MonkeyPatch, detail: str, title: str = "BUG in
     module: Any = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
     audit: Any = SimpleNamespace(sections=SECTIONS)
     monkeypatch.setattr(symbols, "explain", lambda problems, _: list(problems))
-    problem = Problem(Verdict.PANIC, title, detail, function="__run_timers")
+    problem = Problem(Verdict.PANIC, title, detail, function=function)
     return evidence.explain([problem], module, {}, audit)[0]
 
 
@@ -287,6 +291,12 @@ def test_what_the_kernel_does_not_find_any_more_has_a_name(monkeypatch: pytest.M
     assert "kthread_stop() was not called" in explained(monkeypatch, thread).title
     of_the_kernels = thread.replace(" kthread", " shrink_slab+0x1/0x2\n kthread")
     assert explained(monkeypatch, of_the_kernels).title.endswith("after rmmod")
+    # In code that is gone the kernel only guesses, and its guesses are not shown.
+    unsure = re.sub(r"(?s)__run_timers.*", "0xffffffffc0201008\nCall Trace:\n <TASK>\n", NO_PAGE)
+    for function, undo in (("kthread", "kthread_stop()"), ("call_timer_fn", "timer_delete_sync()")):
+        found = explained(monkeypatch, unsure, function=function)
+        assert found.title.endswith(f"after rmmod, and {undo} was not called")
+    assert explained(monkeypatch, unsure, function="f").title.endswith("after rmmod")
     of_init = NO_PAGE.replace("c0201008", "c0301008")
     assert explained(monkeypatch, of_init).title == (
         "BUG in f: early is not there any more after init has ended"
