@@ -172,6 +172,9 @@ def _ask(
 
 def _probe(machine: Machine, audit: Audit | None) -> tuple[str, ...]:
     """What of the guest's kernel does not go on."""
+    # First, as the guest begins processes to find out the rest: one of them may get the memory of
+    # the task that has ended, so that it seems to be the lock's owner.
+    ended = audit.kept_by_ended(patience(machine)) if audit else ()
     found = machine.agent.probes(machine.patience(PROBES_SECONDS))
     if found and machine.cpus.kept_waiting() > _STARVED_SECONDS:
         # The guest cannot know that the host did not let it run: once more, with more time.
@@ -180,7 +183,6 @@ def _probe(machine: Machine, audit: Audit | None) -> tuple[str, ...]:
     if audit is None:
         return found
     kept = audit.kept_by_readers(patience(machine))
-    ended = audit.kept_by_ended(patience(machine))
     named = {name for kind, _, name in (probe.partition(":") for probe in found) if kind == "lock"}
     return (
         *found,
