@@ -24,14 +24,15 @@ from harness.examine.pointers import (
     slab_object,
     word_at,
 )
-from harness.qemu.memory import Memory, upper_bytes
+from harness.qemu.memory import PAGE, Memory, upper_bytes
 
 # A struct mutex (linux/mutex_types.h) begins with its owner, and so does what a struct rw_semaphore
 # (linux/rwsem.h) has behind its count: then come two locks of 32 bits for a moment at a time, and
 # who waits. The owner's address has flags in its lowest bits, of which none is set where one has it
-# for writing and nobody waits. Those who wait are a list that points to itself as long as there is
-# none, up to 7.1, and from then on an address that is 0 (``first_waiter``).
-_NO_FLAGS = 7
+# for writing and nobody waits; and a task is at a multiple of 64 bytes (fork_init() in
+# kernel/fork.c). Those who wait are a list that points to itself as long as there is none, up to
+# 7.1, and from then on an address that is 0 (``first_waiter``).
+_ALIGNED = 63
 _WAITERS = 16  # where they are
 # That shape alone is like many others from 7.1 on: there it must be a variable that is named so.
 _NAMED = re.compile(r"(?:mutex|lock|sem|rwsem|mtx)$")
@@ -66,14 +67,16 @@ def _candidates(scene: Scene) -> Iterator[int]:
     for address, data in scene.everything():
         for match in shape.finditer(data):
             place = match.start() - ahead
-            if place < 0 or place % 8 or data[place] & _NO_FLAGS:
+            if place < 0 or place % 8 or data[place] & _ALIGNED:
                 continue
             at = address + place
             if match[1] is None:
                 there = is_variable(layout, at)
             else:
-                there = physical(memory, layout, int.from_bytes(match[1], "little")) == (
-                    at + _WAITERS
+                to = int.from_bytes(match[1], "little")
+                # Where it is in its page is known without a look at the page tables.
+                there = to % PAGE == (at + _WAITERS) % PAGE and (
+                    physical(memory, layout, to) == at + _WAITERS
                 )
             if there:
                 yield at
