@@ -1906,24 +1906,13 @@ FORMATS: tuple[Format, ...] = (
         loose=True,
         nameless=True,
     ),
-    # The same where that line is lost, too: then it counts if the stack tells of what it is.
-    Format(
-        Kind.WARNING,
-        CALL,
-        re.compile(r"^\s*Call [Tt]race:"),
-        "stack trace in {func}",
-        in_trace,
-        place=in_trace,
-        needs_stack=True,
-        loose=True,
-        nameless=True,
-        rest=True,
-    ),
+    # The same where that line is lost, too, and where all that is left is the stack: then it counts
+    # if the stack tells of what it is.
     *(
         Format(
             Kind.WARNING,
-            call,
-            re.compile(rf"\b{call}(?:_lvl)?\+0x[0-9a-f]+/0x"),
+            has,
+            re.compile(pattern),
             "stack trace in {func}",
             in_trace,
             place=in_trace,
@@ -1932,7 +1921,10 @@ FORMATS: tuple[Format, ...] = (
             nameless=True,
             rest=True,
         )
-        for call in PRINTING_CALLS
+        for has, pattern in (
+            (CALL, r"^\s*Call [Tt]race:"),
+            *((call, rf"\b{call}(?:_lvl)?\+0x[0-9a-f]+/0x") for call in PRINTING_CALLS),
+        )
     ),
 )
 
