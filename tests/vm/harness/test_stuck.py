@@ -158,7 +158,6 @@ def test_a_lock_that_its_owner_gave_back_is_green(victim: Clone, stuck: Module, 
     assert outcome(take(victim, stuck, "healthy_take", lock)) == []
 
 
-@pytest.mark.needs(without="CONFIG_PROVE_LOCKING")  # there is no memory that could be read
 @pytest.mark.parametrize("cpus", CPUS)
 def test_a_lock_that_is_kept_by_a_reader_is_named(victim: Clone, cpus: int) -> None:
     """The thread sleeps, and all others may read as well: only who plugs in a CPU would wait."""
