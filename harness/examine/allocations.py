@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.examine import record
-from harness.examine.pointers import Layout
 from harness.examine.record import Fields, Record
+from harness.examine.structures import Layout
 from harness.qemu.memory import PAGE, Memory, upper_bytes
 
 # The events of which more than the fields has to be known.

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.examine import pointers
+from harness.examine import pointers, structures
 from harness.examine.allocations import KMALLOC, PAGES, PERCPU, Allocation
-from harness.examine.pointers import Layout, Scene, SlabCache, SlabObject, Symbols, as_words
+from harness.examine.structures import Layout, Scene, SlabCache, SlabObject, Symbols, as_words
 from harness.qemu.memory import PAGE, Memory, Pointer, pointers_into
 
 _LARGEST_SLAB = 16 * PAGE  # bytes: more than any slab has (slub_max_order in mm/slub.c)
@@ -74,7 +74,7 @@ class Allocators:
         layout, memory = self._layout, self._memory
         if layout.slab_word is None:
             return None
-        block = pointers.block_of(memory, layout, at)
+        block = structures.block_of(memory, layout, at)
         cache = block.words[layout.slab_word]
         about = self._cache(cache)
         if about is None:
@@ -91,7 +91,7 @@ class Allocators:
         start = address - layout.direct
         if memory.offset(start) is None:
             return None
-        own = pointers.slab_object(memory, layout, start)
+        own = structures.slab_object(memory, layout, start)
         if own is None or own.cache.name != "kmem_cache" or own.start != start:
             return None
         size = int.from_bytes(memory.read(start + layout.cache_size, 4), "little")
@@ -117,7 +117,7 @@ class Allocators:
         (CONFIG_SLAB_FREELIST_HARDENED).
         """
         memory, layout = self._memory, self._layout
-        cache = pointers.slab_object(memory, layout, one.cache - layout.direct)
+        cache = structures.slab_object(memory, layout, one.cache - layout.direct)
         if cache is None:
             return None
         about = as_words(memory.read(cache.start, cache.cache.size))
@@ -145,8 +145,11 @@ class Allocators:
         memory, layout = self._memory, self._layout
         cpus = memory.word(one.cache - layout.direct)
         heads = [
-            *pointers.block_of(memory, layout, one.start).words,
-            *(pointers.word_at(memory, layout, (cpus + cpu) % (1 << 64)) for cpu in layout.percpu),
+            *structures.block_of(memory, layout, one.start).words,
+            *(
+                structures.word_at(memory, layout, (cpus + cpu) % (1 << 64))
+                for cpu in layout.percpu
+            ),
         ]
         for head in heads:
             address: int | None = head
@@ -252,7 +255,7 @@ class Allocators:
             and (one.event == PAGES or (one.event in KMALLOC and one.size > _LARGEST_OBJECT))
             and at % PAGE == 0
             and self.has_users(at)
-            and not pointers.of_a_process(self._memory, self._layout, at)
+            and not structures.of_a_process(self._memory, self._layout, at)
         )
 
     def block(self, one: Allocation) -> int:
@@ -260,7 +263,7 @@ class Allocators:
         at = one.address - self._layout.direct
         if one.event == PERCPU or self._memory.offset(at) is None:
             return -1
-        return pointers.block_of(self._memory, self._layout, at).start
+        return structures.block_of(self._memory, self._layout, at).start
 
     def has_users(self, at: int) -> bool:
         """Whether somebody uses the block of pages that an address in memory is in.
@@ -270,10 +273,10 @@ class Allocators:
         compound one: each later page has the address of the first, until it is freed
         (free_tail_page_prepare()).
         """
-        block = pointers.block_of(self._memory, self._layout, at)
+        block = structures.block_of(self._memory, self._layout, at)
         if block.words[6] >> 32:
             return True
-        second = pointers.block_of(self._memory, self._layout, block.start + PAGE)
+        second = structures.block_of(self._memory, self._layout, block.start + PAGE)
         return second.start == block.start
 
     def was_split(self, at: int) -> bool:
@@ -281,7 +284,7 @@ class Allocators:
 
         Each of them has a count of its users then. Before, only the first one has.
         """
-        second = pointers.block_of(self._memory, self._layout, at + PAGE)
+        second = structures.block_of(self._memory, self._layout, at + PAGE)
         return second.start == at + PAGE and second.words[6] >> 32 != 0
 
     def _find_kept_skbs(self, start: int, end: int) -> None:
@@ -329,7 +332,7 @@ class PerCpu:
 
     def _variable(self, name: str) -> int:
         address = self._symbols.address(name)
-        return 0 if address is None else pointers.word_at(self._memory, self._layout, address)
+        return 0 if address is None else structures.word_at(self._memory, self._layout, address)
 
     def is_freed(self, at: int) -> bool:
         """Whether an address in memory is in per-CPU memory that nobody has.
@@ -347,7 +350,7 @@ class PerCpu:
         # What is reserved for modules' variables is a small chunk in front of the first one.
         offset, bits = min(inside)
         number = offset // _PERCPU_UNIT
-        word = pointers.word_at(self._memory, self._layout, bits + number // 64 * 8)
+        word = structures.word_at(self._memory, self._layout, bits + number // 64 * 8)
         return not word >> number % 64 & 1
 
     def _offset(self, start: int, at: int) -> int | None:
@@ -356,7 +359,7 @@ class PerCpu:
             offset = at - (start - self._layout.direct)
             return offset if 0 <= offset < _FIRST_CHUNK else None
         for page in range(0, self._size, PAGE):
-            if pointers.physical(self._memory, self._layout, start + page) == at & -PAGE:
+            if structures.physical(self._memory, self._layout, start + page) == at & -PAGE:
                 return page + at % PAGE
         return None
 
@@ -365,7 +368,7 @@ class PerCpu:
         """The address of each chunk's first part, and that of its map."""
         found = []
         for chunk in self._descriptions():
-            where = pointers.physical(self._memory, self._layout, chunk)
+            where = structures.physical(self._memory, self._layout, chunk)
             words = as_words(self._memory.read(where, _CHUNK)) if where is not None else ()
             # A chunk is mapped at the end of what vmalloc() maps, its map nearer to the beginning.
             # The first one is where the CPUs' variables are. It begins with a list.
@@ -386,7 +389,7 @@ class PerCpu:
             yield reserved
         lists = self._variable("pcpu_chunk_lists")
         for head in range(lists, lists + 16 * _CHUNK_LISTS, 16):
-            first = pointers.word_at(self._memory, self._layout, head)
-            if not first or pointers.word_at(self._memory, self._layout, first + 8) != head:
+            first = structures.word_at(self._memory, self._layout, head)
+            if not first or structures.word_at(self._memory, self._layout, first + 8) != head:
                 break
-            yield from pointers.list_nodes(self._memory, self._layout, head)
+            yield from structures.list_nodes(self._memory, self._layout, head)

@@ -24,12 +24,13 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import MachineError
-from harness.examine import locks, pointers, record, ring, trial
+from harness.examine import layouts, locks, pointers, record, registries, ring, structures, trial
 from harness.examine.allocations import Gone, Reader
 from harness.examine.allocators import Allocators, PerCpu
 from harness.examine.lost import ROUNDS, Lost, Search
-from harness.examine.pointers import Finding, Layout, ModuleArea, Scene, Symbols
 from harness.examine.record import Record
+from harness.examine.registries import Finding
+from harness.examine.structures import Layout, ModuleArea, Scene, Symbols
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
 from harness.qemu import Machine
@@ -73,10 +74,10 @@ def begin_record(machine: Machine, guest: Guest, folder: Path, deadline: Deadlin
     record: 200 lives of a module, by three commands each, take 66 MiB of the usual 512 on 7.3.
     """
     names = _symbols_of(folder)
-    if pointers.keeps_addresses(names):  # kmemleak looks for what is lost, where it is there
+    if layouts.keeps_addresses(names):  # kmemleak looks for what is lost, where it is there
         return
     with machine.clock.stopped(deadline), FrozenMemory(folder / "memory") as memory:
-        layout = pointers.learn(memory, names, (folder / _SLABS).read_text())
+        layout = layouts.learn(memory, names, (folder / _SLABS).read_text())
     if layout is None:
         return
     kib = (machine.spec.memory_mib << 10) * 3 // 16 // machine.spec.cpus
@@ -137,7 +138,7 @@ def settle(folder: Path, base: Path | None = None) -> None:
             (folder / RECENT).write_text(json.dumps([[run.start, run.stop] for run in pages]))
         else:
             names = _symbols_of(folder)
-            layout = pointers.learn(memory, names, (folder / _SLABS).read_text())
+            layout = layouts.learn(memory, names, (folder / _SLABS).read_text())
             (folder / _SLABS).unlink()
             if (buffer := ring.learn(memory, names)) is not None:
                 (folder / ring.FILE).write_text(buffer.to_json())
@@ -148,7 +149,7 @@ def settle(folder: Path, base: Path | None = None) -> None:
                 (folder / LAYOUT).write_text(layout.to_json())
         if layout is None:
             return
-        area = pointers.module_area(memory, layout)
+        area = structures.module_area(memory, layout)
         found = list(pointers_into(memory.blocks(memory.used()), area.start, area.end))
     _write(folder / POINTERS, found)
     if base is None:
@@ -222,7 +223,7 @@ def _read_frozen(folder: Path, memory_file: tuple[int, int]) -> _Frozen | None:
     recorded = folder / record.FILE
     by_page: dict[int, list[Pointer]] = {}
     with FrozenMemory(folder / "memory") as memory:
-        area = pointers.module_area(memory, layout)
+        area = structures.module_area(memory, layout)
         for one in _read(folder / POINTERS):
             if (offset := memory.offset(one.at)) is not None:
                 by_page.setdefault(offset // PAGE, []).append(one)
@@ -299,7 +300,7 @@ class Audit:
         layout, memory, _ = opened
         if _content(memory, self._area.tables) == self._tables:
             return
-        area = pointers.module_area(memory, layout)
+        area = structures.module_area(memory, layout)
         before, self._area, self._tables = self._area, area, _content(memory, area.tables)
         try:
             if area.mapped - before.mapped:
@@ -332,7 +333,7 @@ class Audit:
     def _moved(opened: tuple[Layout, RunningMemory, FrozenMemory]) -> bool:
         """Whether a module may have come or gone since the machine was frozen."""
         layout, memory, _ = opened
-        return any(memory.changed(table) for table in pointers.area_tables(memory, layout))
+        return any(memory.changed(table) for table in structures.area_tables(memory, layout))
 
     def remains(self, deadline: Deadline) -> tuple[Finding, ...]:
         """What still points into modules that are gone, the machine having been stopped for it.
@@ -346,7 +347,7 @@ class Audit:
         layout, memory, _ = opened
         if not self._moved(opened):
             return ()
-        tables = pointers.area_tables(memory, layout)
+        tables = structures.area_tables(memory, layout)
         found, self._found = self._found, []
         # At several moments of a test, in most of which nothing has happened since the last.
         if self._looked != self._commands or _content(memory, tables) != self._tables:
@@ -386,12 +387,12 @@ class Audit:
         if opened is None:
             return ()
         layout, memory, _ = opened
-        kept = set(pointers.held_by_readers(memory, layout))
+        kept = set(locks.held_by_readers(memory, layout))
         for _ in range(_LOOKS):
             if not kept:
                 break
             self._machine.agent.sleep(_READING / _LOOKS, deadline)
-            kept &= set(pointers.held_by_readers(memory, layout))
+            kept &= set(locks.held_by_readers(memory, layout))
         return tuple(sorted(kept))
 
     def kept_by_ended(self, deadline: Deadline) -> tuple[str, ...]:
@@ -441,7 +442,7 @@ class Audit:
         symbols = self._symbols()
         with self._machine.clock.stopped(deadline):
             scene = self._scene(layout)
-            return tuple(pointers.describe(scene, symbols, pointer) for pointer in found)
+            return tuple(registries.describe(scene, symbols, pointer) for pointer in found)
 
     def _letting_go_kills(
         self, layout: Layout, pointing: list[Pointer], deadline: Deadline
@@ -466,7 +467,7 @@ class Audit:
         assert self._known is not None
         _, memory, _ = self._open
         with self._machine.clock.stopped(deadline):
-            area = pointers.module_area(memory, layout)
+            area = structures.module_area(memory, layout)
             candidates = pointers.dangling(self._pointers(area), area.mapped)
             if self._record is not None:
                 candidates = [one for one in candidates if not self._record.has(one.at)]
@@ -478,7 +479,7 @@ class Audit:
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
             if layout.keeps_addresses:
-                return pointers.registered(self._scene(layout), self._symbols(), fresh), []
+                return registries.registered(self._scene(layout), self._symbols(), fresh), []
             left = self._not_given_back(layout, pointers.references(self._scene(layout), fresh))
             left = self._not_freed_percpu(layout, left)
             return left, self._lost_now(layout, area)
@@ -487,7 +488,7 @@ class Audit:
         """Those of the pointers that are not in an object that the allocator has back."""
         assert self._open is not None
         memory = self._open[1]
-        objects = {one.at: pointers.slab_object(memory, layout, one.at) for one in found}
+        objects = {one.at: structures.slab_object(memory, layout, one.at) for one in found}
         known = {one for one in objects.values() if one is not None}
         if not known:
             return found
@@ -516,7 +517,7 @@ class Audit:
             return []
         gone = _gone(area)
         scene = Scene(memory, layout, self._recent)
-        pages = (pointers.physical(memory, layout, page) for page in area.mapped)
+        pages = (structures.physical(memory, layout, page) for page in area.mapped)
         loaded = frozenset(page for page in pages if page is not None)
         search = Search(scene, self._record, self._symbols, gone, loaded, self._may_be_loaded(area))
         every = reader.allocations(area.start, area.end, gone)

@@ -16,7 +16,7 @@ from harness.build.module import INSIDE, Module
 from harness.errors import ConsoleSilent, HarnessError, HostError, MachineError
 from harness.examine import symbols
 from harness.examine.audit import Audit
-from harness.examine.pointers import Finding
+from harness.examine.registries import Finding
 from harness.host.proc import Deadline
 from harness.judge.verdict import Evidence, Expectation, LostMemory, Problem, Remain
 from harness.machines.clone import MARK_SECONDS, Baseline

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from harness.examine.allocators import Allocators
-from harness.examine.pointers import (
+from harness.examine.structures import (
     IMAGE,
     Layout,
     Scene,
@@ -103,3 +103,13 @@ def _name(
     if found:
         return f"one in an object of the slab cache {found.cache.name}"
     return f"{waiters - _WAITERS:#x}"
+
+
+def held_by_readers(memory: Memory, layout: Layout) -> list[str]:
+    """The names of the locks that somebody has as a reader now."""
+
+    def count(variable: int) -> int:
+        places = ((variable + offset) % (1 << 64) - layout.direct for offset in layout.percpu)
+        return sum(memory.word(place & -8) >> 8 * (place & 7) for place in places) % (1 << 32)
+
+    return [name for name, variable in layout.readers.items() if count(variable)]

@@ -15,11 +15,11 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.examine import pointers
+from harness.examine import pointers, structures
 from harness.examine.allocations import KMALLOC, OBJECT, PAGES, PERCPU, Allocation, Gone, Reader
 from harness.examine.allocators import Allocators, Slab
-from harness.examine.pointers import Scene, StackAreas, Symbols, as_words
 from harness.examine.record import Record
+from harness.examine.structures import Scene, StackAreas, Symbols, as_words
 from harness.qemu.memory import PAGE, Pointer, pointers_into
 
 
@@ -225,7 +225,7 @@ class Search:
         layout = self._layout
         if one.event == PERCPU:
             starts = [(one.address + offset) % (1 << 64) for offset in layout.percpu]
-            places = [pointers.physical(self._memory, layout, start) for start in starts]
+            places = [structures.physical(self._memory, layout, start) for start in starts]
             # Each CPU's own part is pointed to anywhere in it. What stands for all of them is a
             # small number, which may be anywhere by chance: only its beginning counts, with the
             # flags that a struct percpu_ref has in its two lowest bits.
@@ -241,11 +241,11 @@ class Search:
         followed = one.size if slab is None else pointers.followed(slab.name, one.size)
         targets = [(one.address, one.address + max(followed, 8))]
         if slab is None:
-            start = layout.vmemmap + at // PAGE * pointers.PAGE_STRUCT
+            start = layout.vmemmap + at // PAGE * structures.PAGE_STRUCT
             # A large kmalloc() has a block, whose size is a power of two.
             pages = -(-one.size // PAGE)
             pages = pages if one.event == PAGES else 1 << (pages - 1).bit_length()
-            targets.append((start, start + pages * pointers.PAGE_STRUCT))
+            targets.append((start, start + pages * structures.PAGE_STRUCT))
         return _Node(one, targets, own, None)
 
     def _area(self, one: Allocation) -> range | None:
@@ -340,7 +340,7 @@ class Search:
         # A struct page has the first free object of a slab (``freelist`` in mm/slab.h), and keeps
         # that address when its page is no slab any more.
         return (
-            pointer.at % pointers.PAGE_STRUCT == _FREELIST
+            pointer.at % structures.PAGE_STRUCT == _FREELIST
             and self._page_with(pointer.at) is not None
         )  # fmt: skip
 
@@ -348,23 +348,23 @@ class Search:
         """The page in whose struct page an address in memory is; None where it is in none."""
         if self._page_structs is None:
             memory, layout = self._memory, self._layout
-            last = memory.address(memory.size - PAGE) // PAGE * pointers.PAGE_STRUCT
+            last = memory.address(memory.size - PAGE) // PAGE * structures.PAGE_STRUCT
             places = range(layout.vmemmap, layout.vmemmap + last + 1, PAGE)
-            found = ((pointers.physical(memory, layout, address), address) for address in places)
+            found = ((structures.physical(memory, layout, address), address) for address in places)
             self._page_structs = {
-                page: (address - layout.vmemmap) // pointers.PAGE_STRUCT * PAGE
+                page: (address - layout.vmemmap) // structures.PAGE_STRUCT * PAGE
                 for page, address in found
                 if page is not None
             }
         first = self._page_structs.get(at & -PAGE)
-        return None if first is None else first + at % PAGE // pointers.PAGE_STRUCT * PAGE
+        return None if first is None else first + at % PAGE // structures.PAGE_STRUCT * PAGE
 
     def _is_used(self, page: int) -> bool:
         """Whether somebody uses a page by itself, or the first one of a block.
 
         A struct page keeps old links when its page is freed, or becomes a later one of a block.
         """
-        block = pointers.block_of(self._memory, self._layout, page)
+        block = structures.block_of(self._memory, self._layout, page)
         return block.start == page and self._allocators.has_users(page)
 
     def _describes(self, node: _Node, at: int) -> bool:
@@ -373,7 +373,7 @@ class Search:
             if start < self._layout.vmemmap:
                 continue
             for page in range(start & -PAGE, end, PAGE):
-                where = pointers.physical(self._memory, self._layout, page)
+                where = structures.physical(self._memory, self._layout, page)
                 if where is not None and where & -PAGE == at & -PAGE:
                     return start <= page + at % PAGE < end
         return False
@@ -391,12 +391,12 @@ class Search:
         if slab is not None:
             return not self._allocators.is_free(slab) and not self._was_taken_out(slab, at)
         used = self._allocators.has_users(at) and not self._was_freed_in_bulk(at)
-        if not used or pointers.of_a_process(self._memory, self._layout, at):
+        if not used or structures.of_a_process(self._memory, self._layout, at):
             return False
         stack = self._areas.of(at)
         if stack is None:
             return True
-        task = pointers.task_of(self._scene, stack)
+        task = structures.task_of(self._scene, stack)
         return bool(task and task.pointer <= stack.address(at))
 
     def _was_freed_in_bulk(self, at: int) -> bool:
@@ -424,7 +424,7 @@ class Search:
             return
         fresh: list[int] = []
         for offset in layout.percpu:
-            start = pointers.physical(memory, layout, (variable + offset) % (1 << 64))
+            start = structures.physical(memory, layout, (variable + offset) % (1 << 64))
             size = min(symbols.size("krc"), PAGE)
             fresh += as_words(memory.read(start, size)) if start and size else ()
         pages: set[int] = set()
@@ -439,7 +439,7 @@ class Search:
             count, after, *_ = words = as_words(memory.read(page, 48))
             fresh += words[:2]
             first = 2
-            if after and pointers.word_at(memory, layout, after) == address:
+            if after and structures.word_at(memory, layout, after) == address:
                 count, first = words[4], 5  # in a list: the one before has it as the next
             places = (PAGE - 8 * first) // 8
             yield page, page + 8 * (first + count) if count <= places else page
@@ -501,7 +501,7 @@ class Search:
             node.allocation.address - direct: node for node in nodes
             if node.allocation.event == PAGES and node.allocation.size == PAGE and not node.held
         }  # fmt: skip
-        for address, page in pointers.mapped_pages(self._memory, self._layout) if pages else ():
+        for address, page in structures.mapped_pages(self._memory, self._layout) if pages else ():
             if page in pages and not any(area and address in area for area in areas):
                 pages[page].held = True
 
@@ -536,7 +536,7 @@ class Search:
         head = self._symbols().address("workqueues")
         if call.removesuffix("_noprof").endswith("alloc_workqueue") and head is not None:
             own = range(one.address, one.address + one.size)
-            if any(at in own for at in pointers.list_nodes(self._memory, self._layout, head)):
+            if any(at in own for at in structures.list_nodes(self._memory, self._layout, head)):
                 queue = f"the work queue {_name_in(self._content(one))}"
                 return self._described(node, (), queue, "destroy_workqueue()")
         return None
@@ -555,7 +555,7 @@ class Search:
         for number in range(len(words) - 4):
             _, _, file, sock, ops = words[number : number + 5]
             begins = one.address + 8 * number
-            if not file and ops > pointers.IMAGE and self._points_back(sock, begins):
+            if not file and ops > structures.IMAGE and self._points_back(sock, begins):
                 return True
         return False
 
@@ -611,7 +611,7 @@ class Search:
         if not user.startswith("__kernfs_new_node"):  # struct kernfs_node
             return ""
         at = one.address - self._layout.direct
-        found = pointers.slab_object(self._memory, self._layout, at)
+        found = structures.slab_object(self._memory, self._layout, at)
         removed = found is None or pointers.is_removed_node(self._memory, found, at + 8)
         path = "" if removed else self._path(one.address)
         return "" if path.startswith(_OF_SLABS) else path
@@ -633,7 +633,7 @@ class Search:
                 break
             if not listed or not inode:
                 return ""
-            names.append(pointers.text_at(self._memory, self._layout, name))
+            names.append(structures.text_at(self._memory, self._layout, name))
             address = folder
         return "/".join([_DEBUGFS, *reversed(names)]) if names and all(names) else ""
 
@@ -651,7 +651,7 @@ class Search:
             _, folder, name = as_words(self._memory.read(start, 24))
             if not folder:
                 break
-            names.append(pointers.text_at(self._memory, self._layout, name))
+            names.append(structures.text_at(self._memory, self._layout, name))
             address = folder
         return "/".join(["/sys", *reversed(names)]) if names and all(names) else ""
 

@@ -7,7 +7,7 @@ in a ring buffer of the kernel's that belongs to an instance of tracefs. The buf
 machine's memory: through the guest it would take seconds, and the guest would have to be well.
 ``allocations.py`` reads the events.
 
-Like pointers.py pure but for reading memory that it is handed, and for x86-64.
+Like structures.py pure but for reading memory that it is handed, and for x86-64.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.examine import pointers
-from harness.examine.pointers import Layout, Symbols
+from harness.examine import structures
+from harness.examine.structures import Layout, Symbols
 from harness.qemu.memory import PAGE, Memory, pointers_into
 
 FILE = "record.json"  # of a template: a Record
@@ -246,18 +246,18 @@ def _ring(memory: Memory, layout: Layout, first: int) -> tuple[int, ...]:
     """
     address = layout.direct + first
     for holder in pointers_into(memory.blocks(memory.filled()), address, address + 1):
-        found = pointers.slab_object(memory, layout, holder.at)
+        found = structures.slab_object(memory, layout, holder.at)
         if found is None:
             continue
         at = holder.at - found.start
         begin = node = layout.direct + found.start
         pages: list[int] = []
         while len(pages) < memory.size // PAGE:
-            page = pointers.word_at(memory, layout, node + at) - layout.direct
+            page = structures.word_at(memory, layout, node + at) - layout.direct
             if page % PAGE or not 0 <= page < memory.size:
                 break
             pages.append(page)
-            node = pointers.word_at(memory, layout, node) & ~3
+            node = structures.word_at(memory, layout, node) & ~3
             if node == begin:
                 return tuple(pages) if len(pages) > 1 else ()
     return ()

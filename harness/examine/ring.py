@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.examine.pointers import Symbols
+from harness.examine.structures import Symbols
 from harness.qemu.memory import FrozenMemory, Memory, RunningMemory
 
 # Virtual addresses of x86-64 (Documentation/arch/x86/x86_64/mm.rst): of the kernel's image, and of

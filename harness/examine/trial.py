@@ -18,8 +18,8 @@ from pathlib import Path
 from harness.examine import record
 from harness.examine.allocations import PAGES, Reader
 from harness.examine.lost import ROUNDS, Search
-from harness.examine.pointers import Layout, Scene, Symbols
 from harness.examine.record import Record
+from harness.examine.structures import Layout, Scene, Symbols
 from harness.host.proc import Deadline
 from harness.machines.guest import Guest
 from harness.qemu import Machine

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.examine import pointers
-from harness.examine.pointers import Scene, Symbols
+from harness.examine import layouts, pointers
+from harness.examine.structures import Scene, Symbols
 from harness.qemu.memory import PAGE, FrozenMemory, Pointer
 
 IMAGE = 0xFFFFFFFF80000000
@@ -156,7 +156,7 @@ class Kernel:
         """All of it as it is now."""
         self.file.write_bytes(self.data)
         memory = FrozenMemory(self.file)
-        layout = pointers.learn(memory, self.symbols, "\n".join(self.files))
+        layout = layouts.learn(memory, self.symbols, "\n".join(self.files))
         assert layout is not None
 
         def everything() -> Iterator[tuple[int, bytes]]:

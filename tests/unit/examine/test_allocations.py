@@ -12,8 +12,8 @@ import pytest
 from harness.examine import allocations as module
 from harness.examine import record
 from harness.examine.allocations import Allocation, Reader
-from harness.examine.pointers import Layout
 from harness.examine.record import Record
+from harness.examine.structures import Layout
 from harness.qemu.memory import PAGE, FrozenMemory
 
 DIRECT = 0xFFFF888000000000

@@ -7,7 +7,7 @@ import pytest
 
 from harness.examine.allocations import PAGES, Allocation
 from harness.examine.allocators import Allocators, PerCpu
-from harness.examine.pointers import slab_object
+from harness.examine.structures import slab_object
 from harness.qemu.memory import PAGE, Pointer
 from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, SIZE, VMALLOC, VMEMMAP, Kernel
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 
 from harness.errors import MachineError
-from harness.examine import audit, pointers
+from harness.examine import audit, locks, structures
 from harness.examine.audit import Audit
 from harness.examine.lost import ROUNDS, Lost
-from harness.examine.pointers import Layout, ModuleArea
+from harness.examine.structures import Layout, ModuleArea
 from harness.host.proc import Deadline
 from harness.qemu.memory import PAGE, FrozenMemory, Pointer
 from tests.unit.examine.fake_kernel import MODULES, Kernel
@@ -118,7 +118,7 @@ def looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lookers: Lookers) -
     monkeypatch.setattr(found, "_opened", lambda: (None, None, None))
     monkeypatch.setattr(found, "_moved", lambda _: True)
     monkeypatch.setattr(found, "_look", lookers.look)
-    monkeypatch.setattr(pointers, "area_tables", lambda *_: ())
+    monkeypatch.setattr(structures, "area_tables", lambda *_: ())
     monkeypatch.setattr(audit, "_content", lambda *_: b"")
     return found
 
@@ -181,7 +181,7 @@ def test_a_lock_is_kept_that_is_not_given_back_for_seconds(
     agent = SimpleNamespace(sleep=lambda seconds, _: slept.append(seconds))
     monkeypatch.setattr(looking, "_machine", SimpleNamespace(agent=agent))
     looks = iter(seen)
-    monkeypatch.setattr(pointers, "held_by_readers", lambda *_: next(looks, seen[-1]))
+    monkeypatch.setattr(locks, "held_by_readers", lambda *_: next(looks, seen[-1]))
     assert looking.kept_by_readers(Deadline(10)) == kept
     assert sum(slept) == pytest.approx(5 if kept else 0.1 * (len(seen) - 1))
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.examine import evidence, symbols
 from harness.examine.lost import Lost
-from harness.examine.pointers import Finding
+from harness.examine.registries import Finding
 from harness.examine.symbols import Definition, Symbol
 from harness.host.proc import Deadline
 from harness.judge.verdict import Evidence, LostMemory, Problem, Verdict

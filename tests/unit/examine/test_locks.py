@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.examine import locks
-from harness.examine.pointers import Scene, Symbols
+from harness.examine.structures import Scene, Symbols
 from tests.unit.examine.fake_kernel import DIRECT, IMAGE, PLACES, VMALLOC, Kernel
 
 CACHE = "inode_cache"

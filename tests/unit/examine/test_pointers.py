@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.examine import pointers
-from harness.examine.pointers import Layout, Symbols
+from harness.examine import layouts, locks, pointers, registries, structures
+from harness.examine.structures import Layout, Symbols
 from harness.qemu.memory import PAGE, FrozenMemory, Pointer
 from tests.unit.examine.fake_kernel import (
     DIRECT,
@@ -61,8 +61,8 @@ def test_a_kernel_that_is_elsewhere_is_not_read(kernel: Kernel) -> None:
     kernel.map(IMAGE + PLACES["init_top_pgt"], 0x5000)
     kernel.file.write_bytes(kernel.data)
     with FrozenMemory(kernel.file) as memory:
-        assert pointers.learn(memory, kernel.symbols, "") is None
-        assert pointers.learn(memory, Symbols(""), "") is None
+        assert layouts.learn(memory, kernel.symbols, "") is None
+        assert layouts.learn(memory, Symbols(""), "") is None
 
 
 @pytest.mark.parametrize("function", ["kasan_report", "lock_acquire", "kmemleak_alloc"])
@@ -71,8 +71,8 @@ def test_a_debug_kernel_keeps_addresses(kernel: Kernel, function: str) -> None:
     known = "".join(f"{IMAGE + at:x} D {name}\n" for name, at in PLACES.items())
     kernel.file.write_bytes(kernel.data)
     with FrozenMemory(kernel.file) as memory:
-        stock = pointers.learn(memory, Symbols(known), "")
-        debug = pointers.learn(memory, Symbols(f"{known}{IMAGE + 0x100:x} T {function}\n"), "")
+        stock = layouts.learn(memory, Symbols(known), "")
+        debug = layouts.learn(memory, Symbols(f"{known}{IMAGE + 0x100:x} T {function}\n"), "")
     assert stock is not None
     assert not stock.keeps_addresses
     assert debug is not None
@@ -84,7 +84,7 @@ def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
     kernel.map(MODULES + (2 << 20), kernel.take())
     kernel.map(MODULES + (2 << 20), None)
     scene = kernel.scene()
-    area = pointers.module_area(scene.memory, scene.layout)
+    area = structures.module_area(scene.memory, scene.layout)
     assert area.mapped == {MODULES}
     assert (area.start, area.end) == (MODULES, MODULES + (4 << 20))
     assert len(area.tables) == 4  # of each GiB, and of each two MiB
@@ -109,14 +109,14 @@ def test_code_that_is_gone_may_stay_mapped(kernel: Kernel, large: bool) -> None:
     kernel.word(first + 7 * PAGE, 0)
     scene = kernel.scene()
     assert not scene.layout.keeps_code  # or else each page would be read, each time
-    area = pointers.module_area(scene.memory, scene.layout)
+    area = structures.module_area(scene.memory, scene.layout)
     assert area.mapped == {MODULES, *range(start, start + (2 << 20), PAGE)}
     keeping = Symbols(f"{kernel.kallsyms}\n{IMAGE + 0x100:x} t execmem_cache_add_locked")
-    layout = pointers.learn(scene.memory, keeping, "")
+    layout = layouts.learn(scene.memory, keeping, "")
     assert layout is not None
-    area = pointers.module_area(scene.memory, layout)
+    area = structures.module_area(scene.memory, layout)
     assert area.mapped == {MODULES, start + 5 * PAGE, start + 7 * PAGE}
-    assert area.tables == pointers.area_tables(scene.memory, layout)
+    assert area.tables == structures.area_tables(scene.memory, layout)
 
 
 # -- what counts -------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_that_a_loaded_module_points_to_its_own_init_section_does_not(kernel: Ke
     kernel.map(MODULES + 0x9000, own)
     kernel.word(sections + 64, MODULES + 0x9010)
     kernel.file.write_bytes(kernel.data)
-    area = pointers.module_area(scene.memory, layout)
+    area = structures.module_area(scene.memory, layout)
     told = [
         pointers.of_a_loaded_module(scene.memory, layout, area, Pointer(at, GONE))
         for at in (own + 8, sections + 8, other)
@@ -277,7 +277,7 @@ def test_that_an_area_says_which_init_has_asked_for_it_does_not(
     kernel.word(described + 8, start)
     kernel.word(described + 16, size)
     kernel.file.write_bytes(kernel.data)
-    area = pointers.module_area(scene.memory, layout)
+    area = structures.module_area(scene.memory, layout)
     told = [
         pointers.of_a_loaded_module(scene.memory, layout, area, Pointer(described + at, GONE))
         for at in (56, 64)
@@ -377,7 +377,7 @@ def test_the_stack_of_a_task_that_has_ended_does_not_count(kernel: Kernel) -> No
 
 def described(kernel: Kernel, at: int) -> tuple[str, str]:
     kernel.word(at, GONE)
-    found = pointers.describe(kernel.scene(), kernel.symbols, Pointer(at, GONE))
+    found = registries.describe(kernel.scene(), kernel.symbols, Pointer(at, GONE))
     return found.holder, found.forgotten
 
 
@@ -419,7 +419,7 @@ def test_what_a_list_leads_to_is_registered(kernel: Kernel) -> None:
     head, first, at = PLACES["reboot_notifier_list"], PLACES["fw_shutdown_nb"], shrinker(kernel)
     kernel.word(head + 0x18, IMAGE + first)
     places = (head + 0x18, first + 8, at + 8, first + 0x20, at + 128, PLACES["somewhere"])
-    found = pointers.registered(
+    found = registries.registered(
         kernel.scene(), kernel.symbols, [Pointer(place, GONE) for place in places]
     )
     assert [one.at for one in found] == [head + 0x18, first + 8, at + 8]
@@ -452,7 +452,7 @@ def test_the_readers_of_a_lock_are_counted_on_all_cpus(
     for cpu, count in enumerate(counts):
         kernel.word(PERCPU + 0x4000 * cpu + 0x1800, (count % (1 << 32) << 32) + 7)
     scene = kernel.scene()
-    assert pointers.held_by_readers(scene.memory, scene.layout) == held
+    assert locks.held_by_readers(scene.memory, scene.layout) == held
 
 
 @pytest.mark.parametrize("step", [0, 56])
@@ -532,7 +532,7 @@ def test_a_page_is_told_by_the_first_one_of_its_block(kernel: Kernel, masked: bo
     head = VMEMMAP + first // PAGE * 64
     kernel.word(0x800000 + first // PAGE * 64 + 64 + 8, (-128 if masked else head) | 1)
     scene = kernel.scene()
-    found = pointers.slab_object(scene.memory, scene.layout, first + PAGE + 0x40)
+    found = structures.slab_object(scene.memory, scene.layout, first + PAGE + 0x40)
     assert found is not None
     assert (found.cache.name, found.start) == ("kmalloc-8k", first)
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from harness.examine import record
-from harness.examine.pointers import Symbols
 from harness.examine.record import Record
+from harness.examine.structures import Symbols
 
 KERNEL = 0xFFFFFFFF81000000
 

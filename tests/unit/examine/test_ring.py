@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.examine import ring
-from harness.examine.pointers import Symbols
 from harness.examine.ring import Record
+from harness.examine.structures import Symbols
 from harness.qemu.memory import FrozenMemory
 
 IMAGE, DIRECT = 0xFFFFFFFF80000000, 0xFFFF888000000000

@@ -14,8 +14,8 @@ import pytest
 from harness.examine import record, trial
 from harness.examine.allocations import PAGES, Allocation
 from harness.examine.lost import ROUNDS
-from harness.examine.pointers import Symbols
 from harness.examine.record import Record
+from harness.examine.structures import Symbols
 from harness.host.proc import Deadline
 from harness.machines.guest import CommandResult
 

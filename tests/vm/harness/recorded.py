@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from harness.examine import audit, pointers, record
-from harness.examine.pointers import Symbols
+from harness.examine import audit, layouts, record
+from harness.examine.structures import Symbols
 from harness.testing import Lab
 
 
@@ -33,4 +33,4 @@ def keeps_addresses(lab: Lab) -> bool:
     """Whether the lab's kernel has records with addresses of what is gone."""
     folder = lab.template().entry.path
     symbols = Symbols(zlib.decompress((folder / audit.SYMBOLS).read_bytes()).decode())
-    return pointers.keeps_addresses(symbols)
+    return layouts.keeps_addresses(symbols)
