@@ -398,15 +398,26 @@ class Audit:
     def kept_by_ended(self, deadline: Deadline) -> tuple[str, ...]:
         """The names of the locks whose owner has ended.
 
-        Raises ``MachineError`` where the machine does not answer.
+        The kernel frees what it knew of a task after a grace period, which is waited for. Raises
+        ``MachineError`` where the machine does not answer.
         """
         opened = self._opened()
         if opened is None:
             return ()
         layout, memory, _ = opened
-        with self._machine.clock.stopped(deadline):
-            scene = Scene(memory, layout, self._recent)
-            return tuple(locks.kept_by_ended(scene, self._symbols))
+        scene = Scene(memory, layout, self._recent)
+
+        def look() -> locks.Kept:
+            with self._machine.clock.stopped(deadline):
+                return locks.kept_by_ended(scene, self._symbols)
+
+        kept = look()
+        for _ in range(ROUNDS):
+            if not kept.unsure:
+                break
+            self._machine.agent.order("rest", "rested", deadline)
+            kept = look()
+        return kept.names
 
     def take_lost(self) -> tuple[Lost, ...]:
         """What modules that are gone allocated and nobody has; each is told once."""

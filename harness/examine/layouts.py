@@ -17,6 +17,7 @@ from harness.examine.structures import (
     IMAGE,
     VMALLOC,
     VMEMMAP,
+    WAITERS,
     Layout,
     SlabCache,
     Symbols,
@@ -89,6 +90,7 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         variables=_variables(symbols),
         shrinkers=symbols.address("shrinker_list") or 0,
         readers=_readers(symbols),
+        lists_waiters=_lists_waiters(memory, symbols),
         keeps_code=any(_KEEPS_CODE in name for name in symbols.names),
         keeps_addresses=keeps_addresses(symbols),
     )
@@ -111,6 +113,19 @@ def _readers(symbols: Symbols) -> dict[str, int]:
     """
     found = {name: symbols.address(f"__percpu_rwsem_rc_{name}") for name in _READ}
     return {name: address for name, address in found.items() if address is not None}
+
+
+# A lock of the kernel's that nobody waits for when a machine is frozen.
+_A_MUTEX = "module_mutex"
+
+
+def _lists_waiters(memory: Memory, symbols: Symbols) -> bool:
+    """Whether a struct mutex has a list of who waits for it: one that is empty points to itself."""
+    address = symbols.address(_A_MUTEX)
+    if address is None:
+        return False
+    waiters = address + WAITERS
+    return memory.word(waiters - IMAGE) == waiters
 
 
 def _variables(symbols: Symbols) -> tuple[tuple[int, int], ...]:

@@ -36,6 +36,10 @@ _PRESENT, _LARGE, _FRAME = 1, 1 << 7, 0x000FFFFFFFFFF000
 
 PAGE_STRUCT = 64  # bytes of a struct page (linux/mm_types.h), of which eight are a word
 
+# Where a struct mutex (linux/mutex_types.h) has who waits for it, in bytes; and a struct
+# rw_semaphore (linux/rwsem.h), from its owner on.
+WAITERS = 16
+
 
 @dataclass(frozen=True)
 class SlabCache:
@@ -68,7 +72,8 @@ class Layout:
     processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
     ``first_task`` is the virtual address of the first one. ``shrinkers`` is that of the list of
     what the kernel calls to have caches freed. ``readers`` are per-CPU variables: for each lock by
-    its name, how many have it as readers, in 32 bits, the sum of all CPUs. ``keeps_code`` is
+    its name, how many have it as readers, in 32 bits, the sum of all CPUs. ``lists_waiters`` is
+    whether a lock has a list of who waits for it. ``keeps_code`` is
     whether a page that had a module's code can stay mapped when the module is gone.
     ``keeps_addresses`` is whether the kernel has records with addresses of what is gone, so that
     only what is in one of the ``REGISTRIES`` is known to be followed.
@@ -92,6 +97,7 @@ class Layout:
     cache_size: int = 0
     shrinkers: int = 0
     readers: Mapping[str, int] = field(default_factory=dict)
+    lists_waiters: bool = False
     keeps_code: bool = True
     keeps_addresses: bool = False
 

@@ -25,7 +25,8 @@ SLAB_CACHE, OBJECT_SIZE, NAME, LIST = 8, 24, 96, 104
 PLACES = {
     "_text": 0x100000, "init_top_pgt": 0x101000, "filp_cachep": 0x110000,
     "slab_caches": 0x111000, "__per_cpu_offset": 0x112000, "mod_tree": 0x113000,
-    "init_task": 0x114000, "init_stack": 0x118000, "reboot_notifier_list": 0x120000,
+    "init_task": 0x114000, "module_mutex": 0x116000,
+    "init_stack": 0x118000, "reboot_notifier_list": 0x120000,
     "fw_shutdown_nb": 0x121000, "formats": 0x122000, "script_format": 0x123000,
     "cpuhp_hp_states": 0x124000, "somewhere": 0x125000, "__init_begin": 0x128000,
     "__init_end": 0x12A000, "file_systems": 0x12B000, "iomem_resource": 0x12C000,
@@ -63,6 +64,8 @@ class Kernel:
         self.files: list[str] = []
         for name in ("slab_caches", "shrinker_list"):
             self.wordlist(PLACES[name], IMAGE + PLACES[name])
+        mutex = PLACES["module_mutex"]
+        self.wordlist(mutex + 16, IMAGE + mutex + 16)
         self.cache("filp", 256, wiped=False)
         self.cache("kmem_cache", 512)
         self.page(self.caches["filp"] - DIRECT & -PAGE, "kmem_cache")

@@ -28,9 +28,13 @@ def lock(kernel: Kernel, at: int, address: int, owner: int, *, flags: int = 0) -
     kernel.word(at, owner | flags, 0, address + 16, address + 16)
 
 
-def found(kernel: Kernel) -> list[str]:
+def look(kernel: Kernel) -> locks.Kept:
     kernel.task("kthreadd", VMALLOC + 0x20000, VMALLOC + 0x23F00)
     return locks.kept_by_ended(kernel.scene(), lambda: kernel.symbols)
+
+
+def found(kernel: Kernel) -> list[str]:
+    return list(look(kernel).names)
 
 
 def test_it_is_named_by_what_it_is_in(kernel: Kernel) -> None:
@@ -53,6 +57,17 @@ def test_what_can_still_be_given_back_is_none(kernel: Kernel, flags: int) -> Non
     """The last reader's address stays when it is gone (RWSEM_READER_OWNED)."""
     lock(kernel, SOMEWHERE, IMAGE + SOMEWHERE, owner(kernel, ended=bool(flags)), flags=flags)
     assert found(kernel) == []
+
+
+def test_who_remembers_a_task_has_counted_that(kernel: Kernel) -> None:
+    """What the kernel knows of the task is still there, or was not freed yet: it has a name."""
+    kernel.cache(CACHE, 512)
+    at, task = kernel.object(CACHE), owner(kernel)
+    lock(kernel, at, DIRECT + at, task)
+    kernel.text(task - DIRECT + 128, "was-here")
+    assert look(kernel) == locks.Kept((), unsure=True)
+    kernel.text(task - DIRECT + 128, "\0" * 8)
+    assert look(kernel) == locks.Kept((f"one in an object of the slab cache {CACHE}",))
 
 
 def test_on_a_debug_kernel_none_is_looked_for(
@@ -80,11 +95,36 @@ def test_what_looks_like_one_is_none(kernel: Kernel, beyond: int) -> None:
     assert found(kernel) == []
 
 
+@pytest.mark.parametrize("lists", [True, False], ids=["before 7.1", "from 7.1 on"])
+def test_what_looks_like_one_of_another_kernel_is_none(kernel: Kernel, lists: bool) -> None:
+    """A kernel has either a list of those who wait, or the first of them."""
+    kernel.cache(CACHE, 512)
+    at = kernel.object(CACHE)
+    if lists:
+        kernel.word(SOMEWHERE, owner(kernel), 0, 0)
+        kernel.symbols = Symbols(kernel.kallsyms.replace("somewhere", "a_mutex"))
+    else:
+        kernel.word(PLACES["module_mutex"] + 16, 0, 0)
+        lock(kernel, at, DIRECT + at, owner(kernel))
+    assert found(kernel) == []
+
+
+def test_one_that_goes_on_in_the_next_object_is_none(kernel: Kernel) -> None:
+    """The allocator lists tasks that were freed in an object, to the last word of it."""
+    kernel.cache(CACHE, 64)
+    at = kernel.object(CACHE) + 64
+    lock(kernel, at - 8, DIRECT + at - 8, owner(kernel))
+    assert found(kernel) == []
+    lock(kernel, at, DIRECT + at, owner(kernel))
+    assert found(kernel) == [f"one in an object of the slab cache {CACHE}"]
+
+
 @pytest.mark.parametrize(("name", "told"), [("a_mutex", ["a_mutex"]), ("last_task", [])])
 def test_without_a_list_of_those_who_wait_its_name_tells(
     kernel: Kernel, name: str, told: list[str]
 ) -> None:
     """From 7.1 on; a variable may have the address of a task that has ended for other reasons."""
+    kernel.word(PLACES["module_mutex"] + 16, 0, 0)
     kernel.symbols = Symbols(kernel.kallsyms.replace("somewhere", name))
     kernel.word(SOMEWHERE, owner(kernel), 0, 0, IMAGE)  # another variable follows
     at = kernel.object("task_struct")

@@ -158,6 +158,11 @@ def test_a_lock_that_its_owner_gave_back_is_green(victim: Clone, stuck: Module, 
     assert outcome(take(victim, stuck, "healthy_take", lock)) == []
 
 
+def test_who_remembers_a_task_that_has_ended_is_green(victim: Clone, stuck: Module) -> None:
+    """A driver's record of who uses it looks like a lock that was not given back."""
+    assert outcome(take(victim, stuck, "healthy_client", "own")) == []
+
+
 @pytest.mark.parametrize("cpus", CPUS)
 def test_a_lock_that_is_kept_by_a_reader_is_named(victim: Clone, cpus: int) -> None:
     """The thread sleeps, and all others may read as well: only who plugs in a CPU would wait."""

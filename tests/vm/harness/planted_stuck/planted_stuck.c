@@ -17,7 +17,9 @@
 #include <linux/rtnetlink.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/sched/task.h>
 #include <linux/semaphore.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 
 static char *act = "";
@@ -121,6 +123,36 @@ static void give_lock(void)
 		up_write((struct rw_semaphore *)lock);
 }
 
+/*
+ * Who uses the module, as drivers write that down: laid out as a mutex that its owner has taken, and
+ * with a count of the task, which may end.
+ */
+struct client {
+	struct task_struct *task;
+	unsigned long calls;
+	struct list_head requests;
+};
+
+static struct client *client;
+
+static int remember(void)
+{
+	client = kzalloc(sizeof(*client), GFP_KERNEL);
+	if (!client)
+		return -ENOMEM;
+	client->task = get_task_struct(current);
+	INIT_LIST_HEAD(&client->requests);
+	return 0;
+}
+
+static void forget(void)
+{
+	if (!client)
+		return;
+	put_task_struct(client->task);
+	kfree(client);
+}
+
 /* The thread sleeps, and is not to be blamed for anything else. */
 static noinline int planted_holds(void *data)
 {
@@ -188,6 +220,8 @@ static int poked(const char *value, const struct kernel_param *param)
 	/* By the process that asks for it, which ends before long. */
 	if (!strcmp(act, "take"))
 		take_lock();
+	if (!strcmp(act, "healthy_client"))
+		return remember();
 	if (!strcmp(act, "healthy_take")) {
 		take_lock();
 		give_lock();
@@ -235,6 +269,7 @@ static void __exit planted_stuck_exit(void)
 {
 	if (!IS_ERR_OR_NULL(thread))
 		kthread_stop(thread);
+	forget();
 	path_put(&passwd);
 }
 
