@@ -258,9 +258,10 @@ _LOST_HEADERS = tuple(
     for pattern in (PC.pattern, DECODED_PC.pattern)
 )
 
-CALL = "Call "  # what the line above a stack has
+# What the line above a stack has, on arm the latter
+CALL = ("Call ", "Backtrace:")
 # Where that is lost, too: calls that stand on a stack only because there is a report to make.
-PRINTING_CALLS = ("dump_stack", "watchdog_overflow_callback")
+PRINTING_CALLS = ("__warn+", "dump_stack", "kasan_report+", "warn_slowpath_", "watchdog_overflow_")
 
 FORMATS: tuple[Format, ...] = (
     # mm/kasan/report.c, print_error_description()
@@ -313,6 +314,15 @@ FORMATS: tuple[Format, ...] = (
         re.compile(r"^(?P<what>Read|Write) of size \d+ at addr [0-9a-f]{8,16} by task "),
         "KASAN: {what} in {func}",
         in_trace,
+        rest=True,
+        broken=True,
+    ),
+    # print_track(), below the stack
+    Format(
+        Kind.KASAN,
+        " by task ",
+        re.compile(r"^(?P<what>Allocated|Freed) by task \d+(?: on cpu \d+ at [\d.]+s)?:\s*$"),
+        "KASAN: memory {what}",
         rest=True,
         broken=True,
     ),
@@ -617,6 +627,15 @@ FORMATS: tuple[Format, ...] = (
         at_pc,
         part=True,
         needs_registers=True,
+    ),
+    # arch/riscv/kernel/traps.c, DO_ERROR_INFO(): memory that does not answer, or is not there
+    Format(
+        Kind.PAGE_FAULT,
+        " access fault [#",
+        _re(r"(?P<what>Oops - (?:instruction|load|store \(or AMO\)) access fault) \[#\d+\]"),
+        "{what} in {func}",
+        at_pc,
+        part=True,
     ),
     # The traps that no entry above knows: x86's and s390's die() print the code behind the words,
     # powerpc's __die() the signal, riscv's die() nothing.
@@ -1298,7 +1317,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.HUNG_TASK,
         "hung_task_timeout_secs",
-        re.compile(r"^\W?echo 0 > /proc/sys/kernel/hung_task_timeout_secs\W disables this message"),
+        re.compile(r"^\W?echo 0 > /proc/sys/kernel/hung_task_timeout_secs\W disables this\b"),
         "INFO: task hung in {func}",
         in_trace,
         not_waiting,
@@ -1922,8 +1941,9 @@ FORMATS: tuple[Format, ...] = (
             rest=True,
         )
         for has, pattern in (
-            (CALL, r"^\s*Call [Tt]race:"),
-            *((call, rf"\b{call}(?:_lvl)?\+0x[0-9a-f]+/0x") for call in PRINTING_CALLS),
+            (CALL[0], r"^\s*Call [Tt]race:"),
+            (CALL[1], r"^\s*Backtrace: *$"),
+            *((call, rf"\b{call.rstrip('+')}\w*\+0x[0-9a-f]+/0x") for call in PRINTING_CALLS),
         )
     ),
 )
@@ -1950,6 +1970,13 @@ _PRINTERS: tuple[tuple[Kind, str], ...] = (
     (Kind.PAGE_FAULT, r"page_fault_oops|show_fault_oops|no_context|_*do_kernel_fault"),
     (Kind.GPF, r"exc_general_protection|do_general_protection"),
 )
+# And who checks what its caller does, and stops the kernel or warns where the registers were shown
+_CHECKERS: tuple[tuple[Kind, str], ...] = (
+    (Kind.BUG, r"_*fortify_panic|skb_(?:over_|under_)?panic"),
+    (Kind.LIST_CORRUPTION, r"_*list_(?:add|del)\w*_valid\w*"),
+    (Kind.REFCOUNT, r"refcount_warn_saturate"),
+    (Kind.USERCOPY, r"usercopy_abort"),
+)
 _PRINTER = re.compile("|".join(f"({names})" for _, names in _PRINTERS))
 _OF_PRINTING = re.compile(rf"^(?:(?:{_PRINTER.pattern})$|_*schedule)")
 _PRINTS_WITHIN = 6  # calls; what is further down the stack has called others since
@@ -1960,6 +1987,14 @@ def told_by(frames: list[Frame]) -> Kind | None:
     for frame in frames[:_PRINTS_WITHIN]:
         if match := _PRINTER.fullmatch(frame.function):
             return _PRINTERS[(match.lastindex or 1) - 1][0]
+    return None
+
+
+def told_at(frame: Frame | None) -> Kind | None:
+    """Returns the kind of a report whose registers show the CPU there, if that tells."""
+    for kind, names in _CHECKERS if frame else ():
+        if frame and re.fullmatch(names, frame.function):
+            return kind
     return None
 
 

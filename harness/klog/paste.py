@@ -42,7 +42,9 @@ class Beginning:
 
 
 _TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-_LEVELS = r"(?:emerg|panic|alert|crit|err|error|warn|warning|notice|info|debug)"
+# syslog(3), and what dmesg -x and older daemons call some of them
+_SEVERITIES = r"(?:emerg|alert|crit|err|warning|notice|info|debug)"
+_LEVELS = rf"(?:{_SEVERITIES}|panic|error|warn)"
 _FACILITIES = r"(?:kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local[0-7])"
 # init/version.c, UTS_NODENAME, is "(none)"; some take the name out before they send a log.
 _HOST = r"(?:[\w.@-]{1,64}|\(none\)|<[A-Za-z][\w.-]{1,40}>|\*{2,20})"
@@ -213,9 +215,10 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         kernel=True,
     ),
     _line(
+        # "Internal error: ", "divide error: " are the kernel's own words.
         "host and level",
         "host warning: text",
-        rf"(?:{_HOST} )?(?:{_FACILITIES}\.)?{_LEVELS}: ",
+        rf"(?:{_HOST} )?(?:{_FACILITIES}\.)?{_SEVERITIES}: ",
         after="date",
         kernel=True,
     ),
@@ -223,6 +226,13 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         "host alone",
         "host [   12.345678] text",
         rf"{_HOST} (?=(?:<\d+>)?\[ *\d+\.\d{{3,9}}|\d{{1,4}},\d{{1,20}},\d{{1,20}},[-c+])",
+        after="date",
+    ),
+    # A daemon that listens to netconsole takes the sender for the host, and knows no program.
+    _line(
+        "address alone",
+        "192.0.2.7 text",
+        r"\d{1,3}(?:\.\d{1,3}){3} (?![\w./@-]{1,64}\[\d{1,8}\]:)",
         after="date",
     ),
     _line(
@@ -286,7 +296,8 @@ _QUOTED_PRINTABLE = re.compile(r"[^=]{2}=\r?$|=(?:3D|09|20\r?$|A0|C2=A0|E2=80)")
 _QUOTED_PRINTABLE_FROM = 2  # lines with such a thing
 _OCTETS = re.compile(r"(?:=[0-9A-F]{2})+")
 _MARK = re.compile(
-    r"[ \t]{0,8}(?:(?P<mark>//|#|\*|\+|;|--|%)(?:[ \t]|$)"
+    # abrt's comments in a bug tracker have a colon before each line, and no blank behind it.
+    r"[ \t]{0,8}(?:(?P<mark>:(?!:)|(?://|#|\*|\+|;|--|%)(?:[ \t]|$))"
     r"|(?P<number>\d{1,6})(?:[:|)]? {1,2}|[:|)]|$))"
 )
 _AT_START = re.compile(rf"\A{_MARK.pattern}")
@@ -298,8 +309,16 @@ _FLATTENED = re.compile(
     r"(?:<\d{1,3}>)?\[(?: {0,4}\d{1,6}\.\d{6}|\w{3} \w{3} {1,2}\d{1,2} \d\d:\d\d:\d\d \d{4})\])"
 )
 _FLATTENED_FROM = 3  # stamps in one line; two may be those of a console and of a journal
+# The same in JSON, of which a part was pasted
+_ESCAPED_END = re.compile(r"(?:\\r)?\\n")
+_JSON_STRING = re.compile(r"\s*(?:- )?\{?[^{}\n]{0,400}?\"[\w.-]{1,40}\": ?\"")
+_JSON_FIELDS = ("MESSAGE", "message", "msg", "log", "line")
+_JSON_FIELD = re.compile(rf'"(?:{"|".join(_JSON_FIELDS)})":')
+_JSON_WITHIN = 8  # characters before an object: a list's mark, blanks
 _HEADING = re.compile(r"#{1,6} \S")  # CommonMark, ATX headings
 _SUBJECT = re.compile(r"(?:[>|] ?)*Subject: ")
+_DOUBLED_FROM = 4  # lines that are the one above once more
+_SHARE_OF_DOUBLED = 0.4  # of all lines; half of them if nothing else was printed
 _UPSIDE_DOWN_FROM = 3  # lines that are older than the one above, and none that is younger
 _HEX_CLOCK = re.compile(r"\d+\.\d{6}")
 
@@ -326,6 +345,7 @@ _GOES_ON = re.compile(
 # and behind it is half a module's name, an offset, a function's name, a source's, an address.
 _HALVES = (
     (r"\+0x[0-9a-f]+/0x[0-9a-f]+ \[\w{0,60}$", r"(?![0-9a-f]{12})\w{0,60}[\](]"),
+    (r"\[<[0-9a-f]{1,15}$", r"[0-9a-f]{1,15}>\]"),
     (r"[\w.]\+(?:0(?:x[0-9a-f]*)?)?$", r"0?x?[0-9a-f]*/0x[0-9a-f]"),
     (r"\+0x[0-9a-f]+(?:/0?)?$", r"[0-9a-f]*/?0?x[0-9a-f]+(?![\w.])"),
     (r"\+0x[0-9a-f]+/0x[0-9a-f]*$", r"[0-9a-f]{1,4}(?=[\s)]|$)"),
@@ -355,6 +375,9 @@ _HEADER_WORDS = re.compile(
 # What no line of a report's begins with, and the rest of one does
 _IN_THE_MIDDLE = re.compile(r"[a-z0-9(]|NULL|\[\w+\]")
 _REST_OF_CALL = re.compile(r"\s*\[\w{1,60}\](?:\)?$|, CPU#)|\s*\([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+")
+# What a symboliser has put in place of a call's offset
+_REST_OF_DECODED = re.compile(r"\s*\([\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d")
+_DECODED = re.compile(r"(?:^|[RE]?IP: (?:[0-9a-f]{4}:)?|pc : |[\s\]?])[A-Za-z_][\w.$]{2,200}$")
 # What stands before a call: in lockdep's and old kernels' reports, and on the s390
 _ADDRESS = re.compile(r"(?:\[<[0-9a-f]{8,16}>\]|Krnl PSW : [0-9a-f]{16} [0-9a-f]{16})\s*$")
 _CALL = re.compile(r"\s*\(?[A-Za-z_][\w.$]*\+0x[0-9a-f]+/0x")
@@ -456,22 +479,27 @@ def _beginning(line: str, at: int, state: str) -> tuple[Beginning, re.Match[str]
     return None
 
 
-def _message(raw: str) -> str:
-    """A line of ``journalctl -o json`` as ``-o short`` has it; any other line as it is.
+def _message(raw: str) -> str | None:
+    """Returns what a line of JSON says; of a journal's, as ``-o short`` has it. None: it is none.
 
-    The fields are those of systemd.journal-fields(7).
+    The fields of ``journalctl -o json`` are those of systemd.journal-fields(7). Others are what
+    container tools, LAVA and collectors of logs have.
     """
-    if not raw.startswith("{") or '"MESSAGE"' not in raw:
-        return raw
+    begun = raw.find("{", 0, _JSON_WITHIN)
+    if begun < 0 or not _JSON_FIELD.search(raw):
+        return None
     try:
-        fields = json.loads(raw)
-        text, host = fields["MESSAGE"], fields.get("_HOSTNAME", "host")
-        program = "kernel" if fields.get("_TRANSPORT") == "kernel" else "program[1]"
+        fields = json.loads(raw[begun:])
     except (ValueError, RecursionError):
-        return raw
+        return None
+    text = next((fields[name] for name in _JSON_FIELDS if name in fields), None)
     # A message that is no text in UTF-8 is a list of its bytes.
     if isinstance(text, list) and all(isinstance(byte, int) and 0 <= byte <= 255 for byte in text):
         text = bytes(text).decode(errors="replace")
+    if not isinstance(text, str) or "MESSAGE" not in fields:
+        return text.removesuffix("\n") if isinstance(text, str) else None
+    host = fields.get("_HOSTNAME", "host")
+    program = "kernel" if fields.get("_TRANSPORT") == "kernel" else "program[1]"
     return f"Jan 01 00:00:00 {host} {program}: {text}"
 
 
@@ -511,19 +539,32 @@ def _follows(before: str | None, mark: str | None) -> bool:
 
 
 def _unflattened(lines: list[str]) -> tuple[list[int], list[str]]:
-    """Begins a new line before each stamp of a text whose ends of lines have become blanks.
+    """Gives each line of a text its own again where several had become one.
 
-    Returns where each line was, and the lines. A form of a web page, a chat or a spreadsheet's cell
-    does that.
+    Returns where each line was, and the lines.
     """
     origins: list[int] = []
     apart: list[str] = []
     for number, line in enumerate(lines):
-        parts = _FLATTENED.split(line) if line.count("[") >= _FLATTENED_FROM else [line]
-        for part in parts if len(parts) > _FLATTENED_FROM else [line]:
-            origins.append(number)
-            apart.append(part)
+        parts = _parts(line)
+        origins += [number] * len(parts)
+        apart += parts
     return origins, apart
+
+
+def _parts(line: str) -> list[str]:
+    """The lines of which one was made: by JSON, or by what makes blanks of ends of lines.
+
+    The latter are a form of a web page, a chat or a spreadsheet's cell; there only the stamps tell.
+    """
+    if (message := _message(line)) is not None:
+        return message.split("\n")
+    if line.count("\\n") >= _FLATTENED_FROM:
+        begun = _JSON_STRING.match(line)
+        inner = line[begun.end() if begun else 0 :].replace("\\t", "\t").replace('\\"', '"')
+        return _ESCAPED_END.split(inner)
+    parts = _FLATTENED.split(line) if line.count("[") >= _FLATTENED_FROM else [line]
+    return parts if len(parts) > _FLATTENED_FROM else [line]
 
 
 def _as_sent(lines: list[str]) -> tuple[list[int], list[str]]:
@@ -590,15 +631,15 @@ def unpaste(pasted: str) -> Unpasted:
     starts, sent = _as_sent(apart)
     if any("\xa2" in line for line in sent):
         sent = [_EBCDIC.sub(r"[\1]", line) for line in sent]
-    raws = [_message(raw) for raw in _without_subject(sent)]
+    raws = list(_without_subject(sent))
     expanded = [raw[:_STAMP_WITHIN].expandtabs(8) for raw in raws if raw.strip()]
     indent = min((len(raw) - len(raw.lstrip(" ")) for raw in expanded), default=0)
     parsed = [_parse(raw, indent) for raw in raws]
-    said = [line for line in parsed if line.text.strip()]
+    numbered = _undoubled(list(enumerate(parsed)))
+    said = [line for _, line in numbered if line.text.strip()]
     stamped = sum(line.kernel for line in said) >= max(1, _SHARE_OF_KERNEL * len(said))
     hard = _terminal_width(parsed)
     kept: list[tuple[int, _Parsed]] = []
-    numbered = list(enumerate(parsed))
     if _is_upside_down(said):
         numbered.reverse()
     for number, line in numbered:
@@ -619,6 +660,23 @@ def unpaste(pasted: str) -> Unpasted:
         tuple(origins[starts[number]] for number, _ in kept),
         frozenset(_reboots(line for _, line in kept)),
     )
+
+
+def _undoubled(lines: list[tuple[int, _Parsed]]) -> list[tuple[int, _Parsed]]:
+    """Drops each second line of a log that has every line twice.
+
+    So has a serial log of two consoles on one line: the boot console beside the real one.
+    """
+    said = [at for at, (_, line) in enumerate(lines) if line.text.strip()]
+    again = [
+        later
+        for at, later in pairwise(said)
+        if (lines[at][1].text, lines[at][1].clock) == (lines[later][1].text, lines[later][1].clock)
+    ]
+    if len(again) < _DOUBLED_FROM or len(again) < _SHARE_OF_DOUBLED * len(said):
+        return lines
+    dropped = set(again)
+    return [line for at, line in enumerate(lines) if at not in dropped]
 
 
 def _is_upside_down(lines: list[_Parsed]) -> bool:
@@ -695,6 +753,8 @@ def _may_go_on(before: _Parsed, line: _Parsed) -> bool:
 def _is_rest_of_call(before: str, text: str) -> bool:
     """Whether a call was broken: before its module, its caller on arm, or its name."""
     if _REST_OF_CALL.match(text) and ("+0x" in before or "from" in before):
+        return True
+    if _REST_OF_DECODED.match(text) and _DECODED.search(before):
         return True
     return bool(_CALL.match(text) and _ADDRESS.search(before))
 

@@ -40,6 +40,7 @@ from harness.klog.formats import (
     Format,
     Kind,
     told_as,
+    told_at,
     told_by,
 )
 from harness.klog.frames import NAME, Frame, Item, Tag, is_inlined, plain_name, read_line
@@ -214,7 +215,7 @@ class _Report:
     @property
     def has_no_head(self) -> bool:
         """Whether a stack is all that there is up to now."""
-        return self.fmt.has == CALL or self.fmt.has in PRINTING_CALLS
+        return self.fmt.has in CALL or self.fmt.has in PRINTING_CALLS
 
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
@@ -336,6 +337,8 @@ def _event(report: _Report) -> Event | None:
             return None
         if told not in (None, Kind.WARNING, Kind.PANIC):
             report.fmt = fmt = told_as(fmt, told)
+    elif fmt.nameless and (checked := told_at(next(iter(report.header_frames()), None))):
+        report.fmt = fmt = replace(fmt, kind=checked)
 
     names_function = "{func}" in fmt.title and has_detail
     candidates = fmt.site(report)
@@ -659,6 +662,7 @@ class _Reader:
         printer, text = split_line(raw)
         if notable and self._boots(number, raw, printer, text):
             return
+        printer = self._printer(printer, text)
         report = self.open.get(printer)
         header = _header(text) if notable and printer != USER else None
         if header and not self._counts(header[0], printer, report):
@@ -686,6 +690,16 @@ class _Reader:
                 self._close(report)
         elif self.open:
             self._of_others(number, raw, printer, text)
+
+    def _printer(self, printer: str, text: str) -> str:
+        """Whose line it is: in a pasted log one without a stamp may be of a report that has them.
+
+        Who trims a log may leave the stamp of its first line alone.
+        """
+        if printer != PLAIN or self.reboots is None or CONSOLE not in self.open:
+            return printer
+        shown = read_line(text)[0].tag is not Tag.TEXT or _SHAPE.match(text) is not None
+        return CONSOLE if shown and PLAIN not in self.open else printer
 
     def _is_same(self, fmt: Format, text: str, report: _Report) -> bool:
         """Whether a header is that of the open report once more, or at last."""
@@ -779,7 +793,7 @@ class _Reader:
             header=match.string,
             spoken=self._is_spoken(printer, match),
         )
-        if fmt.has == CALL or fmt.has in PRINTING_CALLS:
+        if report.has_no_head:
             report.items, report.mark = [Item(Tag.TRACE, match.string)], Tag.TRACE
         if fmt.has in PRINTING_CALLS:  # the first line is one of the stack
             report.add(number, raw, match.string)

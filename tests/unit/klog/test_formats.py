@@ -454,6 +454,37 @@ LATER_PARTS = [
         "Code: 024024cc  44008d80  00109886 <29c00085> 02c02087\n---[ end trace 0000000000000000 ]",
         (Kind.PAGE_FAULT, DRAIN),
     ),
+    # the same on arm, which has another line above a stack
+    (
+        "Backtrace: \n[<c01f3200>] (brook_drain) from [<c01f32a0>] (brook_write+0x3c/0x5c)\n"
+        "Code: e24cb004 e52de004 e8bd4000 e1a04000 (e590000c)\n---[ end trace c0b79102f5690d52",
+        (Kind.PAGE_FAULT, WRITE),
+    ),
+    # arm's stack without any line above it
+    (
+        "[<c022135c>] (__warn) from [<c0bcb82c>] (warn_slowpath_fmt+0x70/0xd8)\n"
+        "[<c0bcb7c0>] (warn_slowpath_fmt) from [<bf3cc348>] (brook_drain+0x454/0x500 [brook])",
+        (Kind.WARNING, DRAIN),
+    ),
+    # below the stack of who used the memory
+    (
+        " ksys_write+0x5f/0xe0\n\nFreed by task 321:\n kasan_save_stack+0x1e/0x40\n"
+        " __kasan_slab_free+0x12f/0x180\n kfree+0xa6/0x2e0\n brook_release+0x2b/0x40 [brook]",
+        (Kind.KASAN, None),
+    ),
+    # registers once more at a report's end, in the function that checked what its caller did
+    (
+        "---[ end trace 0000000000000000 ]---\nRIP: 0010:fortify_panic+0xd/0xf\nCode: c9 01 00 00",
+        (Kind.BUG, None),
+    ),
+    (
+        "---[ end trace 0000000000000000 ]---\nRIP: 0010:__list_del_entry_valid+0x5d/0xb0",
+        (Kind.LIST_CORRUPTION, "__list_del_entry_valid"),
+    ),
+    (
+        "---[ end trace 0000000000000000 ]---\nRIP: 0010:usercopy_abort+0x6c/0x80\nCode: 48 c7 c2",
+        (Kind.USERCOPY, "usercopy_abort"),
+    ),
 ]  # fmt: skip
 
 

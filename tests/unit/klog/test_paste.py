@@ -6,6 +6,7 @@ The functions named brook do not exist.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -560,3 +561,80 @@ def test_registers_do_not_go_on_with_the_line_above() -> None:
     )
     (event,) = klog.read(text, pasted=True)
     assert (event.kind, event.function) == (Kind.GPF, "brook_drain")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Mar  4 12:00:01 192.0.2.7 {}",  # netconsole's lines at a syslog daemon
+        ":{}",  # abrt in a bug tracker
+        "12:00:01.123 {}",
+    ],
+)
+@pytest.mark.parametrize(
+    "first", ["divide error: 0000 [#1] SMP", "Internal error: Oops: 5 [#1] ARM"]
+)
+def test_what_stands_before_tells_nothing_of_the_kernel(form: str, first: str) -> None:
+    """Whatever is a word with a colon is no daemon's level."""
+    body = "\n".join(form.format(line) for line in [first, *LINES[1:]])
+    (event,) = klog.read(f"brook: flowing\n{body}\n", pasted=True)
+    assert event.kind in (Kind.TRAP, Kind.PAGE_FAULT)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_a_program_on_another_host_is_no_kernel() -> None:
+    line = "Mar  4 12:00:01 192.0.2.7 brookd[12]: BUG: soft lockup - CPU#0 stuck for 23s! [sh:1]"
+    assert not klog.read(line, pasted=True)
+    assert klog.read(line.replace("brookd[12]: ", ""), pasted=True)
+
+
+@pytest.mark.parametrize("lines", [LINES, BY_CLOCK, BY_DATE], ids=["plain", "clock", "date"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda lines: json.dumps({"log": "\n".join(lines) + "\n", "stream": "stdout"}),
+        lambda lines: "\n".join(f"- {json.dumps({'lvl': 'target', 'msg': x})}" for x in lines),
+        lambda lines: "\n".join(json.dumps({"log": f"{x}\n"}) for x in lines),
+        lambda lines: '{"log": "' + "\\n".join(lines) + '\\n", "strea',  # cut: no JSON any more
+    ],
+    ids=["text", "list", "line", "part"],
+)
+def test_a_log_in_json(form: Callable[[list[str]], str], lines: list[str]) -> None:
+    """As container tools, test labs and collectors of logs have it."""
+    (event,) = klog.read(f"brook: flowing\n{form(lines)}\n", pasted=True)
+    assert (event.kind, event.function, event.line) == (Kind.GPF, "brook_drain", 1)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+@pytest.mark.parametrize("lines", [LINES, BY_CLOCK], ids=["plain", "clock"])
+def test_a_line_may_be_there_twice(lines: list[str]) -> None:
+    """Two consoles on one line; not every line is on both."""
+    twice = "".join(f"{line}\n{line}\n" for line in ["brook: flowing", *lines])
+    (event,) = klog.read(f"login:\n{twice}", pasted=True)
+    assert (event.kind, event.line) == (Kind.GPF, 3)
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+    assert len(event.excerpt.split("\n")) == len(lines)
+
+
+@pytest.mark.parametrize("stamped", [1, 2, 4])
+def test_only_the_first_lines_may_have_stamps(stamped: int) -> None:
+    """Somebody has taken those off that say nothing new."""
+    lines = [*BY_CLOCK[:stamped], *LINES[stamped:], *["brook is dry now"] * 60]
+    event = klog.first("\n".join(lines))
+    assert event is not None
+    assert event.kind is Kind.GPF
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[<ffffffff83a\n6a370>] brook_write+0x41/0xb0 [brook]",  # within an address
+        "brook_write\n(drivers/brook.c:12 (discriminator 2))",  # where a symboliser has been
+    ],
+)
+def test_a_call_may_be_broken_at_more_places(line: str) -> None:
+    wide = "Code: " + "48 " * 20
+    body = f"Oops: general protection fault: 0000 [#1] SMP\n{wide}\nCall Trace:\n {' ' * 55}{line}"
+    (event,) = klog.read(body, pasted=True)
+    assert [frame.function for frame in event.stack] == ["brook_write"]
