@@ -668,16 +668,22 @@ def _after_end(frames: list[Frame]) -> bool:
 
 
 def last_resort(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Frame | None:
-    """The innermost call that does not print the report, where all only help somebody.
+    """Whom to name where all calls only help somebody: there a log is cut, or whom is not known.
 
-    Whom is not known: there a log is cut.
+    The innermost that does not print the report. Where its format leaves those out as well, what
+    an unwinder has guessed of a module, then the outermost: it is the nearest to who is missing.
     """
-    for frame in known_calls(report, site):
-        if REPORTING.search(frame.function) or (skip is not None and is_in(skip, frame)):
-            continue
-        if not _MESSENGER_OF_REPORT.fullmatch(frame.function):
+    found = [
+        frame
+        for frame in known_calls(report, site)
+        if not (REPORTING.search(frame.function) or _MESSENGER_OF_REPORT.fullmatch(frame.function))
+    ]
+    for frame in found:
+        if skip is None or not is_in(skip, frame):
             return frame
-    return None
+    asked = [frame for frame in found if not _MESSENGER.fullmatch(frame.function)]
+    of_modules = [frame for frame in guesses(report.items) if frame.module] if asked else []
+    return next(iter([*of_modules, *asked[-1:]]), None)
 
 
 def guesses(items: list[Item]) -> list[Frame]:

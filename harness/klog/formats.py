@@ -213,7 +213,9 @@ _OF_ALLOCATION = re.compile(
     r"^_*(?:alloc_(?:pages?|frozen|contig)|get_free_page|get_zeroed|(?:do_)?k?v?[mzc]alloc"
     r"|kmem_cache_alloc|kvmalloc|vmalloc|kmalloc|krealloc|k?memdup|slab_alloc|new_slab"
     r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc"
-    r"|kmem_getpages|(?:arm_)?dma_(?:direct_|generic_)?alloc)"
+    r"|kmem_getpages|(?:arm_)?dma_(?:direct_|generic_)?alloc|mempool_alloc|pcpu_alloc"
+    # net/core/skbuff.c
+    r"|(?:netdev|napi|dev)_alloc|(?:napi_)?alloc_skb|(?:napi_)?build_skb|sk(?:b)?_page_frag)"
 )
 
 # mm/slub.c and mm/slab.c: between whoever allocates or frees and the check that complains.
@@ -258,10 +260,9 @@ _LOST_HEADERS = tuple(
     for pattern in (PC.pattern, DECODED_PC.pattern)
 )
 
-# What the line above a stack has, on arm the latter
-CALL = ("Call ", "Backtrace:")
-# Where that is lost, too: calls that stand on a stack only because there is a report to make.
-PRINTING_CALLS = ("__warn+", "dump_stack", "kasan_report+", "warn_slowpath_", "watchdog_overflow_")
+# What the line above a stack has, on arm the latter; and what a call has where that is lost, too
+STACK_MARKS = ("Call ", "Backtrace:")
+A_CALL = "+0x"
 
 FORMATS: tuple[Format, ...] = (
     # mm/kasan/report.c, print_error_description()
@@ -1925,8 +1926,8 @@ FORMATS: tuple[Format, ...] = (
         loose=True,
         nameless=True,
     ),
-    # The same where that line is lost, too, and where all that is left is the stack: then it counts
-    # if the stack tells of what it is.
+    # The same where that line is lost, too, and where all that is left is the stack, or a part of
+    # it: then it counts if the stack tells of what it is.
     *(
         Format(
             Kind.WARNING,
@@ -1941,9 +1942,9 @@ FORMATS: tuple[Format, ...] = (
             rest=True,
         )
         for has, pattern in (
-            (CALL[0], r"^\s*Call [Tt]race:"),
-            (CALL[1], r"^\s*Backtrace: *$"),
-            *((call, rf"\b{call.rstrip('+')}\w*\+0x[0-9a-f]+/0x") for call in PRINTING_CALLS),
+            (STACK_MARKS[0], r"^\s*Call [Tt]race:"),
+            (STACK_MARKS[1], r"^\s*Backtrace: *$"),
+            (A_CALL, r"^[ \[\]<>()?\w.$/-]{0,200}\+0x[0-9a-f]+/0x[0-9a-f]+(?:[ )]|$)"),
         )
     ),
 )

@@ -290,6 +290,8 @@ _TYPESET = str.maketrans(
     {"\xa0": " ", "\u200b": "", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"',
      "\ufeff": ""}
 )  # fmt: skip
+# How rsyslog writes a line's feed and a tab within a message
+_CONTROLS_OF_RSYSLOG = re.compile(r"^(?:#012)+|#01[12]$|#011")
 _EBCDIC = re.compile(r"\xa2([^\xa2!\n]{1,80})!")
 # A line broken at 76 characters, or what equals signs, blanks and quotation marks become.
 _QUOTED_PRINTABLE = re.compile(r"[^=]{2}=\r?$|=(?:3D|09|20\r?$|A0|C2=A0|E2=80)")
@@ -462,7 +464,7 @@ def _parse(raw: str, indent: int) -> _Parsed:
         # A prompt or an unfinished line of a program may stand before the console's stamp.
         kernel, at = True, stamp.end()
         clock, caller = stamp["clock"], stamp["caller"] or ""
-    text = line[at:]
+    text = _CONTROLS_OF_RSYSLOG.sub("", line[at:]) if "#01" in line else line[at:]
     if "markup" in source:
         text = text.rstrip("*_`")
     return _Parsed(text, kernel, program, clock, caller, tuple(source), len(raw.rstrip("\r\n")))

@@ -30,13 +30,13 @@ from harness.klog.blame import (
     waiting_place,
 )
 from harness.klog.formats import (
+    A_CALL,
     BANNER,
     BANNER_LINE,
-    CALL,
     DERIVED_PANIC,
     FORMATS,
-    PRINTING_CALLS,
     REBOOT,
+    STACK_MARKS,
     Format,
     Kind,
     told_as,
@@ -215,7 +215,7 @@ class _Report:
     @property
     def has_no_head(self) -> bool:
         """Whether a stack is all that there is up to now."""
-        return self.fmt.has in CALL or self.fmt.has in PRINTING_CALLS
+        return self.fmt.has in STACK_MARKS or self.fmt.has == A_CALL
 
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
@@ -335,7 +335,7 @@ def _event(report: _Report) -> Event | None:
             told = Kind.PAGE_FAULT if _has_code_below(report) else None
         if told is None and fmt.rest:
             return None
-        if told not in (None, Kind.WARNING, Kind.PANIC):
+        if told not in (None, Kind.WARNING):
             report.fmt = fmt = told_as(fmt, told)
     elif fmt.nameless and (checked := told_at(next(iter(report.header_frames()), None))):
         report.fmt = fmt = replace(fmt, kind=checked)
@@ -655,8 +655,16 @@ class _Reader:
             # dump_stack(), and of interest where that is a module.
             if event and report.fmt.nameless and self.reboots is None:
                 event = _of_module(report, event)
-            if event and not (self.reboots is not None and report.is_only_said(bare=event.bare)):
+            if event and self.reboots is not None and self._says_nothing(report, event):
+                event = None
+            if event:
                 yield event
+
+    def _says_nothing(self, report: _Report, event: Event) -> bool:
+        """Whether a pasted report is a sentence, or what is left of the one that comes again."""
+        later = self.last if self.last is not report else None
+        again = report.has_no_head and later is not None and later.fmt.kind is event.kind
+        return report.is_only_said(bare=event.bare) or (again and event.function is None)
 
     def _line(self, number: int, raw: str, *, notable: bool) -> None:
         printer, text = split_line(raw)
@@ -724,7 +732,7 @@ class _Reader:
             asked = any(other.all_cpus for other in self.open.values()) or any(
                 "NMI backtrace for cpu" in line for line in self.lines.before(_ASKED_WITHIN)
             )
-            within = report is not None and fmt.has in PRINTING_CALLS
+            within = report is not None and fmt.has == A_CALL
             return (report is None or report.has_no_head) and not asked and not within
         return not (fmt.silent and report)
 
@@ -795,7 +803,7 @@ class _Reader:
         )
         if report.has_no_head:
             report.items, report.mark = [Item(Tag.TRACE, match.string)], Tag.TRACE
-        if fmt.has in PRINTING_CALLS:  # the first line is one of the stack
+        if fmt.has == A_CALL:  # the first line is one of the stack
             report.add(number, raw, match.string)
             report.raw.pop()
         if len(self.open) >= _MAX_OPEN:

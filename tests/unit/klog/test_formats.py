@@ -66,6 +66,29 @@ REPORTS = [
         "Modules linked in: brook\nCPU: 1 PID: 3031 Comm: sh Tainted: G",
         (Kind.WARNING, DRAIN),
     ),
+    # a packet's memory, for which a driver has asked
+    (
+        "ntfs-3g: page allocation failure: order:0, mode:0x20\n"
+        "[<c0014a70>] (unwind_backtrace) from [<c00907b0>] (warn_alloc_failed+0xc8/0x10c)\n"
+        "[<c00907b0>] (warn_alloc_failed) from [<c0092ad4>] (__alloc_pages_nodemask+0x3e4/0x64c)\n"
+        "[<c0092ad4>] (__alloc_pages_nodemask) from [<c02e785c>] (__netdev_alloc_frag+0x94/0x128)\n"
+        "[<c02e785c>] (__netdev_alloc_frag) from [<c02ebb90>] (__netdev_alloc_skb+0x84/0xe0)\n"
+        "[<c02ebb90>] (__netdev_alloc_skb) from [<c02683d8>] (brook_drain+0x1c/0x2c8)",
+        (Kind.PAGE_ALLOCATION, DRAIN),
+    ),
+    # cut where only memory was asked for: by what is nearest to who did
+    (
+        "sh: page allocation failure: order:0, mode:0x20\nCall Trace:\n dump_stack+0x46/0x58\n"
+        " warn_alloc+0xe2/0x150\n __alloc_pages+0x2f7/0x330\n __napi_alloc_skb+0x8f/0xf0",
+        (Kind.PAGE_ALLOCATION, "__napi_alloc_skb"),
+    ),
+    # an unwinder's guess of a module there
+    (
+        "sh: page allocation failure: order:8, mode:0x204010\nCall Trace:\n dump_stack+0x46/0x58\n"
+        " warn_alloc_failed+0xe2/0x150\n new_slab+0x2ee/0x300\n ? brook_drain+0xb0/0x1d0 [brook]\n"
+        " kmem_cache_alloc+0xfb/0x130",
+        (Kind.PAGE_ALLOCATION, DRAIN),
+    ),
     # arm's DMA memory, which somebody else has asked for
     (
         "sh: page allocation failure: order:5, mode:0x20\n"
@@ -465,6 +488,19 @@ LATER_PARTS = [
         "[<c022135c>] (__warn) from [<c0bcb82c>] (warn_slowpath_fmt+0x70/0xd8)\n"
         "[<c0bcb7c0>] (warn_slowpath_fmt) from [<bf3cc348>] (brook_drain+0x454/0x500 [brook])",
         (Kind.WARNING, DRAIN),
+    ),
+    # arm64's, with the instructions below
+    (
+        "ba00: ffffff8008f8693e 0000000000000006 ffffffc02a87ba50 ffffff800847204c\n"
+        "[<ffffff80086ced44>] brook_drain+0x18/0x40\n[<ffffff80084ea3b0>] brook_write+0x9e4/0xa94\n"
+        "Code: d65f03c0 a9be7bfd 910003fd f9000bf3 (f9400000)",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # the stack of a panic
+    (
+        " vpanic+0xdb/0x2d0\n panic+0x6b/0x6b\n ? srso_alias_return_thunk+0x5/0xfbef5\n"
+        " brook_drain+0x58/0x58\n brook_write+0x2d/0xc0",
+        (Kind.PANIC, DRAIN),
     ),
     # below the stack of who used the memory
     (

@@ -638,3 +638,20 @@ def test_a_call_may_be_broken_at_more_places(line: str) -> None:
     body = f"Oops: general protection fault: 0000 [#1] SMP\n{wide}\nCall Trace:\n {' ' * 55}{line}"
     (event,) = klog.read(body, pasted=True)
     assert [frame.function for frame in event.stack] == ["brook_write"]
+
+
+def test_how_rsyslog_writes_a_line_s_feed() -> None:
+    """As #012, which the kernel has printed to leave a line empty."""
+    text = """\
+kernel: [ INFO: possible circular locking dependency detected ]
+kernel: sh/321 is trying to acquire lock:
+kernel: (&brook->lock){+.+.+.}, at: [<ffffffff8126ca7d>] brook_drain+0x1d/0x20 [brook]
+kernel: #012but task is already holding lock:
+kernel: (&brook->mutex){+.+.+.}, at: [<ffffffffa04b609d>] brook_write+0x6d/0x320 [brook]
+kernel: #012the existing dependency chain (in reverse order) is:
+kernel: #012-> #1 (&brook->mutex){+.+.+.}:
+kernel: #011[<ffffffff811061a6>] lock_acquire+0x196/0x1e0
+"""
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.LOCKDEP, "brook_drain")
+    assert "#01" not in event.excerpt
