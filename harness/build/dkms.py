@@ -98,6 +98,19 @@ def asked(said: str, conf: str) -> Asked:
     return Asked(name, version, tuple(wanted), tuple(spoken)[:_WORDS_MAX], names)
 
 
+# What a Debian package may be called (Debian Policy, 5.6.7).
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+
+
+def package_of(name: str) -> str:
+    """The Debian package that probably has the module of a PACKAGE_NAME; "" where none can.
+
+    As debhelper's dh_dkms and most packages have it.
+    """
+    found = f"{name.lower().replace('_', '-')}-dkms"
+    return found if _PACKAGE.fullmatch(found) else ""
+
+
 def with_version(conf: str, version: str) -> tuple[str, str]:
     """A dkms.conf with a version that dkms takes, and that version.
 

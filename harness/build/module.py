@@ -633,12 +633,13 @@ def _make_by_dkms_or_with_more(target: Path, its: _Build, folder: Folder) -> Non
     Few packages' scripts use anything of that, and such a tree takes its time to unpack. So it is
     unpacked for these few only.
     """
+    said = _asked(target, its)
     try:
-        _make_by_dkms(target, its)
+        _make_by_dkms(target, its, said)
         return
     except BuildError as error:
         try:
-            fuller = _with_depends(its)
+            fuller = _with_depends(its, said)
         except HarnessError as why:  # then there is nothing else to try
             log.debug("what %s depends on is not to be had: %s", its.source, why)
             fuller = None
@@ -647,47 +648,59 @@ def _make_by_dkms_or_with_more(target: Path, its: _Build, folder: Folder) -> Non
         log.debug("without what it depends on: %s", error)
     sandbox.remove(its.work)
     _copied(folder, its.work)
-    _make_by_dkms(target, replace(its, kernel=fuller))
+    its = replace(its, kernel=fuller)
+    _make_by_dkms(target, its, _asked(target, its))
 
 
 # What every Debian has (Essential) and a kernel's tree does not: no package says that it needs it.
 _ESSENTIAL = ("bsdutils", "debianutils", "diffutils", "hostname", "libc-bin", "util-linux")
 
 
-def _with_depends(its: _Build) -> Kernel | None:
+def _with_depends(its: _Build, said: dkms.Asked) -> Kernel | None:
     """The kernel in a tree that has what a module's package depends on; None where it is none.
 
-    Nor is there one for a package of another suite, whose dependencies the kernel's may lack.
+    A folder may be a copy of a package's. Nor is there one for a package of another suite, whose
+    dependencies the kernel's may lack.
     """
     kernel, source = its.kernel, its.source
     tree = kernel.sysroot
-    if not source.package or (source.suite or tree.suite) != tree.suite:
+    name = source.package or dkms.package_of(said.name)
+    if not name or (source.suite or tree.suite) != tree.suite:
         return None
-    asked = package.unpacked(source.package, tree.suite, its.cache)
+    asked = package.unpacked(name, tree.suite, its.cache)
     more = debian.with_more(
-        tree, its.cache, label=f"kernel-{kernel.name}-{source.package}",
+        tree, its.cache, label=f"kernel-{kernel.name}-{name}",
         more=[asked.exact, *_ESSENTIAL],
-        note=f"kernel {kernel.name}: unpacking what {source.package} depends on (about 30 s)",
+        note=f"kernel {kernel.name}: unpacking what {name} depends on (about 30 s)",
     )  # fmt: skip
     return replace(kernel, sysroot=more)
 
 
-def _make_by_dkms(target: Path, its: _Build) -> None:
+# The folder of the module's own sources, in that of the build.
+_HERE = dkms.SOURCES / "module"
+
+
+def _asked(target: Path, its: _Build) -> dkms.Asked:
+    """What a dkms.conf says of itself, with what dkms needs laid out beside it."""
+    kernel = its.kernel
+    dkms.lay_out(its.work)
+    asked = target / "asked.log"
+    # It may not write yet: what is read and written later, here on the host, has to be what it was.
+    its.run(["bash", "-c", dkms.ASK, "bash", kernel.release, kernel.build], asked, below=_HERE,
+            tools=dkms.tools(kernel.spec.suite, its.cache), look_only=True)  # fmt: skip
+    said = dkms.asked(sandbox.log_text(asked), f"{its.source}: dkms.conf")
+    asked.unlink()
+    return said
+
+
+def _make_by_dkms(target: Path, its: _Build, its_own: dkms.Asked) -> None:
     """Have dkms build what a dkms.conf says.
 
     Raises ``NotForKernelError`` where it says that it is not for this kernel.
     """
-    kernel, work = its.kernel, its.work
+    kernel, work, here = its.kernel, its.work, _HERE
     tools = dkms.tools(kernel.spec.suite, its.cache)
-    dkms.lay_out(work)
-    here = dkms.SOURCES / "module"
-    asked = target / "asked.log"
-    # It may not write yet: what is read and written below, here on the host, has to be what it was.
-    its.run(["bash", "-c", dkms.ASK, "bash", kernel.release, kernel.build], asked,
-            below=here, tools=tools, look_only=True)  # fmt: skip
-    its_own = dkms.asked(sandbox.log_text(asked), f"{its.source}: dkms.conf")
     name = its_own.name
-    asked.unlink()
     conf = work / here / "dkms.conf"
     said, version = dkms.with_version(conf.read_text(errors="surrogateescape"), its_own.version)
     conf.write_text(said, errors="surrogateescape")

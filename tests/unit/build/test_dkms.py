@@ -56,6 +56,15 @@ def test_a_word_that_a_release_replaces_is_replaced() -> None:
     assert dkms.with_version("x=1", "")[1] == "0"
 
 
+@pytest.mark.parametrize(
+    ("name", "its"),
+    [("bbswitch", "bbswitch-dkms"), ("tp_smapi", "tp-smapi-dkms"), ("Wee", "wee-dkms"), ("~a", "")],
+)
+def test_a_package_is_called_as_its_module(name: str, its: str) -> None:
+    """Debian's names have no capitals, and no underscores."""
+    assert dkms.package_of(name) == its
+
+
 @pytest.mark.parametrize("name", ["", "../../etc", "a b", "-rf", "a/b"])
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     """It becomes a part of paths and of a command."""

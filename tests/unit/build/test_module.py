@@ -21,7 +21,7 @@ from harness.build.module import INSIDE, Module, ModuleObject
 from harness.build.requirements import KernelModules
 from harness.build.source import Source
 from harness.config import KernelSpec
-from harness.errors import BuildError, InputError
+from harness.errors import BuildError, GoneError, InputError
 from harness.host import debian, sandbox
 from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.debian import Sysroot
@@ -715,6 +715,36 @@ def test_what_a_package_depends_on_is_there_where_its_build_wants_it(
     assert dkms.trees == [Path("/nowhere"), tmp_path / "more"]
     assert dkms.saw[0] == dkms.saw[1]
     assert built.warnings == ("wee.c:3:1: warning: odd [-Wodd]",)
+
+
+def test_what_a_folder_needs_is_that_of_the_package_it_is_a_copy_of(
+    packaged: Callable[[str], Dkms], cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name in its dkms.conf. Where Debian has no such package, its build fails as it did."""
+    dkms = packaged("bin/tool")
+    asked: list[str] = []
+    its = package.unpacked("", "", cache)
+
+    def unpacked(name: str, *_: object) -> package.Package:
+        asked.append(name)
+        return its
+
+    monkeypatch.setattr(package, "unpacked", unpacked)
+    folder = tmp_path / "package/usr/src/wee-1"
+    assert module.build(a_kernel_of_trixie(), folder, cache).name == "wee_one"
+    assert "wee-dkms" in asked
+    assert dkms.trees == [Path("/nowhere"), tmp_path / "more"]
+
+    def gone(name: str, *_: object) -> package.Package:
+        if name != "wee-dkms":
+            return its
+        raise GoneError(f"no package {name}")
+
+    monkeypatch.setattr(package, "unpacked", gone)
+    (folder / "wee.c").write_text("module_init(other);\n")
+    with pytest.raises(BuildError, match="does not build") as caught:
+        module.build(a_kernel_of_trixie(), folder, cache)
+    assert "there is no tool" in caught.value.tail
 
 
 @pytest.mark.parametrize(
