@@ -184,8 +184,9 @@ def test_parameters_can_be_read(subject: Subject) -> None:
     subject.unload()
 
 
-TEXTS = ("write 0", "echo 0", "echo -1", "echo 4294967296", "echo x", "write 24:A", "write 200:A",
-         "write 4096:A", "write 8")  # fmt: skip
+# Several words, as many files take them: a command or a name, and what belongs to it.
+TEXTS = ("write 0", "echo 0", "echo -1", "echo 4294967296", "echo x", "echo x 1", "echo 1 2 x",
+         "write 24:A", "write 200:A", "write 4096:A", "write 8")  # fmt: skip
 
 
 @pytest.mark.machine(clock="ahead")

@@ -13,6 +13,7 @@ from harness.testing import Lab
 
 from ..any.conftest import shared
 from ..any.test_life import lives_of
+from .recorded import need_record
 from .test_runs import SECONDS, run
 from .test_sources import HELLO
 
@@ -128,6 +129,54 @@ def test_a_file_that_gives_more_than_it_was_asked_for_is_red(lab: Lab, tmp_path:
     done = run(lab, tmp_path, written, f"{ANY / 'test_files.py'}::{FILES}")
     assert "read 1 returns 4096, which is neither an error nor up to 1 bytes" in done.failed[FILES]
     assert ": read 65536 " not in done.failed[FILES]
+
+
+# A file that takes a command and its argument, and keeps a copy of both while it is at work.
+COMMAND = """\
+#include <linux/module.h>
+#include <linux/proc_fs.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+static ssize_t take(struct file *file, const char __user *from, size_t count, loff_t *at)
+{
+	char *argument = NULL, *text;
+
+	if (count > 256)
+		return -EINVAL;
+	text = memdup_user_nul(from, count);
+	if (IS_ERR(text))
+		return PTR_ERR(text);
+	if (strchr(text, ' '))
+		argument = kstrdup(strchr(text, ' '), GFP_KERNEL);
+	GIVEN
+	kfree(text);
+	return count;
+}
+static const struct proc_ops calls = { .proc_write = take };
+static int __init command_init(void)
+{
+	return proc_create("command", 0222, NULL, &calls) ? 0 : -ENOMEM;
+}
+static void __exit command_exit(void) { remove_proc_entry("command", NULL); }
+module_init(command_init);
+module_exit(command_exit);
+MODULE_LICENSE("GPL");
+"""
+
+
+@pytest.mark.parametrize(("given", "red"), [("(void)argument;", True), ("kfree(argument);", False)])
+def test_a_command_with_an_argument_is_tried(
+    lab: Lab, tmp_path: Path, given: str, red: bool
+) -> None:
+    """What the argument needs is asked for only where there is one."""
+    need_record(lab)
+    written = tmp_path / "command"
+    written.mkdir()
+    (written / "command.c").write_text(COMMAND.replace("GIVEN", given))
+    done = run(lab, tmp_path, written, f"{ANY / 'test_files.py'}::{FILES}")
+    said = "\n".join([*done.failed.values(), *done.errors.values()])
+    assert ("bytes that kstrdup() allocated were never freed, in take at" in said) is red
+    assert red or FILES in done.passed
 
 
 # A device with room for 16 bytes, which refuses what is longer than BOUND.
