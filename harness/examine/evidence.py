@@ -18,7 +18,7 @@ from harness.examine import symbols
 from harness.examine.audit import Audit
 from harness.examine.registries import Finding
 from harness.host.proc import Deadline
-from harness.judge.verdict import Evidence, Expectation, LostMemory, Problem, Remain
+from harness.judge.verdict import Evidence, Expectation, LostMemory, Problem, Remain, Verdict
 from harness.machines.clone import MARK_SECONDS, Baseline
 from harness.qemu import Machine
 
@@ -306,6 +306,7 @@ def explain(
     if module:
         explained = [_of_what_is_gone(one, module, facts or {}, audit) for one in explained]
         explained = [_at_the_end_of_exit(one, module) for one in explained]
+        explained = _with_other_arguments(explained, module)
     return [replace(one, detail=dkms.own_paths(one.detail, INSIDE)) for one in explained]
 
 
@@ -374,6 +375,42 @@ def _forgotten(report: str, function: str) -> str:
     )
     thread = _THREAD.search(report) or (not calls and function == "kthread")
     return next(users, "kthread_stop()" if thread else "")
+
+
+# What was not called, as the titles of what is left say it, and one of the calls.
+_NOT_CALLED = re.compile(r": ([^:;]*\(\)[^:;]*) was not called")
+_CALL = re.compile(r"(\w+)\(\)")
+# What such a call is compiled to, where the kernel's headers make another one of it than the same
+# name after two underscores (linux/ioport.h).
+_COMPILED_TO = {"release_mem_region": "__release_region", "release_region": "__release_region"}
+
+
+def _with_other_arguments(problems: Sequence[Problem], module: Module) -> list[Problem]:
+    """What is left, where the module has the call that would have taken it away.
+
+    Perhaps it was made, and for less than was registered, or for something else. That cannot be
+    told from what is left.
+    """
+    left = [one for one in problems if one.verdict is Verdict.RESIDUE]
+    if not any(_NOT_CALLED.search(one.title) for one in left):
+        return list(problems)
+    calls: set[str] = set()
+    for each in module.objects:
+        try:
+            calls |= symbols.imported(module.kernel.sysroot, each.ko)
+        except HarnessError as error:
+            log.warning("what the module calls is not known: %s", error)
+
+    def told(missing: re.Match[str]) -> str:
+        # "what undoes register_it()" is a call that was made.
+        names = [] if missing[1].startswith("what undoes ") else _CALL.findall(missing[1])
+        made = any({name, f"__{name}", _COMPILED_TO.get(name, name)} & calls for name in names)
+        return f"{missing[0]}, or not with the right arguments" if made else missing[0]
+
+    return [
+        replace(one, title=_NOT_CALLED.sub(told, one.title)) if one in left else one
+        for one in problems
+    ]
 
 
 # What the kernel itself calls while it unloads a module, beside the module's exit

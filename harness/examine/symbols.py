@@ -200,6 +200,14 @@ def defined_at(
     return best[1] if best else None
 
 
+def imported(tree: Sysroot, ko: Path) -> frozenset[str]:
+    """The names of what a module uses of the kernel's and of other modules."""
+    table = _ask(
+        tree, ko, "nm", "--format=posix", "--undefined-only", f"{_OBJECTS}/{ko.name}"
+    )  # fmt: skip
+    return frozenset(line.split()[0] for line in table.splitlines() if line.strip())
+
+
 def _ask(tree: Sysroot, ko: Path, *command: str) -> str:
     done = sandbox.run(
         tree.root, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent}

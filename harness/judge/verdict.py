@@ -626,11 +626,26 @@ def _residue(evidence: Evidence) -> list[Problem]:
     return [
         Problem(
             Verdict.RESIDUE,
-            f"the module is unloaded, but left behind: {', '.join(names)}"
+            f"the module is unloaded, but left behind: {_counted(names)}"
             + (f": {undo} was not called" if undo else ""),
+            "\n".join(names) if len(names) > 1 else "",
         )
         for undo, names in by_undo.items()
     ]
+
+
+def _counted(names: Sequence[str]) -> str:
+    """The names; of those that differ only in numbers, the first one and how many there are.
+
+    A module that leaves something behind in each of its lives leaves it under another number.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+    return ", ".join(
+        f"{first} ({len(more) + 1} times, with other numbers)" if more else first
+        for first, *more in alike.values()
+    )
 
 
 # What takes away what is left, by how vm/agent names it. The first that fits counts.

@@ -331,7 +331,7 @@ def card(
     name: str,
     path: str,
     result: KernelResult,
-    said: Mapping[tuple[str, str], str],
+    said: Mapping[tuple[str, str], Sequence[str]],
     *,
     error: str = "",
     late: str = "",
@@ -339,9 +339,10 @@ def card(
 ) -> Card:
     """The card of a result.
 
-    ``said`` is what its red tests say in full (report.junit.failures_of_suites), ``error`` what was
-    said where it came to no test, ``late`` that its tests had to be ended, if they had, and
-    ``options`` are those of a command that names the module.
+    ``said`` is what its red tests and their teardowns say in full
+    (report.junit.failures_of_suites), ``error`` what was said where it came to no test, ``late``
+    that its tests had to be ended, if they had, and ``options`` are those of a command that names
+    the module.
     """
     options = [texts.printable(option) for option in options]
     groups: dict[tuple[str, str], _Group] = {}
@@ -349,7 +350,7 @@ def card(
         if case.outcome not in ("failed", "error"):
             continue
         command = case.again(result.kernel, options)
-        for finding in _of_test(case, said.get((case.suite, case.name), "") or case.why, command):
+        for finding in _of_steps(case, said.get((case.suite, case.name), ()), command):
             group = groups.setdefault(_key(finding), _Group(finding))
             if case.name not in group.tests:  # those of two suites may have one name
                 group.tests.append(case.name)
@@ -457,7 +458,9 @@ def _follows(finding: Finding, cause: Finding) -> bool:
     if _step(finding) == 1 and not there:
         return False
     names = _LISTED.search(finding.seen)
-    if there and names and there[1].rpartition("/")[2] in re.split(r"[\s/,]+", names[1]):
+    # Of several that differ only in numbers, one is named.
+    own = re.sub(r"\d+", "#", there[1].rpartition("/")[2]) if there else ""
+    if own and names and own in re.split(r"[\s/,]+", re.sub(r"\d+", "#", names[1])):
         return True
     return bool(_calls(finding) & _calls(cause))
 
@@ -512,7 +515,9 @@ def _key(finding: Finding) -> tuple[str, str]:
 def _same(finding: Finding) -> tuple[str, str]:
     """What a finding has in common with the same one of another run, in which lines have moved."""
     # What a thread of the module does is asked at several moments: "after a write, the thread ...".
-    seen = re.sub(r"^[^,]{1,60}, (?=the thread )| \(\d+ times\)", "", finding.seen)
+    seen = re.sub(
+        r"^[^,]{1,60}, (?=the thread )| \(\d+ times(?:, with other numbers)?\)", "", finding.seen
+    )
     # Which calls were made before the one that answers wrong, and by whom.
     seen = re.sub(r"^`[^`]*`: (?=.* which is neither an error)", "", seen)
     # The kernel prints a pointer as 16 digits that are others each time (%p).
@@ -640,6 +645,32 @@ def compared(one: Card, before: Card) -> Card:
     gone = [each for each in before.findings if _same(each) not in now]
     notes = (*one.notes, *(f"No longer found: {each.seen}" for each in gone))
     return replace(one, findings=tuple(sorted(findings, key=_worst_first)), notes=notes)
+
+
+# What tests say of a module that was loaded before, and the kernel's reports of one that is gone.
+_NOT_AGAIN = re.compile(r"\binsmod (?:\S+ )?answers -E")
+_GONE = "is not there any more after"
+
+
+def _of_steps(case: Case, said: Sequence[str], command: str) -> list[Finding]:
+    """What a red test has found, and what its teardown has found after it.
+
+    A report of the kernel stands for all that follows it, and so does what hangs. An assertion does
+    not, nor does what is left behind: what comes later is then a fault of its own. That the module
+    cannot be loaded again is explained by what an earlier life has left.
+    """
+    first, *later = [text for text in said if text] or [case.why]
+    found = _of_test(case, first, command)
+    if later and _NOT_AGAIN.search(found[0].seen):
+        cause, *more = _of_test(case, later[0], command)
+        if cause.kind == "left" or _GONE in cause.seen:
+            return [replace(cause, says=found[0].seen), *more]
+    for text in later:
+        reported = any(_PROBLEM.search(each.seen) and each.kind != "left" for each in found)
+        if reported or any(each.kind == "hang" for each in found):
+            break
+        found += _of_test(case, text, command) if _PROBLEM.search(text) else []
+    return found
 
 
 def _of_test(case: Case, said: str, command: str) -> list[Finding]:

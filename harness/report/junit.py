@@ -89,23 +89,30 @@ def _run(case: ElementTree.Element) -> dict[str, Any]:
 
 
 def failures(junit: str) -> dict[str, str]:
-    """What each red test of a JUnit file says in full, by the names that ``cases_in`` gives."""
+    """What each red test of a JUnit file says in full, by the names that ``cases_in`` gives.
+
+    Of a test that failed and whose teardown failed too, it is what the test says.
+    """
     found: dict[str, str] = {}
-    for (_, name), text in failures_of_suites(junit).items():
+    for (_, name), (text, *_) in failures_of_suites(junit).items():
         found.setdefault(name, text)
     return found
 
 
-def failures_of_suites(junit: str) -> dict[tuple[str, str], str]:
-    """The same by suite and name: tests of two suites may have one name."""
-    found: dict[tuple[str, str], str] = {}
+def failures_of_suites(junit: str) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What each red test says, and its teardown after it, by suite and name.
+
+    Tests of two suites may have one name.
+    """
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
     for case in _tests(_root(junit)):
         module = case.get("classname", "")
         name = f"{module.rpartition('.')[2]}::{case.get('name', '')}"
         for child in case:
             if child.tag in ("failure", "error"):
                 text = child.text or child.get("message") or ""
-                found.setdefault((_suite(module), name), text)
+                key = _suite(module), name
+                found[key] = (*found.get(key, ()), text)
     return found
 
 

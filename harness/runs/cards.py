@@ -399,7 +399,7 @@ def _own_tests(inspected: sources.Folder, source: Source, kernel: str) -> list[s
     return [f"Its own tests are not part of the judgement. They are run by: {printable(command)}"]
 
 
-def _said(run: Run) -> dict[tuple[str, str], str]:
+def _said(run: Run) -> dict[tuple[str, str], tuple[str, ...]]:
     """What the red tests of a run say in full."""
     try:
         return failures_of_suites(run.junit.read_text())

@@ -254,7 +254,7 @@ SECTIONS = {"wee": {".data": "0xffffffffc0201000", ".init.data": "0xffffffffc030
 
 def explained(
     monkeypatch: pytest.MonkeyPatch, detail: str, title: str = "BUG in f",
-    function: str = "__run_timers",
+    function: str = "__run_timers", verdict: Verdict = Verdict.PANIC,
 ) -> Problem:  # fmt: skip
     """A report as it is explained where a module has gone of which this is known."""
     known = [
@@ -269,7 +269,7 @@ def explained(
     module: Any = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
     audit: Any = SimpleNamespace(sections=SECTIONS)
     monkeypatch.setattr(symbols, "explain", lambda problems, _: list(problems))
-    problem = Problem(Verdict.PANIC, title, detail, function=function)
+    problem = Problem(verdict, title, detail, function=function)
     return evidence.explain([problem], module, {}, audit)[0]
 
 
@@ -301,6 +301,30 @@ def test_what_the_kernel_does_not_find_any_more_has_a_name(monkeypatch: pytest.M
     assert explained(monkeypatch, of_init).title == (
         "BUG in f: early is not there any more after init has ended"
     )
+
+
+LEFT = "the module is unloaded, but left behind: {}: {} was not called"
+
+
+@pytest.mark.parametrize(
+    ("calls", "undo", "made"),
+    [
+        ({"unregister_chrdev_region"}, "unregister_chrdev_region() or unregister_chrdev()", True),
+        ({"__unregister_chrdev"}, "unregister_chrdev_region() or unregister_chrdev()", True),
+        ({"__release_region"}, "release_mem_region()", True),
+        ({"kfree", "unregister_chrdev_regions"}, "unregister_chrdev_region()", False),
+        (set(), "misc_deregister()", False),
+        ({"led_classdev_register_ext"}, "what undoes led_classdev_register_ext()", False),
+    ],
+)
+def test_a_call_that_the_module_has_was_perhaps_made_for_less(
+    monkeypatch: pytest.MonkeyPatch, calls: set[str], undo: str, made: bool
+) -> None:
+    """As unregister_chrdev_region() with a smaller count, which gives nothing back."""
+    monkeypatch.setattr(symbols, "imported", lambda *_: frozenset(calls))
+    title = LEFT.format("major 239 wee", undo)
+    found = explained(monkeypatch, "", title, verdict=Verdict.RESIDUE).title
+    assert found == title + (", or not with the right arguments" if made else "")
 
 
 @pytest.mark.parametrize(

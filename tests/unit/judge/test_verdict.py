@@ -736,6 +736,19 @@ def test_what_is_left_behind_is_residue() -> None:
         assert list(judge(replace(CLEAN, left=nothing))) == []
 
 
+def test_what_is_left_under_several_numbers_is_counted() -> None:
+    """As by a module that is loaded again and again. Who needs all of them has the detail."""
+    left = frozenset({"major:239 wee", "major:240 wee", "major:7 wee", "major:8 other"})
+    (problem,) = judge(replace(CLEAN, left=left))
+    assert problem.title.partition("left behind: ")[2] == (
+        "major 239 wee (3 times, with other numbers), major 8 other: "
+        "unregister_chrdev_region() or unregister_chrdev() was not called"
+    )
+    assert problem.detail.splitlines() == [
+        "major 239 wee", "major 240 wee", "major 7 wee", "major 8 other"
+    ]  # fmt: skip
+
+
 def test_a_module_that_hides_is_told_and_what_it_has_is_not() -> None:
     """It is still there, so that none of it was left behind."""
     left = frozenset({"dev:wee", "hidden:wee"})

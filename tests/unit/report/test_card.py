@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 
@@ -33,8 +34,14 @@ def result(*tests: Case, status: int = 1, cells: dict[str, Cell] | None = None) 
     )
 
 
-def made(*tests: Case, said: dict[str, str] | None = None, **more: object) -> Card:
-    texts = {("any", name): text for name, text in (said or {}).items()}
+def made(
+    *tests: Case, said: Mapping[str, str | tuple[str, ...]] | None = None, **more: object
+) -> Card:
+    """A card of what tests say; several texts of one test are its own and its teardown's."""
+    texts = {
+        ("any", name): (text,) if isinstance(text, str) else text
+        for name, text in (said or {}).items()
+    }
     return card.card("alice", "/class/alice", result(*tests, **more), texts,  # type: ignore[arg-type]
                      options=["--module=/class/alice"])  # fmt: skip
 
@@ -307,10 +314,10 @@ def test_a_wait_that_no_signal_ends_says_how_to_wait() -> None:
 def test_tests_of_two_suites_with_one_name_say_what_they_say() -> None:
     """Neither stands for the other, and one name is told once."""
     cases = [case("a::test_it", suite="contract"), case("a::test_it")]
-    said = {("contract", "a::test_it"): OOPS, ("any", "a::test_it"): "leak: 64 bytes"}
+    said = {("contract", "a::test_it"): (OOPS,), ("any", "a::test_it"): ("leak: 64 bytes",)}
     oops, leak = card.card("alice", "/class/alice", result(*cases), said).findings
     assert (oops.kind, leak.kind) == ("memory", "left")
-    same = dict.fromkeys(said, OOPS)
+    same = dict.fromkeys(said, (OOPS,))
     (finding,) = card.card("alice", "/class/alice", result(*cases), same).findings
     assert finding.tests == ("a::test_it",)
 
@@ -414,8 +421,8 @@ def test_an_error_pointer_that_is_used_is_one_fault() -> None:
     unchecked = "insmod succeeds all the same: nobody has looked at it with IS_ERR()"
     oops = "splat: BUG: unable to handle kernel NULL pointer dereference in kthread_stop"
     name = "test_init::test_without_a_thread"
-    said = {("contract", name): f"E   AssertionError: {unchecked}",
-            ("any", name): f"{oops}\n\nAssertionError: rmmod was ended by signal 9"}  # fmt: skip
+    said = {("contract", name): (f"E   AssertionError: {unchecked}",),
+            ("any", name): (f"{oops}\n\nAssertionError: rmmod was ended by signal 9",)}  # fmt: skip
     cases = [case(name, suite=suite) for suite, _ in said]
     one = card.card("alice", "/class/alice", result(*cases), said)
     (finding,) = one.findings
@@ -448,6 +455,64 @@ def test_a_thread_that_is_left_behind_is_one_fault() -> None:
     other = f"{GONE_BUT}left behind: dev wee: misc_deregister() was not called"
     said = {"a::test_it": f"{there}\n{other}\n{holds}"}
     assert len(made(case("a::test_it"), said=said).findings) == 2
+
+
+LEAK = "leak: 8 bytes that kmalloc() allocated were never freed, in wee_open at wee.c:9"
+ASSERTS = "E   AssertionError: `open /dev/wee`: read 1 returns 13, which is no answer"
+
+
+@pytest.mark.parametrize("first", [ASSERTS, f"{LEAK}".replace("wee.c:9", "wee.c:5")])
+def test_what_is_seen_after_a_test_has_failed_is_told_as_well(first: str) -> None:
+    """Its teardown has found something that what the test says does not explain."""
+    findings = made(case("a::test_it"), said={"a::test_it": (first, LEAK)}).findings
+    assert len(findings) == 2
+    assert LEAK in [each.seen for each in findings]
+    (alone,) = made(case("a::test_it"), said={"a::test_it": (LEAK, LEAK)}).findings
+    assert alone.tests == ("a::test_it",)
+
+
+GONE = (
+    "panic: BUG: unable to handle paging in dm_get: wee_target is not there any more after rmmod; "
+    "wee_target is defined at wee.c:9"
+)
+
+
+@pytest.mark.parametrize("then", [GONE, LEAK])
+@pytest.mark.parametrize("life", [
+    "life 2 of 50: insmod /root/wee.ko answers -EBUSY",
+    "after that no thread could be made, insmod answers -EEXIST",
+])  # fmt: skip
+def test_that_it_cannot_be_loaded_again_is_explained_by_what_is_left(life: str, then: str) -> None:
+    """It is seen only at the test's end, where the kernel follows what points to the module."""
+    said = {"a::test_it": (f"E   AssertionError: {life}", then), "a::test_other": (then,)}
+    (finding,) = made(case("a::test_it"), case("a::test_other"), said=said).findings
+    assert (finding.seen, finding.says) == (then, life)
+    report = "splat: WARNING in other at other.c:7"
+    said = {"a::test_it": (f"E   AssertionError: {life}", report)}
+    assert len(made(case("a::test_it"), said=said).findings) == 2
+
+
+@pytest.mark.parametrize("first", [OOPS, "E   Failed: `open` does not come back from `read`"])
+@pytest.mark.parametrize("then", [LEAK, "E   CommandTimeout: in the guest, `x` did not end"])
+def test_what_a_report_has_led_to_is_not_told_again_at_the_teardown(first: str, then: str) -> None:
+    """A task that dies, or that never ends, gives nothing back."""
+    assert len(made(case("a::test_it"), said={"a::test_it": (first, then)}).findings) == 1
+    assert len(made(case("a::test_it"), said={"a::test_it": (ASSERTS, then)}).findings) == (
+        2 if then == LEAK else 1
+    )
+
+
+def test_what_each_life_leaves_under_another_number_is_one_fault() -> None:
+    """However often: a test that loads the module once leaves one, and another one many."""
+    left = f"{GONE_BUT}left behind: major {{}}: unregister_chrdev_region() was not called"
+    said = {"a::test_once": left.format("239 wee"), "a::test_again": left.format("238 wee"),
+            "a::test_fifty": left.format("234 wee (51 times, with other numbers)")}  # fmt: skip
+    (finding,) = made(*(case(name) for name in said), said=said).findings
+    assert len(finding.tests) == 3
+    entry = ENTRY.format("/sys/class/wee/wee3", "device_destroy()")
+    listed = f"{GONE_BUT}left behind: device wee/wee1 (3 times, with other numbers)"
+    (finding,) = made(case("a::test_it"), said={"a::test_it": f"{entry}\n{listed}"}).findings
+    assert finding.where == "wee.c:31"
 
 
 def test_an_answer_that_is_none_is_one_fault_whoever_asks() -> None:

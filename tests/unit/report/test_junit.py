@@ -88,7 +88,7 @@ def test_what_is_no_junit_file_is_refused(text: str) -> None:
 
 
 def test_what_a_red_test_said_is_there_in_full() -> None:
-    """By the names of ``cases_in``; of a failure and a failed teardown the first."""
+    """By the names of ``cases_in``; what its teardown says comes after what a test says."""
     said = failures(JUNIT)
     red = [test for test in cases_in(JUNIT) if test.outcome in ("failed", "error")]
     assert list(said) == [test.name for test in red]
@@ -96,7 +96,8 @@ def test_what_a_red_test_said_is_there_in_full() -> None:
     assert said["test_log::test_d"] == "E   first"
     by_suite = failures_of_suites(JUNIT)
     assert list(by_suite) == [(test.suite, test.name) for test in red]
-    assert list(by_suite.values()) == list(said.values())
+    assert [texts[0] for texts in by_suite.values()] == list(said.values())
+    assert by_suite["module", "test_log::test_d"] == ("E   first", "E   second")
     with pytest.raises(ValueError, match="not a JUnit file"):
         failures("<testsuites>")
 

@@ -216,6 +216,40 @@ def test_a_call_that_was_forgotten_is_one_fault(
         assert one.findings[0].where.startswith("hello.c:")
 
 
+def test_a_call_with_the_wrong_arguments_is_not_taken_for_none(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unregister_chrdev_region() with a smaller count than was asked for gives nothing back.
+
+    Each life leaves another number behind, which is one fault. Where there is no such call at all,
+    that is what is said.
+    """
+    monkeypatch.setattr(config, "RESULTS", tmp_path / "results")
+    text = HELLO.replace("static int", "static dev_t first;\nstatic int", 1).replace(
+        'pr_info("hello\\n");', 'if (alloc_chrdev_region(&first, 0, 8, "hello")) return -EBUSY;'
+    )
+    text = f"#include <linux/fs.h>\n{text}"
+    planted = {
+        "a-less": text.replace('pr_info("bye\\n");', "unregister_chrdev_region(first, 4);"),
+        "b-none": text,
+        "c-right": text.replace('pr_info("bye\\n");', "unregister_chrdev_region(first, 8);"),
+    }
+    for name, code in planted.items():
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "hello.c").write_text(code)
+    names = "loads_and_unloads or fifty_times"
+    request = Request(kernels=lab.kernel.name, expression=names, jobs=1)
+    found = cards.subjects([str(tmp_path / "class")])
+    *wrong, right = Judge(request, config.load()).run(found, [lab.kernel.spec])
+    for one in wrong:
+        assert one.outcome == "1 fault", [each.seen for each in one.findings]
+        assert len(one.findings[0].tests) == 2
+        assert "unregister_chrdev_region() or unregister_chrdev() was not" in one.findings[0].seen
+        perhaps = "or not with the right arguments" in one.findings[0].seen
+        assert perhaps is (one.name == "a-less")
+    assert (right.outcome, right.passed) == ("green", 2)
+
+
 def test_who_removes_what_is_not_its_own_is_told_so(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
