@@ -160,6 +160,11 @@ class Format:
     sleeps: bool = False
     """The function of the event is who called what sleeps, not the title's, which sleeps itself."""
 
+    @property
+    def is_remains(self) -> bool:
+        """Whether it is a line from within a report, by which that is known without its head."""
+        return self.rest and self.broken and not self.nameless
+
 
 # Of a path that begins with a slash even a folder's name with blanks is known.
 _SRC = r"(?:[\w./+~@,-]{1,200}|/[\w./+~@, -]{1,200})\.(?:c|h|S|rs):\d+"
@@ -207,7 +212,8 @@ DERIVED_PANIC = (
 _OF_DEVICE_MODEL = re.compile(
     r"^_*(?:sysfs_|kobject_|kset_|create_dir|internal_create|device_(?:add|register|create)"
     r"|bus_add|bus_register|driver_(?:register|attach)|platform_(?:device|driver|create|add)_"
-    r"|class_(?:register|create)|misc_register|cdev_device_add|kernfs_)"
+    r"|class_(?:register|create)|misc_register|cdev_device_add|kernfs_|(?:device_)?add_disk"
+    r"|register_(?:disk|netdev)|netdev_register)"
 )
 _OF_ALLOCATION = re.compile(
     r"^_*(?:alloc_(?:pages?|frozen|contig)|get_free_page|get_zeroed|(?:do_)?k?v?[mzc]alloc"
@@ -258,6 +264,71 @@ _LOST_HEADERS = tuple(
         "IAOQ[0]: ",
     )
     for pattern in (PC.pattern, DECODED_PC.pattern)
+)
+
+# Lines from within a report, by which it is known where nothing above them is left: what they
+# contain, how they begin, and where the function is looked for.
+_REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
+    # kernel/sched/core.c, __might_resched()
+    (Kind.ATOMIC_SLEEP, "in_atomic(): ", r"in_atomic\(\): \d, irqs_disabled\(\): \d", in_trace),
+    # mm/debug.c, __dump_page(); a BUG() or KASAN say more of themselves
+    (Kind.BAD_PAGE, "page dumped because: ", r"page dumped because: (?!VM_|kasan)", nowhere),
+    # mm/kasan/report.c, print_track() and print_address_description(), print_memory_metadata()
+    (
+        Kind.KASAN,
+        " by task ",
+        r"(?:Allocated|Freed) by task \d+(?: on cpu \d+ at [\d.]+s)?:\s*$",
+        nowhere,
+    ),
+    (Kind.KASAN, "he buggy address", r"(?:The|Memory state around the) buggy address", nowhere),
+    # kernel/kcsan/report.c, print_report()
+    (
+        Kind.KCSAN,
+        " bytes by ",
+        r"(?:read|write)[ \w()-]{0,40} to 0x[0-9a-f]+ of \d+ bytes by (?:task|interrupt)",
+        nowhere,
+    ),
+    # mm/kfence/report.c, kfence_print_object()
+    (Kind.KFENCE, "kfence-#", r"kfence-#\d+: 0x[0-9a-f]", nowhere),
+    # mm/kmsan/report.c, kmsan_print_origin()
+    (Kind.KMSAN, "Uninit was ", r"Uninit was (?:created|stored to memory) at:", nowhere),
+    # mm/kmemleak.c, print_unreferenced()
+    (Kind.LEAK, ", jiffies ", r'\s*comm ".{0,16}", pid \d+, jiffies \d+', in_trace),
+    # kernel/locking/lockdep.c
+    (Kind.LOCKDEP, "ew lock.", r"which lock already depends on the new lock\.", nowhere),
+    (Kind.LOCKDEP, "debug this:", r"other info that might help us debug this:", in_trace),
+    (Kind.LOCKDEP, "is trying to ", r"\S{1,40}/\d+ is trying to acquire lock:", first_lock),
+    (Kind.LOCKDEP, " DEADLOCK ***", r"\s*\*\*\* DEADLOCK \*\*\*", in_trace),
+    # mm/oom_kill.c, dump_tasks()
+    (Kind.OOM, "Tasks state (memory", r"Tasks state \(memory values in pages\):", nowhere),
+    # arch/x86/mm/fault.c, show_fault_oops(); arch/arm64/mm/fault.c, mem_abort_decode()
+    (Kind.PAGE_FAULT, "#PF: ", r"#PF: (?:supervisor|error_code\()", at_pc),
+    (Kind.PAGE_FAULT, "Mem abort info:", r"Mem abort info:\s*$", at_pc),
+    # kernel/panic.c, panic(); arch/*/kernel/setup.c, dump_kernel_offset()
+    (Kind.PANIC, "Rebooting in ", r"Rebooting in \d+ seconds\.\.\s*$", nowhere),
+    (Kind.PANIC, "Kernel Offset: ", r"Kernel Offset: (?:0x[0-9a-f]+ from 0x|disabled)", nowhere),
+    # kernel/rcu/tree_stall.h, print_cpu_stall() and print_cpu_stall_info()
+    (
+        Kind.RCU_STALL,
+        " jiffies",
+        r"(?:rcu: )?\s*\((?:detected by \d+, )?t=\d+ jiffies[ ,)]",
+        in_stall,
+    ),
+    (
+        Kind.RCU_STALL,
+        " this GP)",
+        r"(?:rcu: )?\s*\d+-[\w.!?]{4,7}: \(\d+ ticks this GP\)",
+        in_stall,
+    ),
+    # mm/slub.c, print_track(), print_slab_info(), print_section(); "INFO: " up to 5.12
+    (Kind.SLAB, " age=", r"(?:Allocated|Freed) in \S{1,200} age=\d+ cpu=\d+ pid=\d+", nowhere),
+    (Kind.SLAB, " objects=", r"(?:INFO: )?Slab 0x[0-9a-f]+ objects=\d+ used=\d+ fp=", nowhere),
+    (Kind.SLAB, "edzone ", r"(?:Right )?Redzone +(?:0x)?[0-9a-f]+: (?:[0-9a-f]{2} ){4}", nowhere),
+    # lib/ubsan.c, the line below the first
+    (Kind.UBSAN, " is out of range ", r"index -?\d+ is out of range for type '", in_trace),
+    (Kind.UBSAN, "shift exponent ", r"shift exponent -?\d+ is (?:too large|negative)", in_trace),
+    (Kind.UBSAN, "integer overflow:", r"(?:un)?signed integer overflow:", in_trace),
+    (Kind.UBSAN, "is not a valid value", r"load of value \d+ is not a valid value", in_trace),
 )
 
 # What the line above a stack has, on arm the latter; and what a call has where that is lost, too
@@ -315,15 +386,6 @@ FORMATS: tuple[Format, ...] = (
         re.compile(r"^(?P<what>Read|Write) of size \d+ at addr [0-9a-f]{8,16} by task "),
         "KASAN: {what} in {func}",
         in_trace,
-        rest=True,
-        broken=True,
-    ),
-    # print_track(), below the stack
-    Format(
-        Kind.KASAN,
-        " by task ",
-        re.compile(r"^(?P<what>Allocated|Freed) by task \d+(?: on cpu \d+ at [\d.]+s)?:\s*$"),
-        "KASAN: memory {what}",
         rest=True,
         broken=True,
     ),
@@ -389,17 +451,6 @@ FORMATS: tuple[Format, ...] = (
         "UBSAN: {what} in {func}",
         in_trace,
         skip=re.compile(r"ubsan|overflow"),
-    ),
-    # __ubsan_handle_out_of_bounds(), the line below
-    Format(
-        Kind.UBSAN,
-        " is out of range for type ",
-        re.compile(r"^index -?\d+ is out of range for type '"),
-        "UBSAN: array-index-out-of-bounds in {func}",
-        in_trace,
-        skip=re.compile(r"ubsan|overflow"),
-        rest=True,
-        broken=True,
     ),
     # arch/x86/mm/fault.c, show_fault_oops(); powerpc bad_page_fault()
     Format(
@@ -901,6 +952,14 @@ FORMATS: tuple[Format, ...] = (
         "WARNING: ",
         _warn(r"\S*lib/kobject\.c:\d+", r"kobject_[\w.]*"),
         "WARNING: kobject bug in {func}",
+        at_warning,
+        skip=_OF_DEVICE_MODEL,
+    ),
+    Format(
+        Kind.WARNING,
+        "WARNING: ",
+        _warn(r"\S*fs/sysfs/dir\.c:\d+", r"sysfs_(?:warn_dup|add_one)[\w.]*"),
+        "WARNING in {func}",
         at_warning,
         skip=_OF_DEVICE_MODEL,
     ),
@@ -1912,6 +1971,20 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(Kind.WARNING, "sysrq: ", _re(r"sysrq: (?:SysRq : )?Show "), "", silent=True),
     Format(Kind.WARNING, "SysRq : ", re.compile(r"^SysRq : Show "), "", silent=True),
+    *(
+        Format(
+            kind,
+            has,
+            re.compile(rf"^{pattern}"),
+            f"{kind} in {{func}}" if site is not nowhere else str(kind),
+            site,
+            skip=re.compile(r"ubsan|overflow") if kind is Kind.UBSAN else None,
+            rest=True,
+            broken=True,
+            loose=kind is not Kind.PANIC,  # whose last lines have nothing of it below them
+        )
+        for kind, has, pattern, site in _REMAINS
+    ),
     *_LOST_HEADERS,
     # lib/dump_stack.c, dump_stack_print_info(): a stack under no header. Somebody has called
     # dump_stack(), or what stood above it is lost.

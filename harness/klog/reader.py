@@ -68,6 +68,8 @@ class Event:
     bare: bool
     """There is only the header, where the kernel always prints registers, a stack or the like
     below. Either the log is cut, or the kernel died, or the line is a sentence of somebody's."""
+    headless: bool
+    """The report's first line is not in the text, or it has none; what is left tells the kind."""
     corrupted: bool
     """The report is cut or mixed up with another; do not trust function and stack."""
     line: int
@@ -217,6 +219,11 @@ class _Report:
         """Whether a stack is all that there is up to now."""
         return self.fmt.has in STACK_MARKS or self.fmt.has == A_CALL
 
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it is a stack under no header that does not tell either of what it is."""
+        return self.has_no_head and told_by(stack_from(self.items, marked=False)) is None
+
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
 
@@ -240,8 +247,8 @@ class _Report:
 
     def is_named_by(self, fmt: Format, text: str) -> bool:
         """Whether a header is that of this report, which had none of its own until now."""
-        if self.has_no_head and fmt.nameless:
-            return True  # the registers may stand below the stack
+        if self.has_no_head and (fmt.nameless or fmt.is_remains):
+            return True  # the registers may stand below the stack, as may what else is left
         if self.fmt.nameless:
             return _PANIC in text and not (self.fmt.rest and _DERIVED.search(text))
         if self.fmt.kind is Kind.PANIC and not self.has_body:
@@ -378,6 +385,7 @@ def _event(report: _Report) -> Event | None:
             or stack_missing
             or (names_function and guilty is None)
         ),
+        headless=fmt.nameless or fmt.is_remains,
         bare=not (fmt.stackless and not fmt.loose) and not report.has_body,
         line=report.line,
         excerpt="\n".join(report.raw[: report.kept]),
@@ -742,8 +750,16 @@ class _Reader:
             return False
         if fmt.nameless and self.last in self.open.values() and self.last and self.last.has_no_head:
             return True
-        # Registers are printed once more at the end of reports of whatever kind.
-        return self.last is None or not (fmt.nameless or self.last.fmt.kind is fmt.kind)
+        if (
+            fmt.is_remains
+            and self.last in self.open.values()
+            and self.last
+            and self.last.tells_nothing
+        ):
+            return True
+        # What stands within reports does so in those of more than one kind.
+        within = fmt.nameless or fmt.is_remains
+        return self.last is None or not (within or self.last.fmt.kind is fmt.kind)
 
     def _of_others(self, number: int, raw: str, printer: str, text: str) -> None:
         """A line whose printer has no report: another CPU's stack for one, or nothing."""
@@ -907,16 +923,20 @@ _REFUSALS = ("sysfs: duplicate", "kobject: kobject_add_internal", "debugfs: ")
 def first(text: str) -> Event | None:
     """Returns the first problem in a pasted log: the others may be its consequences.
 
-    A title stands alone above the report that it is of.
+    A title stands alone above the report that it is of, and the end of another report may stand
+    above one that is whole.
     """
     found = events(text, pasted=True)
     event = _first(found)
-    if event is not None and event.bare and event.function is None:
-        title = said(event.excerpt.split("\n")[-1])
-        for other in found:
-            again = other.kind is event.kind or title in map(said, other.excerpt.split("\n"))
-            if again and not other.bare and other.function:
-                return other
+    if event is None or event.function or not (event.bare or event.headless):
+        return event
+    title = said(event.excerpt.split("\n")[-1])
+    for other in found:
+        if event.headless and not other.headless:
+            return other
+        again = other.kind is event.kind or title in map(said, other.excerpt.split("\n"))
+        if again and not other.bare and other.function:
+            return other
     return event
 
 

@@ -58,8 +58,21 @@ Call Trace:
  [<ffffffff8001659e>] vfs_write+0xce/0x174"""
 
 DRAIN, WRITE = "brook_drain", "brook_write"
+# without the line that says which task it was
+BELOW = {body: body.split("\n", 1)[1] for body in (STACK, X86, ARM64)}
 
 REPORTS = [
+    # what registers a disk for whoever has two of one name
+    (
+        "WARNING: at fs/sysfs/dir.c:491 sysfs_add_one+0xa0/0x100()\n"
+        "sysfs: cannot create duplicate filename '/devices/virtual/block/brook'\n"
+        "Pid: 321, comm: sh Not tainted 2.6.32 #1\nCall Trace:\n"
+        " [<c014c3d2>] warn_slowpath_common+0x72/0xa0\n [<c025feb0>] sysfs_add_one+0xa0/0x100\n"
+        " [<c025ffd0>] sysfs_create_dir+0x30/0x50\n [<c034c0bc>] kobject_add+0x2c/0x60\n"
+        " [<c0257106>] register_disk+0x36/0x140\n [<c0340b85>] add_disk+0x85/0x150\n"
+        " [<e3c8a2ca>] brook_drain+0x31a/0x380 [brook]",
+        (Kind.WARNING, DRAIN),
+    ),
     # a kernel that does not know where its warnings are
     (
         "WARNING: CPU: 1 PID: 3031 at brook_drain+0x553/0x5c0 [brook]()   \n"
@@ -489,6 +502,47 @@ LATER_PARTS = [
         "[<c0bcb7c0>] (warn_slowpath_fmt) from [<bf3cc348>] (brook_drain+0x454/0x500 [brook])",
         (Kind.WARNING, DRAIN),
     ),
+    # lines from within reports, of which no call is needed
+    ("page dumped because: nonzero _count\nModules linked in: brook", (Kind.BAD_PAGE, None)),
+    (
+        "The buggy address belongs to the object at ffff88810a2b3c00\n"
+        "Memory state around the buggy address:\n ffff88810a2b3b00: fc fc fc fc fc fc fc fc",
+        (Kind.KASAN, None),
+    ),
+    (
+        "read to 0xffff888111ab1a40 of 4 bytes by task 3010 on cpu 1:\n"
+        " brook_drain+0x24/0x60 drivers/char/brook.c:120",
+        (Kind.KCSAN, None),
+    ),
+    ("kfence-#12: 0xffff8881-0xffff8882, size=32\nCPU: 1 PID: 12 Comm: sh", (Kind.KFENCE, None)),
+    (
+        " brook_write+0x2c4/0x340\nUninit was created at:\n slab_post_alloc_hook+0x129/0xa70",
+        (Kind.KMSAN, None),
+    ),
+    (
+        "which lock already depends on the new lock.\n\n-> #1 (module_mutex){+.+.}:\n"
+        "       __mutex_lock+0x8b/0x830\n       brook_drain+0x1e/0x80",
+        (Kind.LOCKDEP, None),
+    ),
+    ("Kernel Offset: 0x1e000000 from 0xffffffff81000000\nbrook", (Kind.PANIC, None)),
+    ("Rebooting in 10 seconds..\nU-Boot 2021.01", (Kind.PANIC, None)),
+    (
+        "Allocated in brook_drain+0xa98/0xeac age=2 cpu=0 pid=154\n kmalloc_trace+0x18/0x24\n"
+        "Slab 0x807e1060 objects=10 used=6 fp=0x81b6b380 flags=0x800(slab|zone=0)",
+        (Kind.SLAB, None),
+    ),
+    # and of which the calls below are the report's
+    (f"in_atomic(): 1, irqs_disabled(): 0, pid: 321\n{BELOW[STACK]}", (Kind.ATOMIC_SLEEP, WRITE)),
+    (
+        '  comm "sh", pid 812, jiffies 4294912345 (age 123.456s)\n  backtrace:\n'
+        "    [<00000000a1b2c3d4>] kmem_cache_alloc+0x1a2/0x2e0\n"
+        "    [<00000000b1b2c3d4>] brook_drain+0x34/0x90 [brook]",
+        (Kind.LEAK, DRAIN),
+    ),
+    (f"#PF: supervisor read access in kernel mode\n{BELOW[X86]}", (Kind.PAGE_FAULT, DRAIN)),
+    (f"rcu: \t2-....: (5249 ticks this GP) idle=5d4c\n{BELOW[ARM64]}", (Kind.RCU_STALL, DRAIN)),
+    (f"\t(t=5250 jiffies g=12345 q=678 ncpus=4)\n{BELOW[ARM64]}", (Kind.RCU_STALL, DRAIN)),
+    (f"shift exponent 40 is too large for 32-bit type 'int'\n{BELOW[STACK]}", (Kind.UBSAN, WRITE)),
     # arm64's, with the instructions below
     (
         "ba00: ffffff8008f8693e 0000000000000006 ffffffc02a87ba50 ffffff800847204c\n"

@@ -655,3 +655,29 @@ kernel: #011[<ffffffff811061a6>] lock_acquire+0x196/0x1e0
     (event,) = klog.read(text, pasted=True)
     assert (event.kind, event.function) == (Kind.LOCKDEP, "brook_drain")
     assert "#01" not in event.excerpt
+
+
+@pytest.mark.parametrize("below", ["", "brook_tell+0x1/0x2\n"])
+def test_the_end_of_a_report_above_a_whole_one(below: str) -> None:
+    """Of the first nothing can be named; who pastes a log has cut in there."""
+    end = f"Memory state around the buggy address:\n ffff88810a2b3b00: fc fc fc fc\n{below}"
+    event = klog.first(end + "=" * 66 + f"\nbrook: flowing\n{FAULT}")
+    assert event is not None
+    assert (event.kind, event.function, event.headless) == (Kind.GPF, "brook_drain", False)
+    event = klog.first(end)
+    assert event is not None
+    assert (event.kind, event.headless) == (Kind.KASAN, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "If it says which lock already depends on the new lock. then look below",
+        "Rebooting in 10 seconds...",
+        "brook.c:12:14: runtime error: shift exponent 40 is too large for 32-bit type 'int'",
+        "page dumped because: kasan: bad access detected",
+        "The buggy address is what we have looked for",
+    ],
+)
+def test_what_is_no_line_of_a_report(line: str) -> None:
+    assert not klog.read(f"int brook;\n{line}\nint river;\n", pasted=True)
