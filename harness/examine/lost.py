@@ -79,6 +79,14 @@ _ENTRIES = (
     (r"device_create", "device_destroy()"),
     (r"device_(add|register)", "device_unregister()"),
 )
+# What the kernel has in lists of its own: the function that makes one, the variable that the list
+# begins with, what it is, which word of it is its name's address (None: the name is in it), and
+# what takes it away.
+_LISTED = (
+    ("alloc_workqueue", "workqueues", "the work queue", None, "destroy_workqueue()"),
+    ("trace_array_get_by_name", "ftrace_trace_arrays", "the instance of tracing", 2,
+     "trace_array_destroy()"),
+)  # fmt: skip
 _DEBUGFS = "/sys/kernel/debug"
 # The slab caches have theirs here. Of one that was merged with others the kernel leaves a link
 # (mm/slub.c); one that is left is known by the list of caches.
@@ -533,13 +541,19 @@ class Search:
             name = _name_in(self._content(one))
             pool, undo = f"the DMA pool {name}", "dma_pool_destroy()"
             return self._described(node, (), pool, undo) if name else None
-        head = self._symbols().address("workqueues")
-        if call.removesuffix("_noprof").endswith("alloc_workqueue") and head is not None:
-            own = range(one.address, one.address + one.size)
-            if any(at in own for at in structures.list_nodes(self._memory, self._layout, head)):
-                queue = f"the work queue {_name_in(self._content(one))}"
-                return self._described(node, (), queue, "destroy_workqueue()")
+        for made_by, head, what, word, undo in _LISTED:
+            if call.removesuffix("_noprof").endswith(made_by) and self._is_in_list(one, head):
+                data = self._content(one)
+                at = as_words(data)[word] if word is not None else 0
+                name = structures.text_at(self._memory, self._layout, at) or _name_in(data)
+                return self._described(node, (), f"{what} {name}", undo)
         return None
+
+    def _is_in_list(self, one: Allocation, name: str) -> bool:
+        """Whether an allocation is in the list that a variable of the kernel's begins."""
+        head = self._symbols().address(name)
+        nodes = structures.list_nodes(self._memory, self._layout, head) if head is not None else ()
+        return any(one.address <= at < one.address + one.size for at in nodes)
 
     def _is_own_socket(self, one: Allocation) -> bool:
         """Whether it is a socket that is open, and that no file of a process's is of.

@@ -115,6 +115,28 @@ def is_removed_entry(memory: Memory, layout: Layout, found: SlabObject, at: int)
     return is_variable(layout, words[5] - IMAGE)
 
 
+# A struct kprobe (linux/kprobes.h), in words: two of a hash's list, a list of those at the same
+# address, a count, the address, the name that it was given as, a distance, and the first handler.
+_PROBE_ADDRESS, _PROBE_LIST, _PROBE_HANDLER = 5, 2, 8
+
+
+def is_probe_by_others(memory: Memory, layout: Layout, found: SlabObject, at: int) -> bool:
+    """Whether it is the address that a kprobe is at, which calls functions of the kernel's.
+
+    Somebody has asked the kernel by tracing to stop in the module, where nothing was registered by
+    that. When the module goes the kernel marks the probe so (kprobes_module_callback() in
+    kernel/kprobes.c) and keeps it until its owner removes it.
+    """
+    start = at - 8 * _PROBE_ADDRESS
+    words = as_words(memory.read(start, 8 * (_PROBE_HANDLER + 1)))
+    if start < found.start or len(words) <= _PROBE_HANDLER:
+        return False
+    node = layout.direct + start + 8 * _PROBE_LIST
+    listed = physical(memory, layout, words[_PROBE_LIST])
+    is_linked = listed is not None and memory.word(listed + 8) == node
+    return is_linked and IMAGE <= words[_PROBE_HANDLER] < MODULES
+
+
 def is_worker(memory: Memory, layout: Layout, found: SlabObject) -> bool:
     """Whether an object is what the kernel has for one of its workers (struct worker).
 
@@ -188,13 +210,7 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
             if not of_a_process(scene.memory, scene.layout, pointer.at):
                 left.append(pointer)
             continue
-        if bounds_an_area(scene.memory, pointer) or is_free_area(found, pointer):
-            continue
-        if is_removed_node(scene.memory, found, pointer.at):
-            continue
-        if is_removed_entry(scene.memory, scene.layout, found, pointer.at):
-            continue
-        if is_worker(scene.memory, scene.layout, found):
+        if _is_not_followed(scene, found, pointer):
             continue
         if found.cache.wiped:
             left.append(pointer)
@@ -205,6 +221,19 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
         alive = _referenced(scene, {found for _, found in kept})
         left += [pointer for pointer, found in kept if found in alive]
     return sorted(left, key=lambda pointer: pointer.at)
+
+
+def _is_not_followed(scene: Scene, found: SlabObject, pointer: Pointer) -> bool:
+    """Whether an object has a pointer for other reasons than to follow it."""
+    memory, layout, at = scene.memory, scene.layout, pointer.at
+    return (
+        bounds_an_area(memory, pointer)
+        or is_free_area(found, pointer)
+        or is_removed_node(memory, found, at)
+        or is_removed_entry(memory, layout, found, at)
+        or is_worker(memory, layout, found)
+        or is_probe_by_others(memory, layout, found, at)
+    )
 
 
 def _on_live_stacks(scene: Scene, candidates: list[Pointer]) -> list[Pointer]:

@@ -540,3 +540,17 @@ def test_a_page_is_told_by_the_first_one_of_its_block(kernel: Kernel, masked: bo
 def test_what_is_below_the_image_has_no_symbol(kernel: Kernel) -> None:
     """What is below it is memory like any other."""
     assert described(kernel, 0x9008) == ("a page of the kernel's (at 0x9008)", "")
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["by tracing", "by the module"])
+def test_a_probe_is_a_reference_by_its_handler(kernel: Kernel, own: bool) -> None:
+    """The address that it is at is marked as gone by the kernel; a handler is called."""
+    kernel.cache("kmalloc-256", 256)
+    at = kernel.object("kmalloc-256") + 32
+    node = DIRECT + at + 16
+    handler = GONE if own else IMAGE + PLACES["somewhere"]
+    kernel.word(at, 0, IMAGE + PLACES["formats"], node, node, 0, GONE, 0, 0, handler)
+    found = kernel.references(at + 40, *([at + 64] if own else []))
+    assert found == ([at + 40, at + 64] if own else [])
+    kernel.word(at + 16, 0, 0)  # it is no probe
+    assert at + 40 in kernel.references(at + 40)

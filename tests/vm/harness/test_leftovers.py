@@ -92,6 +92,13 @@ def test_a_module_that_sets_no_taint_is_looked_at(victim: Clone, leave: str, nam
     assert verdicts(victim) == residue(name)
 
 
+def test_a_program_that_a_module_has_begun_is_no_leftover(victim: Clone) -> None:
+    """It is a child of kthreadd's, as the kernel's threads are."""
+    cycle(victim.guest, "'' helper=1")
+    assert victim.guest.check("ps -o ppid= -p $(pgrep -x sleep)").split() == ["2"]
+    assert verdicts(victim) == []
+
+
 @pytest.mark.parametrize("leave", ["", "proc"])
 def test_an_init_that_fails_leaves_something(victim: Clone, leave: str) -> None:
     """The kernel tells nobody that such a module was there. It fails twice, and leaves it once."""

@@ -123,6 +123,7 @@ def test_an_eighth_of_all_memory_is_soon_looked_for(victim: Clone, planted: Modu
         ("folder", "/lo/planted_folder is still there: kobject_put()"),
         ("group", "/lo/planted_group is still there: sysfs_remove_group()"),
         ("mount", "a mount is still there: kern_unmount()"),
+        ("instance", "tracing planted_instance is still there: trace_array_destroy()"),
     ],
 )
 def test_what_the_kernel_still_has_in_a_list_is_named(
@@ -198,6 +199,7 @@ def test_a_whole_life_in_one_command_is_no_hiding_place(victim: Clone, planted: 
 HEALTHY = [kind for kind, _ in LOST] + [
     "nothing", "heap", "cache", "workqueue", "bound", "pool", "socket", "rcu", "callback", "many",
     "devm", "netdevice", "debugfs", "firmware", "percpus", "link", "folder", "group", "mount",
+    "instance",
     "listed",
 ]  # fmt: skip
 
@@ -209,7 +211,7 @@ def test_what_is_given_back_is_green(victim: Clone, planted: Module, kind: str) 
     assert list(after(victim, planted, f"rmmod {NAME}")) == []
 
 
-@pytest.mark.parametrize("kind", ["link", "folder", "group", "mount", "workqueue"])
+@pytest.mark.parametrize("kind", ["link", "folder", "group", "mount", "workqueue", "instance"])
 def test_what_a_loaded_module_has_is_its_own(victim: Clone, planted: Module, kind: str) -> None:
     """Its init is gone, which has made that."""
     assert list(after(victim, planted, f"insmod {FILE} what={kind}")) == []

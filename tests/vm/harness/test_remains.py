@@ -190,6 +190,17 @@ def test_a_file_of_proc_that_is_open_when_its_module_goes_is_green(
     assert {problem.verdict for problem in problems} == {Verdict.RESIDUE}
 
 
+def test_a_probe_that_tracing_has_in_a_module_is_green(victim: Clone, remains: Module) -> None:
+    """Who tests has put it there; the kernel keeps it, in case the module comes again."""
+    trace = "cd /sys/kernel/tracing; echo"
+    probes = f"{trace} 'p:of_test {NAME}:shown' >>kprobe_events; echo 1 >events/kprobes/enable"
+    again = f"{trace} 'r:at_its_end {NAME}:shown' >>kprobe_events"
+    use = "cat /proc/1/net/planted_remains"
+    life = [f"insmod {FILE} what=proc", probes, again, use, f"rmmod {NAME}"]
+    assert list(after(victim, remains, *life)) == []
+    assert victim.guest.check(f"grep -c {NAME} /sys/kernel/tracing/kprobe_events") == "2\n"
+
+
 def test_thirty_lives_leave_nothing(victim: Clone, remains: Module) -> None:
     """Neither does the loader, however often; the last life is followed by another module's."""
     lives = f"for life in $(seq 30); do insmod {FILE} what=done && rmmod {NAME} || exit 1; done"

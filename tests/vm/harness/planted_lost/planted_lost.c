@@ -25,6 +25,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
+#include <linux/trace.h>
 #include <linux/version.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
@@ -208,6 +209,21 @@ static void *mount_get(void)
 
 static void mount_put(void *it) { kern_unmount(it); }
 
+static void *instance_get(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	return trace_array_get_by_name("planted_instance", NULL);
+#else
+	return trace_array_get_by_name("planted_instance");
+#endif
+}
+
+static void instance_put(void *it)
+{
+	trace_array_put(it);
+	trace_array_destroy(it);
+}
+
 /* -- what looks alike and is right, so that there is no way to forget it -- */
 
 struct planted_object {
@@ -347,7 +363,7 @@ static const struct {
 	{ "listed", listed_get, file_put },
 	SAME_PUT(exact, exact_put), SAME_PUT(percpus, percpus_put),
 	SAME_PUT(link, link_put), SAME_PUT(folder, folder_put), SAME_PUT(group, group_put),
-	SAME_PUT(mount, mount_put),
+	SAME_PUT(mount, mount_put), SAME_PUT(instance, instance_put),
 	{ "callback", rcu_get, callback_put }, SAME_PUT(many, many_put),
 	SAME_PUT(netdevice, netdevice_put), SAME_PUT(debugfs, debugfs_put),
 	SAME_PUT(firmware, firmware_put),

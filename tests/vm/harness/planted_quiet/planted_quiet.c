@@ -4,6 +4,7 @@
  * no taint. It has a cache that the kernel merges with others of that size. It
  * leaves behind what "leave" names; with "held" it cannot be unloaded, with
  * "fails" its init fails at the end, with "hides" it takes itself from the list.
+ * With "helper" it begins a program, which goes on when the module is gone.
  */
 #include <linux/debugfs.h>
 #include <linux/device.h>
@@ -11,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/init.h>
 #include <linux/ioport.h>
+#include <linux/kmod.h>
 #include <linux/kobject.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -19,6 +21,7 @@
 #include <linux/security.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/umh.h>
 #include <net/net_namespace.h>
 
 /* Ranges of the PCI host bridge that no device has. */
@@ -38,6 +41,9 @@ module_param(leave, charp, 0);
 
 static bool held;
 module_param(held, bool, 0);
+
+static bool helper;
+module_param(helper, bool, 0);
 
 static bool fails;
 module_param(fails, bool, 0);
@@ -117,6 +123,11 @@ static int __init planted_quiet_init(void)
 	if (fails) {
 		give_back();
 		return -EINVAL;
+	}
+	if (helper) {
+		char *argv[] = { "/bin/sleep", "1000", NULL }, *envp[] = { "HOME=/", NULL };
+
+		call_usermodehelper(argv[0], argv, envp, UMH_WAIT_EXEC);
 	}
 	if (held)
 		__module_get(THIS_MODULE);
