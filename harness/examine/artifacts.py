@@ -104,6 +104,9 @@ def save_artifacts(
         reopen = _task("shell --resume", folder)
         said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
         said.append(f"to look into it with gdb: {_task('debug --test', folder)}")
+        if machine.recordable:
+            option = "--record" if config.IS_CHECKOUT else "--kernel-record"
+            said.append(f"to go back in time in it: run the test again with {option}")
         if keeper.hold_first and place == 0:
             pid, line = proc.leave_running(
                 saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)

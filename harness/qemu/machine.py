@@ -198,6 +198,15 @@ class Machine:
         return self.monitor.panicked
 
     @property
+    def recordable(self) -> bool:
+        """Whether another one like it can be recorded (``Wiring.record``).
+
+        QEMU records one CPU, and not what all devices do. A clock that runs ahead was not seen to
+        be recorded, and what runs is not counted meanwhile.
+        """
+        return self.spec.cpus == 1 and not (self.spec.devices or self.ahead or self._counter)
+
+    @property
     def host_fault(self) -> MachineFault | None:
         """See ``Process.host_fault``."""
         return self.process.host_fault

@@ -996,7 +996,7 @@ PANIC = {panic!r}
 
 
 class Machine:
-    unread, full, fault, stalls, paced = 0, False, "", (), None
+    unread, full, fault, stalls, paced, recordable = 0, False, "", (), None, True
 
     def __init__(self, number):
         self.number, self.console, self.taint = number, "", {taint}
@@ -1450,6 +1450,7 @@ def test_dies(guest, number):
     done.stdout.fnmatch_lines([
         "registers: *0?/registers.txt", "memory, *", "to stand in this machine: *",
         "to look into it with gdb: invoke *debug --test */*0]*",
+        "to go back in time in it: run the test again with --record",
         "registers: *1?/registers.txt", "(its machine is not kept: those of 1 other red tests are)",
     ])  # fmt: skip
 

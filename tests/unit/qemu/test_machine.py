@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.errors import MachineError
 from harness.host.proc import Deadline
-from harness.qemu import Machine
+from harness.qemu import Machine, MachineSpec
 from harness.qemu.clock import Clock
 from tests.unit.qemu.fake import PATIENCE
 
@@ -48,3 +50,14 @@ def test_a_look_at_a_machine_that_stands_still_uses_up_no_patience(
     assert patience.expired
     monkeypatch.setattr(Clock, "stood", 1000.0)
     assert not patience.expired
+
+
+def test_only_what_can_be_recorded_is_called_so(tmp_path: Path) -> None:
+    """Whoever reads that a test can be recorded is not turned away then."""
+    shape = MachineSpec(tmp_path / "kernel", tmp_path / "initrd")
+    assert Machine(shape, tmp_path).recordable
+    assert not Machine(replace(shape, cpus=2), tmp_path).recordable
+    assert not Machine(replace(shape, devices=("edu",)), tmp_path).recordable
+    ahead = Machine(shape, tmp_path)
+    ahead.ahead = True
+    assert not ahead.recordable
