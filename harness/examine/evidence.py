@@ -305,6 +305,7 @@ def explain(
     explained = symbols.explain(problems, module) if module and problems else problems
     if module:
         explained = [_of_what_is_gone(one, module, facts or {}, audit) for one in explained]
+        explained = [_of_a_list(one, module, facts or {}, audit) for one in explained]
         explained = [_at_the_end_of_exit(one, module) for one in explained]
         explained = _with_other_arguments(explained, module)
     return [replace(one, detail=dkms.own_paths(one.detail, INSIDE)) for one in explained]
@@ -340,6 +341,46 @@ def _of_what_is_gone(
     found = _NOT_THERE.search(problem.detail)
     if not found or problem.location:
         return problem
+    there = _own_variable(int(found[1], 16), module, facts, audit)
+    if there is None:
+        return problem
+    name = there.symbol.name
+    after = "init has ended" if there.symbol.section.startswith(".init") else "rmmod"
+    title = f"{problem.title}: {name} is not there any more after {after}"
+    undo = _forgotten(problem.detail, problem.function or "")
+    if undo and after == "rmmod":
+        title += f", and {undo} was not called"
+    return replace(problem, title=title, function=name, location=there.location, defined=True)
+
+
+# lib/list_debug.c, __list_add_valid_or_report(): a neighbour whose links do not fit.
+_NEIGHBOUR = re.compile(
+    r"list_add corruption\. .{0,160}, but was 0{16}\. \((?:prev|next)=([0-9a-f]{16})\)"
+)
+
+
+def _of_a_list(
+    problem: Problem, module: Module, facts: Mapping[str, Any], audit: Audit | None
+) -> Problem:
+    """A report of a corrupted list with the name of the module's own element that is in it.
+
+    The element is all zeros, as a variable is when its module has just been loaded. So it was put
+    into the list before: an earlier life of the module was at the same place, and has left it
+    there.
+    """
+    found = _NEIGHBOUR.search(problem.detail)
+    there = _own_variable(int(found[1], 16), module, facts, audit) if found else None
+    if there is None:
+        return problem
+    name = there.symbol.name
+    title = f"{problem.title}: {name} was still in it when the module was loaded once more"
+    return replace(problem, title=title, function=name, location=there.location, defined=True)
+
+
+def _own_variable(
+    address: int, module: Module, facts: Mapping[str, Any], audit: Audit | None
+) -> symbols.Definition | None:
+    """What of a module is at an address; ``facts`` and ``audit`` are as in ``with_names``."""
     for each in module.objects:
         sections = audit.sections.get(each.name, {}) if audit else {}
         sections = sections or facts.get("sections", {}).get(each.name, {})
@@ -348,19 +389,12 @@ def _of_what_is_gone(
         try:
             known = symbols.definitions(module.kernel.sysroot, each.ko)
         except HarnessError as error:
-            log.warning("what the kernel has not found there has no name: %s", error)
+            log.warning("what is at %#x has no name: %s", address, error)
             continue
-        there = symbols.defined_at(int(found[1], 16), known, sections)
-        if there is None:
-            continue
-        name = there.symbol.name
-        after = "init has ended" if there.symbol.section.startswith(".init") else "rmmod"
-        title = f"{problem.title}: {name} is not there any more after {after}"
-        undo = _forgotten(problem.detail, problem.function or "")
-        if undo and after == "rmmod":
-            title += f", and {undo} was not called"
-        return replace(problem, title=title, function=name, location=there.location, defined=True)
-    return problem
+        there = symbols.defined_at(address, known, sections)
+        if there is not None:
+            return there
+    return None
 
 
 def _forgotten(report: str, function: str) -> str:

@@ -46,6 +46,10 @@ _TAKEN = (
     "A name that the module wants is taken. Mostly an earlier life of the module has left it "
     "behind: undo in exit, and where init fails, all that init did. Or init asks for it twice."
 )
+_STILL_LISTED = (
+    "An earlier life of the module has put it into a list of the kernel's, and has left it there. "
+    "Undo in exit, and where init fails, all that init did."
+)
 # How the kernel's reports begin (judge/verdict.py), what they are about, and what that means.
 _MEANINGS = (
     (
@@ -66,6 +70,7 @@ _MEANINGS = (
         "panic",
         "The kernel could not go on. On a real computer everything that runs is lost.",
     ),
+    (r"splat: .* was still in it when the module was loaded once more", "left", _STILL_LISTED),
     (
         r"splat: .*(already (?:registered|present)|duplicate filename|EEXIST|same name)",
         "left",
@@ -392,7 +397,8 @@ def _rank(finding: Finding) -> tuple[int, bool, bool]:
 
     What was left behind says more than that its name is taken the next time.
     """
-    return list(KINDS).index(finding.kind), finding.means == _TAKEN, not finding.says
+    later = finding.means in (_TAKEN, _STILL_LISTED)
+    return list(KINDS).index(finding.kind), later, not finding.says
 
 
 # -- what is left, each fault once ----------------------------------------------------
@@ -466,9 +472,13 @@ def _follows(finding: Finding, cause: Finding) -> bool:
 
 
 def _calls(finding: Finding) -> set[str]:
-    """The calls of which one was forgotten."""
+    """The calls of which one was forgotten, by what they have in common with what they undo.
+
+    Of an entry it may only be known what has made it: "what undoes thing_register_ext()".
+    """
     found = _NOT_CALLED.search(finding.seen)
-    return set(re.findall(r"\w+\(\)", found[1])) if found else set()
+    names = re.findall(r"(\w+)\(\)", found[1]) if found else []
+    return {re.sub(r"(?:un|de)(?=register)|_ext$", "", name) for name in names}
 
 
 def _told_with(cause: Finding, finding: Finding) -> Finding:

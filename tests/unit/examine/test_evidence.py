@@ -303,6 +303,30 @@ def test_what_the_kernel_does_not_find_any_more_has_a_name(monkeypatch: pytest.M
     )
 
 
+LISTED = (
+    "[   16.594888] list_add corruption. prev->next should be next (ffffffff82dc8980), but was "
+    "0000000000000000. (prev=ffffffffc0201008).\nkernel BUG at lib/list_debug.c:32!"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", ": pulse was still in it when the module was loaded once more"),
+        ("c0201008", "c0201028", ""),  # not the module's
+        ("0000000000000000", "ffffffff82dc8990", ""),  # an element that somebody else has moved
+    ],
+    ids=["its own", "nobody's", "moved"],
+)
+def test_what_an_earlier_life_has_left_in_a_list_has_a_name(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, said: str
+) -> None:
+    """The module is at the same place again, and its variable is as new."""
+    problem = explained(monkeypatch, LISTED.replace(old, new) if old else LISTED, "corrupted list")
+    assert problem.title == f"corrupted list{said}"
+    assert problem.location == ("pulse.c:11" if said else None)
+
+
 LEFT = "the module is unloaded, but left behind: {}: {} was not called"
 
 

@@ -502,6 +502,27 @@ def test_what_a_report_has_led_to_is_not_told_again_at_the_teardown(first: str, 
     )
 
 
+def test_what_is_left_in_a_list_is_one_fault_with_the_report_of_the_next_life() -> None:
+    """It is seen by who holds it, by its entry, and by the list into which it is put again."""
+    entry = (
+        "residue: /sys/class/leds/wee is still there: what undoes led_classdev_register_ext() was "
+        "not called, in wee_probe at wee.c:11"
+    )
+    holds = (
+        f"{GONE_BUT}leds_list still holds wee_led: led_classdev_unregister() was not called; "
+        "wee_led is defined at wee.c:7"
+    )
+    again = (
+        "splat: BUG: corrupted list in led_classdev_register_ext: wee_led was still in it when the "
+        "module was loaded once more; wee_led is defined at wee.c:7"
+    )
+    said = {"a::test_fifty": f"{again}\n\nAssertionError: it was ended by signal 11",
+            "a::test_loads": f"{entry}\n{holds}"}  # fmt: skip
+    (finding,) = made(*(case(name) for name in said), said=said).findings
+    assert (finding.kind, finding.where, finding.seen) == ("left", "wee.c:11", entry)
+    assert len(finding.tests) == 2
+
+
 def test_what_each_life_leaves_under_another_number_is_one_fault() -> None:
     """However often: a test that loads the module once leaves one, and another one many."""
     left = f"{GONE_BUT}left behind: major {{}}: unregister_chrdev_region() was not called"
