@@ -12,9 +12,8 @@ import errno
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 import pytest
 
@@ -135,10 +134,18 @@ class Known:
     """What a test of this process has found out about the module, for those that come after it.
 
     ``refused``: why it cannot work here, as its init says. ``brought``: what came with it.
+    ``left_out``: of several modules those that cannot work here, and why.
     """
 
     refused: str = ""
     brought: Brought | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def want_all(self) -> None:
+        """Skip a test that was made without some of several modules, as that is no pass."""
+        __tracebackhide__ = True
+        if self.left_out:
+            pytest.skip("; ".join(self.left_out.values()))
 
     def want_nodes(self) -> None:
         """Skip a test that has nothing to do, as is known, without a device node."""
@@ -165,8 +172,8 @@ class Subject:
         self.guest = guest
         self.module = module
         self.known = known
-        self._objects = module.objects
-        for one in self._objects:
+        self._objects = [one for one in module.objects if one.name not in known.left_out]
+        for one in module.objects:
             guest.put(one.loadable, f"/root/{one.ko.name}")
         needs = getattr(module, "needs", ())
         archive = getattr(module, "files", None)
@@ -189,29 +196,39 @@ class Subject:
         return " ; ".join(f"rmmod {one.name}" for one in reversed(self._objects))
 
     def load(self) -> None:
-        """Load it; the test is skipped where the module says that it cannot work here."""
+        """Load it; the test is skipped where the module says that it cannot work here.
+
+        Of several modules those that can work are loaded, and the others are left out from now on.
+        """
         __tracebackhide__ = True
-        for one in self._objects:
+        for one in list(self._objects):
+            if one.name in self.known.left_out:  # it needs one that cannot work
+                continue
             arguments = getattr(one, "arguments", ())
             insmod = shlex.join(["insmod", f"/root/{one.ko.name}", *arguments])
             done = self.guest.run(insmod)
             if done.ok:
                 continue
             if _NO_HARDWARE in done.stderr:
-                self._cannot_work(f"{one.name} loads only with its hardware: {done.stderr.strip()}")
+                self._cannot_work(
+                    one.name, f"{one.name} loads only with its hardware: {done.stderr.strip()}"
+                )
+                continue
             if _BAD_PARAMETERS in done.stderr and one.parameters:
                 there_are = ", ".join(one.parameters[:NAMED_MAX])
                 there_are += ", ..." if len(one.parameters) > NAMED_MAX else ""
                 self._cannot_work(
-                    f"{one.name} loads only with parameters, of which it has {there_are} "
+                    one.name, f"{one.name} loads only with parameters, of which it has {there_are} "
                     f"(--param NAME=VALUE sets one): {done.stderr.strip()}"
-                )
+                )  # fmt: skip
+                continue
             if lacking := self._lacking(insmod):
                 self._cannot_work(
-                    f"{one.name} loads only with other modules: it asks the kernel for "
+                    one.name, f"{one.name} loads only with other modules: it asks the kernel for "
                     f"{', '.join(lacking[:NAMED_MAX])}, which this guest does not have: "
                     f"{done.stderr.strip()}"
-                )
+                )  # fmt: skip
+                continue
             named = ""
             if _EXISTS in done.stderr and self.guest.run(f"test -e /sys/module/{one.name}").ok:
                 named = " (the kernel has a module of that name already, so it needs another one)"
@@ -228,10 +245,20 @@ class Subject:
         said = self.guest.check(f"cat {_LACKING} 2>/dev/null; true")
         return list(dict.fromkeys(said.splitlines()))
 
-    def _cannot_work(self, why: str) -> NoReturn:
+    def _cannot_work(self, name: str, why: str) -> None:
+        """Leave out one of several modules, and those that need it; skip the test if none stays."""
         __tracebackhide__ = True
-        self.known.refused = why
-        pytest.skip(why)
+        out = {name: why}
+        for each in self._objects:  # what one needs is before it
+            needs = [needed for needed in each.depends if needed in out]
+            if needs:
+                out[each.name] = f"{each.name} needs {needs[0]}"
+        rest = [each for each in self._objects if each.name not in out]
+        if not rest:
+            self.known.refused = why
+            pytest.skip(why)
+        self.known.left_out.update(out)
+        self._objects = rest
 
     def unload(self) -> bool:
         """Unload it, if the kernel lets it go; some modules are there to stay."""

@@ -25,6 +25,7 @@ def test_loads_and_unloads(subject: Subject) -> None:
     subject.load()
     if not subject.unload():
         pytest.skip("the kernel does not unload it: it has no exit function, or is in use")
+    subject.known.want_all()
 
 
 def test_is_refused_a_second_time(subject: Subject) -> None:

@@ -82,6 +82,39 @@ def test_who_cannot_work_here_is_not_asked_again(
     assert with_machines(done.output).isdisjoint((*NODES, FILES))
 
 
+@pytest.mark.parametrize("leaks", [True, False])
+def test_of_several_those_that_can_work_are_tried(lab: Lab, tmp_path: Path, leaks: bool) -> None:
+    """One wants hardware and another one needs that; what the third one loses is seen all the same.
+
+    That the others were left out is no pass.
+    """
+    need_record(lab)
+    written = tmp_path / "several"
+    written.mkdir()
+    lost = 'pr_info("%p", kstrdup("planted", GFP_KERNEL));' if leaks else 'pr_info("hello\\n");'
+    (written / "works.c").write_text(
+        f"#include <linux/slab.h>\n{HELLO}".replace('pr_info("hello\\n");', lost)
+    )
+    wants = HELLO.replace("return 0;", "return -ENODEV;", 1)
+    shared = "int shared_number = 7;\nEXPORT_SYMBOL_GPL(shared_number);\n"
+    (written / "wants.c").write_text(f"{wants}{shared}")
+    uses = HELLO.replace("return 0;", "return shared_number ? 0 : -EIO;", 1)
+    (written / "uses.c").write_text(uses.replace("static", "extern int shared_number;\nstatic", 1))
+    (written / "Makefile").write_text("obj-m += wants.o uses.o works.o\n")
+    tests = ("test_loads_and_unloads", "test_is_refused_a_second_time")
+    done = run(lab, tmp_path, written, *(f"{ANY / 'test_life.py'}::{each}" for each in tests))
+    said = [*done.failed.values(), *done.errors.values()]
+    if leaks:
+        assert all("kstrdup() allocated were never freed, in hello" in each for each in said)
+        assert set(tests) <= {*done.failed, *done.errors}
+    else:
+        assert said == []
+        why = done.cases[tests[0]].why
+        assert "wants loads only with its hardware: " in why
+        assert "uses needs wants" in why
+        assert tests[1] in done.passed
+
+
 @pytest.mark.parametrize(
     ("seconds", "lives"), [(0.0, (50, 120.0)), (0.02, (50, 120.0)), (5.0, (8, 120.0)),
                            (30.0, (3, 270.0))],
