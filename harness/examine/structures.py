@@ -408,12 +408,16 @@ class Stack:
         return self.start + self.pages.index(at & -PAGE) * PAGE + at % PAGE
 
 
+_STACK = 16384  # bytes of one (THREAD_SIZE); with KASAN it has twice as many
+
+
 class StackAreas:
     """The stacks of tasks that are or were there (CONFIG_VMAP_STACK).
 
     A stack is an area of vmalloc()'s of 16 KiB (32 with KASAN) on a multiple of its size, and a
     page that is not mapped follows (THREAD_SIZE, alloc_thread_stack_node() in kernel/fork.c). The
-    kernel keeps the stacks of the last few tasks that ended, as they are.
+    kernel keeps the stacks of the last few tasks that ended, as they are. On those of
+    tasks that are idle there are addresses of what an interrupt has called, which has ended.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -426,10 +430,19 @@ class StackAreas:
             self._stacks = {page: stack for stack in self._all() for page in stack.pages}
         return self._stacks.get(at & -PAGE)
 
+    def _first(self) -> Iterator[Stack]:
+        """That of the first task, which is idle: it is a static variable of the kernel's."""
+        memory, layout = self._scene.memory, self._scene.layout
+        start = word_at(memory, layout, layout.first_task + layout.stack)
+        if layout.first_task and IMAGE <= start < MODULES:
+            places = range(start - IMAGE, start - IMAGE + _STACK, PAGE)
+            yield Stack(start, _STACK, tuple(places))
+
     def _all(self) -> Iterator[Stack]:
+        yield from self._first()
         pages = dict(mapped_pages(self._scene.memory, self._scene.layout))
         for start in pages:
-            for size in (16384, 32768):
+            for size in (_STACK, 2 * _STACK):
                 inside = [pages.get(start + at) for at in range(0, size, PAGE)]
                 if start % size or start - PAGE in pages or start + size in pages:
                     continue

@@ -554,3 +554,13 @@ def test_a_probe_is_a_reference_by_its_handler(kernel: Kernel, own: bool) -> Non
     assert found == ([at + 40, at + 64] if own else [])
     kernel.word(at + 16, 0, 0)  # it is no probe
     assert at + 40 in kernel.references(at + 40)
+
+
+def test_what_an_interrupt_has_left_on_the_idle_tasks_stack_is_no_reference(
+    kernel: Kernel,
+) -> None:
+    """That of the first CPU's idle task is in the midst of the kernel's variables."""
+    kernel.task("kthreadd", VMALLOC + 0x20000, VMALLOC + 0x23F00)
+    stack, variable = PLACES["init_stack"] + 0x3C58, PLACES["somewhere"]
+    assert kernel.references(stack, variable) == [variable]
+    assert kernel.references(PLACES["init_stack"] + 0x4000) == [PLACES["init_stack"] + 0x4000]

@@ -143,7 +143,7 @@ def test_where_allocations_cannot_be_recorded_the_memory_is_looked_at_all_the_sa
     ["nothing", "reboot", "panic", "die", "netdevice", "inet", "netfilter", "timer", "hrtimer",
      "work", "kprobe", "proc", "debugfs", "cdev", "genl", "binfmt", "input", "kthread", "object",
      "shrinker", "misc", "filesystem", "region", "crypto", "sysctl", "tracepoint", "open",
-     "callback", "done", "srcu"],
+     "callback", "done", "srcu", "ticks"],
 )  # fmt: skip
 def test_what_is_taken_away_in_time_is_green(victim: Clone, remains: Module, kind: str) -> None:
     """The same, and what is freed after a grace period, and work that was done."""

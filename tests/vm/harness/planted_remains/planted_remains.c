@@ -124,6 +124,25 @@ static int hrtimer_on(void)
 
 static void hrtimer_off(void) { hrtimer_cancel(&planted_hrtimer); }
 
+/* One that runs all the time: what it calls leaves its address on stacks. */
+static enum hrtimer_restart ticked(struct hrtimer *timer)
+{
+	hrtimer_forward_now(timer, ms_to_ktime(5));
+	return HRTIMER_RESTART;
+}
+
+static int ticks_on(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	hrtimer_setup(&planted_hrtimer, ticked, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+#else
+	hrtimer_init(&planted_hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+	planted_hrtimer.function = ticked;
+#endif
+	hrtimer_start(&planted_hrtimer, ms_to_ktime(5), HRTIMER_MODE_REL);
+	return 0;
+}
+
 static void worked(struct work_struct *work) { }
 static DECLARE_DELAYED_WORK(planted_work, worked);
 
@@ -431,7 +450,7 @@ static const struct {
 	{ "region", region_on, region_off }, { "crypto", crypto_on, crypto_off },
 	{ "sysctl", sysctl_on, sysctl_off }, { "tracepoint", tracepoint_on, tracepoint_off },
 	{ "open", open_on, open_off }, { "done", done_on, done_off },
-	{ "srcu", srcu_on, srcu_off },
+	{ "srcu", srcu_on, srcu_off }, { "ticks", ticks_on, hrtimer_off },
 };
 
 static int chosen;
