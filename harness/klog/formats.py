@@ -157,6 +157,8 @@ class Format:
     """Of a machine's own console only: in the logs of others such lines are everywhere."""
     rest: bool = False
     """A later part of a report. It counts in a pasted log alone, and if its head was cut off."""
+    of_bug: bool = False
+    """The trap that BUG() raises: it is one where the instructions show that."""
     sleeps: bool = False
     """The function of the event is who called what sleeps, not the title's, which sleeps itself."""
 
@@ -273,6 +275,14 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
     (Kind.ATOMIC_SLEEP, "in_atomic(): ", r"in_atomic\(\): \d, irqs_disabled\(\): \d", in_trace),
     # mm/debug.c, __dump_page(); a BUG() or KASAN say more of themselves
     (Kind.BAD_PAGE, "page dumped because: ", r"page dumped because: (?!VM_|kasan)", nowhere),
+    # arch/x86/kernel/traps.c and mm/kasan/report.c, kasan_non_canonical_hook()
+    (
+        Kind.GPF,
+        " in range [",
+        r"KASAN: [a-z -]{8,40} in range \[0x",
+        at_pc,
+    ),
+    (Kind.GPF, "kasan: GPF ", r"kasan: GPF could be caused by NULL-ptr", at_pc),
     # mm/kasan/report.c, print_track() and print_address_description(), print_memory_metadata()
     (
         Kind.KASAN,
@@ -295,15 +305,29 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
     # mm/kmemleak.c, print_unreferenced()
     (Kind.LEAK, ", jiffies ", r'\s*comm ".{0,16}", pid \d+, jiffies \d+', in_trace),
     # kernel/locking/lockdep.c
+    (Kind.LOCKDEP, "DEBUG_LOCKS_WARN_ON(", r"DEBUG_LOCKS_WARN_ON\(", in_trace),
+    (Kind.LOCKDEP, "inconsistent {", r"inconsistent \{[A-Z-]+\} -> \{[A-Z-]+\} usage\.", nowhere),
+    (Kind.LOCKDEP, "is already holding", r"(?:but|and this) task is already holding", nowhere),
     (Kind.LOCKDEP, "ew lock.", r"which lock already depends on the new lock\.", nowhere),
     (Kind.LOCKDEP, "debug this:", r"other info that might help us debug this:", in_trace),
     (Kind.LOCKDEP, "is trying to ", r"\S{1,40}/\d+ is trying to acquire lock:", first_lock),
     (Kind.LOCKDEP, " DEADLOCK ***", r"\s*\*\*\* DEADLOCK \*\*\*", in_trace),
+    # kernel/locking/spinlock_debug.c, spin_dump()
+    (Kind.LOCKDEP, ", .magic: ", r"\s*lock: .{1,80}, \.magic: [0-9a-f]{8}, \.owner: ", in_trace),
     # mm/oom_kill.c, dump_tasks()
     (Kind.OOM, "Tasks state (memory", r"Tasks state \(memory values in pages\):", nowhere),
     # arch/x86/mm/fault.c, show_fault_oops(); arch/arm64/mm/fault.c, mem_abort_decode()
     (Kind.PAGE_FAULT, "#PF: ", r"#PF: (?:supervisor|error_code\()", at_pc),
     (Kind.PAGE_FAULT, "Mem abort info:", r"Mem abort info:\s*$", at_pc),
+    # arch/mips/kernel/process.c, __show_regs(); riscv's, which a program's fault and a WARN() have
+    # too, of other modes and causes (Privileged Architecture, sstatus.SPP and scause)
+    (Kind.PAGE_FAULT, "KERNEL ", r"Status: [0-9a-f]{8}\s+KERNEL ", at_pc),
+    (
+        Kind.PAGE_FAULT,
+        " badaddr: ",
+        r"\s*s?tatus: [0-9a-f]+[13579bdf][0-9a-f]{2} badaddr: [0-9a-f]+ cause: 0*[157cdf]\s*$",
+        at_pc,
+    ),
     # kernel/panic.c, panic(); arch/*/kernel/setup.c, dump_kernel_offset()
     (Kind.PANIC, "Rebooting in ", r"Rebooting in \d+ seconds\.\.\s*$", nowhere),
     (Kind.PANIC, "Kernel Offset: ", r"Kernel Offset: (?:0x[0-9a-f]+ from 0x|disabled)", nowhere),
@@ -312,6 +336,12 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
         Kind.RCU_STALL,
         " jiffies",
         r"(?:rcu: )?\s*\((?:detected by \d+, )?t=\d+ jiffies[ ,)]",
+        in_stall,
+    ),
+    (
+        Kind.RCU_STALL,
+        "thread activity ",
+        r"(?:rcu: )?All QSes seen, last rcu_\w+ kthread",
         in_stall,
     ),
     (
@@ -517,11 +547,14 @@ FORMATS: tuple[Format, ...] = (
         part=True,
     ),
     # The same where the lines above it are lost. arm64 prints the syndrome register, whose class
-    # (Arm ARM, ESR_EL1.EC) is 0x21 or 0x25 for an abort in the kernel; arm the fault's status.
+    # (Arm ARM, ESR_EL1.EC) is 0x21 or 0x25 for an abort in the kernel, whatever the words; arm
+    # the fault's status, with no words for what memory or a bus has refused.
     Format(
         Kind.PAGE_FAULT,
         "Internal error:",
-        _re(r"Internal error: Oops: (?:0{0,8}[89]6[0-9a-f]{6}|[0-9a-f]{1,3}) \[#\d+\]"),
+        _re(
+            r"Internal error: (?:.{0,80}: 0{0,8}[89]6[0-9a-f]{6}|(?:Oops)?: [0-9a-f]{1,4}) \[#\d+\]"
+        ),
         "Internal error in {func}",
         at_pc,
         part=True,
@@ -591,6 +624,7 @@ FORMATS: tuple[Format, ...] = (
         "invalid opcode in {func}",
         at_pc,
         part=True,
+        of_bug=True,
     ),
     Format(
         Kind.TRAP,
@@ -622,6 +656,16 @@ FORMATS: tuple[Format, ...] = (
         Kind.PAGE_FAULT,
         "Oops: ",
         _re(r"Oops: [0-9a-f]{4} \[\d+\]"),
+        "Oops in {func}",
+        at_pc,
+        part=True,
+        broken=True,
+    ),
+    # arch/mips/kernel/traps.c, die()
+    Format(
+        Kind.PAGE_FAULT,
+        "Oops[#",
+        re.compile(r"^Oops\[#\d+\]:"),
         "Oops in {func}",
         at_pc,
         part=True,
@@ -2077,6 +2121,7 @@ def told_as(fmt: Format, kind: Kind) -> Format:
     skip = {Kind.PAGE_ALLOCATION: _OF_ALLOCATION, Kind.SLAB: _OF_SLAB}.get(kind, _OF_PRINTING)
     # The stack of a stall or lockup begins with the interrupt that noticed it.
     sites = {Kind.RCU_STALL: in_stall, Kind.SOFT_LOCKUP: in_stall, Kind.HARD_LOCKUP: below_nmi}
+    sites |= dict.fromkeys((Kind.PAGE_FAULT, Kind.GPF, *(kind for kind, _ in _CHECKERS)), at_pc)
     site = sites.get(kind, in_trace)
     return replace(fmt, kind=kind, site=site, place=None, skip=skip)
 

@@ -92,6 +92,8 @@ _KLOGD_PC = re.compile(
     r"\s*[RE]IP:\s+(?:[0-9a-f]{2,4}:)?\[(?::?(?P<mod>\w+):)?"
     rf"(?P<func>{NAME})\+(?P<decimal>\d{{1,8}})/\d{{1,8}}\]"
 )
+# crash(8)'s backtrace, which shows calls without their offsets
+_CRASH_PC = re.compile(rf"\s*\[exception RIP: (?P<func>{NAME})\+(?P<decimal>\d{{1,8}})\]")
 _KSYMOOPS = re.compile(
     r"\s*(?:>>)?(?P<what>[RE]IP|PC|NIP|Trace); [0-9a-f]{8,16} "
     rf"<(?:\[(?P<mod>\w+)\])?(?P<func>{NAME})\+(?P<off>[0-9a-f]{{1,8}})/(?P<size>[0-9a-f]{{1,8}})>"
@@ -209,7 +211,7 @@ def _read_translated(text: str) -> list[Item]:
     """Reads places as old kernels, or programs for old kernels, have printed them."""
     if ">{" in text:
         return _read_braces(text)
-    if match := _KLOGD_PC.match(text):
+    if match := _KLOGD_PC.match(text) or _CRASH_PC.match(text):
         return [Item(Tag.PC, text, replace(_frame(match), offset=int(match["decimal"])))]
     if match := _KSYMOOPS.match(text):
         tag = Tag.FRAME if match["what"] == "Trace" else Tag.PC

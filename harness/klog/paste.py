@@ -66,6 +66,9 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     # What people and their mail programs put before lines.
     _line("quotation", "> > text", r"\s*[>|│](?:\s?[>|│])*\s?", after="nothing"),
     _line("markup", "**text**", r"\*\*(?=\S)", after="nothing"),
+    # journalctl -o verbose has a line for each field, crash(8) one for what the kernel died of.
+    _line("journal's field", "    MESSAGE=text", r"\s*MESSAGE=", after="nothing"),
+    _line("crash's header", '  PANIC: "text"', r'\s*PANIC: "(?=[A-Za-z])', after="nothing"),
     # Documentation/ABI/testing/dev-kmsg; netconsole's extended format is the same
     _line(
         "kmsg",
@@ -84,11 +87,11 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     ),
     # kernel/printk/printk.c, print_syslog(): a console's own with "dmesg -r"
     _line("level", "<4>text", r"<(?P<level>\d{1,3})>", kernel=True),
-    # print_time(); some vendors print the CPU into it: "[86735.021187,1]", "[    0.5@2]"
+    # print_time(); some vendors print the CPU into it: "[86735.021187,1]", "[    0.5@2]", or a unit
     _line(
         "kernel's clock",
         "[   12.345678] text",
-        r"\s*\[ *(?P<clock>\d{1,12}\.\d{1,9})(?:[,@]\d{1,4})?\] ?",
+        r"\s*\[ *(?P<clock>\d{1,12}\.\d{1,9})s?(?:[,@]\d{1,4})?\] ?",
         kernel=True,
     ),
     # util-linux, sys-utils/dmesg.c: -d, --reltime, -H, --time-format delta
@@ -122,7 +125,10 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     # print_caller(); vendors' ways to print the CPU and the task, which stand at the same place
     _line("caller", "[  T412] text", r" ?\[ *(?P<caller>[TC]\d+)[^\]\n]{0,40}\] ?", after="clock"),
     _line(
-        "MediaTek's task", "(0)[1:init]text", r" *-?\(\d+\)\[\d+:[^\]\n]{1,32}\] ?", after="clock"
+        "MediaTek's task",
+        "(0)[1:init]text",
+        r" *[-.]?\(\d+\)\[\d+:[^\]\n]{1,32}\] ?",
+        after="clock",
     ),
     _line(
         "Samsung's task",

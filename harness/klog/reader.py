@@ -256,12 +256,13 @@ class _Report:
             return bool(code) and what in self.header  # parisc panics first, then says why
         if fmt.kind is Kind.BUG and self.fmt.kind is Kind.TRAP and not self.has_stack:
             return bool(self.fmt.then) and self.fmt.then in text  # xmon says both, the trap first
+        # Of some reports a line or two stand above the first.
+        announced = self.fmt.announces and ("WARNING: " in text or "kernel BUG at" in text)
         return (
-            self.fmt.announces
+            (announced or self.fmt.is_remains)
             and not self.has_body
             and len(self.raw) <= _ANNOUNCED_WITHIN
-            and ("WARNING: " in text or "kernel BUG at" in text)
-            and not fmt.announces
+            and not (fmt.announces or fmt.is_remains)
         )
 
     def is_only_said(self, *, bare: bool) -> bool:
@@ -305,6 +306,11 @@ class _Report:
 # CONFIG_DEBUG_USER the kernel shows the registers of programs that die.
 _OF_USER = re.compile(r"\bMode USER_|\b__do_user_fault\b")
 
+# What arch/*/include/asm/bug.h makes of BUG() and WARN(): x86, arm64, powerpc, mips, riscv
+_BUG_CODE = re.compile(
+    r"(?:\s*Code: )?.*(?:<0f> 0b|\(d4210000\)|<0(?:fe00000|200000d)>|[(<](?:0010)?9002[)>])"
+)
+_ANY_CODE = re.compile(r"\s*Code: .*[<(][0-9a-f]{2,8}[)>]")
 _CODE = re.compile(r"\s*Code: +(?:[0-9a-f]{4,8} +){1,12}[<(][0-9a-f]{4,8}[>)]")
 
 _MASKS = (
@@ -324,10 +330,11 @@ def _mask(text: str) -> str:
     return text
 
 
-def _event(report: _Report) -> Event | None:
+def _event(report: _Report, *, pasted: bool) -> Event | None:
     fmt = report.fmt
     has_detail = _add_detail(report)
     shown = report.has_stack or report.guesses
+    shown = shown or (pasted and fmt.nameless and find(report.items, Tag.PC) is not None)
     # Some kernels print an interrupt's handlers under no stack, and no program prints such lines.
     if fmt.silent or (fmt.needs_stack and not shown and not report.lists_handlers):
         return None
@@ -336,16 +343,12 @@ def _event(report: _Report) -> Event | None:
     if fmt.nameless and any(_OF_USER.search(item.text) for item in report.items):
         return None
 
-    if fmt.nameless and fmt.kind is Kind.WARNING:
-        told = told_by(stack_from(report.items, marked=False) or guesses(report.items))
-        if told is None and fmt.rest:
-            told = Kind.PAGE_FAULT if _has_code_below(report) else None
+    if fmt.nameless or fmt.of_bug:
+        told = _told(report, pasted=pasted)
         if told is None and fmt.rest:
             return None
-        if told not in (None, Kind.WARNING):
-            report.fmt = fmt = told_as(fmt, told)
-    elif fmt.nameless and (checked := told_at(next(iter(report.header_frames()), None))):
-        report.fmt = fmt = replace(fmt, kind=checked)
+        if told not in (None, fmt.kind):
+            report.fmt = fmt = told_as(fmt, told) if _is_stack(fmt) else replace(fmt, kind=told)
 
     names_function = "{func}" in fmt.title and has_detail
     candidates = fmt.site(report)
@@ -390,6 +393,35 @@ def _event(report: _Report) -> Event | None:
         line=report.line,
         excerpt="\n".join(report.raw[: report.kept]),
     )
+
+
+def _is_stack(fmt: Format) -> bool:
+    """Whether a format is that of a stack under no header, and not of registers."""
+    return fmt.nameless and fmt.kind is Kind.WARNING
+
+
+def _told(report: _Report, *, pasted: bool) -> Kind | None:
+    """What a stack without a header, registers without one, or a trap is of; None: of nothing."""
+    fmt, items = report.fmt, report.items
+    if _is_stack(fmt) and (kind := told_by(stack_from(items, marked=False) or guesses(items))):
+        return kind
+    pc, call = find(items, Tag.PC), find(items, Tag.FRAME)
+    frames = report.header_frames()
+    if pc is not None and (call is None or pc < call):
+        frames += [frame] if (frame := items[pc].frame) else []
+    checked = told_at(frames[0]) if frames else None
+    stops = any(_BUG_CODE.match(item.text) for item in items)
+    faults = not stops and any(_ANY_CODE.match(item.text) for item in items)
+    if fmt.of_bug:
+        return Kind.BUG if stops else fmt.kind
+    if not _is_stack(fmt):
+        return checked or fmt.kind
+    # A fault is the likeliest of what shows registers, or the instructions below the stack.
+    # Elsewhere than on x86 they do so at the end alone, which may be cut off.
+    faults = faults or (pc is not None and not stops and "IP:" not in items[pc].text)
+    if pasted and ((frames and faults) or (fmt.rest and _has_code_below(report))):
+        return checked or Kind.PAGE_FAULT
+    return checked or (None if fmt.rest else fmt.kind)
 
 
 def _has_code_below(report: _Report) -> bool:
@@ -658,7 +690,7 @@ class _Reader:
             return
         self.closed = [r for r in self.closed if begun is not None and r.line >= begun]
         for report in sorted(ready, key=lambda r: r.line):
-            event = _event(report)
+            event = _event(report, pasted=self.reboots is not None)
             # On a console of ours nothing is lost: a stack without a header is somebody's
             # dump_stack(), and of interest where that is a module.
             if event and report.fmt.nameless and self.reboots is None:
@@ -731,7 +763,8 @@ class _Reader:
             return False
         if fmt.own and self.reboots is not None:
             return False
-        if fmt.rest and not self._is_all_that_is_left(fmt):
+        asked_for = report is not None and report.fmt.silent
+        if fmt.rest and (asked_for or not self._is_all_that_is_left(fmt)):
             return False
         if fmt.refuses and report and not report.fmt.refuses and self.reboots is not None:
             return False  # who has no callers to tell them apart keeps the report that is open

@@ -62,6 +62,25 @@ DRAIN, WRITE = "brook_drain", "brook_write"
 BELOW = {body: body.split("\n", 1)[1] for body in (STACK, X86, ARM64)}
 
 REPORTS = [
+    # mips, whose first line is lost, without names
+    (
+        "Oops[#7]:\nCPU: 0 PID: 172 Comm: sh Tainted: G      D        3.18.29 #6\n"
+        "$ 0   : 00000000 00000001\nepc   : 80041ed4 brook_drain+0x4/0xc",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # arm64's words before 5.8, and arm's lack of them
+    (
+        "Internal error: Accessing user space memory outside uaccess.h routines: 96000004 [#1]\n"
+        f"{ARM64}",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (f"Internal error: : 1008 [#1] SMP ARM\n{ARM64}", (Kind.PAGE_FAULT, DRAIN)),
+    # BUG(), whose own line is lost, and an instruction that there is not
+    (
+        f"invalid opcode: 0000 [#1] SMP\n{X86}\nCode: 00 48 <0f> 0b 48 89",
+        (Kind.BUG, DRAIN),
+    ),
+    (f"invalid opcode: 0000 [#1] SMP\n{X86}\nCode: 00 48 <ff> ff 48 89", (Kind.TRAP, DRAIN)),
     # what registers a disk for whoever has two of one name
     (
         "WARNING: at fs/sysfs/dir.c:491 sysfs_add_one+0xa0/0x100()\n"
@@ -531,7 +550,27 @@ LATER_PARTS = [
         "Slab 0x807e1060 objects=10 used=6 fp=0x81b6b380 flags=0x800(slab|zone=0)",
         (Kind.SLAB, None),
     ),
+    ("inconsistent {IN-SOFTIRQ-W} -> {SOFTIRQ-ON-W} usage.\n1 lock held", (Kind.LOCKDEP, None)),
+    ("but task is already holding lock:\n1 lock held by sh", (Kind.LOCKDEP, None)),
+    ("DEBUG_LOCKS_WARN_ON(1)\nModules linked in: brook", (Kind.LOCKDEP, None)),
+    (
+        "rcu: All QSes seen, last rcu_preempt kthread activity 10503 (4294972288-4294961785)\n"
+        "rcu: blocking rcu_node structures",
+        (Kind.RCU_STALL, None),
+    ),
+    (
+        "KASAN: null-ptr-deref in range [0x0000000000000058-0x000000000000005f]\n"
+        "Modules linked in: brook\nRIP: 0010:brook_drain+0x1c/0x90",
+        (Kind.GPF, DRAIN),
+    ),
+    ("Status: 11008402      KERNEL EXL \nModules linked in: brook", (Kind.PAGE_FAULT, None)),
+    (
+        "status: 0000000200000120 badaddr: 0000000000000010 cause: 000000000000000d\n"
+        "Modules linked in: brook",
+        (Kind.PAGE_FAULT, None),
+    ),
     # and of which the calls below are the report's
+    (f" lock: 0x8e83a6dc, .magic: 00000000, .owner: sh\n{BELOW[STACK]}", (Kind.LOCKDEP, WRITE)),
     (f"in_atomic(): 1, irqs_disabled(): 0, pid: 321\n{BELOW[STACK]}", (Kind.ATOMIC_SLEEP, WRITE)),
     (
         '  comm "sh", pid 812, jiffies 4294912345 (age 123.456s)\n  backtrace:\n'
@@ -729,3 +768,33 @@ def test_the_first_address_sanitizer_s_words(words: str) -> None:
     (event,) = klog.read(header + "Read of size 8 by task sh/321", pasted=True)
     assert event.title == f"KASAN: {words} Read in brook_drain"
     assert (event.kind, event.function, event.module) == (Kind.KASAN, DRAIN, "brook")
+
+
+HEADLESS = "CPU: 1 PID: 321 Comm: sh Not tainted 6.1.0 #1\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("RIP: 0010:brook_drain+0x1c/0x90\nCode: 00 48 <8b> 43 10", Kind.PAGE_FAULT),
+        ("RIP: 0010:brook_drain+0x1c/0x90\nCode: 00 48 <0f> 0b 48", Kind.WARNING),
+        ("RIP: 0010:brook_drain+0x1c/0x90", Kind.WARNING),
+        ("PC is at brook_drain+0x1c/0x90\nLR is at brook_write+0x1/0x2", Kind.PAGE_FAULT),
+        ("pc : brook_drain+0x1c/0x90\nCode: d65f03c0 f9400000 (d4210000)", Kind.WARNING),
+        (
+            "NIP [c000000000ac0ce8] brook_drain+0x18/0xf0\n60000000 <0fe00000> 60000000",
+            Kind.WARNING,
+        ),
+    ],
+)
+def test_registers_below_the_line_of_the_task(body: str, kind: Kind) -> None:
+    """Which instruction it was tells a fault from a warning."""
+    event = klog.first(HEADLESS + body)
+    assert event is not None
+    assert (event.kind, event.function) == (kind, DRAIN)
+    assert read_of(HEADLESS + body, pasted=False) == []  # a console's log has a head
+
+
+def test_what_was_asked_for_is_not_all_that_is_left() -> None:
+    asked = f"sysrq: Show Blocked State\ntask:sh state:D stack:0 pid:321\n{BELOW[STACK]}\n"
+    assert klog.first(f"{asked}but task is already holding lock:\n") is None

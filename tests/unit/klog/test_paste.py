@@ -681,3 +681,33 @@ def test_the_end_of_a_report_above_a_whole_one(below: str) -> None:
 )
 def test_what_is_no_line_of_a_report(line: str) -> None:
     assert not klog.read(f"int brook;\n{line}\nint river;\n", pasted=True)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<4>[   12.345678s][pid:412,cpu1,sh]{}",  # HiSilicon
+        "<4>[   12.345678] .(0)[412:sh]{}",  # MediaTek, later
+        "    PRIORITY=1\n    _TRANSPORT=kernel\n    MESSAGE={}",  # journalctl -o verbose
+    ],
+)
+def test_more_beginnings(form: str) -> None:
+    (event,) = klog.read("\n".join(form.format(line) for line in LINES), pasted=True)
+    assert event.kind is Kind.GPF
+    assert [frame.function for frame in event.stack] == ["brook_drain", "brook_write"]
+
+
+def test_what_crash_says_of_a_dump() -> None:
+    """Its backtrace has no offsets but where the CPU was."""
+    text = """\
+    DUMPFILE: vmcore
+       PANIC: "BUG: unable to handle kernel NULL pointer dereference at 0000000000000010"
+crash> bt
+PID: 321    TASK: ffff9d4f8a2c0000  CPU: 3   COMMAND: "sh"
+ #3 [ffffb0c3c0a7fb30] oops_end at ffffffffa7c2a5b6
+    [exception RIP: brook_drain+44]
+ #6 [ffffb0c3c0a7fcc8] brook_write at ffffffffc0a1b111 [brook]
+"""
+    (event,) = klog.read(text, pasted=True)
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+    assert not klog.read('crash> sys\n       PANIC: ""\n', pasted=True)
