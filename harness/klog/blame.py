@@ -655,6 +655,8 @@ def known_calls(report: Calls, site: Site) -> list[Frame]:
         for at, frame in enumerate(found)
         if (frame.offset is not None and (frame.offset or (at == 0 and not _after_end(found))))
         or frame.location is not None
+        # arm's innermost, which is in no line the one that calls
+        or (at == 0 and frame.offset is None)
         or frame in head
     ]
     if frames:

@@ -222,7 +222,8 @@ class _Report:
     @property
     def tells_nothing(self) -> bool:
         """Whether it is a stack under no header that does not tell either of what it is."""
-        return self.has_no_head and told_by(stack_from(self.items, marked=False)) is None
+        told = told_by(stack_from(self.items, marked=False)) or _has_code_below(self)
+        return self.has_no_head and not told
 
     def is_restated(self, text: str) -> bool:
         """Whether a header is this report's again, of the function that the last was inlined into.
@@ -967,7 +968,9 @@ def first(text: str) -> Event | None:
     for other in found:
         if event.headless and not other.headless:
             return other
-        again = other.kind is event.kind or title in map(said, other.excerpt.split("\n"))
+        again = other.kind is event.kind or (
+            title.strip() and title in map(said, other.excerpt.split("\n"))
+        )
         if again and not other.bare and other.function:
             return other
     return event

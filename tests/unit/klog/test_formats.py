@@ -513,7 +513,15 @@ LATER_PARTS = [
     (
         "Backtrace: \n[<c01f3200>] (brook_drain) from [<c01f32a0>] (brook_write+0x3c/0x5c)\n"
         "Code: e24cb004 e52de004 e8bd4000 e1a04000 (e590000c)\n---[ end trace c0b79102f5690d52",
-        (Kind.PAGE_FAULT, WRITE),
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # mips, with the last line of the panic that comes of it
+    (
+        "Call Trace:\n[<84d3863c>] brook_drain+0x1bc/0x8fc [brook]\n"
+        "[<800302dc>] brook_write+0x144/0x19c\n"
+        "Code: 24020001  a7a20046  8e02000c <8c420054> a7a20048\n"
+        "Rebooting in 3 seconds..",
+        (Kind.PAGE_FAULT, DRAIN),
     ),
     # arm's stack without any line above it
     (

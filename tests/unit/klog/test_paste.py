@@ -711,3 +711,13 @@ PID: 321    TASK: ffff9d4f8a2c0000  CPU: 3   COMMAND: "sh"
     (event,) = klog.read(text, pasted=True)
     assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
     assert not klog.read('crash> sys\n       PANIC: ""\n', pasted=True)
+
+
+def test_an_empty_line_is_no_title() -> None:
+    """Of a report that has a line alone nothing can be named; the next is another."""
+    event = klog.first(
+        "INFO: rcu_sched detected stalls on CPUs/tasks: { 0} (detected by 1, t=2179 jiffies)\n \n"
+        f"{FAULT}\n \n"
+    )
+    assert event is not None
+    assert event.kind is Kind.RCU_STALL
