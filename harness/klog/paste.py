@@ -106,7 +106,7 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     _line(
         "date of dmesg -T",
         "[Mon Mar  4 12:00:01 2024] text",
-        rf"\[(?=[^\[\]]{{14,44}}\])[^\[\]]{{4,24}}{_TIME}[^\[\]]{{0,14}}\] ?",
+        rf"\[(?=[^\[\]]{{14,44}}\])[^\[\]]{{4,24}}{_TIME}[^\[\]]{{0,14}}\]:? ?",
         kernel=True,
         date=True,
     ),

@@ -688,6 +688,7 @@ def test_what_is_no_line_of_a_report(line: str) -> None:
     [
         "<4>[   12.345678s][pid:412,cpu1,sh]{}",  # HiSilicon
         "<4>[   12.345678] .(0)[412:sh]{}",  # MediaTek, later
+        "kern: warning: [2024-03-04T12:00:01.123456789Z]: {}",  # Talos
         "    PRIORITY=1\n    _TRANSPORT=kernel\n    MESSAGE={}",  # journalctl -o verbose
     ],
 )
