@@ -372,13 +372,22 @@ def _told(event: klog.Event) -> str:
     return f"{event.title} at {place[1]}" if place else event.title
 
 
+# What in a report of a race is not of who raced: below an interrupt's entry, and below what
+# processes softirqs, who was interrupted; which locks a task has, and where it took them.
+_OF_OTHERS = re.compile(
+    r"(?:(?<=\n)[^\n]{0,60}\b(?:asm_sysvec_\w{1,80}|asm_common_interrupt|__do_softirq|handle_softirqs)"
+    r"\+0x[^\n]{0,500}\n(?:[^\n]{0,500}\+0x[0-9a-f]{1,8}/0x[^\n]{0,500}\n){1,200})"
+    r"|(?<=\n)[^\n]{0,60}(?: #\d{1,2}: |\b(?:hard|soft)irqs last )[^\n]{0,500}\n"
+)
+
+
 def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
     """Whether a report makes no test red: it is harmless, or another check tells of it."""
     if event.kind is klog.Kind.OOM:  # _memory() knows who was killed
         return not _STOPPED.search(event.excerpt)
     if event.kind is klog.Kind.KCSAN:
         # With both sides in the kernel's own code, no module can do anything about the race.
-        return not _in_module(event.excerpt)
+        return not _in_module(_OF_OTHERS.sub("", event.excerpt))
     return event.bare and _is_well(evidence)
 
 

@@ -1904,6 +1904,36 @@ def test_a_race_of_the_kernels_own_is_no_modules() -> None:
     assert problem.function == "wee_write"
 
 
+INTERRUPTED = """\
+[   38.751400]  asm_sysvec_apic_timer_interrupt+0x1b/0x20
+[   38.751410]  wee_counts+0x18/0x30 [wee]
+[   38.751420]  kthread+0x1b0/0x1c0
+[   38.751430]
+[   38.751440] 1 lock held by wee/89:
+[   38.751450]  #0: ffff88801bf2bed8 (&wee_lock){+.+.}-{4:4}, at: wee_counts+0x10/0x30 [wee]
+[   38.751460] irq event stamp: 21760
+[   38.751470] hardirqs last  enabled at (21759): [<ffffffffa0000018>] wee_counts+0x18/0x30 [wee]
+"""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["asm_sysvec_apic_timer_interrupt", "asm_common_interrupt", "handle_softirqs", "wee_tick"],
+)
+def test_who_was_interrupted_by_a_race_of_the_kernels_own_has_not_raced(entry: str) -> None:
+    """It may be in a module's code, with a lock. What a module's handler does is its own."""
+    interrupted = INTERRUPTED.replace("asm_sysvec_apic_timer_interrupt", entry)
+    console = RACE.replace("[   38.751583]  d_all", f"{interrupted}[   38.751583]  d_all")
+    ours = entry == "wee_tick"
+    assert [one.function for one in judge(replace(CLEAN, console=BOOT + console))] == (
+        ["wee_counts"] if ours else []
+    )
+    handler = f"[   38.751390]  wee_irq+0x8/0x30 [wee]\n{interrupted}"
+    console = RACE.replace("[   38.751583]  d_all", f"{handler}[   38.751583]  d_all")
+    (problem,) = judge(replace(CLEAN, console=BOOT + console))
+    assert problem.function == "wee_irq"
+
+
 def test_memory_that_was_lost_is_named_with_who_allocated_it() -> None:
     """Equal losses are one problem; what the kernel still has is left behind rather than lost."""
     stack = " kstrdup+0x2f/0x60\n get+0x1f/0x30 [planted]\n do_one_initcall+0x58/0x310"
