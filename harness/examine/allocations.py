@@ -69,6 +69,12 @@ class Reader:
     def bytes_used(self) -> int:
         return sum(len(page) for used in self._pages for page in used)
 
+    @property
+    def last_order(self) -> int:
+        """The ``order`` of the last event; -1 where there is none."""
+        last = [order for used in self._pages if used for order, _ in _events(used[-1])]
+        return max(last, default=-1)
+
     def continues(self, earlier: Reader) -> bool:
         """Whether all that an ``earlier`` state of the same record had is still in it."""
         return all(

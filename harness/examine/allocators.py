@@ -98,24 +98,29 @@ class Allocators:
         return SlabCache("", size, wiped=False) if size else None
 
     def is_free(self, one: Slab) -> bool:
-        """Whether a slab object is in a list of free ones (mm/slub.c).
+        """Whether a slab object is in a list of free ones (mm/slub.c), or in KASAN's quarantine.
 
         Such an object has a link to the next. Where that lies outside of what is used of an object
         it stays when the object is handed out, so that only the lists themselves tell.
         """
         if one.start not in self._free:
-            linked = self._next(one) is not None
-            free = linked and (one.wiped or self._is_listed(one))
+            poisoned = structures.is_poisoned(self._memory, self._layout, one.start)
+            linked = not poisoned and self._next(one) is not None
+            # A link that the kernel hides is nothing else by chance.
+            certain = one.wiped and not self._layout.link_at
+            free = poisoned or (linked and (certain or self._is_listed(one)))
             self._free[one.start] = free or (not one.wiped and one.start in self._in_sheaves)
         return self._free[one.start]
 
     def _next(self, one: Slab) -> int | None:
         """The next free object (a virtual address), 0 after the last; None where there is no link.
 
-        Somewhere in a free object is the address of the next one in the same slab, or 0, combined
-        with a random number of the cache's and with its own address, with its bytes in reverse
-        (CONFIG_SLAB_FREELIST_HARDENED).
+        Somewhere in a free object is the address of the next one in the same slab, or 0. Most
+        kernels combine it with a random number of the cache's and with its own address, with its
+        bytes in reverse (CONFIG_SLAB_FREELIST_HARDENED).
         """
+        if self._layout.link_at:
+            return self._plain_next(one)
         memory, layout = self._memory, self._layout
         cache = structures.slab_object(memory, layout, one.cache - layout.direct)
         if cache is None:
@@ -130,6 +135,13 @@ class Allocators:
                 if after == 0 or self._is_in_slab(one, after):
                     return after
         return None
+
+    def _plain_next(self, one: Slab) -> int | None:
+        """The same where the kernel does not hide it."""
+        at = one.cache - self._layout.direct + self._layout.link_at
+        inside = int.from_bytes(self._memory.read(at, 4), "little")
+        after = self._memory.word(one.start + inside)
+        return after if not after or self._is_in_slab(one, after) else None
 
     def _is_in_slab(self, one: Slab, address: int) -> bool:
         """Whether an object begins at a virtual address, in the same slab as another."""
@@ -252,6 +264,7 @@ class Allocators:
         # where its pages are somebody else's.
         return (
             slab is None
+            and not structures.is_poisoned(self._memory, self._layout, at)
             and (one.event == PAGES or (one.event in KMALLOC and one.size > _LARGEST_OBJECT))
             and at % PAGE == 0
             and self.has_users(at)

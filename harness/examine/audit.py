@@ -74,8 +74,6 @@ def begin_record(machine: Machine, guest: Guest, folder: Path, deadline: Deadlin
     record: 200 lives of a module, by three commands each, take 66 MiB of the usual 512 on 7.3.
     """
     names = _symbols_of(folder)
-    if layouts.keeps_addresses(names):  # kmemleak looks for what is lost, where it is there
-        return
     with machine.clock.stopped(deadline), FrozenMemory(folder / "memory") as memory:
         layout = layouts.learn(memory, names, (folder / _SLABS).read_text())
     if layout is None:
@@ -90,11 +88,6 @@ def not_looked_for(folder: Path) -> str:
     layout = _layout(folder)
     if layout is None:
         return "what a module leaves in memory: this kernel's memory cannot be read from outside"
-    if layout.keeps_addresses:
-        return (
-            "what a module leaves in memory, but for what it has registered in a list of the "
-            "kernel's: this kernel keeps addresses of what is gone"
-        )
     file = folder / _UNRECORDED
     if file.exists():
         return f"memory that a module has lost: allocations are not recorded ({file.read_text()})"
@@ -150,7 +143,11 @@ def settle(folder: Path, base: Path | None = None) -> None:
         if layout is None:
             return
         area = structures.module_area(memory, layout)
-        found = list(pointers_into(memory.blocks(memory.used()), area.start, area.end))
+        found = [
+            one
+            for start, end in structures.spans(area)
+            for one in pointers_into(memory.blocks(memory.used()), start, end)
+        ]
     _write(folder / POINTERS, found)
     if base is None:
         _write(folder / STALE, pointers.dangling(found, area.mapped))
@@ -261,6 +258,9 @@ class Audit:
         self._told: set[int] = set()  # what was found lost, by its order in the record
         self._incomplete = False  # whether the record of allocations ran over in a module's life
         self._recorded = -1  # how many bytes the record had when it was looked at last
+        # The pages that have come to be mapped, each with how far the record was before that.
+        self._since: dict[int, int] = {}
+        self._noted = -1  # how far the record was when a module last came or went
         self._looked = -1  # how many commands had begun when it was last looked for remains
         self.guest: Guest | None = None  # once somebody asks for it
         self._sections: dict[str, Mapping[str, str]] = {}
@@ -302,6 +302,9 @@ class Audit:
             return
         area = structures.module_area(memory, layout)
         before, self._area, self._tables = self._area, area, _content(memory, area.tables)
+        self._since |= dict.fromkeys(area.mapped - before.mapped, self._noted)
+        if self._record is not None:
+            self._noted = Reader(memory, layout, self._record).last_order
         try:
             if area.mapped - before.mapped:
                 came = _sections(self._machine, self._sections, deadline)
@@ -489,8 +492,6 @@ class Audit:
                     for one in fresh
                     if not pointers.of_a_loaded_module(memory, layout, area, one)
                 ]
-            if layout.keeps_addresses:
-                return registries.registered(self._scene(layout), self._symbols(), fresh), []
             left = self._not_given_back(layout, pointers.references(self._scene(layout), fresh))
             left = self._not_freed_percpu(layout, left)
             return left, self._lost_now(layout, area)
@@ -540,28 +541,31 @@ class Audit:
                 log.debug("not freed: %s", search.shown(one))
         return search.lost(left) if left else []
 
-    def _may_be_loaded(self, area: ModuleArea) -> Callable[[int], bool]:
-        """Whether code that is gone is of a module that is loaded now, as its init is.
+    def _may_be_loaded(self, area: ModuleArea) -> Callable[[int, int], bool]:
+        """Whether code that is gone may be of a module that is loaded now, as its init is.
 
-        Of one that came since the machine was frozen it is not known for certain where that was.
-        So nothing is known to be of another module then.
+        Where the init was is not known for certain of a module that came since the machine was
+        frozen. But it has made nothing before the module came.
         """
         assert self._known is not None
-        if area.mapped - self._known.area.mapped:
-            return lambda _: True
-        if not self._loaded:
-            return lambda _: False
-        sections = self._known.sections
+        fresh = area.mapped - self._known.area.mapped
+        since = [self._since.get(page, -1) for page in fresh]
+        came = min(since, default=None)
+        sections = self._known.sections if self._loaded else {}
         places = sorted(
             (int(address, 16), name) for name, each in sections.items() for address in each.values()
         )
         there = {name for start, name in places if start & -PAGE in area.mapped}
 
-        def may_be(at: int) -> bool:
+        def may_be(at: int, order: int) -> bool:
+            if came is not None and order > came:
+                return True
+            if not places:
+                return self._loaded
             _, name = places[bisect_right(places, (at, "\uffff")) - 1]
             return name in there
 
-        return may_be if places else lambda _: True
+        return may_be
 
     def _symbols(self) -> Symbols:
         return _symbols_of(self._folder)

@@ -8,7 +8,7 @@ of that, so that it is found out from objects that are known.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,18 +35,20 @@ from harness.qemu.memory import PAGE, Memory
 # kernel/module.c before 5.19), arch/x86/kernel/unwind_orc.c (what it has sorted last).
 _LOADER = ("mod_tree", "module_addr_min", "module_addr_max", "cur_orc_table", "cur_orc_ip_table")
 
+# Where lockdep (kernel/locking/lockdep.c) and KCSAN (kernel/kcsan) keep call stacks, and addresses
+# of code that had something to do with a lock or a race, and kmemleak (mm/kmemleak.c) those of what
+# was allocated early, and the lowest and the highest of all. They follow none.
+_OBSERVERS = (
+    "stack_trace", "lock_classes", "other_infos", "report_times", "kcsan_cpu_ctx", "mem_pool",
+    "min_addr", "max_addr",
+)  # fmt: skip
 
 # What is in the names of functions of a kernel that keeps pages with modules' code (mm/execmem.c).
 _KEEPS_CODE = "execmem_cache"
 
-# Functions that only a debug kernel has: KASAN, lockdep and kmemleak keep call stacks and addresses
-# of what is gone, in quarantines and records of their own, which are no references.
-_DEBUG = ("kasan_report", "lock_acquire", "kmemleak_alloc")
-
-
-def keeps_addresses(symbols: Symbols) -> bool:
-    """Whether a kernel has records with addresses of what is gone."""
-    return any(symbols.address(name) is not None for name in _DEBUG)
+# Functions that only a kernel with each of these has.
+_LOCKDEP, _KMEMLEAK, _KASAN = "lock_acquire", "kmemleak_alloc", "kasan_report"
+_SHADOW = 0xDFFFFC0000000000  # CONFIG_KASAN_SHADOW_OFFSET (arch/x86/Kconfig)
 
 
 def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
@@ -73,11 +75,6 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         offset = memory.word((offsets or 0) - IMAGE + place)
         if 0 <= (offset + first) % (1 << 64) - direct < memory.size and offset not in percpu:
             percpu.append(offset)
-    ranges = []
-    for name in _LOADER:
-        start = symbols.address(name)
-        if start is not None:
-            ranges.append((start - IMAGE, start - IMAGE + max(8, symbols.size(name))))
     layout = Layout(
         tables=root - IMAGE,
         direct=direct,
@@ -86,19 +83,38 @@ def learn(memory: Memory, symbols: Symbols, slab_files: str) -> Layout | None:
         percpu=tuple(percpu),
         slabs={},
         slab_word=None,
-        loader=tuple(ranges),
+        loader=tuple(_not_followed(symbols, [offset - direct for offset in percpu])),
         variables=_variables(symbols),
         shrinkers=symbols.address("shrinker_list") or 0,
         readers=_readers(symbols),
         lists_waiters=_lists_waiters(memory, symbols),
         keeps_code=any(_KEEPS_CODE in name for name in symbols.names),
-        keeps_addresses=keeps_addresses(symbols),
+        lockdep=symbols.address(_LOCKDEP) is not None,
+        kmemleak=symbols.address(_KMEMLEAK) is not None,
+        shadow=_SHADOW if symbols.address(_KASAN) is not None else 0,
+        depot=(symbols.address("stack_pools") or IMAGE) - IMAGE,
     )
     if walk(memory, layout, root) != layout.tables:
         return None
     facts = asdict(layout) | {"mapped": module_area(memory, layout).mapped}
     facts |= _learn_slabs(memory, layout, symbols, slab_files)
     return Layout(**facts | _learn_tasks(memory, layout, symbols, facts["slabs"]))
+
+
+def _not_followed(symbols: Symbols, parts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The variables in which the loader and lockdep leave addresses: ranges of physical ones.
+
+    ``parts`` are what is added to a per-CPU variable's address for each CPU.
+    """
+    percpu = range(symbols.address("__per_cpu_start") or 0, symbols.address("__per_cpu_end") or 0)
+    # The first task is a variable. With lockdep each has such addresses, see pointers.py.
+    tasks = ("init_task",) if symbols.address(_LOCKDEP) is not None else ()
+    for name in (*_LOADER, *_OBSERVERS, *tasks):
+        start, size = symbols.address(name), max(8, symbols.size(name))
+        if start is not None:
+            for part in parts if start in percpu else [-IMAGE]:
+                at = (start + part) % (1 << 64)
+                yield at, at + size
 
 
 # Locks of the kernel's that a module can have as a reader without being in anybody's way: but for
@@ -192,7 +208,8 @@ def _learn_slabs(
     page = block_of(memory, layout, one - layout.direct).words
     word = next((number for number, value in enumerate(page) if value in slabs), None)
     size = _size_at(memory, layout, slabs)
-    return {"slabs": slabs, "slab_word": word, "cache_size": size}
+    link = _link_at(memory, layout, slabs, size)
+    return {"slabs": slabs, "slab_word": word, "cache_size": size, "link_at": link}
 
 
 def _size_at(memory: Memory, layout: Layout, slabs: Mapping[int, SlabCache]) -> int:
@@ -202,6 +219,30 @@ def _size_at(memory: Memory, layout: Layout, slabs: Mapping[int, SlabCache]) -> 
         data = memory.read(cache - layout.direct, 128)
         right &= {at for at in right if data[at : at + 4] == about.size.to_bytes(4, "little")}
     return min(right, default=0) if slabs else 0
+
+
+# How far behind ``size`` a struct kmem_cache has ``offset`` (mm/slab.h), in bytes.
+_OFFSET = 16
+_SLAB_BITS = 16  # so many bits of an address change within a slab
+
+
+def _link_at(memory: Memory, layout: Layout, slabs: Mapping[int, SlabCache], size_at: int) -> int:
+    """Where a struct kmem_cache has ``offset``, if the links between free objects are not hidden.
+
+    Then that is what the free objects say which a CPU hands out next: each has the address of the
+    next one of its slab, or 0. Their first one is in a struct kmem_cache_cpu, whose per-CPU address
+    a struct kmem_cache begins with.
+    """
+    links = []
+    for cache in slabs:
+        about = cache - layout.direct
+        inside = int.from_bytes(memory.read(about + size_at + _OFFSET, 4), "little")
+        for cpu in layout.percpu:
+            head = word_at(memory, layout, (memory.word(about) + cpu) % (1 << 64))
+            if 0 <= head - layout.direct < memory.size:
+                links.append((head, memory.word(head - layout.direct + inside)))
+    plain = all(not link or link >> _SLAB_BITS == head >> _SLAB_BITS for head, link in links)
+    return size_at + _OFFSET if plain and any(link for _, link in links) else 0
 
 
 def _learn_tasks(

@@ -56,8 +56,8 @@ class Kept:
 def kept_by_ended(scene: Scene, symbols: Callable[[], Symbols]) -> Kept:
     """The locks whose owner has ended; ``symbols`` are asked for where there are any."""
     memory, layout = scene.memory, scene.layout
-    # On a debug kernel a lock has another shape, and lockdep tells of one that is not given back.
-    if not layout.stack or layout.slab_word is None or layout.keeps_addresses:
+    # With lockdep a lock has another shape, and lockdep tells of one that is not given back.
+    if not layout.stack or layout.slab_word is None or layout.lockdep:
         return Kept()
     found = [at for at in _candidates(scene) if _has_ended(memory, layout, memory.word(at))]
     objects = {at: slab_object(memory, layout, at) for at in found}

@@ -91,11 +91,14 @@ _DEBUGFS = "/sys/kernel/debug"
 # The slab caches have theirs here. Of one that was merged with others the kernel leaves a link
 # (mm/slub.c); one that is left is known by the list of caches.
 _OF_SLABS = "/sys/kernel/slab/"
+_LOCK_MAP = 40  # bytes of a struct lockdep_map (linux/lockdep_types.h)
 _DEEPEST = 64  # folders of sysfs in one another: more than there are
 # What a module calls for a mount of its own. Whoever walks along a path may cause others.
 _MOUNTS = ("kern_mount", "vfs_kern_mount", "fc_mount")
 
 _PERCPU_FLAGS = 4  # 1 << __PERCPU_REF_FLAG_BITS (linux/percpu-refcount.h)
+
+Made = Callable[[int, int], bool]  # whether code at an address may have made something, and when
 
 # How many packets that the record does not know may each be found by the one before.
 _STEPS = 4
@@ -129,13 +132,13 @@ class Search:
 
     def __init__(
         self, scene: Scene, record: Record, symbols: Callable[[], Symbols], gone: Gone,
-        loaded: frozenset[int] = frozenset(), may_be_loaded: Gone = lambda _: False,
+        loaded: frozenset[int] = frozenset(), may_be_loaded: Made = lambda *_: False,
     ) -> None:  # fmt: skip
         """``symbols`` are asked for only where something is left.
 
         ``loaded`` are the physical addresses of the pages of the modules that are loaded.
-        ``may_be_loaded`` says of code that is gone whether the rest of its module may be there, as
-        it is after init.
+        ``may_be_loaded`` says of code that is gone, and of when it made something (see
+        ``Allocation``), whether the rest of its module may be there, as it is after init.
         """
         self._loaded = loaded
         self._may_be_loaded = may_be_loaded
@@ -155,7 +158,7 @@ class Search:
     def is_left(self, one: Allocation, reader: Reader) -> bool:
         """Whether it is the module's own, and still in use: by its allocator and by the record."""
         return (
-            self._is_the_modules(one)
+            self.is_the_modules(one)
             and self._allocators.in_use(one)
             and not reader.has_ended(one, self._allocators.block(one))
         )
@@ -180,8 +183,15 @@ class Search:
             size += PAGE
         return replace(one, size=size)
 
-    def _is_the_modules(self, one: Allocation) -> bool:
-        """Whether the module asked for it, rather than an interrupt that came while it ran."""
+    def is_the_modules(self, one: Allocation) -> bool:
+        """Whether the module asked for it, rather than an interrupt that came while it ran.
+
+        Nor is it what the kernel notes of an object of the module's.
+        """
+        if one.event != PERCPU:
+            slab = self._allocators.slab(one.address - self._layout.direct)
+            if slab is not None and pointers.is_observation(slab.name):
+                return False
         for address in one.stack:
             if self._gone(address):
                 return True
@@ -213,7 +223,7 @@ class Search:
                 reached |= _closure([node])
         left = [
             node for node in nodes
-            if node not in reached and not self._kernel_has_lost(node.allocation)
+            if node not in reached and not self._others_tell(node.allocation)
         ]  # fmt: skip
         # A packet itself may be anybody's: it is lost where it has what the module has lost.
         rest = [*(one for one in packets if not _closure([one]).isdisjoint(left)), *left]
@@ -301,6 +311,8 @@ class Search:
         for pointer in self._pointers(targets):
             node = targets.at(pointer.to)
             if node is None or self._record.has(pointer.at) or self._is_bookkeeping(node, pointer):
+                continue
+            if self._scene.is_written_down(pointer.at):
                 continue
             node.kept = node.kept or pointer.at & -PAGE in self._loaded
             # What a struct page has is a page's: as a link to the next one in a list.
@@ -397,7 +409,11 @@ class Search:
             return known
         slab = self._allocators.slab(at)
         if slab is not None:
-            return not self._allocators.is_free(slab) and not self._was_taken_out(slab, at)
+            return not (
+                self._allocators.is_free(slab)
+                or self._was_taken_out(slab, at)
+                or pointers.is_observation(slab.name)
+            )
         used = self._allocators.has_users(at) and not self._was_freed_in_bulk(at)
         if not used or structures.of_a_process(self._memory, self._layout, at):
             return False
@@ -601,7 +617,7 @@ class Search:
             if self._entry(node.allocation):
                 stack = node.allocation.stack
                 inside = next(number for number, at in enumerate(stack) if self._gone(at))
-                if self._may_be_loaded(stack[inside]):
+                if self._may_be_loaded(stack[inside], node.allocation.order):
                     continue  # then it has its entries with good reason
                 calls.setdefault(stack[inside:], []).append(node)
         found: dict[str, list[_Node]] = {}
@@ -655,14 +671,15 @@ class Search:
         """Where in /sys an entry is, "" where it cannot be one.
 
         The words of struct kernfs_node (linux/kernfs.h): two counts, the folder, the name. That of
-        all of sysfs is in no folder.
+        all of sysfs is in no folder. With lockdep the counts are seen as a lock, and have a map.
         """
         names: list[str] = []
+        above = 8 + (_LOCK_MAP if self._layout.lockdep else 0)
         for _ in range(_DEEPEST):
             start = address - self._layout.direct
             if self._memory.offset(start) is None:
                 return ""
-            _, folder, name = as_words(self._memory.read(start, 24))
+            folder, name = as_words(self._memory.read(start + above, 16))
             if not folder:
                 break
             names.append(structures.text_at(self._memory, self._layout, name))
@@ -677,8 +694,13 @@ class Search:
     def _content(self, one: Allocation) -> bytes:
         return self._memory.read(one.address - self._layout.direct, one.size)
 
-    def _kernel_has_lost(self, one: Allocation) -> bool:
-        """Whether the kernel itself has lost it, whatever the module does."""
+    def _others_tell(self, one: Allocation) -> bool:
+        """Whether it is not told here: kmemleak tells of it, which only does not know of pages.
+
+        Or the kernel itself has lost it, whatever the module does.
+        """
+        if self._layout.kmemleak and one.event != PAGES:
+            return True
         called = {self._name(address) for address in one.stack}
         return any(functions <= called for functions in _THE_KERNELS)
 
@@ -719,8 +741,12 @@ class Search:
 
 # So many searches for 64 KiB take about as long as one for the 16 MiB that they are in.
 _SEARCHES = 16
-_OF_THE_TRACER = re.compile(r"trace_event_raw_event_|ftrace_|__traceiter_|trace_event_buffer")
-_OF_THE_ALLOCATOR = re.compile(rf"{_OF_THE_TRACER.pattern}|_*kmalloc|_*kmem_cache_alloc")
+# Where functions are not inlined, as with KCSAN, an event's own is on the stack as well.
+_OF_THE_TRACER = re.compile(
+    r"trace_event_raw_event_|ftrace_|__traceiter_|trace_event_buffer"
+    r"|trace_(?:kmalloc|kmem_cache_alloc|mm_page_alloc|percpu_alloc)"
+)
+_OF_THE_ALLOCATOR = re.compile(rf"{_OF_THE_TRACER.pattern}|_*k[mzc]alloc|_*kmem_cache_z?alloc")
 
 
 def shown_as(function: str, event: str) -> str:

@@ -201,7 +201,7 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
     left: list[Pointer] = []
     kept: list[tuple[Pointer, SlabObject]] = []
     for pointer in candidates:
-        if any(start <= pointer.at < end for start, end in scene.layout.loader):
+        if scene.is_written_down(pointer.at):
             continue
         if is_in_bitmap(scene.memory, pointer.at):
             continue
@@ -224,7 +224,11 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
 
 
 def _is_not_followed(scene: Scene, found: SlabObject, pointer: Pointer) -> bool:
-    """Whether an object has a pointer for other reasons than to follow it."""
+    """Whether an object has a pointer for other reasons than to follow it.
+
+    With lockdep each task has addresses of where it took and gave back locks, or switched
+    interrupts off (``held_locks`` and ``irqtrace`` in linux/sched.h). They stay as they are.
+    """
     memory, layout, at = scene.memory, scene.layout, pointer.at
     return (
         bounds_an_area(memory, pointer)
@@ -233,7 +237,18 @@ def _is_not_followed(scene: Scene, found: SlabObject, pointer: Pointer) -> bool:
         or is_removed_entry(memory, layout, found, at)
         or is_worker(memory, layout, found)
         or is_probe_by_others(memory, layout, found, at)
+        or (layout.lockdep and found.cache.name == "task_struct")
+        or is_observation(found.cache.name)
     )
+
+
+# The slab caches of what kmemleak and debugobjects (lib/debugobjects.c) have for each object.
+_OBSERVED = ("kmemleak_object", "kmemleak_scan_area", "debug_objects_cache")
+
+
+def is_observation(cache: str) -> bool:
+    """Whether a slab cache has what the kernel notes of others' objects."""
+    return cache in _OBSERVED
 
 
 def _on_live_stacks(scene: Scene, candidates: list[Pointer]) -> list[Pointer]:

@@ -167,25 +167,6 @@ def describe(scene: Scene, symbols: Symbols, pointer: Pointer) -> Finding:
     return Finding(pointer, f"a page of the kernel's (at {pointer.at:#x})")
 
 
-def registered(scene: Scene, symbols: Symbols, candidates: Sequence[Pointer]) -> list[Pointer]:
-    """Those of the pointers that one of the ``REGISTRIES`` leads to, so that they are followed.
-
-    For kernels of which nothing else that points to a module is known to be followed.
-    """
-    memory, layout = scene.memory, scene.layout
-
-    def leads_to(pointer: Pointer) -> bool:
-        if _registry(memory, layout, symbols, pointer.at):
-            return True
-        found = slab_object(memory, layout, pointer.at)
-        return found is not None and (
-            _registry_with(memory, layout, symbols, found) is not None
-            or _is_netfilter(memory, layout, symbols, found)
-        )
-
-    return [pointer for pointer in candidates if leads_to(pointer)]
-
-
 def _not_called(undo: str) -> str:
     """What was forgotten, as a sentence's part; words that are no call stay as they are."""
     return f"{undo} was not called" if undo.endswith(")") else undo

@@ -13,6 +13,7 @@ import json
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from harness.qemu.memory import PAGE, Memory
@@ -64,9 +65,10 @@ class Layout:
     of what vmalloc() maps. ``percpu`` is what is added to a per-CPU variable's address, for each
     CPU. ``slabs`` has each slab cache by its virtual address, and ``slab_word`` which word of a
     struct page points to it (None: it could not be found out). ``cache_size`` is where a struct
-    kmem_cache has the size of its objects. ``loader`` are ranges of physical addresses: variables
-    of the kernel's in which its module loader leaves addresses. ``variables`` are such ranges too:
-    those with all of the kernel's static variables.
+    kmem_cache has the size of its objects, and ``link_at`` where it has how far into a free object
+    the address of the next one is; 0 where the kernel hides that. ``loader`` are ranges of physical
+    addresses: variables of the kernel's in which its module loader and others leave addresses.
+    ``variables`` are such ranges too: those with all of the kernel's static variables.
     ``mapped`` are the pages of modules that the template has loaded. ``stack``, ``comm`` and
     ``tasks`` are where a task_struct has the address of its stack, its name and the list of all
     processes, and ``task_size`` is how large it is, in bytes; 0 where that could not be found out.
@@ -75,8 +77,11 @@ class Layout:
     its name, how many have it as readers, in 32 bits, the sum of all CPUs. ``lists_waiters`` is
     whether a lock has a list of who waits for it. ``keeps_code`` is
     whether a page that had a module's code can stay mapped when the module is gone.
-    ``keeps_addresses`` is whether the kernel has records with addresses of what is gone, so that
-    only what is in one of the ``REGISTRIES`` is known to be followed.
+    ``lockdep`` is whether the kernel checks the use of locks, so that a task keeps addresses of
+    where it took some, and a lock has another shape. ``kmemleak`` is whether it looks for lost
+    objects itself. ``shadow`` is what is added to an eighth of an address to have that of the byte
+    in which KASAN says whether there is something, and ``depot`` the physical address of the
+    array with the places of the call stacks that it keeps; 0 where there is none.
     """
 
     tables: int
@@ -95,11 +100,15 @@ class Layout:
     tasks: int = 0
     first_task: int = 0
     cache_size: int = 0
+    link_at: int = 0
     shrinkers: int = 0
     readers: Mapping[str, int] = field(default_factory=dict)
     lists_waiters: bool = False
     keeps_code: bool = True
-    keeps_addresses: bool = False
+    lockdep: bool = False
+    kmemleak: bool = False
+    shadow: int = 0
+    depot: int = 0
 
     def to_json(self) -> str:
         slabs = {hex(at): asdict(slab) for at, slab in self.slabs.items()}
@@ -212,6 +221,20 @@ class ModuleArea:
     end: int
 
 
+# Where the area begins on a kernel that could be placed at random.
+_MODULES_ELSEWHERE = MODULES + (512 << 20)
+
+
+def spans(area: ModuleArea) -> list[tuple[int, int]]:
+    """What has been used of the area; as long as that is nothing, where modules will come to be.
+
+    The kernel has the address at which the area begins in variables of its own.
+    """
+    if area.start < area.end:
+        return [(area.start, area.end)]
+    return [(start, start + (2 << 20)) for start in (MODULES, _MODULES_ELSEWHERE)]
+
+
 # What the kernel fills memory with that is for code and in which there is none (int3).
 _NO_CODE = b"\xcc" * PAGE
 
@@ -313,6 +336,19 @@ def is_variable(layout: Layout, at: int) -> bool:
     return any(start <= at < end for start, end in layout.variables)
 
 
+# What a byte of KASAN's shadow says of eight that nobody may use, as they are free or of no object
+# (mm/kasan/kasan.h). Others are of stacks and of variables.
+_POISON = (0xFA, 0xFB, 0xFC, 0xFE, 0xFF)
+
+
+def is_poisoned(memory: Memory, layout: Layout, at: int) -> bool:
+    """Whether KASAN says of an address in memory that nothing is there: it was freed, perhaps."""
+    if not layout.shadow:
+        return False
+    where = walk(memory, layout, (layout.shadow + (layout.direct + at >> 3)) % (1 << 64))
+    return where is not None and memory.read(where, 1)[0] in _POISON
+
+
 # -- pages and slab objects ---------------------------------------------------------
 
 
@@ -386,6 +422,10 @@ def of_a_process(memory: Memory, layout: Layout, at: int) -> bool:
 AllMemory = Callable[[], Iterator[tuple[int, bytes]]]
 
 
+# lib/stackdepot.c: how many bytes a pool of call stacks has (DEPOT_POOL_SIZE).
+_POOL = 4 * PAGE
+
+
 @dataclass(frozen=True)
 class Scene:
     """A machine's memory, and what is known of its kernel."""
@@ -393,6 +433,29 @@ class Scene:
     memory: Memory
     layout: Layout
     everything: AllMemory
+
+    def is_written_down(self, at: int) -> bool:
+        """Whether an address in memory is where there are addresses that nobody follows.
+
+        There the kernel keeps them to tell of them, or what had them was freed.
+        """
+        return (
+            any(start <= at < end for start, end in self.layout.loader)
+            or at // _POOL in self._pools
+            or is_poisoned(self.memory, self.layout, at)
+        )
+
+    @cached_property
+    def _pools(self) -> frozenset[int]:
+        """The places of the call stacks that the kernel keeps, in units of their size."""
+        places: set[int] = set()
+        while self.layout.depot:
+            word = self.memory.word(self.layout.depot + 8 * len(places))
+            place = word - self.layout.direct
+            if not 0 <= place < self.memory.size or place // _POOL in places:
+                break
+            places.add(place // _POOL)
+        return frozenset(places)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class _Attempt:
             scene = Scene(self.memory, self.layout, lambda: self.memory.blocks(iter(filled)))
             search = Search(scene, self.about, lambda: self.symbols, by_the_trial)
             every = reader.allocations(start, end, by_the_trial)
+            every = [one for one in every if search.is_the_modules(one)]
             left = search.left(every, reader)
             lost = search.lost(left)
         pages = sum(one.event == PAGES for one in every)
@@ -112,6 +113,7 @@ class _Attempt:
         if not 0 < pages < len(every):
             return "allocations that were made are not found in it"
         if not freed and len(left) < len(every):
+            log.debug("not in use: %s", [search.shown(one) for one in every if one not in left])
             return "memory in use is taken for free"
         if lost:
             return "memory that was freed, or that the kernel has, is taken for lost"

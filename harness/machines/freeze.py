@@ -85,7 +85,7 @@ def prepare_template(
         emulated=emulated,
     )  # fmt: skip
     key = {
-        "recipe": 22, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
+        "recipe": 25, "shape": qemu.shape(spec), "kernel": kernel.digest, "image": image.digest,
         # Whether it can go on with a frozen session is found out when freezing.
         "ssh": session.LIBRARY,
         "clock": "compared with the host's",
@@ -156,7 +156,7 @@ def _derived(
     base: Template, label: str, key: Mapping[str, object]
 ) -> tuple[str, dict[str, object]]:
     """The label and the key of a derived template in the cache."""
-    whole = {"recipe": 22, "base": base.entry.digest, "key": dict(key)} | _counted(base)
+    whole = {"recipe": 25, "base": base.entry.digest, "key": dict(key)} | _counted(base)
     return f"{base.entry.label}-{label}", whole
 
 

@@ -16,6 +16,7 @@ DIRECT = 0xFFFF888000000000
 VMEMMAP = 0xFFFFEA0000000000
 VMALLOC = 0xFFFFC90000000000
 MODULES = 0xFFFFFFFFC0000000
+SHADOW = 0xDFFFFC0000000000
 SIZE = 16 << 20
 PERCPU = 0xC00000  # where CPU 0 has its variables
 # Bytes: where a struct page has its slab cache; where a struct kmem_cache has the others.
@@ -49,6 +50,7 @@ class Kernel:
         self.data = bytearray(SIZE)
         self._free = 0x200000  # pages for tables and objects are taken from here on
         self._page_of: dict[int, int] = {}
+        self._shadow: dict[int, int] = {}  # the physical addresses of its pages
         lines = [f"{IMAGE + at:016x} D {name}" for name, at in PLACES.items()]
         # Per-CPU variables have small addresses (before 6.15).
         lines += ["0000000000000000 A __per_cpu_start", "0000000000001000 A timer_bases",
@@ -137,6 +139,16 @@ class Kernel:
         at = self.take()
         self.page(at, cache)
         return at
+
+    def kasan(self, at: int, *shadow: int) -> None:
+        """Have KASAN say this of as many times eight bytes from an address in memory on."""
+        if " T kasan_report" not in self.kallsyms:
+            self.kallsyms += f"\n{IMAGE + 0x100:x} T kasan_report"
+            self.symbols = Symbols(self.kallsyms)
+        place = (SHADOW + (DIRECT + at >> 3)) % (1 << 64)
+        page = self._shadow.setdefault(place & -PAGE, self.take())
+        self.map(place & -PAGE, page)
+        self.data[page + place % PAGE : page + place % PAGE + len(shadow)] = bytes(shadow)
 
     def task(self, name: str, stack: int, pointer: int) -> None:
         """A task that sleeps with its stack in use from ``pointer`` on."""

@@ -211,6 +211,14 @@ def test_a_ring_that_is_used_to_its_last_page_may_lack_something(tmp_path: Path)
     assert reader(tmp_path, [page(kmalloc(DIRECT, 1))], free=0).full
 
 
+def test_the_last_event_of_all_cpus_says_how_far_the_record_is(tmp_path: Path) -> None:
+    """Each counts."""
+    one = event(head(KMALLOC), delta=3)
+    cpus = [page(one, one), page(one, time=90)], [page(one, one, one, time=80)]
+    assert reader(tmp_path, *cpus).last_order == 93
+    assert reader(tmp_path).last_order == -1
+
+
 def test_a_record_is_never_emptied_or_written_again(tmp_path: Path) -> None:
     """What was in it at an earlier time still is, and more comes behind it."""
     first, second = kmalloc(DIRECT, 1), kmalloc(DIRECT + 64, 2)

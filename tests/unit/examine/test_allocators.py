@@ -9,7 +9,16 @@ from harness.examine.allocations import PAGES, Allocation
 from harness.examine.allocators import Allocators, PerCpu
 from harness.examine.structures import slab_object
 from harness.qemu.memory import PAGE, Pointer
-from tests.unit.examine.fake_kernel import DIRECT, PERCPU, PLACES, SIZE, VMALLOC, VMEMMAP, Kernel
+from tests.unit.examine.fake_kernel import (
+    DIRECT,
+    OBJECT_SIZE,
+    PERCPU,
+    PLACES,
+    SIZE,
+    VMALLOC,
+    VMEMMAP,
+    Kernel,
+)
 
 RANDOM = 0x1234567812345678  # of a slab cache
 AT_RANDOM = 200  # bytes: where a struct kmem_cache has it
@@ -64,6 +73,35 @@ def test_an_old_link_does_not_make_an_object_free(kernel: Kernel, of_a_cpu: bool
         kernel.word(0x800000 + first // PAGE * 64 + 32, DIRECT + listed)
     found = allocators(kernel)
     assert [found.in_use(taken(at)) for at in (listed, last, used)] == [False, False, True]
+
+
+@pytest.mark.parametrize("cache", ["kmalloc-64", "constructed"])
+def test_where_links_are_not_hidden_a_list_says_what_is_free(kernel: Kernel, cache: str) -> None:
+    """An object in use may have the same in it, as zeros."""
+    about = kernel.caches[cache] - DIRECT
+    kernel.word(about, 0x5000)
+    kernel.word(about + OBJECT_SIZE + 16, 32)
+    first = kernel.object(cache)
+    listed, last, used, zeros = first, first + 128, first + 192, first + 256
+    kernel.word(PERCPU + 0x5000, DIRECT + listed)
+    kernel.word(listed + 32, DIRECT + last)
+    kernel.word(used + 32, DIRECT + last)
+    kernel.word(last, DIRECT + used)  # not where a link is
+    found = allocators(kernel)
+    in_use = [found.in_use(taken(at)) for at in (listed, last, used, zeros)]
+    assert in_use == [False, False, True, True]
+
+
+def test_what_kasan_says_is_free_is(kernel: Kernel) -> None:
+    """It keeps objects from being handed out for a while, in no list of the allocator's."""
+    first, page = kernel.object("kmalloc-64"), kernel.take()
+    kernel.word(0x800000 + page // PAGE * 64 + 48, 1 << 32)
+    kernel.kasan(first, *[0] * 8, *[0xFB] * 8)
+    found = allocators(kernel)
+    assert [found.in_use(taken(at)) for at in (first, first + 64)] == [True, False]
+    assert found.in_use(taken(page, PAGE, PAGES))
+    kernel.kasan(page, *[0xFF] * 8)
+    assert not allocators(kernel).in_use(taken(page, PAGE, PAGES))
 
 
 def test_a_cache_that_was_made_later_is_known_by_its_description(kernel: Kernel) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -190,8 +189,6 @@ def test_what_is_not_looked_for_is_said_for_as_long_as_a_template_is_kept(tmp_pa
     """A green says less then."""
     assert "cannot be read from outside" in audit.not_looked_for(tmp_path)
     stock = Layout(0, 0, 0, 0, (), {}, None, ())
-    (tmp_path / audit.LAYOUT).write_text(replace(stock, keeps_addresses=True).to_json())
-    assert "but for what it has registered" in audit.not_looked_for(tmp_path)
     (tmp_path / audit.LAYOUT).write_text(stock.to_json())
     assert audit.not_looked_for(tmp_path) == ""
     (tmp_path / audit._UNRECORDED).write_text("it is not found")
@@ -226,20 +223,26 @@ def test_a_record_that_is_kept_has_more_of_each_thing_that_a_guest_does(
 
 
 @pytest.mark.parametrize(
-    ("mapped", "loaded", "at", "may_be"),
+    ("mapped", "loaded", "at", "order", "may_be"),
     [
         # The machine has none under test, and none came.
-        ({0x1000}, False, 0x5008, False),
-        # One came. Its init may have been anywhere.
-        ({0x1000, 0x2000}, False, 0x5008, True),
+        ({0x1000}, False, 0x5008, 9, False),
+        # One came. Its init may have been anywhere, and has made nothing before.
+        ({0x1000, 0x2000}, False, 0x5008, 9, True),
+        ({0x1000, 0x2000}, False, 0x5008, 5, False),
+        # So did another one. It is not known what there was before that.
+        ({0x1000, 0x2000, 0x6000}, False, 0x5008, 5, True),
         # "stays" was frozen with it, and is there; "goes" was, too, and is not.
-        ({0x1000}, True, 0x3008, True),
-        ({0x1000}, True, 0x5008, False),
-        ({0x1000, 0x4000}, True, 0x5008, True),
+        ({0x1000}, True, 0x3008, 9, True),
+        ({0x1000}, True, 0x5008, 9, False),
+        ({0x1000, 0x4000}, True, 0x5008, 9, True),
+        ({0x1000, 0x2000}, True, 0x5008, 9, True),
+        ({0x1000, 0x2000}, True, 0x5008, 5, False),
+        ({0x1000, 0x2000}, True, 0x3008, 5, True),
     ],
 )  # fmt: skip
 def test_whose_init_it_was_that_is_gone(
-    tmp_path: Path, mapped: set[int], loaded: bool, at: int, may_be: bool
+    tmp_path: Path, mapped: set[int], loaded: bool, at: int, order: int, may_be: bool
 ) -> None:
     """That of a module that is loaded has made what the module has."""
     looks = Audit(cast(Any, None), tmp_path, loaded=loaded)
@@ -247,5 +250,6 @@ def test_whose_init_it_was_that_is_gone(
                 "goes": {".text": "0x4000", ".init.text": "0x5000"}}  # fmt: skip
     frozen = ModuleArea((), frozenset({0x1000, 0x4000} if loaded else {0x1000}), 0, 0x9000)
     looks._known = cast(Any, SimpleNamespace(area=frozen, sections=sections))
+    looks._since = {0x2000: 5}
     now = ModuleArea((), frozenset(mapped), 0, 0x9000)
-    assert looks._may_be_loaded(now)(at) is may_be
+    assert looks._may_be_loaded(now)(at, order) is may_be

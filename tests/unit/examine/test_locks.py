@@ -70,15 +70,13 @@ def test_who_remembers_a_task_has_counted_that(kernel: Kernel) -> None:
     assert look(kernel) == locks.Kept((f"one in an object of the slab cache {CACHE}",))
 
 
-def test_on_a_debug_kernel_none_is_looked_for(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_lockdep_none_is_looked_for(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock has another shape there, and lockdep tells of it."""
     lock(kernel, SOMEWHERE, IMAGE + SOMEWHERE, owner(kernel))
     real = kernel.scene
 
     def debug() -> Scene:
-        return replace(real(), layout=replace(real().layout, keeps_addresses=True))
+        return replace(real(), layout=replace(real().layout, lockdep=True))
 
     assert found(kernel) == ["somewhere"]
     monkeypatch.setattr(kernel, "scene", debug)

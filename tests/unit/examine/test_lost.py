@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from harness.examine import lost
-from harness.examine.allocations import PAGES, PERCPU, Allocation, Gone, Reader
-from harness.examine.lost import Lost, Search
+from harness.examine.allocations import PAGES, PERCPU, Allocation, Reader
+from harness.examine.lost import Lost, Made, Search
 from harness.examine.record import Record
+from harness.examine.structures import Symbols
 from harness.qemu.memory import PAGE
 from tests.unit.examine.fake_kernel import (
     DIRECT,
@@ -30,7 +31,7 @@ STACK = (IMAGE + PLACES["somewhere"], MODULE, IMAGE + PLACES["formats"])
 
 
 def search(
-    kernel: Kernel, *others: tuple[int, int], may_be_loaded: Gone = lambda _: False
+    kernel: Kernel, *others: tuple[int, int], may_be_loaded: Made = lambda *_: False
 ) -> Search:
     def gone(address: int) -> bool:
         return MODULES + 0x5000 <= address < MODULES + 0x6000
@@ -85,6 +86,38 @@ def test_what_a_variable_of_the_kernels_points_to_is_not(kernel: Kernel, inside:
     one = taken(kernel)
     kernel.word(PLACES["somewhere"], one.address + inside)
     assert lost_of(kernel, one) == []
+
+
+def test_where_the_kernel_only_writes_down_addresses_nobody_has_it(kernel: Kernel) -> None:
+    """As what two CPUs have raced for, which KCSAN keeps to tell of it."""
+    one = taken(kernel)
+    kernel.symbols = Symbols(f"{kernel.kallsyms}\n{IMAGE + PLACES['somewhere']:x} b other_infos")
+    kernel.word(PLACES["somewhere"], one.address)
+    assert lost_of(kernel, one) == [1]
+
+
+@pytest.mark.parametrize("cache", ["kmemleak_object", "other"])
+def test_who_notes_what_is_allocated_does_not_have_it(kernel: Kernel, cache: str) -> None:
+    """Such a note is not the module's either, although it was made for what that allocated."""
+    kernel.cache(cache, 64)
+    note = kernel.object(cache)
+    one = taken(kernel, PAGE, PAGES)
+    kernel.word(note + 8, one.address)
+    assert lost_of(kernel, one) == ([1] if cache == "kmemleak_object" else [])
+    made = replace(one, event="kmem_cache_alloc", address=DIRECT + note, size=64)
+    reader = Reader(kernel.scene().memory, kernel.scene().layout, Record((), {}))
+    assert search(kernel).is_left(made, reader) is (cache == "other")
+
+
+@pytest.mark.parametrize("kmemleak", [True, False])
+def test_where_kmemleak_looks_for_objects_only_pages_are_told(
+    kernel: Kernel, kmemleak: bool
+) -> None:
+    """kmemleak does not know of pages."""
+    if kmemleak:
+        kernel.symbols = Symbols(f"{kernel.kallsyms}\n{IMAGE + 0x100:x} T kmemleak_alloc")
+    found = taken(kernel, order=1), taken(kernel, PAGE, PAGES, order=2)
+    assert lost_of(kernel, *found) == ([2] if kmemleak else [1, 2])
 
 
 def test_a_pointer_behind_it_does_not_keep_it(kernel: Kernel) -> None:
@@ -305,7 +338,8 @@ def entry(
         kernel.cache("kernfs_node_cache", 128)
     at, text = kernel.object("kernfs_node_cache"), kernel.take()
     kernel.text(text, name)
-    kernel.word(at, active << 32 | 1, folder, DIRECT + text)
+    lock = [1, 2, 3, 4, 5] if kernel.symbols.address("lock_acquire") else []
+    kernel.word(at, active << 32 | 1, *lock, folder, DIRECT + text)
     kernel.word(PLACES["somewhere"] + 8 * order, DIRECT + at)
     stack = (*(IMAGE + PLACES[call] for call in calls), line)
     return Allocation("kmem_cache_alloc", DIRECT + at, 128, order, stack)
@@ -317,8 +351,11 @@ def top(kernel: Kernel) -> tuple[int, int]:
     return root, entry(kernel, "kernel", 21, folder=root).address
 
 
-def test_an_entry_of_sysfs_is_still_there(kernel: Kernel) -> None:
+@pytest.mark.parametrize("lockdep", [False, True])
+def test_an_entry_of_sysfs_is_still_there(kernel: Kernel, lockdep: bool) -> None:
     """It is told by its path, once for all that a call has made, and by what undoes that."""
+    if lockdep:
+        kernel.symbols = Symbols(f"{kernel.kallsyms}\n{IMAGE + 0x100:x} T lock_acquire")
     _, folder = top(kernel)
     made = entry(kernel, "wee", 1, folder=folder)
     inside = entry(kernel, "file", 2, folder=made.address)
@@ -402,8 +439,7 @@ def test_what_a_loaded_module_has_is_its_own(kernel: Kernel) -> None:
     _, folder = top(kernel)
     made = [entry(kernel, "mine", 1, folder=folder),
             entry(kernel, "left", 2, folder=folder, line=MODULE + 8)]  # fmt: skip
-    is_loaded = frozenset({MODULE}).__contains__
-    told = search(kernel, may_be_loaded=is_loaded).lost(made)
+    told = search(kernel, may_be_loaded=lambda at, order: (at, order) == (MODULE, 1)).lost(made)
     assert [one.held for one in told] == ["/sys/kernel/left"]
 
 
@@ -501,12 +537,15 @@ def test_a_page_that_is_mapped_where_the_kernel_maps_is_its_own(
     assert lost_of(kernel, one) == ([] if mapped else [1])
 
 
-def test_a_page_that_is_mapped_in_an_area_that_is_lost_is_lost(kernel: Kernel) -> None:
-    """Nobody can take the area away any more."""
+@pytest.mark.parametrize("event", ["", "trace_kmalloc", "trace_event_raw_event_kmalloc"])
+def test_a_page_that_is_mapped_in_an_area_that_is_lost_is_lost(kernel: Kernel, event: str) -> None:
+    """Nobody can take the area away any more. Of the event some functions may be on the stack."""
+    kernel.symbols = Symbols(f"{kernel.kallsyms}\n{IMAGE + 0x100:x} t {event or 'other'}")
     page, area = taken(kernel, PAGE, PAGES), taken(kernel, order=2)
     kernel.map(VMALLOC + 0x40000, page.address - DIRECT)
     kernel.word(area.address - DIRECT, 0, VMALLOC + 0x40000, 2 * PAGE)
-    area.stack = (IMAGE + PLACES["__get_vm_area_node"], MODULE)
+    own = (IMAGE + 0x100,) if event else ()
+    area.stack = (*own, IMAGE + PLACES["__get_vm_area_node"], MODULE)
     assert lost_of(kernel, page, area) == [1, 2]
 
 

@@ -65,18 +65,33 @@ def test_a_kernel_that_is_elsewhere_is_not_read(kernel: Kernel) -> None:
         assert layouts.learn(memory, Symbols(""), "") is None
 
 
-@pytest.mark.parametrize("function", ["kasan_report", "lock_acquire", "kmemleak_alloc"])
-def test_a_debug_kernel_keeps_addresses(kernel: Kernel, function: str) -> None:
-    """In its quarantines and call stacks, which nobody follows."""
-    known = "".join(f"{IMAGE + at:x} D {name}\n" for name, at in PLACES.items())
-    kernel.file.write_bytes(kernel.data)
-    with FrozenMemory(kernel.file) as memory:
-        stock = layouts.learn(memory, Symbols(known), "")
-        debug = layouts.learn(memory, Symbols(f"{known}{IMAGE + 0x100:x} T {function}\n"), "")
-    assert stock is not None
-    assert not stock.keeps_addresses
-    assert debug is not None
-    assert debug.keeps_addresses
+@pytest.mark.parametrize(
+    ("links", "plain"),
+    [((0x80, 0), True), ((0, 0), False), ((0x12345678, 0), False), ((0x80, 0x12345678), False)],
+)
+def test_a_kernel_may_not_hide_the_links_between_free_objects(
+    kernel: Kernel, links: tuple[int, int], plain: bool
+) -> None:
+    """The free object that a CPU hands out next tells it: it has the next one's address, or 0."""
+    for number, link in enumerate(links):
+        kernel.cache(f"cache-{number}", 64)
+        about = kernel.caches[f"cache-{number}"] - DIRECT
+        free = kernel.object(f"cache-{number}")
+        kernel.word(about, 0x5000 + 8 * number)
+        kernel.word(about + OBJECT_SIZE + 16, 32)
+        kernel.word(PERCPU + 0x5000 + 8 * number, DIRECT + free)
+        kernel.word(free + 32, DIRECT + free + link if link == 0x80 else link)
+    assert kernel.scene().layout.link_at == (OBJECT_SIZE + 16 if plain else 0)
+
+
+def test_where_no_module_has_been_yet_its_beginning_is_looked_for(kernel: Kernel) -> None:
+    """The kernel has that address in variables, which point to nothing then."""
+    scene = kernel.scene()
+    area = structures.module_area(scene.memory, scene.layout)
+    assert structures.spans(area) == [(MODULES, MODULES + (2 << 20))]
+    unused = replace(area, tables=(), mapped=frozenset(), end=area.start)
+    assert all(any(start <= one < end for start, end in structures.spans(unused))
+               for one in (0xFFFFFFFFA0000000, MODULES))  # fmt: skip
 
 
 def test_what_is_unmapped_is_gone_and_its_table_stays(kernel: Kernel) -> None:
@@ -189,6 +204,72 @@ def test_the_tree_of_free_areas_for_code_does_not(
     place = kernel.object(cache) + 8
     kernel.word(place, at)
     assert kernel.references(place) == ([place] if counts else [])
+
+
+@pytest.mark.parametrize("cache", ["kmemleak_object", "debug_objects_cache", "kmalloc-64"])
+def test_what_the_kernel_notes_of_an_object_does_not(kernel: Kernel, cache: str) -> None:
+    """It has the address of each, and follows none."""
+    kernel.cache(cache, 64)
+    at = kernel.object(cache) + 8
+    assert kernel.references(at) == ([at] if cache == "kmalloc-64" else [])
+
+
+def test_what_kasan_says_is_freed_does_not(kernel: Kernel) -> None:
+    """What is freed is not handed out for a while, and stays as it is. A stack is another thing."""
+    kernel.cache("kmalloc-64", 64)
+    first = kernel.object("kmalloc-64")
+    kernel.kasan(first, 0, 0xFB, 0xFA, 0xFC, 0xF2, 0x04)
+    freed = kernel.take()
+    kernel.kasan(freed, *[0xFF] * 64)
+    places = [*range(first, first + 48, 8), freed + 0x100]
+    assert kernel.references(*places) == [first, first + 32, first + 40]
+
+
+def test_the_call_stacks_that_kasan_keeps_do_not(kernel: Kernel) -> None:
+    """They are in pools, the places of which are in an array."""
+    kernel.symbols = Symbols(
+        f"{kernel.kallsyms}\n{IMAGE + PLACES['somewhere'] + 8:x} b stack_pools"
+    )
+    pools = [0x500000, 0x540000]
+    kernel.word(PLACES["somewhere"] + 8, *(DIRECT + pool for pool in pools))
+    others = [pool + 0x4000 for pool in pools]
+    assert kernel.references(*(place + 0x100 for pool in pools for place in (pool, pool + 0x3000)),
+                             *(place + 0x100 for place in others)) == [
+        place + 0x100 for place in others
+    ]  # fmt: skip
+
+
+def with_lockdep(kernel: Kernel, variable: str = "stack_trace") -> None:
+    """A kernel that has lockdep, and a variable at one of the places."""
+    more = f"{IMAGE + 0x100:x} T lock_acquire\n{IMAGE + PLACES['somewhere']:x} b {variable}"
+    kernel.symbols = Symbols(f"{kernel.kallsyms}\n{more}")
+
+
+@pytest.mark.parametrize(
+    "variable", ["stack_trace", "lock_classes", "other_infos", "mem_pool", "max_addr", "any_other"]
+)
+def test_what_lockdep_and_kcsan_keep_does_not(kernel: Kernel, variable: str) -> None:
+    """They have seen locks and races in a module's code. What is behind it is another variable."""
+    with_lockdep(kernel, variable)
+    own, behind = PLACES["somewhere"] + 0x80, PLACES["__init_end"] + 0x80
+    assert kernel.references(own, behind) == ([own] if variable == "any_other" else []) + [behind]
+
+
+def test_what_kcsan_keeps_for_each_cpu_does_not(kernel: Kernel) -> None:
+    """In a per-CPU variable, whose own address is small."""
+    kernel.symbols = Symbols(f"{kernel.kallsyms}\n0000000000001400 A kcsan_cpu_ctx")
+    own, other = PERCPU + 0x1408, PERCPU + 0x1008
+    assert kernel.references(own, other) == [other]
+
+
+@pytest.mark.parametrize("lockdep", [True, False])
+def test_where_a_task_took_a_lock_does_not(kernel: Kernel, lockdep: bool) -> None:
+    """Each task has that, the first one too. Without lockdep it points to nothing by itself."""
+    if lockdep:
+        with_lockdep(kernel)
+    first, task = PLACES["init_task"] + 0x400, kernel.object("task_struct") + 0x400
+    other = kernel.object("kmem_cache") + 8
+    assert kernel.references(first, task, other) == [*([] if lockdep else [first, task]), other]
 
 
 @pytest.mark.parametrize(("active", "counts"), [(0x80000001, False), (0, True), (1, True)])
@@ -412,17 +493,6 @@ def test_an_object_is_named_by_the_list_that_it_is_in(kernel: Kernel) -> None:
     said = ("shrinker_list", "unregister_shrinker() or shrinker_free() was not called")
     assert described(kernel, at + 8) == said
     assert described(kernel, at + 128 + 8)[0] == "an object of the slab cache kmalloc-128"
-
-
-def test_what_a_list_leads_to_is_registered(kernel: Kernel) -> None:
-    """Anything else may be what a debug kernel has written down."""
-    head, first, at = PLACES["reboot_notifier_list"], PLACES["fw_shutdown_nb"], shrinker(kernel)
-    kernel.word(head + 0x18, IMAGE + first)
-    places = (head + 0x18, first + 8, at + 8, first + 0x20, at + 128, PLACES["somewhere"])
-    found = registries.registered(
-        kernel.scene(), kernel.symbols, [Pointer(place, GONE) for place in places]
-    )
-    assert [one.at for one in found] == [head + 0x18, first + 8, at + 8]
 
 
 def test_who_would_be_called_when_caches_are_freed_is_known(kernel: Kernel) -> None:

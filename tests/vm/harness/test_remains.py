@@ -16,7 +16,7 @@ from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
 from harness.testing import Clone, CommandTimeout, GuestLost, Lab, Module
-from tests.vm.harness.recorded import need_every_holder, need_record
+from tests.vm.harness.recorded import need_record_of_objects
 
 NAME = "planted_remains"
 FILE = f"/root/{NAME}.ko"
@@ -54,12 +54,6 @@ def after(victim: Clone, remains: Module, *commands: str) -> Sequence[Problem]:
     return verdict.judge(evidence.with_names(seen, victim.facts, remains, audit))
 
 
-# What no list of the kernel's leads to, as far as the harness knows them.
-IN_NO_LIST = (
-    "proc", "debugfs", "cdev", "genl", "sysctl", "tracepoint", "kthread",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -89,11 +83,9 @@ IN_NO_LIST = (
     ],
 )
 def test_what_is_left_registered_is_named(
-    lab: Lab, victim: Clone, remains: Module, kind: str, said: str
+    victim: Clone, remains: Module, kind: str, said: str
 ) -> None:
     """What holds it, what of the module's it is, and what was forgotten."""
-    if kind in IN_NO_LIST:
-        need_every_holder(lab)
     load = f"insmod {FILE} what={kind} take=0"
     problems = after(victim, remains, load, f"rmmod {NAME}")
     assert {problem.verdict for problem in problems} == {Verdict.RESIDUE}
@@ -115,7 +107,7 @@ def test_memory_that_nobody_has_is_lost_whatever_it_points_to(
     lab: Lab, victim: Clone, remains: Module
 ) -> None:
     """Nobody follows its pointer into the module. Where it was allocated says more."""
-    need_record(lab)
+    need_record_of_objects(lab)
     (problem,) = after(victim, remains, f"insmod {FILE} what=object take=0", f"rmmod {NAME}")
     assert problem.verdict is Verdict.LEAK
     assert problem.function == "object_on"
@@ -153,11 +145,8 @@ def test_what_is_taken_away_in_time_is_green(victim: Clone, remains: Module, kin
 OPENS = "sleep 1000 </dev/planted_open >/dev/null 2>&1 &"
 
 
-def test_a_file_that_is_open_when_its_module_goes_is_named(
-    lab: Lab, victim: Clone, remains: Module
-) -> None:
+def test_a_file_that_is_open_when_its_module_goes_is_named(victim: Clone, remains: Module) -> None:
     """Nothing kept the module from going: its operations name no owner."""
-    need_every_holder(lab)
     problems = after(victim, remains, f"insmod {FILE} what=open; {OPENS}", f"rmmod {NAME}")
     assert {problem.verdict for problem in problems} == {Verdict.RESIDUE}
     titles = [problem.title for problem in problems]
