@@ -14,7 +14,7 @@ from typing import Any
 from harness.build import dkms
 from harness.build.module import INSIDE, Module
 from harness.errors import ConsoleSilent, HarnessError, HostError, MachineError
-from harness.examine import symbols
+from harness.examine import locks, symbols
 from harness.examine.audit import Audit
 from harness.examine.registries import Finding
 from harness.host.proc import Deadline
@@ -286,9 +286,18 @@ def _functions(known: Sequence[symbols.Definition]) -> list[symbols.Symbol]:
 def _lock(
     known: Sequence[symbols.Definition], sections: Mapping[str, str], address: re.Match[str]
 ) -> str:
-    """What a module calls the lock at an address; the address where it is none of the module's."""
-    found = symbols.defined_at(int(address[0], 16), known, sections)
-    return found.symbol.name if found else address[0]
+    """What a module calls the lock at an address; the address where none is known to be there.
+
+    A module's variable may be laid out as a lock: a thread's task, and behind it the wait queue
+    that it sleeps in. So it has to be as large as a lock, too, and begin where one would.
+    """
+    at = int(address[0], 16)
+    found = symbols.defined_at(at, known, sections)
+    if found is None:
+        return address[0]
+    start = int(sections[found.symbol.section], 16) + found.symbol.value
+    is_lock = (at - start, found.symbol.size) in locks.VARIABLES
+    return found.symbol.name if is_lock else address[0]
 
 
 def explain(

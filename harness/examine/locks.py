@@ -37,13 +37,22 @@ from harness.qemu.memory import PAGE, Memory, upper_bytes
 # 7.1, and from then on an address that is 0 (``first_waiter``).
 _ALIGNED = 63
 _SIZE = 32  # from the owner on
+# A variable that is a mutex, and one that is a semaphore: how far from its beginning the owner is,
+# and how large it is, in bytes.
+VARIABLES = ((0, _SIZE), (8, 8 + _SIZE))
+# Caches for whoever asks for so many bytes (mm/slab_common.c). There a driver may have a record
+# of its thread, and behind it the wait queue that the thread sleeps in. That looks like a mutex.
+_FOR_ALL = "kmalloc-"
 # That shape alone is like many others from 7.1 on: there it must be a variable that is named so.
 _NAMED = re.compile(r"(?:mutex|lock|sem|rwsem|mtx)$")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The ``names`` of locks whose owner has ended; one in a module's memory by its address there.
+    """The ``names`` of locks whose owner has ended.
+
+    In a module's memory it is an address there. Only the module's own variables tell whether that
+    is a lock.
 
     ``unsure`` is whether there may be more of them, once the kernel has freed what it knew of a
     task that has ended.
@@ -140,6 +149,8 @@ def _name(
         variable = place[0] if place else "a variable of the kernel's"
         return variable if layout.lists_waiters or _NAMED.search(variable) else ""
     if found:
+        if found.cache.name.startswith(_FOR_ALL):
+            return ""
         return f"one in an object of the slab cache {found.cache.name}"
     return f"{memory.word(at + WAITERS) - WAITERS:#x}"
 

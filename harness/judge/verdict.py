@@ -601,6 +601,8 @@ def _probes(evidence: Evidence) -> list[Problem]:
         elif kind == "lock":
             title = f"{name} is held: what needs this lock of the kernel's waits for ever"
         elif kind == "ended":
+            if name.startswith("0x"):  # no variable is known there, so that it may be no lock
+                continue
             title = f"a task has ended and still has a lock, {name}: who needs that waits for ever"
             detail, function = "mutex_unlock() or up_write() was not called", None
         elif kind == "rcu":

@@ -184,6 +184,28 @@ def test_a_lock_whose_owner_has_ended_is_told_of_once() -> None:
     assert guest.gather().probes == ("lock:rtnl_mutex", "ended:genl_mutex")
 
 
+@pytest.mark.parametrize(
+    ("inside", "size", "told"),
+    [
+        pytest.param(0, 32, "wee_lock", id="mutex"),
+        pytest.param(8, 40, "wee_lock", id="semaphore"),
+        pytest.param(0, 8, "0xffffffffc0300040", id="a thread's address"),
+        pytest.param(8, 64, "0xffffffffc0300048", id="such an address in a structure"),
+    ],
+)
+def test_a_modules_variable_that_is_a_lock_is_named(
+    monkeypatch: pytest.MonkeyPatch, inside: int, size: int, told: str
+) -> None:
+    """Another one may look like a lock where the task has ended that it leads to."""
+    known = [Definition(Symbol("wee_lock", ".bss", 0x40, size), None, is_function=False)]
+    monkeypatch.setattr(symbols, "definitions", lambda *_: known)
+    one = SimpleNamespace(name="wee", ko=Path("wee.ko"))
+    module: Any = SimpleNamespace(objects=[one], kernel=SimpleNamespace(sysroot=None))
+    audit: Any = SimpleNamespace(sections={"wee": {".bss": "0xffffffffc0300000"}})
+    seen = Evidence("", 0, 0, probes=(f"ended:{0xFFFFFFFFC0300040 + inside:#x}",))
+    assert evidence.with_names(seen, {}, module, audit).probes == (f"ended:{told}",)
+
+
 @pytest.mark.parametrize("objects", [1, 2])
 def test_memory_that_a_later_init_lost_is_named_where_that_was(
     monkeypatch: pytest.MonkeyPatch, objects: int

@@ -70,6 +70,14 @@ def test_who_remembers_a_task_has_counted_that(kernel: Kernel) -> None:
     assert look(kernel) == locks.Kept((f"one in an object of the slab cache {CACHE}",))
 
 
+def test_in_memory_for_all_it_may_be_a_drivers_own_record(kernel: Kernel) -> None:
+    """Of a thread and the wait queue in which it sleeps."""
+    kernel.cache("kmalloc-512", 512)
+    at = kernel.object("kmalloc-512")
+    lock(kernel, at, DIRECT + at, owner(kernel))
+    assert look(kernel) == locks.Kept()
+
+
 def test_with_lockdep_none_is_looked_for(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock has another shape there, and lockdep tells of it."""
     lock(kernel, SOMEWHERE, IMAGE + SOMEWHERE, owner(kernel))

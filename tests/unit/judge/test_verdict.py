@@ -692,6 +692,11 @@ def test_what_does_not_go_on_is_red(probe: str, title: str, function: str | None
     assert problem.function == function
 
 
+def test_what_has_no_name_in_a_modules_memory_is_no_lock() -> None:
+    """It is laid out as one whose owner has ended. A thread's address and a wait queue are, too."""
+    assert judge(replace(CLEAN, probes=("ended:0xffffffffc0300040",))) == []
+
+
 FREED_TWICE = """\
 [    7.289393] ------------[ cut here ]------------
 [    7.289647] kernel BUG at mm/slub.c:550!

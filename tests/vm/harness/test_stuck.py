@@ -158,9 +158,12 @@ def test_a_lock_that_its_owner_gave_back_is_green(victim: Clone, stuck: Module, 
     assert outcome(take(victim, stuck, "healthy_take", lock)) == []
 
 
-def test_who_remembers_a_task_that_has_ended_is_green(victim: Clone, stuck: Module) -> None:
-    """A driver's record of who uses it looks like a lock that was not given back."""
-    assert outcome(take(victim, stuck, "healthy_client", "own")) == []
+@pytest.mark.parametrize("record", ["client", "sleeper"])
+def test_who_remembers_a_task_that_has_ended_is_green(
+    victim: Clone, stuck: Module, record: str
+) -> None:
+    """A driver's record of who uses it, or of its thread, looks like a lock that is kept."""
+    assert outcome(take(victim, stuck, f"healthy_{record}", "own")) == []
 
 
 @pytest.mark.parametrize("cpus", CPUS)

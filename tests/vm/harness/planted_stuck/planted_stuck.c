@@ -153,6 +153,47 @@ static void forget(void)
 	kfree(client);
 }
 
+/*
+ * A thread and where it sleeps, also laid out as a mutex that its owner has taken. Nobody counts a
+ * thread that was stopped, and its address stays.
+ */
+struct sleeper {
+	struct task_struct *thread;
+	wait_queue_head_t queue;
+	unsigned long began;
+};
+
+static struct sleeper *sleeper;
+static struct sleeper own_sleeper;
+
+static int planted_waits(void *data)
+{
+	struct sleeper *one = data;
+
+	WRITE_ONCE(one->began, 1);
+	wait_event_interruptible(one->queue, kthread_should_stop());
+	return 0;
+}
+
+static int start_and_stop(struct sleeper *one)
+{
+	init_waitqueue_head(&one->queue);
+	one->thread = kthread_run(planted_waits, one, "planted_stuck");
+	if (IS_ERR(one->thread))
+		return PTR_ERR(one->thread);
+	while (!READ_ONCE(one->began)) /* one that has not begun is stopped with -EINTR */
+		msleep(1);
+	return kthread_stop(one->thread);
+}
+
+static int sleep_twice(void)
+{
+	sleeper = kzalloc(sizeof(*sleeper), GFP_KERNEL);
+	if (!sleeper)
+		return -ENOMEM;
+	return start_and_stop(sleeper) ?: start_and_stop(&own_sleeper);
+}
+
 /* The thread sleeps, and is not to be blamed for anything else. */
 static noinline int planted_holds(void *data)
 {
@@ -222,6 +263,8 @@ static int poked(const char *value, const struct kernel_param *param)
 		take_lock();
 	if (!strcmp(act, "healthy_client"))
 		return remember();
+	if (!strcmp(act, "healthy_sleeper"))
+		return sleep_twice();
 	if (!strcmp(act, "healthy_take")) {
 		take_lock();
 		give_lock();
@@ -270,6 +313,7 @@ static void __exit planted_stuck_exit(void)
 	if (!IS_ERR_OR_NULL(thread))
 		kthread_stop(thread);
 	forget();
+	kfree(sleeper);
 	path_put(&passwd);
 }
 
