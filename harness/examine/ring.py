@@ -163,6 +163,11 @@ def records(memory: Memory, layout: Layout, after: int) -> Iterator[Record]:
 _CALLER = re.compile(r"(?:\[ *[TC]\d{1,10}\])? ")
 
 
+# So many bytes of a record does a console print at once, up to 6.2: lines that do not fit, each
+# with its stamp, are left out (CONSOLE_LOG_MAX and record_print_text() in kernel/printk/printk.c).
+_PRINTED_AT_ONCE = 1024
+
+
 def unprinted(logged: Sequence[Record], console: str) -> list[str]:
     """The lines of records that are not on a console, which has them in the order of the records.
 
@@ -173,14 +178,17 @@ def unprinted(logged: Sequence[Record], console: str) -> list[str]:
     missing: list[str] = []
     at = 0
     for record in logged:
+        stamp = record.stamp if stamped else ""
+        size, begun = 0, False
         # As Console.text has it.
         for line in record.text.replace("\r\n", "\n").split("\n"):
             said = line.rstrip("\r")
-            end = _end_of(console, record.stamp if stamped else "", said, at)
-            if not said.strip() or end is None:
-                missing += [f"{record.stamp} {said}"] if said.strip() else []
-            else:
-                at = end
+            size += len(f"{stamp} {line}\n".encode())
+            end = _end_of(console, stamp, said, at) if said.strip() else None
+            if end is not None:
+                at, begun = end, True
+            elif said.strip() and not (begun and size > _PRINTED_AT_ONCE):
+                missing.append(f"{record.stamp} {said}")
     return missing
 
 

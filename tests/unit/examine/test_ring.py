@@ -153,3 +153,14 @@ def test_what_is_not_on_the_console_is_said() -> None:
         "[    1.000001] same",
         "[    4.000004] gone",
     ]
+
+
+def test_what_a_console_leaves_out_of_a_long_record_is_not_hidden() -> None:
+    """Up to 6.2 it prints what fits into 1024 bytes. A line before that is missing, as ever."""
+    lines = [f"line {number:02} of many" for number in range(40)]
+    record = Record(1, 1_000_000, "\n".join(lines))
+    shown = [f"{record.stamp} {line}\n" for line in lines[:33]]
+    assert len("".join(shown)) < 1024 < len("".join(shown)) + len(shown[0])
+    assert ring.unprinted([record], "".join(shown)) == []
+    assert ring.unprinted([record], "".join([*shown[:3], *shown[4:]])) == [shown[3].rstrip()]
+    assert len(ring.unprinted([record], "")) == 40

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -164,6 +165,20 @@ def test_who_remembers_a_task_that_has_ended_is_green(
 ) -> None:
     """A driver's record of who uses it, or of its thread, looks like a lock that is kept."""
     assert outcome(take(victim, stuck, f"healthy_{record}", "own")) == []
+
+
+@two_cpus
+def test_a_process_of_the_tests_that_keeps_a_cpu_is_green(victim: Clone) -> None:
+    """Before 6.12 nobody else runs on that CPU. It goes on when the machine has been judged."""
+    guest = victim.guest
+    guest.check("echo -1 >/proc/sys/kernel/sched_rt_runtime_us")
+    guest.check(f"insmod {NAME}.ko")
+    spin = "exec perl -e '1 while 1'"
+    pid = guest.check(f"taskset 2 chrt -f 50 sh -c {shlex.quote(spin)} >&- 2>&- & echo $!").strip()
+    guest.check(f"until grep -q perl /proc/{pid}/comm; do :; done")
+    assert outcome(now(victim)) == []
+    assert guest.check(f"cut -d' ' -f3 /proc/{pid}/stat") == "R\n"
+    assert guest.check(f"taskset -p {pid}").endswith(": 2\n")
 
 
 @pytest.mark.parametrize("cpus", CPUS)
