@@ -227,7 +227,8 @@ def test_a_guest_that_runs_out_of_memory_says_so(victim: Clone) -> None:
     [
         (f"echo sleep >{CONTROL}", "planted_sleep"),
         pytest.param(f"echo deadlock >{CONTROL}", "planted_deadlock", marks=without_lockdep),
-        (f"echo endless_thread >{CONTROL} && rmmod planted", "planted_exit"),
+        # What has priority over the new thread has it stopped before it has run at all.
+        (f"chrt -f 1 sh -c 'echo endless_thread >{CONTROL} && rmmod planted'", "planted_exit"),
         (f"echo block >{CONTROL} && rmmod planted", "planted_exit"),
     ],
 )

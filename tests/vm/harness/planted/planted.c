@@ -243,8 +243,11 @@ static void planted_early_thread(void)
 	rcu_barrier();
 }
 
+static DECLARE_COMPLETION(goes_on);
+
 static int planted_thread_goes_on(void *data)
 {
+	complete(&goes_on);
 	for (;;)
 		ssleep(1);
 	return 0;
@@ -253,6 +256,9 @@ static int planted_thread_goes_on(void *data)
 static void planted_endless_thread(void)
 {
 	thread = kthread_run(planted_thread_goes_on, NULL, "planted");
+	/* One that is stopped before it has run for the first time ends without its function. */
+	if (!IS_ERR(thread))
+		wait_for_completion(&goes_on);
 }
 
 /*

@@ -7,6 +7,7 @@
 #include <crypto/internal/hash.h>
 #include <linux/binfmts.h>
 #include <linux/cdev.h>
+#include <linux/completion.h>
 #include <linux/debugfs.h>
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
@@ -362,9 +363,11 @@ static int input_on(void) { return input_register_handler(&planted_handler); }
 static void input_off(void) { input_unregister_handler(&planted_handler); }
 
 static struct task_struct *planted_task;
+static DECLARE_COMPLETION(planted_runs);
 
 static int sleeps(void *data)
 {
+	complete(&planted_runs);
 	while (!kthread_should_stop())
 		schedule_timeout_interruptible(3600 * HZ);
 	return 0;
@@ -373,7 +376,10 @@ static int sleeps(void *data)
 static int kthread_on(void)
 {
 	planted_task = kthread_run(sleeps, NULL, "planted_sleeps");
-	return PTR_ERR_OR_ZERO(planted_task);
+	if (IS_ERR(planted_task))
+		return PTR_ERR(planted_task);
+	wait_for_completion(&planted_runs); /* its function is to be on its stack */
+	return 0;
 }
 
 static void kthread_off(void) { kthread_stop(planted_task); }
