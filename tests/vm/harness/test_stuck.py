@@ -167,18 +167,42 @@ def test_who_remembers_a_task_that_has_ended_is_green(
     assert outcome(take(victim, stuck, f"healthy_{record}", "own")) == []
 
 
-@two_cpus
-def test_a_process_of_the_tests_that_keeps_a_cpu_is_green(victim: Clone) -> None:
-    """Before 6.12 nobody else runs on that CPU. It goes on when the machine has been judged."""
+def keep_a_cpu(victim: Clone) -> str:
+    """Load the module, and start a process that is all that CPU 1 runs; its ID."""
     guest = victim.guest
     guest.check("echo -1 >/proc/sys/kernel/sched_rt_runtime_us")
     guest.check(f"insmod {NAME}.ko")
     spin = "exec perl -e '1 while 1'"
     pid = guest.check(f"taskset 2 chrt -f 50 sh -c {shlex.quote(spin)} >&- 2>&- & echo $!").strip()
     guest.check(f"until grep -q perl /proc/{pid}/comm; do :; done")
+    return pid
+
+
+def state(victim: Clone, pid: str) -> str:
+    """The process's state, as R, and T where it was stopped (proc_pid_stat(5))."""
+    return victim.guest.check(f"cut -d' ' -f3 /proc/{pid}/stat").strip()
+
+
+@two_cpus
+def test_a_process_of_the_tests_that_keeps_a_cpu_is_green(victim: Clone) -> None:
+    """Before 6.12 nobody else runs on that CPU. It goes on when the machine has been judged."""
+    pid = keep_a_cpu(victim)
     assert outcome(now(victim)) == []
-    assert guest.check(f"cut -d' ' -f3 /proc/{pid}/stat") == "R\n"
-    assert guest.check(f"taskset -p {pid}").endswith(": 2\n")
+    assert state(victim, pid) == "R"
+    assert victim.guest.check(f"taskset -p {pid}").endswith(": 2\n")
+
+
+@two_cpus
+@pytest.mark.needs(config="CONFIG_CGROUP_PIDS")
+def test_a_process_of_the_tests_goes_on_where_the_kernel_cannot_be_tried(victim: Clone) -> None:
+    """The agent gets no more processes, so that it cannot know what goes on: the test is red."""
+    pid = keep_a_cpu(victim)
+    victim.guest.check(
+        "mount -t cgroup2 none /mnt && echo +pids >/mnt/cgroup.subtree_control"
+        " && mkdir /mnt/none && echo 0 >/mnt/none/pids.max && echo 1 >/mnt/none/cgroup.procs"
+    )
+    assert [problem.verdict for problem in now(victim)] == [Verdict.LOST]
+    assert state(victim, pid) == "R"
 
 
 @pytest.mark.parametrize("cpus", CPUS)
