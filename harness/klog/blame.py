@@ -265,6 +265,34 @@ def at_pc(report: Calls) -> list[Frame]:
     return [*([pc] if pc else []), *under]
 
 
+def leading_guesses(items: list[Item]) -> list[Frame]:
+    """The guesses above the first call that is sure: what an exception's own stack has left."""
+    above = itertools.takewhile(lambda item: item.tag is not Tag.FRAME, items)
+    return guesses(list(above))
+
+
+_EXCEPTION_ENTRY = re.compile(r"asm_exc_\w+")
+
+
+def _below_entry(report: Calls) -> list[Frame]:
+    """What x86 shows below the entry of the exception, which WARN() raises, too."""
+    guessed = leading_guesses(report.items)
+    entries = [at for at, f in enumerate(guessed, 1) if _EXCEPTION_ENTRY.fullmatch(f.function)]
+    if not entries or find(report.items, Tag.PC) is not None:
+        return []
+    return [*guessed[entries[-1] :], *stack_from(report.items)]
+
+
+def at_exception(report: Calls) -> list[Frame]:
+    """Where the CPU was, of a report whose head is lost, and maybe the registers with it."""
+    return _below_entry(report) or at_pc(report)
+
+
+def at_warning_s_stack(report: Calls) -> list[Frame]:
+    """The stack of whoever warned, of a report whose head is lost."""
+    return _below_entry(report) or at_panic(report)
+
+
 def at_header(report: Calls) -> list[Frame]:
     """The function in the header, then the stack."""
     head = report.header_frames()
@@ -486,9 +514,9 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         r"|dump_header|warn|warn_printk|warn_slowpath\w*|warn_alloc|report_bug|fixup_bug|handle_bug"
         r"|v?panic|nmi_panic|die|die_\w+|oops_\w+|print_\w*report|stack_trace_save\w*|save_stack\w*"
         r"|arch_stack_walk|kernel_text_address|dump_trace|print_trace\w*|report_bad_irq|note_interrupt"
-        r"|end_report|abort|add_taint"
-        # fs/xfs/xfs_error.c; OpenZFS's module/os/linux/spl/spl-err.c
-        r"|xfs_(?:error_report|corruption_error|stack_trace)|spl_(?:dumpstack|panic|debug_\w+)"
+        r"|end_report|abort|add_taint|bad_page|print_bad_pte|(?:machine|crash)_kexec\w*"
+        # fs/xfs/xfs_error.c and xfs_message.c; OpenZFS's module/os/linux/spl/spl-err.c
+        r"|xfs_(?:error_report|corruption_error|stack_trace)|ass(?:fail|warn)|spl_(?:dumpstack|panic|debug_\w+)"
         r"|v?cmn_err|zfs_panic_recover",
     ),
     (
@@ -525,7 +553,8 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
     ),
     (
         # mm/usercopy.c, lib/debugobjects.c, mm/slub.c, kernel/locking/spinlock_debug.c,
-        # kernel/dma/debug.c check_unmap() and the calls above it, include/linux/log2.h
+        # kernel/dma/debug.c check_unmap() and the calls above it, lib/smp_processor_id.c,
+        # kernel/sched/core.c __might_sleep(), include/linux/log2.h
         # __roundup_pow_of_two(), lib/dynamic_queue_limits.c dql_completed(), net/core/skbuff.c
         # skb_panic()
         "checks its caller",
@@ -533,7 +562,7 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         r"|for_stack|for_illegal_area|sg_segment)\w*"
         r"|fortify_\w+|debug_print_object|debug_object_\w+|debug_check_no_obj_freed|object_err"
         r"|slab_err|slab_fix|spin_(?:dump|bug)|do_raw_(?:spin|read|write)_\w+|roundup_pow_of_two"
-        r"|dql_completed|skb_(?:under|over)?_?panic|debug_dma_\w+|dma_(?:map|unmap|free|sync)_\w+",
+        r"|check_preemption_disabled|debug_smp_processor_id|might_sleep|dql_completed|skb_(?:under|over)?_?panic|debug_dma_\w+|dma_(?:map|unmap|free|sync)_\w+",
     ),
     (
         # rust/kernel/lib.rs, panic(); library/core/src/panicking.rs
@@ -556,10 +585,10 @@ _MESSENGER_OF_REPORT = re.compile(
 # and taskq_wait() are those of ZFS's portability layer.
 _WAIT = re.compile(
     r"_*(?:(?:io_)?schedule\w*|context_switch|switch_to\w*|(?:rt_|ww_)?mutex_\w+|rwsem_\w+"
-    r"|(?:rwbase|rt_spin|rt_read|rt_write)_\w+|call_rwsem\w*|percpu_(?:down|rwsem)\w*|down\w*"
+    r"|(?:rwbase|rt_spin|rt_read|rt_write|rtlock)_\w+|call_rwsem\w*|percpu_(?:down|rwsem)\w*|down\w*"
     r"|(?:do_)?wait_for_com\w+|wait_on_(?:bit|page|buffer)\w*|out_of_line_wait\w*|bit_wait\w*"
     r"|folio_(?:wait|lock)\w*|(?:lock|wait_on|sleep_on)_page\w*|wait_event\w*|wait_woken|cv_\w+"
-    r"|spl_cv\w*|taskq_wait\w*|preempt_schedule\w*|(?:cond|might|should)_resched\w*"
+    r"|spl_cv\w*|taskq_wait\w*|preempt_schedule\w*|(?:cond|might|need|should)_resched\w*"
     r"|(?:dequeue|deactivate)_task\w*|raw_spin_\w+|get_signal|do_nanosleep)(?:\.\w+)*"
 )
 # These wait for somebody else, too, but are themselves what is to be known, unless a module has
@@ -649,6 +678,8 @@ def known_calls(report: Calls, site: Site) -> list[Frame]:
     found = site(report)
     if not found and find(items, Tag.TRACE) is None:
         found = stack_from(items, marked=False)
+    if found and all(frame.offset is None for frame in found):
+        return found  # crash(8) shows none
     # What follows a call that does not return is another function's beginning, and no call's.
     frames = [
         frame
@@ -686,6 +717,29 @@ def last_resort(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Fram
     asked = [frame for frame in found if not _MESSENGER.fullmatch(frame.function)]
     of_modules = [frame for frame in guesses(report.items) if frame.module] if asked else []
     return next(iter([*of_modules, *asked[-1:]]), None)
+
+
+def nearest(report: Calls) -> Frame | None:
+    """Whom to name where no rule has found anybody: a helper is a better hint than nobody.
+
+    A call of a module's that an unwinder has guessed, the header's function, where the CPU was,
+    who has the object that it is about, where the last lock was taken, the innermost call.
+    """
+    items = report.items
+    at = find(items, Tag.PC)
+    locks = [item.frame for item in items if item.tag is Tag.LOCK]
+    owners = [item.frame for item in items if item.tag is Tag.OTHER and item.frame]
+    calls = [*stack_from(items), *stack_from(items, marked=False), *guesses(items)]
+    found = (
+        *(frame for frame in guesses(items) if frame.module),
+        *report.header_frames(),
+        items[at].frame if at is not None else None,
+        *(frame for frame in owners if not is_in(HELPERS, frame)),
+        *locks[-1:],
+        *(frame for frame in calls if not _MESSENGER_OF_REPORT.fullmatch(frame.function)),
+        *owners,
+    )
+    return next((frame for frame in found if frame), None)
 
 
 def guesses(items: list[Item]) -> list[Frame]:

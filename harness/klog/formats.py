@@ -11,6 +11,7 @@ from harness.klog.blame import (
     Pick,
     Site,
     at_caller,
+    at_exception,
     at_header,
     at_header_plain,
     at_page_origin,
@@ -18,6 +19,7 @@ from harness.klog.blame import (
     at_pc,
     at_release,
     at_warning,
+    at_warning_s_stack,
     became_unsafe,
     below_dispatcher,
     below_nmi,
@@ -163,6 +165,11 @@ class Format:
     """The function of the event is who called what sleeps, not the title's, which sleeps itself."""
 
     @property
+    def site_is_all(self) -> bool:
+        """Whether nobody is to be named but who is found at its site: others only look like it."""
+        return (self.place or self.site) in (nowhere, in_stall, below_nmi, in_dev_watchdog)
+
+    @property
     def is_remains(self) -> bool:
         """Whether it is a line from within a report, by which that is known without its head."""
         return self.rest and self.broken and not self.nameless
@@ -274,6 +281,7 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
     # kernel/sched/core.c, __might_resched()
     (Kind.ATOMIC_SLEEP, "in_atomic(): ", r"in_atomic\(\): \d, irqs_disabled\(\): \d", in_trace),
     # mm/debug.c, __dump_page(); a BUG() or KASAN say more of themselves
+    (Kind.BAD_PAGE, " mapcount:", r"page:[0-9a-f]{8,16} (?:ref)?count:-?\d+ mapcount:-\d", nowhere),
     (Kind.BAD_PAGE, "page dumped because: ", r"page dumped because: (?!VM_|kasan)", nowhere),
     # arch/x86/kernel/traps.c and mm/kasan/report.c, kasan_non_canonical_hook()
     (
@@ -314,6 +322,14 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
     (Kind.LOCKDEP, " DEADLOCK ***", r"\s*\*\*\* DEADLOCK \*\*\*", in_trace),
     # kernel/locking/spinlock_debug.c, spin_dump()
     (Kind.LOCKDEP, ", .magic: ", r"\s*lock: .{1,80}, \.magic: [0-9a-f]{8}, \.owner: ", in_trace),
+    # kernel/sched/core.c, sched_show_task(): of a task that sleeps and takes no signals
+    (
+        Kind.HUNG_TASK,
+        "D ",
+        r"(?:task:.{1,16} +state:D +stack:|.{1,16} +D (?:[0-9a-f]{8}|[0-9a-f]{16}|\(null\)| +\d)"
+        r"[ 0-9]* 0x[0-9a-f]{8}\s*$)",
+        in_trace,
+    ),
     # mm/oom_kill.c, dump_tasks()
     (Kind.OOM, "Tasks state (memory", r"Tasks state \(memory values in pages\):", nowhere),
     # arch/x86/mm/fault.c, show_fault_oops(); arch/arm64/mm/fault.c, mem_abort_decode()
@@ -351,15 +367,23 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
         in_stall,
     ),
     # mm/slub.c, print_track(), print_slab_info(), print_section(); "INFO: " up to 5.12
-    (Kind.SLAB, " age=", r"(?:Allocated|Freed) in \S{1,200} age=\d+ cpu=\d+ pid=\d+", nowhere),
-    (Kind.SLAB, " objects=", r"(?:INFO: )?Slab 0x[0-9a-f]+ objects=\d+ used=\d+ fp=", nowhere),
-    (Kind.SLAB, "edzone ", r"(?:Right )?Redzone +(?:0x)?[0-9a-f]+: (?:[0-9a-f]{2} ){4}", nowhere),
+    (Kind.SLAB, " age=", rf"(?:Allocated|Freed) in {_HEAD} age=\d+ cpu=\d+ pid=\d+", at_header),
+    (Kind.SLAB, " objects=", r"(?:INFO: )?Slab 0x[0-9a-f]+ objects=\d+ used=\d+ fp=", in_trace),
+    (Kind.SLAB, "edzone ", r"(?:Right )?Redzone +(?:0x)?[0-9a-f]+: (?:[0-9a-f]{2} ){4}", in_trace),
     # lib/ubsan.c, the line below the first
     (Kind.UBSAN, " is out of range ", r"index -?\d+ is out of range for type '", in_trace),
     (Kind.UBSAN, "shift exponent ", r"shift exponent -?\d+ is (?:too large|negative)", in_trace),
     (Kind.UBSAN, "integer overflow:", r"(?:un)?signed integer overflow:", in_trace),
     (Kind.UBSAN, "is not a valid value", r"load of value \d+ is not a valid value", in_trace),
 )
+
+# What no report of these kinds blames, whichever line of one it is known by
+_SKIPPED = {
+    Kind.UBSAN: re.compile(r"ubsan|overflow"),
+    Kind.PAGE_ALLOCATION: _OF_ALLOCATION,
+    Kind.SLAB: _OF_SLAB,
+    Kind.LEAK: _ALLOCATES_FOR_OTHERS,
+}
 
 # What the line above a stack has, on arm the latter; and what a call has where that is lost, too
 STACK_MARKS = ("Call ", "Backtrace:")
@@ -1751,6 +1775,17 @@ FORMATS: tuple[Format, ...] = (
         rest=True,
         broken=True,
     ),
+    Format(
+        Kind.LEAK,
+        "backtrace",
+        re.compile(r"^\s*backtrace(?: \(crc [0-9a-f]+\))?:\s*$"),
+        "memory leak in {func}",
+        in_trace,
+        skip=_ALLOCATES_FOR_OTHERS,
+        rest=True,
+        broken=True,
+        needs_stack=True,
+    ),
     # mm/page_alloc.c, bad_page(); mm/filemap.c; mm/memory.c, print_bad_pte()
     Format(
         Kind.BAD_PAGE,
@@ -2022,7 +2057,7 @@ FORMATS: tuple[Format, ...] = (
             re.compile(rf"^{pattern}"),
             f"{kind} in {{func}}" if site is not nowhere else str(kind),
             site,
-            skip=re.compile(r"ubsan|overflow") if kind is Kind.UBSAN else None,
+            skip=_SKIPPED.get(kind),
             rest=True,
             broken=True,
             loose=kind is not Kind.PANIC,  # whose last lines have nothing of it below them
@@ -2082,11 +2117,11 @@ _PRINTERS: tuple[tuple[Kind, str], ...] = (
     (Kind.RCU_STALL, r"rcu_dump_cpu_stacks|print_cpu_stall|check_cpu_stall"),
     (Kind.SOFT_LOCKUP, r"watchdog_timer_fn"),
     (Kind.KOBJECT, r"sysfs_warn_dup"),
-    (Kind.WARNING, r"warn_slowpath_\w+|__warn|__report_bad_irq"),
+    (Kind.WARNING, r"warn_slowpath_\w+|__warn|report_bug|__report_bad_irq"),
     (Kind.PANIC, r"v?panic"),
     # arch/*/mm/fault.c and traps.c; on x86 these calls are on the stack as guesses
     (Kind.PAGE_FAULT, r"page_fault_oops|show_fault_oops|no_context|_*do_kernel_fault"),
-    (Kind.GPF, r"exc_general_protection|do_general_protection"),
+    (Kind.GPF, r"(?:exc_|do_)?general_protection"),
 )
 # And who checks what its caller does, and stops the kernel or warns where the registers were shown
 _CHECKERS: tuple[tuple[Kind, str], ...] = (
@@ -2096,6 +2131,8 @@ _CHECKERS: tuple[tuple[Kind, str], ...] = (
     (Kind.USERCOPY, r"usercopy_abort"),
 )
 _PRINTER = re.compile("|".join(f"({names})" for _, names in _PRINTERS))
+# What a task sleeps in of which something shows the stack: most often because it hangs
+_SLEEPS = re.compile(r"_*schedule(?:_timeout|_preempt_disabled)?|io_schedule(?:_timeout)?")
 _OF_PRINTING = re.compile(rf"^(?:(?:{_PRINTER.pattern})$|_*schedule)")
 _PRINTS_WITHIN = 6  # calls; what is further down the stack has called others since
 
@@ -2105,7 +2142,7 @@ def told_by(frames: list[Frame]) -> Kind | None:
     for frame in frames[:_PRINTS_WITHIN]:
         if match := _PRINTER.fullmatch(frame.function):
             return _PRINTERS[(match.lastindex or 1) - 1][0]
-    return None
+    return Kind.HUNG_TASK if frames and _SLEEPS.fullmatch(frames[0].function) else None
 
 
 def told_at(frame: Frame | None) -> Kind | None:
@@ -2118,12 +2155,15 @@ def told_at(frame: Frame | None) -> Kind | None:
 
 def told_as(fmt: Format, kind: Kind) -> Format:
     """Returns how to read a stack that belongs to a report of that kind."""
-    skip = {Kind.PAGE_ALLOCATION: _OF_ALLOCATION, Kind.SLAB: _OF_SLAB}.get(kind, _OF_PRINTING)
+    skip = _SKIPPED.get(kind, _OF_PRINTING)
     # The stack of a stall or lockup begins with the interrupt that noticed it.
     sites = {Kind.RCU_STALL: in_stall, Kind.SOFT_LOCKUP: in_stall, Kind.HARD_LOCKUP: below_nmi}
-    sites |= dict.fromkeys((Kind.PAGE_FAULT, Kind.GPF, *(kind for kind, _ in _CHECKERS)), at_pc)
+    sites |= dict.fromkeys((kind for kind, _ in _CHECKERS), at_pc)
+    sites |= dict.fromkeys((Kind.PAGE_FAULT, Kind.GPF), at_exception)
+    sites[Kind.WARNING] = at_warning_s_stack
     site = sites.get(kind, in_trace)
-    return replace(fmt, kind=kind, site=site, place=None, skip=skip)
+    sleeps = kind is Kind.ATOMIC_SLEEP
+    return replace(fmt, kind=kind, site=site, place=None, skip=skip, sleeps=sleeps)
 
 
 # Not in FORMATS, since one line alone does not tell whether a boot was expected.

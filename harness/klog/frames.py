@@ -92,7 +92,12 @@ _KLOGD_PC = re.compile(
     r"\s*[RE]IP:\s+(?:[0-9a-f]{2,4}:)?\[(?::?(?P<mod>\w+):)?"
     rf"(?P<func>{NAME})\+(?P<decimal>\d{{1,8}})/\d{{1,8}}\]"
 )
-# crash(8)'s backtrace, which shows calls without their offsets
+# crash(8)'s backtrace, which shows calls without their offsets: the task, its calls, and where the
+# CPU was when an exception came
+_CRASH_TASK = re.compile(r"\s*PID: \d+ +TASK: [0-9a-f]{8,16} +CPU: \d+ +COMMAND: ")
+_CRASH_CALL = re.compile(
+    rf"\s*#\d+ \[[0-9a-f]{{8,16}}\] (?P<func>{NAME}) at [0-9a-f]{{8,16}}(?: \[(?P<mod>\w+)\])?\s*$"
+)
 _CRASH_PC = re.compile(rf"\s*\[exception RIP: (?P<func>{NAME})\+(?P<decimal>\d{{1,8}})\]")
 _KSYMOOPS = re.compile(
     r"\s*(?:>>)?(?P<what>[RE]IP|PC|NIP|Trace); [0-9a-f]{8,16} "
@@ -173,6 +178,8 @@ _OTHER_MARK = re.compile(
     r"|Last Breaking-Event-Address"  # arch/s390/kernel/dumpstack.c
     r")"
 )
+# mm/slub.c, print_track(): who has allocated or freed an object
+_OWNER = re.compile(rf"\s*(?:INFO: )?(?:Allocated|Freed) in {_CALL} age=")
 
 
 def _read_call(text: str) -> list[Item]:
@@ -219,6 +226,13 @@ def _read_translated(text: str) -> list[Item]:
     return []
 
 
+def _read_crash(text: str) -> list[Item]:
+    """Reads a line of crash(8)'s."""
+    if match := _CRASH_CALL.match(text):
+        return [Item(Tag.FRAME, text, _frame(match))]
+    return [Item(Tag.TRACE, text)] if _CRASH_TASK.match(text) else []
+
+
 def _read_braces(text: str) -> list[Item]:
     calls = [
         replace(_frame(match), offset=int(match["decimal"])) for match in _IN_BRACES.finditer(text)
@@ -240,8 +254,11 @@ def read_line(text: str) -> list[Item]:
         return items
     if ("IP:" in text or "; " in text or ">{" in text) and (items := _read_translated(text)):
         return items
+    if (" at " in text or "TASK: " in text) and (items := _read_crash(text)):
+        return items
     if _OTHER_MARK.match(text):
-        return [Item(Tag.OTHER, text)]
+        owner = _OWNER.match(text)
+        return [Item(Tag.OTHER, text, _frame(owner) if owner else None)]
     if "race" in text and _TRACE_MARK.search(text):
         return [Item(Tag.TRACE, text)]
     return [Item(Tag.TEXT, text)]

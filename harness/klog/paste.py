@@ -95,6 +95,23 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         kernel=True,
     ),
     # util-linux, sys-utils/dmesg.c: -d, --reltime, -H, --time-format delta
+    # What reads a photo takes zeros for letters.
+    _line(
+        "clock in a photo",
+        "[ 1p33.938O20] text",
+        r"\[ *(?=[^\]\n]{0,12}\d)[\dOolIpB]{1,7}[.,][\dOolIpB]{6}\] ?",
+        after="nothing",
+        kernel=True,
+    ),
+    # Rockchip's Android has the wall clock beside it, then the CPU and the task
+    _line(
+        "clock and wall clock",
+        "[   12.345678 / 03-04 12:00:01.123][2][  412][init] text",
+        rf"\s*\[ *(?P<clock>\d{{1,12}}\.\d{{6}}) / \d\d-\d\d {_TIME}\]"
+        r"\[\d{1,4}\]\[ *\d{1,7}\]\[[^\]\n]{1,16}\] ?",
+        after="nothing",
+        kernel=True,
+    ),
     _line(
         "clock and time since",
         "[   12.345678 <    0.000012>] text",

@@ -17,12 +17,13 @@ from harness.klog.blame import (
     at_warning,
     at_warning_s_header,
     find,
-    guesses,
     in_origin,
     in_trace,
     is_in,
     known_calls,
     last_resort,
+    leading_guesses,
+    nearest,
     nowhere,
     of_handlers,
     place,
@@ -89,6 +90,8 @@ _XMON = ": Vector: "  # in the first line of powerpc's debugger
 _MAX_OPEN = 64  # reports of as many printers at the same time
 _DETAIL_ITEMS = 24  # how far below the header the detail may be
 _ANNOUNCED_WITHIN = 4  # lines between an announcement and what it announces
+_HANGS = "blocked for more than "  # in the first line of a hung task's report
+_STATE_WITHIN = 10  # lines of a stack's words between a task's state and its calls
 _ASKED_WITHIN = 8  # lines above a stack's first that say that somebody has asked for it
 _PART_LINES = 40  # how far below a header its parts may be
 
@@ -222,7 +225,8 @@ class _Report:
     @property
     def tells_nothing(self) -> bool:
         """Whether it is a stack under no header that does not tell either of what it is."""
-        told = told_by(stack_from(self.items, marked=False)) or _has_code_below(self)
+        calls = [*leading_guesses(self.items), *stack_from(self.items, marked=False)]
+        told = told_by(calls) or _has_code_below(self)
         return self.has_no_head and not told
 
     def is_restated(self, text: str) -> bool:
@@ -303,6 +307,12 @@ class _Report:
         ]
 
 
+# kernel/sched/core.c, sched_show_task(), of a task that runs, sleeps and takes signals, or is idle
+_IN_STATE = re.compile(
+    r"task:.{1,16} +state:[RSIPTt]\b"
+    r"|.{1,16} +[RSIPTt] (?:[0-9a-f]{8,16}| running| +\d).* 0x[0-9a-f]{8}$"
+)
+
 # arch/arm/kernel/process.c, __show_regs(), and arch/arm/mm/fault.c, __do_user_fault(): with
 # CONFIG_DEBUG_USER the kernel shows the registers of programs that die.
 _OF_USER = re.compile(r"\bMode USER_|\b__do_user_fault\b")
@@ -348,7 +358,7 @@ def _event(report: _Report, *, pasted: bool) -> Event | None:
         told = _told(report, pasted=pasted)
         if told is None and fmt.rest:
             return None
-        if told not in (None, fmt.kind):
+        if told is not None:
             report.fmt = fmt = told_as(fmt, told) if _is_stack(fmt) else replace(fmt, kind=told)
 
     names_function = "{func}" in fmt.title and has_detail
@@ -369,9 +379,8 @@ def _event(report: _Report, *, pasted: bool) -> Event | None:
     where = _place(report)
     if where is None and (name is None or fmt.nameless or fmt.kind is Kind.ATOMIC_SLEEP):
         where = _asker(report)
-    if where is None and name is None and fmt.site is at_warning:
-        # A cut left nothing but the header, which may be a helper's.
-        where = next(iter(report.header_frames()), None)
+    if where is None and name is None and not fmt.nameless and not fmt.site_is_all:
+        where = nearest(report)
     if where is not None:
         name, frame = where.function, where
 
@@ -404,7 +413,8 @@ def _is_stack(fmt: Format) -> bool:
 def _told(report: _Report, *, pasted: bool) -> Kind | None:
     """What a stack without a header, registers without one, or a trap is of; None: of nothing."""
     fmt, items = report.fmt, report.items
-    if _is_stack(fmt) and (kind := told_by(stack_from(items, marked=False) or guesses(items))):
+    calls = [*leading_guesses(items), *stack_from(items, marked=False)]
+    if _is_stack(fmt) and (kind := told_by(calls)):
         return kind
     pc, call = find(items, Tag.PC), find(items, Tag.FRAME)
     frames = report.header_frames()
@@ -664,6 +674,7 @@ class _Reader:
         self.first_stamp = stamp.start() if stamp else len(text)
         self.starts_running = stamp is not None and "[    0.0" not in stamp[0]
         self.expects_boot = not booted
+        self.hangs = _HANGS in text
         self.banner_due = False  # the boot loader's message was seen, the banner not yet
         self.boots = 0
         self.panicked = False
@@ -703,6 +714,8 @@ class _Reader:
 
     def _says_nothing(self, report: _Report, event: Event) -> bool:
         """Whether a pasted report is a sentence, or what is left of the one that comes again."""
+        if event.headless and event.kind is Kind.HUNG_TASK and not self.hangs:
+            return True  # SysRq shows such stacks, too
         later = self.last if self.last is not report else None
         again = report.has_no_head and later is not None and later.fmt.kind is event.kind
         return report.is_only_said(bare=event.bare) or (again and event.function is None)
@@ -729,8 +742,7 @@ class _Reader:
             if report:
                 report.indexed |= indexed
                 self._close(report)
-            self._begin(number, raw, printer, *header)
-            self.open[printer].indexed = indexed
+            self._begin(number, raw, printer, *header).indexed = indexed
         elif report and self.reboots is None and not report.has_body and _OF_OTHERS.match(text):
             self._close(report)
         elif report:
@@ -774,9 +786,15 @@ class _Reader:
             asked = any(other.all_cpus for other in self.open.values()) or any(
                 "NMI backtrace for cpu" in line for line in self.lines.before(_ASKED_WITHIN)
             )
+            asked = asked or self._is_of_sleeper()
             within = report is not None and fmt.has == A_CALL
             return (report is None or report.has_no_head) and not asked and not within
         return not (fmt.silent and report)
+
+    def _is_of_sleeper(self) -> bool:
+        """Whether a stack belongs to a task that nobody has complained of: SysRq shows them all."""
+        lines = [said(line) for line in self.lines.before(_STATE_WITHIN)]
+        return any(_IN_STATE.match(line) for line in lines)
 
     def _is_all_that_is_left(self, fmt: Format) -> bool:
         """Whether a report's later part may be the first of it that the text holds."""
@@ -828,7 +846,7 @@ class _Reader:
 
     def _begin(
         self, number: int, raw: str, printer: str, fmt: Format, match: re.Match[str]
-    ) -> None:
+    ) -> _Report:
         lead: list[str] = []
         above = 0
         for distance, line in enumerate(self.lines.before(_LEAD_LINES), 1):
@@ -861,6 +879,9 @@ class _Reader:
         self.open[printer] = report
         if not fmt.silent:
             self.last = report
+        if _END.match(match.string):
+            self._close(report)
+        return report
 
     def _is_spoken(self, printer: str, match: re.Match[str]) -> bool:
         """Whether a header is part of a sentence; no line of the kernel's own beside it is."""

@@ -145,3 +145,72 @@ def test_the_slab_allocator_has_asked_for_the_pages_on_somebody_s_behalf() -> No
     report = f"sh: page allocation failure. order:1, mode:0x20\nCall Trace:{stack}"
     (event,) = klog.read(log(report), pasted=True)
     assert (event.kind, event.function) == (klog.Kind.PAGE_ALLOCATION, WRITE)
+
+
+CRASH = """\
+PID: 321    TASK: ffff883937660810  CPU: 44  COMMAND: "sh"
+ #0 [ffff88209d5b10b8] __schedule at ffffffff81653d5a
+ #1 [ffff88209d5b1150] schedule at ffffffff816542f9
+ #2 [ffff88209d5b1200] mutex_lock at ffffffff816522d1
+ #3 [ffff88209d5b1220] brook_write at ffffffffa0152a7e [brook]
+ #4 [ffff88209d5b1280] vfs_write at ffffffff81152ba6"""
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        # crash(8) shows no offsets
+        f"INFO: task sh:321 blocked for more than 120 seconds.\n{CRASH}",
+        # the real-time patch's locks
+        "BUG: scheduling while atomic: sh/321/0x00000002\n schedule_rtlock+0x2c/0xd0\n"
+        " rtlock_slowlock_locked+0x1c3/0x300\n rt_spin_lock+0x76/0xd0\n brook_write+0x99/0x260",
+        # XFS warns of its assertions
+        "WARNING: CPU: 1 PID: 321 at fs/xfs/xfs_message.c:104 assfail+0x4e/0x68 [xfs]\n"
+        "Call Trace:\n assfail+0x52/0x68 [xfs]\n brook_write+0x5c2/0x5d0 [brook]",
+    ],
+)
+def test_who_waits_or_complains_is_not_to_blame(report: str) -> None:
+    (event,) = klog.read(log(report), pasted=True)
+    assert event.function == WRITE
+
+
+@pytest.mark.parametrize(
+    ("report", "function"),
+    [
+        # a module of which an unwinder is not sure, before the kernel's own lock
+        (
+            "BUG: KASAN: slab-use-after-free in __mutex_lock+0x1ccd/0x25c0\nRead of size 4 at addr "
+            "ff110001148d0034 by task sh/321\nCall Trace:\n kasan_report+0xe0/0x110\n"
+            " __mutex_lock+0x1ccd/0x25c0\n ? brook_write+0x1c4/0x16a0 [brook]",
+            WRITE,
+        ),
+        # the header's, where the stack is cut off
+        (
+            "BUG: KASAN: slab-out-of-bounds in kmem_cache_alloc+0x48/0x3b8\n"
+            "Read at addr fcff19f30000d91c by task sh/321",
+            "kmem_cache_alloc",
+        ),
+        # who holds a lock, and so must not sleep
+        (
+            f"{SLEEPS}in_atomic(): 1, irqs_disabled(): 0, pid: 321, name: sh\n1 lock held by sh:\n"
+            " #0:  (&(&brook->lock)->rlock){+.+...}, at: [<ffffffffa017df44>]"
+            " brook_write+0x24/0xd0 [brook]",
+            WRITE,
+        ),
+        # who has the object
+        (
+            "BUG kmalloc-256 (Not tainted): Poison overwritten\n"
+            "INFO: Allocated in brook_write+0xb6/0x170 [brook] age=6 cpu=26 pid=0\n"
+            "INFO: Freed in krealloc+0x77/0xb0 age=6 cpu=26 pid=0",
+            WRITE,
+        ),
+        (
+            "BUG kmalloc-256 (Not tainted): Poison overwritten\n"
+            "INFO: Allocated in krealloc+0x77/0xb0 age=6 cpu=26 pid=0",
+            "krealloc",
+        ),
+    ],
+)
+def test_somebody_is_named_where_no_rule_names_anybody(report: str, function: str) -> None:
+    (event,) = klog.read(log(report), pasted=True)
+    assert event.function == function

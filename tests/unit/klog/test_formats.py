@@ -453,6 +453,8 @@ def test_a_report(body: str, expected: tuple[Kind, str | None], pasted: bool) ->
     assert read_of(body, pasted=pasted) == [expected]
 
 
+LOCKS = " __mutex_lock_slowpath+0xd5/0x1d0\n mutex_lock+0x1f/0x2f\n brook_write+0x41/0xb0 [brook]"
+
 LATER_PARTS = [
     ("Out of memory: Kill process 1234 (java) score 912 or sacrifice child", (Kind.OOM, None)),
     ("Memory cgroup out of memory: Kill process 1234 (java) score 9", (Kind.OOM, None)),
@@ -556,7 +558,7 @@ LATER_PARTS = [
     (
         "Allocated in brook_drain+0xa98/0xeac age=2 cpu=0 pid=154\n kmalloc_trace+0x18/0x24\n"
         "Slab 0x807e1060 objects=10 used=6 fp=0x81b6b380 flags=0x800(slab|zone=0)",
-        (Kind.SLAB, None),
+        (Kind.SLAB, DRAIN),
     ),
     ("inconsistent {IN-SOFTIRQ-W} -> {SOFTIRQ-ON-W} usage.\n1 lock held", (Kind.LOCKDEP, None)),
     ("but task is already holding lock:\n1 lock held by sh", (Kind.LOCKDEP, None)),
@@ -622,6 +624,40 @@ LATER_PARTS = [
         "---[ end trace 0000000000000000 ]---\nRIP: 0010:usercopy_abort+0x6c/0x80\nCode: 48 c7 c2",
         (Kind.USERCOPY, "usercopy_abort"),
     ),
+    # what was lost, without the lines that say so
+    (
+        "  backtrace:\n    [<00000000a1b2c3d4>] kmem_cache_alloc_trace+0x1a2/0x2e0\n"
+        "    [<00000000b1b2c3d4>] brook_drain+0x34/0x90",
+        (Kind.LEAK, DRAIN),
+    ),
+    # pages that are mapped less often than never
+    ("page:ffffea00074c5100 count:0 mapcount:-2 mapping:  (null) index:0x0", (Kind.BAD_PAGE, None)),
+    # an object that was written to, by the stack of who has found that
+    (
+        "Redzone 822f00d0: cc cc cc cc   ....\nCall Trace:\n [<80010498>] show_stack+0x58/0x100\n"
+        " [<80106a58>] check_bytes_and_report+0xc4/0x10c\n [<8010a180>] kmem_cache_free+0x160/0x174"
+        "\n [<802ec480>] brook_drain+0xd4/0xec",
+        (Kind.SLAB, DRAIN),
+    ),
+    # who must not sleep
+    (
+        " __schedule_bug+0x4e/0x5c\n __schedule+0x731/0x7c0\n _cond_resched+0x29/0x30\n"
+        " __kmalloc+0x165/0x1b0\n brook_drain+0x1b/0x80",
+        (Kind.ATOMIC_SLEEP, DRAIN),
+    ),
+    # a warning's registers, which are not shown
+    (
+        "Call Trace:\n ? report_bug+0x164/0x190\n ? handle_bug+0x41/0x70\n"
+        " ? exc_invalid_op+0x17/0x70\n ? asm_exc_invalid_op+0x1a/0x20\n"
+        " ? brook_drain+0xcf/0xe0 [brook]\n brook_write+0x41/0xb0 [brook]",
+        (Kind.WARNING, DRAIN),
+    ),
+    (
+        "Call Trace:\n [<ffffffff814be44c>] oops_end+0x9c/0xe0\n"
+        " [<ffffffff814bd7af>] general_protection+0x1f/0x30\n"
+        " [<ffffffff810fc534>] brook_drain+0x4/0x40",
+        (Kind.GPF, DRAIN),
+    ),
 ]  # fmt: skip
 
 
@@ -634,6 +670,43 @@ def test_a_later_part_counts_where_the_beginning_was_cut_off(
     """A console's log is whole: there the report stands above, or somebody has asked."""
     assert read_of(body, pasted=True) == [expected]
     assert read_of(body, pasted=False) == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "task:sh              state:D stack:    0 pid:  321 ppid:   320 flags:0x00000000\n",
+        "sh              D ffff88203f093780     0  321      2 0x00000000\n ffff88203064b880\n",
+        "",
+    ],
+)
+def test_a_hung_task_s_stack_whose_head_was_cut_off(head: str) -> None:
+    """Another one's head is there; else the stack may be what SysRq shows of tasks."""
+    stack = f"{head}Call Trace:\n __schedule+0x2d1/0x830\n ? need_resched+0x14/0x18\n{LOCKS}\n"
+    event = klog.first(log(f"{stack}INFO: task cp:9 blocked for more than 120 seconds."))
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.HUNG_TASK, WRITE)
+    assert klog.first(log(stack)) is None
+
+
+@pytest.mark.parametrize("state", ["S", "R", "I"])
+def test_a_task_that_may_sleep_does_not_hang(state: str) -> None:
+    """SysRq shows the stacks of all tasks; who has asked for them was cut off."""
+    stack = f"Call Trace:\n __schedule+0x2d1/0x830\n{LOCKS}"
+    new = f"task:sh              state:{state} stack:    0 pid:  321 ppid:   320 flags:0x00000000"
+    old = f"sh              {state} ffff88203f093780     0  321      2 0x00000000"
+    for line in (new, old):
+        hung = "INFO: task cp:9 blocked for more than 120 seconds."
+        (event,) = klog.read(log(f"{line}\n{stack}\n{hung}"), pasted=True)
+        assert event.function is None
+
+
+def test_the_last_line_of_a_panic_ends_it() -> None:
+    """What comes below is another report."""
+    body = f"Rebooting in 10 seconds..\ninvalid opcode: 0000 [#5] SMP PTI\n{X86}"
+    event = klog.first(log(body))
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.TRAP, DRAIN)
 
 
 @pytest.mark.parametrize(
