@@ -365,7 +365,8 @@ def _of_running_task(items: list[Item]) -> list[Frame]:
         if item.text.startswith("Task dump for CPU "):
             stack = stack_from(items, at + 1)
             tells = any("rcu" in f.function or "update_process_times" in f.function for f in stack)
-            return [] if tells else stack
+            ran = itertools.dropwhile(lambda f: _WAIT.fullmatch(f.function), stack)
+            return [] if tells else list(ran)
     return []
 
 

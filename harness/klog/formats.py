@@ -334,6 +334,8 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
     (Kind.OOM, "Tasks state (memory", r"Tasks state \(memory values in pages\):", nowhere),
     # arch/x86/mm/fault.c, show_fault_oops(); arch/arm64/mm/fault.c, mem_abort_decode()
     (Kind.PAGE_FAULT, "#PF: ", r"#PF: (?:supervisor|error_code\()", at_pc),
+    # and its last line, page_fault_oops(), once more below the stack
+    (Kind.PAGE_FAULT, "CR2: ", r"CR2: [0-9a-f]{8,16}\s*$", at_pc),
     (Kind.PAGE_FAULT, "Mem abort info:", r"Mem abort info:\s*$", at_pc),
     # arch/mips/kernel/process.c, __show_regs(); riscv's, which a program's fault and a WARN() have
     # too, of other modes and causes (Privileged Architecture, sstatus.SPP and scause)
@@ -1619,6 +1621,7 @@ FORMATS: tuple[Format, ...] = (
         "detected buffer overflow",
         _re(r"(?:\w+: )?detected buffer overflow(?: in (?P<func>[\w.]+))?"),
         "fortify: buffer overflow",
+        place=in_trace,
         stackless=True,
         announces=True,
     ),
@@ -1662,7 +1665,10 @@ FORMATS: tuple[Format, ...] = (
     Format(
         Kind.USERCOPY,
         "ernel memory ",
-        _re(r"usercopy: [Kk]ernel memory (?P<what>exposure|overwrite) attempt detected"),
+        _re(
+            r"(?:usercopy:|whitelist\?) [Kk]ernel memory (?P<what>exposure|overwrite) attempt"
+            r" detected"
+        ),
         "usercopy: kernel memory {what} attempt",
         place=in_trace,
         skip=re.compile(r"usercopy|__check"),
@@ -2121,6 +2127,8 @@ _PRINTERS: tuple[tuple[Kind, str], ...] = (
     (Kind.PANIC, r"v?panic"),
     # arch/*/mm/fault.c and traps.c; on x86 these calls are on the stack as guesses
     (Kind.PAGE_FAULT, r"page_fault_oops|show_fault_oops|no_context|_*do_kernel_fault"),
+    # arch/arm/kernel/entry-armv.S, arch/arm64/kernel/entry.S, up to 5.10: of the kernel's own mode
+    (Kind.PAGE_FAULT, r"_*(?:dabt|pabt)_svc|el1_[di]a"),
     (Kind.GPF, r"(?:exc_|do_)?general_protection"),
 )
 # And who checks what its caller does, and stops the kernel or warns where the registers were shown
@@ -2134,7 +2142,9 @@ _PRINTER = re.compile("|".join(f"({names})" for _, names in _PRINTERS))
 # What a task sleeps in of which something shows the stack: most often because it hangs
 _SLEEPS = re.compile(r"_*schedule(?:_timeout|_preempt_disabled)?|io_schedule(?:_timeout)?")
 _OF_PRINTING = re.compile(rf"^(?:(?:{_PRINTER.pattern})$|_*schedule)")
-_PRINTS_WITHIN = 6  # calls; what is further down the stack has called others since
+# Calls; what is further down the stack has called others since. A task that dies of one fault, and
+# then of another, has these between them.
+_PRINTS_WITHIN = 8
 
 
 def told_by(frames: list[Frame]) -> Kind | None:

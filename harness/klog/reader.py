@@ -172,6 +172,7 @@ class _Report:
     mark: Tag | None = None  # of the last line above a stack
     spoken: bool = False  # its header is part of a sentence
     indexed: bool = False  # its header is one of several below each other
+    words_above: bool = False  # of a stack, above its first call
 
     def add(self, line: int, raw: str, text: str) -> None:
         self.raw.append(raw)
@@ -223,6 +224,11 @@ class _Report:
         return self.fmt.has in STACK_MARKS or self.fmt.has == A_CALL
 
     @property
+    def is_headless(self) -> bool:
+        """Whether its first line is lost: the registers may stand at its very end."""
+        return self.fmt.nameless or self.fmt.is_remains
+
+    @property
     def tells_nothing(self) -> bool:
         """Whether it is a stack under no header that does not tell either of what it is."""
         calls = [*leading_guesses(self.items), *stack_from(self.items, marked=False)]
@@ -262,7 +268,7 @@ class _Report:
         if fmt.kind is Kind.BUG and self.fmt.kind is Kind.TRAP and not self.has_stack:
             return bool(self.fmt.then) and self.fmt.then in text  # xmon says both, the trap first
         # Of some reports a line or two stand above the first.
-        announced = self.fmt.announces and ("WARNING: " in text or "kernel BUG at" in text)
+        announced = self.fmt.announces and ("WARNING: " in text or "ernel BUG at" in text)
         return (
             (announced or self.fmt.is_remains)
             and not self.has_body
@@ -286,7 +292,7 @@ class _Report:
 
     def over(self, text: str) -> bool:
         return (
-            (bool(_END.match(text)) and not (self.fmt.nameless and "end trace" in text))
+            (bool(_END.match(text)) and not (self.is_headless and "end trace" in text))
             or self.idle > (_MAX_IDLE if self.has_stack else _MAX_IDLE_EARLY)
             or len(self.raw) > _MAX_LINES
         )
@@ -316,6 +322,11 @@ _IN_STATE = re.compile(
 # arch/arm/kernel/process.c, __show_regs(), and arch/arm/mm/fault.c, __do_user_fault(): with
 # CONFIG_DEBUG_USER the kernel shows the registers of programs that die.
 _OF_USER = re.compile(r"\bMode USER_|\b__do_user_fault\b")
+
+# arch/arm/kernel/traps.c, dump_mem(): of the stack, above its calls, where the kernel dies. Those
+# of an exception stand between calls, and the next one is the exception's entry.
+_STACK_WORDS = re.compile(r"[0-9a-f]{4}: (?:[0-9a-f]{8} ){7}[0-9a-f]{8}\s*$")
+_ENTRY = re.compile(r"_*(?:irq|fiq)_(?:svc|usr)|ret_fast_syscall|el[01]_irq|ret_from_fork")
 
 # What arch/*/include/asm/bug.h makes of BUG() and WARN(): x86, arm64, powerpc, mips, riscv
 _BUG_CODE = re.compile(
@@ -416,6 +427,8 @@ def _told(report: _Report, *, pasted: bool) -> Kind | None:
     calls = [*leading_guesses(items), *stack_from(items, marked=False)]
     if _is_stack(fmt) and (kind := told_by(calls)):
         return kind
+    if report.words_above and calls and not _ENTRY.fullmatch(calls[0].function):
+        return Kind.PAGE_FAULT
     pc, call = find(items, Tag.PC), find(items, Tag.FRAME)
     frames = report.header_frames()
     if pc is not None and (call is None or pc < call):
@@ -480,6 +493,7 @@ _AT_A_PLACE = {
     Kind.SLAB,
     Kind.PANIC,
 }
+_RUNS_WORK = ("process_one_work", "process_scheduled_works", "worker_thread")
 _WORK = re.compile(r"Workqueue: \S{1,80} (?P<func>[A-Za-z_][\w.$]{0,200})(?: \[(?P<mod>\w+)\])?")
 
 
@@ -495,12 +509,17 @@ def _place(report: _Report) -> Frame | None:
         return None
     where = at_warning_s_header if site is at_warning else site
     found = place(report, where, fmt.skip, faulted=fmt.kind in (Kind.PAGE_FAULT, Kind.GPF))
-    if found is None:
-        for item in report.items:
-            if work := _WORK.match(item.text):
-                return Frame(plain_name(work["func"]), module=work["mod"])
-        found = last_resort(report, where, fmt.skip)
-    return found
+    if found is None or found.function in _RUNS_WORK:
+        found = _work(report) or found
+    return found or last_resort(report, where, fmt.skip)
+
+
+def _work(report: _Report) -> Frame | None:
+    """The function of the work item that a kworker was at."""
+    for item in report.items:
+        if work := _WORK.match(item.text):
+            return Frame(plain_name(work["func"]), module=work["mod"])
+    return None
 
 
 def _asker(report: _Report) -> Frame | None:
@@ -868,6 +887,7 @@ class _Reader:
             kept=len(lead) + 1,
             header=match.string,
             spoken=self._is_spoken(printer, match),
+            words_above=any(_STACK_WORDS.match(said(line)) for line in self.lines.before(1)),
         )
         if report.has_no_head:
             report.items, report.mark = [Item(Tag.TRACE, match.string)], Tag.TRACE

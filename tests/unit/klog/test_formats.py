@@ -92,6 +92,28 @@ REPORTS = [
         " [<e3c8a2ca>] brook_drain+0x31a/0x380 [brook]",
         (Kind.WARNING, DRAIN),
     ),
+    # the first words of hardened usercopy, and of a kernel that does not know where its BUG()s are
+    (
+        "Bad or missing usercopy whitelist? Kernel memory exposure attempt detected from SLUB"
+        " object 'brook' (offset 4, size 4)!\nCall Trace:\n __check_heap_object+0xb7/0x120\n"
+        " __check_object_size+0xdb/0x1b0\n brook_write+0x4c/0x80",
+        (Kind.USERCOPY, WRITE),
+    ),
+    (
+        "detected buffer overflow in strcpy\n------------[ cut here ]------------\n"
+        "Kernel BUG at fortify_panic+0xf/0x20 [verbose debug info unavailable]\n"
+        "invalid opcode: 0000 [#1] PREEMPT SMP PTI\nCall Trace:\n ? fortify_panic+0xf/0x20\n"
+        " brook_write+0x561/0x570 [brook]",
+        (Kind.BUG, WRITE),
+    ),
+    # a CPU that is at a work item, without a call of that on its stack
+    (
+        "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-... } 6 jiffies\n"
+        "Task dump for CPU 0:\ntask:kworker/u4:4    state:R  running task     stack:    0 pid:  3\n"
+        "Workqueue: events_unbound brook_drain [brook]\nCall Trace:\n __schedule+0x246/0x5c0\n"
+        " __cond_resched+0x33/0x50\n process_one_work+0x23c/0x3f0\n worker_thread+0x50/0x3e0",
+        (Kind.RCU_STALL, DRAIN),
+    ),
     # a kernel that does not know where its warnings are
     (
         "WARNING: CPU: 1 PID: 3031 at brook_drain+0x553/0x5c0 [brook]()   \n"
@@ -624,6 +646,26 @@ LATER_PARTS = [
         "---[ end trace 0000000000000000 ]---\nRIP: 0010:usercopy_abort+0x6c/0x80\nCode: 48 c7 c2",
         (Kind.USERCOPY, "usercopy_abort"),
     ),
+    # arm's stack, which it shows where it dies, and the entry of the exception
+    (
+        "7de0: d25c52e8 00000020 00000000 d25f7e00 c0273bcc c02724e8 60000093 ffffffff\n"
+        "[<c03fb768>] (brook_drain) from [<c03fdb28>] (brook_write+0x26c/0x3a0)",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    (
+        "[<c0399bd8>] (__dabt_svc+0x38/0x60) from [<c02724e8>] (brook_drain+0x14/0x160)\n"
+        "[<c02724e8>] (brook_drain+0x14/0x160) from [<c0273bcc>] (brook_write+0x128/0x158)",
+        (Kind.PAGE_FAULT, DRAIN),
+    ),
+    # x86's last line
+    ("CR2: 0000000000000010\n---[ end trace 62aa6c3bc1d7a0e0 ]---", (Kind.PAGE_FAULT, None)),
+    # a task that died of one fault, and then of another
+    (
+        "Call Trace:\n wq_worker_sleeping+0x15/0xa0\n __schedule+0x55b/0x6b0\n schedule+0x29/0x70\n"
+        " do_exit+0x2c5/0x480\n oops_end+0xa9/0xf0\n die+0x5b/0x90\n"
+        " do_general_protection+0xdc/0x160\n brook_drain+0x28/0x30",
+        (Kind.GPF, "wq_worker_sleeping"),
+    ),
     # what was lost, without the lines that say so
     (
         "  backtrace:\n    [<00000000a1b2c3d4>] kmem_cache_alloc_trace+0x1a2/0x2e0\n"
@@ -687,6 +729,14 @@ def test_a_hung_task_s_stack_whose_head_was_cut_off(head: str) -> None:
     assert event is not None
     assert (event.kind, event.function) == (Kind.HUNG_TASK, WRITE)
     assert klog.first(log(stack)) is None
+
+
+@pytest.mark.parametrize("entry", ["__irq_svc", "ret_fast_syscall"])
+def test_an_exception_s_stack_within_another_is_no_fault(entry: str) -> None:
+    """arm shows it between the calls of whatever report."""
+    words = "7de0: d25c52e8 00000020 00000000 d25f7e00 c0273bcc c02724e8 60000093 ffffffff"
+    stack = f"[<c03fb768>] ({entry}) from [<c03fdb28>] (brook_write+0x26c/0x3a0)"
+    assert read_of(f"{words}\n{stack}", pasted=True) == []
 
 
 @pytest.mark.parametrize("state", ["S", "R", "I"])
