@@ -35,7 +35,6 @@ from harness.errors import (
     GoneError,
     HarnessError,
     HostError,
-    InputError,
     KernelBuildError,
     NotForKernelError,
     Status,
@@ -266,6 +265,10 @@ def write_result(run: Run, result: KernelResult) -> None:
 # -- several -----------------------------------------------------------------------
 
 
+class _Interrupted(Exception):
+    """The sweep was interrupted before a kernel's tests came to their end: it has no result."""
+
+
 def share(jobs: int, left: int) -> int:
     """How many jobs the next kernel gets; ``left`` kernels, with it, are still to be tested."""
     return max(1, jobs // max(1, left))
@@ -355,7 +358,10 @@ class Sweep:
         return self._deadline is not None and self._deadline.expired
 
     def _finish(self, ready: Ready) -> KernelResult:
-        """Test a kernel that is ready; write and say what came of it."""
+        """Test a kernel that is ready; write and say what came of it.
+
+        Raises ``_Interrupted``, so that nothing is written and said.
+        """
         given = self._plan.request.given
         red = any(cell.red for cell in ready.cells.values())
         why = ready.left_out or (self._late if self._no_time and not red else "")
@@ -373,6 +379,8 @@ class Sweep:
             with store.begin(ready.spec.name, whole=self._plan.whole, given=given) as run:
                 result = not_tested(ready, given) if ready.status else self._test(run, ready, jobs)
                 write_result(run, result)
+        except _Interrupted:
+            raise
         except Exception as error:
             ready.status = Status.HOST if isinstance(error, OSError) else Status.OURS
             if isinstance(error, HarnessError):
@@ -399,7 +407,7 @@ class Sweep:
         with run.log.open("wb") as out:
             with self._lock:
                 if self._stopped.is_set():
-                    raise InputError("interrupted")
+                    raise _Interrupted
                 process = PytestProcess(
                     given, run.folder, verbose=self._plan.request.verbose, out=out
                 )
@@ -407,6 +415,9 @@ class Sweep:
             ended = process.wait(tell=functools.partial(log.info, "kernel %s: red: %s", own))
             with self._lock:
                 self._running.discard(process)
+                # How pytest has ended says nothing of the kernel then: it was told to.
+                if self._stopped.is_set():
+                    raise _Interrupted
         return result_of(ready, self._plan, ended, run.junit, time.monotonic() - started)
 
     def _end(self) -> None:

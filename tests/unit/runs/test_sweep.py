@@ -561,8 +561,11 @@ def test_an_interrupted_sweep_leaves_nothing_running(
         raise AssertionError("not reached")
 
     ready["b"] = second
+    made = sweep_of(plan, jobs=1)
     with pytest.raises(KeyboardInterrupt):
-        run(plan, jobs=1)
+        made.run(SPECS)
+    assert made.results == {}  # the tests of the first were not over: it is not red
+    assert store.last("a") is None
     assert ended.is_set()
     assert (tmp_path / "said").read_text() == "cleaned\n"
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
