@@ -661,7 +661,8 @@ def _counted(names: Sequence[str]) -> str:
 
 # What takes away what is left, by how vm/agent names it. The first that fits counts.
 _UNDO = (
-    (r"(?:class:|device:)misc/|misc:", "misc_deregister()"),
+    # The folder of devices comes with the first of them and goes with the last.
+    (r"(?:class:|device:)misc(?:/|$)|misc:", "misc_deregister()"),
     (r"class:[^/]+$", "class_destroy() or class_unregister()"),
     (r"device:platform/", "platform_device_unregister()"),
     (r"class:|device:", "device_destroy() or device_unregister()"),

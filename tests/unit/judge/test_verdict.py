@@ -741,6 +741,16 @@ def test_what_is_left_behind_is_residue() -> None:
         assert list(judge(replace(CLEAN, left=nothing))) == []
 
 
+def test_the_folder_of_devices_is_left_with_the_first_of_them() -> None:
+    """A kernel that has no other misc device makes it then; that of another class is not meant."""
+    left = frozenset({"device:misc", "device:misc/wee", "misc:wee"})
+    (problem,) = judge(replace(CLEAN, left=left))
+    names = "device misc, device misc/wee, misc wee"
+    assert problem.title.endswith(f"left behind: {names}: misc_deregister() was not called")
+    (problem,) = judge(replace(CLEAN, left=frozenset({"device:misc2", "device:misc2/wee"})))
+    assert problem.title.endswith(": device_destroy() or device_unregister() was not called")
+
+
 def test_what_is_left_under_several_numbers_is_counted() -> None:
     """As by a module that is loaded again and again. Who needs all of them has the detail."""
     left = frozenset({"major:239 wee", "major:240 wee", "major:7 wee", "major:8 other"})
