@@ -50,6 +50,12 @@ _PROGRAM = re.compile(r"^\s*#\s*include\s*<(?:stdio|stdlib|unistd|string|pthread
 _INCLUDED = re.compile(r'^\s*#\s*include\s*"([^"\n]+\.c)"', re.MULTILINE)
 _KBUILDS = (".c", ".S", ".rs")  # what kbuild makes objects of
 _CPP = (".cpp", ".cc", ".cxx", ".C", ".c++")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".txz", ".zst", ".7z", ".rar")
+# What is put behind a C file's name by who downloads, copies or saves it; and other capitals.
+_LIKE_C = re.compile(r"(?is).+\.c(?:\W.*)?")
+# The beginning of a text that is UTF-16, as Windows writes it where it says "Unicode".
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_SUBMODULE = re.compile(r"^\s*path\s*=\s*(.+?)\s*$", re.MULTILINE)  # gitmodules(5)
 
 
 class Recipe(enum.Enum):
@@ -216,6 +222,11 @@ def inspect(folder: Path) -> Folder:
 
     Raises ``InputError`` for what is not there, cannot be copied or holds no module's source.
     """
+    if is_archive(folder):
+        raise InputError(
+            f"{folder} is an archive, and not a module's folder",
+            hint="unpack it, and give the folder that comes out",
+        )
     if not folder.is_dir():
         is_file = folder.is_file()
         raise InputError(
@@ -227,7 +238,8 @@ def inspect(folder: Path) -> Folder:
     for root in (folder, *_below(folder, files)):
         found = _recipe(folder, root, files)
         if found is not None and not _only_cpp(found, files):
-            return replace(found, left_out=_left_out(folder, outside))
+            missing = [_left_out(folder, outside), _not_fetched(folder)]
+            return replace(found, left_out="; ".join(filter(None, missing)))
     raise _nothing(folder, files)
 
 
@@ -248,6 +260,35 @@ def _left_out(folder: Path, outside: Sequence[Path]) -> str:
         f"left out: {', '.join(names[:_NAMED])}{more}, as links to what is neither in this folder "
         "nor in a git checkout that it is in"
     )
+
+
+def _not_fetched(folder: Path) -> str:
+    """What is said of git submodules of which there is only the empty folder, if any."""
+    try:
+        paths = _SUBMODULE.findall(_text(folder / ".gitmodules"))
+    except OSError:
+        return ""
+    empty = [path for path in paths if not _has_files(folder / path)]
+    if not empty:
+        return ""
+    more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+    return (
+        f"not there: {', '.join(empty[:_NAMED])}{more}, as git submodules that were not fetched "
+        "(`git submodule update --init` does)"
+    )
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return False
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a file that somebody has packed, and no packed .ko."""
+    packed = path.suffix.lower() in _ARCHIVES and not _KO_FILE.fullmatch(path.name)
+    return packed and path.is_file()
 
 
 def says_how(folder: Path) -> bool:
@@ -452,9 +493,12 @@ def c_files(paths: Iterable[Path]) -> dict[str, CFile]:
     """The C files that are compiled, by their names.
 
     Programs for user space, which often lie beside a module to try it, are none of these, nor are
-    files that another one includes.
+    files that another one includes, and hidden ones: what a Mac has written beside each file
+    (._NAME), or an editor.
     """
-    texts = {path: _text(path) for path in paths if path.suffix == ".c"}
+    texts = {
+        path: _text(path) for path in paths if path.suffix == ".c" and not path.name.startswith(".")
+    }
     included = {
         PurePosixPath(name).name for text in texts.values() for name in _INCLUDED.findall(text)
     }
@@ -471,15 +515,52 @@ def _nothing(folder: Path, files: Sequence[Path]) -> InputError:
     objects = sorted(path.name for path in folder.glob("*.ko*"))
     if objects:
         hint = f"a finished module is given by its file: --module {folder / objects[0]}"
-    for path in files:
-        if path.suffix in _CPP:
-            return InputError(
-                f"{folder} holds C++ ({path.name}), and kernel modules are written in C",
-                hint="the kernel has no C++ runtime; see its Documentation/process/howto.rst",
-            )
+    told = next(filter(None, map(_mistake, files)), None)
+    if told is not None:
+        what, hint = told
+        return InputError(f"{folder} {what}", hint=hint)
+    not_fetched = _not_fetched(folder)
+    if not_fetched:
+        return InputError(f"{folder} holds no source of a module; {not_fetched}", hint=hint)
     if not files:
         return InputError(f"{folder} holds no files, so there is no module to build", hint=hint)
-    return InputError(f"{folder} holds no source of a module", hint=hint)
+    program = next((path for path in files if path.suffix == ".c" and _is_program(path)), None)
+    but = f", but a program for user space ({program.name})" if program else ""
+    return InputError(f"{folder} holds no source of a module{but}", hint=hint)
+
+
+def _mistake(path: Path) -> tuple[str, str] | None:
+    """What a file is that was taken for a module's source by mistake, and what to do, or None."""
+    if _is_misnamed(path):
+        name = f"{re.split(r'(?i)[.]c(?!.*[.]c)', path.name)[0]}.c"
+        what = f"has the source of a module in {path.name}, and the name of a C file ends in .c"
+        return what, f"rename it to {name}"
+    if path.suffix in _CPP:
+        what = f"holds C++ ({path.name}), and kernel modules are written in C"
+        return what, "the kernel has no C++ runtime; see its Documentation/process/howto.rst"
+    if path.suffix == ".c" and _begins_with(path, _UTF_16):
+        what = f"has {path.name} as UTF-16, which the compiler does not read"
+        return what, f"save it as UTF-8, or run `iconv -f UTF-16 -t UTF-8 {path.name}`"
+    if is_archive(path):
+        what = f"holds no source of a module, but an archive ({path.name})"
+        return what, "unpack it, and give the folder that comes out"
+    return None
+
+
+def _is_misnamed(path: Path) -> bool:
+    """Whether a file has a module's source, and a name that only resembles a C file's."""
+    if path.suffix == ".c" or not _LIKE_C.fullmatch(path.name) or path.name.startswith("."):
+        return False
+    return _LICENCE.search(_text(path)) is not None
+
+
+def _is_program(path: Path) -> bool:
+    return _PROGRAM.search(_text(path)) is not None
+
+
+def _begins_with(path: Path, any_of: Sequence[bytes]) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(max(map(len, any_of))) in any_of
 
 
 # -- C files without a Makefile ----------------------------------------------------

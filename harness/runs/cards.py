@@ -78,11 +78,11 @@ def folder() -> Path:
 def subjects(
     given: Sequence[str], only: str | None = None, params: Sequence[str] = ()
 ) -> list[Subject]:
-    """What is judged: each folder, .ko file or deb:PACKAGE that was given, or all folders in one.
+    """What is judged: each folder, .ko file or deb:PACKAGE that was given, or all that are in one.
 
     Those in it are meant where the folder itself does not say how it is built, and is no
-    repository of its own. ``only`` and ``params`` are the options --ko and --param, for each.
-    Raises ``InputError`` for what is nothing of these.
+    repository of its own. An archive has a card that says that it is one. ``only`` and ``params``
+    are the options --ko and --param, for each. Raises ``InputError`` for what is nothing of these.
     """
     found: dict[Path, Source] = {}  # by where they really are
     for each in given:
@@ -90,7 +90,7 @@ def subjects(
         if source.package or source.finished:
             found.setdefault(source.path if source.package else source.path.resolve(), source)
             continue
-        if not source.path.is_dir():
+        if not (source.path.is_dir() or sources.is_archive(source.path)):
             raise InputError(
                 f"there is no folder {each}",
                 hint="`invoke judge` takes modules' folders, a folder of such folders, .ko files "
@@ -106,13 +106,24 @@ def subjects(
 
 
 def _within(given: Path) -> list[Path]:
-    if sources.says_how(given) or (given / ".git").exists():
+    if sources.is_archive(given) or sources.says_how(given) or (given / ".git").exists():
         return [given]
     try:
-        below = sorted(path for path in given.iterdir() if path.is_dir())
+        below = [path for path in sorted(given.iterdir()) if _is_submission(path)]
     except OSError as error:
         raise InputError(f"{given} cannot be read: {error.strerror}") from error
-    return [path for path in below if not path.name.startswith(".")] or [given]
+    return below or [given]
+
+
+def _is_submission(path: Path) -> bool:
+    """Whether somebody may have handed that in, as it is or by mistake.
+
+    An archive is packed in the place of a folder; of that, nobody is to hear nothing. What a Mac
+    puts beside the folders of an archive that it makes is nobody's.
+    """
+    if path.name.startswith(".") or path.name == "__MACOSX":
+        return False
+    return path.is_dir() or sources.is_archive(path) or Source(path).finished
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

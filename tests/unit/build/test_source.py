@@ -203,10 +203,10 @@ def test_several_modules_are_not_guessed_from(tmp_path: Path) -> None:
 
 
 def test_what_is_no_part_of_a_module_is_not_compiled(tmp_path: Path) -> None:
-    """A program to try it, and a file that another one includes."""
+    """A program to try it, a file that another one includes, and what a Mac has put there."""
     folder = a_folder(tmp_path, {
         "wee.c": MODULE_C + '#include "table.c"\n', "table.c": HELPER_C, "try.c": PROGRAM_C,
-        "helper.c": HELPER_C,
+        "helper.c": HELPER_C, "._wee.c": "\0\5\26\7Mac OS X",
     })  # fmt: skip
     assert source_.inspect(folder).c_files == ("helper.c", "wee.c")
 
@@ -224,8 +224,31 @@ def test_what_is_no_part_of_a_module_is_not_compiled(tmp_path: Path) -> None:
             "C\\+\\+",
         ),
         ({"wee.ko": ""}, "holds no files", "--module .*/wee.ko"),
+        ({"try.c": PROGRAM_C}, r"a program for user space \(try.c\)", "obj-m"),
+        ({"notes.txt": "", "wee.zip": ""}, r"an archive \(wee.zip\)", "unpack it"),
+        ({"wee.c.txt": MODULE_C}, r"source of a module in wee.c.txt", r"rename it to wee\.c$"),
+        ({"WEE.C": MODULE_C}, r"source of a module in WEE.C", r"rename it to WEE\.c$"),
+        ({"a.c/wee.c (2)": MODULE_C}, r"module in wee.c \(2\)", r"rename it to wee\.c$"),
+        (
+            {".gitmodules": '[submodule "wee"]\n\tpath = wee\n\turl = https://x/\n'},
+            "not there: wee, as git submodules",
+            "MODULE_LICENSE",
+        ),
     ],
-    ids=["empty", "text", "program", "c++", "c++ and a Makefile", "ko"],
+    ids=[
+        "empty",
+        "text",
+        "program",
+        "c++",
+        "c++ and a Makefile",
+        "ko",
+        "only a program",
+        "archive",
+        "saved as text",
+        "capitals",
+        "a second copy",
+        "submodule",
+    ],
 )
 def test_a_folder_that_is_no_modules_is_told_what_is_missing(
     tmp_path: Path, files: dict[str, str], words: str, hint: str
@@ -234,6 +257,38 @@ def test_a_folder_that_is_no_modules_is_told_what_is_missing(
     with pytest.raises(InputError, match=words) as caught:
         source_.inspect(a_folder(tmp_path, files))
     assert re.search(hint, caught.value.hint)
+
+
+def test_a_text_that_the_compiler_does_not_read_is_named(tmp_path: Path) -> None:
+    """Windows calls UTF-16 "Unicode". A mark at the beginning of UTF-8 does no harm."""
+    folder = a_folder(tmp_path, {})
+    (folder / "wee.c").write_text(MODULE_C, "utf-16")
+    with pytest.raises(InputError, match=r"has wee\.c as UTF-16") as caught:
+        source_.inspect(folder)
+    assert "iconv" in caught.value.hint
+    (folder / "wee.c").write_text(MODULE_C, "utf-8-sig")
+    assert source_.inspect(folder).c_files == ("wee.c",)
+
+
+def test_a_file_that_was_packed_is_to_be_unpacked(tmp_path: Path) -> None:
+    """In the place of a folder; a packed module is none of these."""
+    packed = tmp_path / "wee.tar.gz"
+    packed.touch()
+    with pytest.raises(InputError, match="is an archive") as caught:
+        source_.inspect(packed)
+    assert "unpack it" in caught.value.hint
+    (tmp_path / "wee.ko.gz").touch()
+    assert not source_.is_archive(tmp_path / "wee.ko.gz")
+
+
+def test_a_submodule_that_is_there_is_not_missed(tmp_path: Path) -> None:
+    """One of which there is only the folder is told with what was taken."""
+    modules = '[submodule "a"]\n\tpath = lib/a\n[submodule "b"]\n\tpath = lib/b\n'
+    folder = a_folder(tmp_path, {"wee.c": MODULE_C, ".gitmodules": modules, "lib/a/a.h": ""})
+    (folder / "lib" / "b").mkdir()
+    assert source_.inspect(folder).left_out.startswith("not there: lib/b, as git submodules")
+    (folder / "lib" / "b" / "b.h").touch()
+    assert source_.inspect(folder).left_out == ""
 
 
 def test_a_folder_with_a_hundred_thousand_files_is_refused(

@@ -128,6 +128,23 @@ def test_a_folder_of_folders_is_all_of_them(tmp_path: Path) -> None:
     assert [one.name for one in subjects([parent])] == ["alice", "bob", "carol"]
 
 
+def test_what_is_packed_in_the_place_of_a_folder_has_its_card(
+    tmp_path: Path, stages: Stages
+) -> None:
+    """It says that it is an archive. A finished module is judged; other files are nobody's."""
+    parent = tmp_path / "class"
+    folder(parent, "alice")
+    for name in ("bob.zip", "carol.tar.gz", "dave.ko", "README.txt", "__MACOSX/x"):
+        (parent / name).parent.mkdir(exist_ok=True)
+        (parent / name).touch()
+    found = subjects([parent])
+    assert [one.name for one in found] == ["alice", "bob.zip", "carol.tar.gz", "dave.ko"]
+    alice, bob, *_ = judge(found)
+    assert (alice.outcome, bob.outcome) == ("green", "no module")
+    assert "is an archive" in bob.findings[0].seen
+    assert subjects([parent / "bob.zip"]) == [found[1]]
+
+
 def test_a_modules_folder_is_one(tmp_path: Path) -> None:
     """Whatever else is in it; a repository is one as well, although its module lies below."""
     one = folder(tmp_path, "one")
