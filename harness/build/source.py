@@ -206,7 +206,7 @@ class Folder:
     ``files`` are the files that are copied, by their names below ``root``, which is ``below`` the
     folder that was given. ``c_files`` are the names of those that are compiled where the recipe
     is ``C_FILES``. ``why`` says in one sentence which recipe was taken, and why; ``left_out``, what
-    was not copied because it is not the folder's own, if anything.
+    is not copied or not built although it may be meant, if anything.
     """
 
     root: Path
@@ -238,7 +238,8 @@ def inspect(folder: Path) -> Folder:
     for root in (folder, *_below(folder, files)):
         found = _recipe(folder, root, files)
         if found is not None and not _only_cpp(found, files):
-            missing = [_left_out(folder, outside), _not_fetched(folder)]
+            missing = (_left_out(folder, outside), _not_fetched(folder, files),
+                       _not_built(found, files))  # fmt: skip
             return replace(found, left_out="; ".join(filter(None, missing)))
     raise _nothing(folder, files)
 
@@ -255,34 +256,43 @@ def _left_out(folder: Path, outside: Sequence[Path]) -> str:
     names = [path.relative_to(folder).as_posix() for path in outside]
     if not names:
         return ""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (
-        f"left out: {', '.join(names[:_NAMED])}{more}, as links to what is neither in this folder "
+        f"left out: {_named(names)}, as links to what is neither in this folder "
         "nor in a git checkout that it is in"
     )
 
 
-def _not_fetched(folder: Path) -> str:
-    """What is said of git submodules of which there is only the empty folder, if any."""
-    try:
-        paths = _SUBMODULE.findall(_text(folder / ".gitmodules"))
-    except OSError:
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
+
+def _not_fetched(folder: Path, files: Sequence[Path]) -> str:
+    """What is said of git submodules of which there is no more than the empty folder, if any."""
+    listed = folder / ".gitmodules"
+    if listed not in files:  # it may be a pipe, or a link to anything
         return ""
-    empty = [path for path in paths if not _has_files(folder / path)]
+    parents = {parent for path in files for parent in path.parents}
+    empty = [path for path in _SUBMODULE.findall(_text(listed)) if folder / path not in parents]
     if not empty:
         return ""
-    more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
     return (
-        f"not there: {', '.join(empty[:_NAMED])}{more}, as git submodules that were not fetched "
+        f"not there: {_named(empty)}, as git submodules that were not fetched "
         "(`git submodule update --init` does)"
     )
 
 
-def _has_files(folder: Path) -> bool:
-    try:
-        return any(folder.iterdir())
-    except OSError:
-        return False
+def _not_built(found: Folder, files: Sequence[Path]) -> str:
+    """What is said of folders with modules of their own, where C files above them are taken.
+
+    A class whose folder has an example beside those of its students is one.
+    """
+    if found.recipe is not Recipe.C_FILES:
+        return ""
+    folders = sorted({found.root / path.relative_to(found.root).parts[0]
+                      for path in found.files if path.parent != found.root})  # fmt: skip
+    names = [f"{path.name}/" for path in folders if _recipe(found.root, path, files) is not None]
+    return f"not built: {_named(names)}, as modules of their own" if names else ""
 
 
 def is_archive(path: Path) -> bool:
@@ -519,7 +529,7 @@ def _nothing(folder: Path, files: Sequence[Path]) -> InputError:
     if told is not None:
         what, hint = told
         return InputError(f"{folder} {what}", hint=hint)
-    not_fetched = _not_fetched(folder)
+    not_fetched = _not_fetched(folder, files)
     if not_fetched:
         return InputError(f"{folder} holds no source of a module; {not_fetched}", hint=hint)
     if not files:

@@ -291,6 +291,24 @@ def test_a_submodule_that_is_there_is_not_missed(tmp_path: Path) -> None:
     assert source_.inspect(folder).left_out == ""
 
 
+def test_a_list_of_submodules_that_is_no_file_is_passed_by(tmp_path: Path) -> None:
+    """To open a pipe would wait for ever."""
+    folder = a_folder(tmp_path, {"wee.c": MODULE_C})
+    os.mkfifo(folder / ".gitmodules")
+    assert source_.inspect(folder).left_out == ""
+
+
+def test_modules_below_c_files_are_said_not_to_be_built(tmp_path: Path) -> None:
+    """A class with an example beside its folders; other folders of a module are not meant."""
+    folder = a_folder(tmp_path, {
+        "wee.c": MODULE_C, "alice/wee.c": MODULE_C, "bob/Makefile": OBJ_M, "docs/notes": "",
+        "lib/helper.c": HELPER_C,
+    })  # fmt: skip
+    assert source_.inspect(folder).left_out == "not built: alice/, bob/, as modules of their own"
+    (folder / "Makefile").write_text(OBJ_M)
+    assert source_.inspect(folder).left_out == ""
+
+
 def test_a_folder_with_a_hundred_thousand_files_is_refused(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
