@@ -316,14 +316,7 @@ def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:
 
     A report that cannot be decoded stays as it is: it is the evidence, this a convenience.
     """
-    named = {place for problem in problems for _, place in places(problem.detail)}
-    lines: dict[Place, list[str]] = {}
-    for one in module.objects:
-        wanted = {place for place in named if place.module == one.name}
-        try:
-            lines |= look_up(module.kernel.sysroot, one.ko, wanted) if wanted else {}
-        except HarnessError as error:
-            log.warning("the report has no lines of source: %s", error)
+    lines = _lines_of((problem.detail for problem in problems), module)
     if not lines:
         return list(problems)
     return [
@@ -334,6 +327,23 @@ def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:
         )
         for problem in problems
     ]
+
+
+def with_lines(text: str, module: Module) -> str:
+    """What somebody says with a stack in it, with file:line for what is in ``module``."""
+    return annotated(text, _lines_of([text], module))
+
+
+def _lines_of(texts: Iterable[str], module: Module) -> dict[Place, list[str]]:
+    named = {place for text in texts for _, place in places(text)}
+    lines: dict[Place, list[str]] = {}
+    for one in module.objects:
+        wanted = {place for place in named if place.module == one.name}
+        try:
+            lines |= look_up(module.kernel.sysroot, one.ko, wanted) if wanted else {}
+        except HarnessError as error:
+            log.warning("the report has no lines of source: %s", error)
+    return lines
 
 
 def _location(problem: Problem, lines: Mapping[Place, Sequence[str]]) -> str | None:

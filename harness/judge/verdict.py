@@ -272,7 +272,7 @@ def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
     ``stopped``: the kernel has stopped as it was expected to, so that it answers nobody.
     """
     stuck = f"the guest is well, but `{evidence.timed_out}` is stuck"
-    stacks = evidence.stacks
+    stacks = _stuck_first(evidence.stacks)
     fault, _, said = evidence.fault.partition("\n")
     ends = (
         (evidence.full, Problem(
@@ -289,6 +289,25 @@ def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
             Verdict.HUNG, stuck, stacks, function=_in_module(stacks))),
     )  # fmt: skip
     return [problem for holds, problem in ends if holds][:1]
+
+
+# How the agent lists a task that is in a module's code: its name, its number and its state.
+_TASK = re.compile(r"^task .*\(\d+,(\w)\):$", re.MULTILINE)
+
+
+def _stuck_first(stacks: str) -> str:
+    """The tasks that are in a module's code, what a stuck command waits in first.
+
+    That is what no signal ends (state D), and a process rather than a thread of the kernel's,
+    which sleeps in the module as long as there is nothing to do.
+    """
+
+    def rank(task: str) -> tuple[bool, bool]:
+        state = _TASK.match(task)
+        return not (state and state[1] == "D"), "ret_from_fork" in task
+
+    tasks = re.split(r"\n(?=task )", stacks)
+    return "\n".join(sorted(tasks, key=rank))
 
 
 # mm/slub.c, object_err() and __slab_err(): since 6.16 each report of the allocator is followed

@@ -13,7 +13,7 @@ import pytest
 
 from harness.config import PROJECT
 from harness.errors import GuestError, GuestLost, HarnessError, HostError, MachineError, Status
-from harness.examine import excerpts
+from harness.examine import excerpts, symbols
 from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
@@ -196,8 +196,19 @@ def pytest_runtest_makereport(
             if isinstance(error, KernelProblem) and cause
             else ""
         )
-        report.longrepr = printable(f"{error}\n\n{before}".rstrip())
+        report.longrepr = printable(f"{error}\n\n{_with_lines(item, before)}".rstrip())
+    elif report.failed and isinstance(error, (AssertionError, pytest.fail.Exception)):
+        said = str(report.longrepr)
+        told = _with_lines(item, said)
+        report.longrepr = printable(told) if told != said else report.longrepr
     return report
+
+
+def _with_lines(item: pytest.Item, said: str) -> str:
+    """What a test says, with lines of the module's source where it shows a stack."""
+    source = item.config.stash.get(SOURCE, None)
+    module = source.built if source else None
+    return symbols.with_lines(said, module) if module else said
 
 
 def _note_times(item: pytest.Item, call: pytest.CallInfo[None]) -> None:

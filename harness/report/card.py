@@ -267,8 +267,8 @@ class Finding:
     """A fault: ``kind`` is one of ``KINDS``.
 
     ``seen`` is what was seen, ``says`` what a test says of it besides, ``means`` what that means,
-    ``where`` a place in the source (file:line) where it is known, ``again`` the command that shows
-    it, and ``tests`` are the names of the tests that do.
+    ``where`` a place in the source (file:line) where it is known and ``code`` what stands there,
+    ``again`` the command that shows it, and ``tests`` are the names of the tests that do.
     """
 
     kind: str
@@ -280,6 +280,7 @@ class Finding:
     says: str = ""
     new: bool = False
     accepted: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,7 @@ def card(
             group = groups.setdefault(_key(finding), _Group(finding))
             if case.name not in group.tests:  # those of two suites may have one name
                 group.tests.append(case.name)
-            group.finding = _worse(group.finding, finding)
+            group.finding = _worse(group.finding, _with_code(finding, case))
     findings = [replace(group.finding, tests=tuple(group.tests)) for group in groups.values()]
     findings = _without_a_thread(_each_once(findings))
     style = [finding for finding in findings if finding.kind == "style"]
@@ -379,6 +380,15 @@ def card(
         skipped=outcomes.count("skipped"),
         seconds=result.ready_s + result.tests_s,
     )  # fmt: skip
+
+
+def _with_code(finding: Finding, case: Case) -> Finding:
+    """The finding with the line of the source where it was seen: a call there names its lock."""
+    for excerpt in case.excerpts:
+        number = excerpt.line - excerpt.first
+        if excerpt.place == finding.where and 0 <= number < len(excerpt.lines):
+            return replace(finding, code=_short(texts.printable(excerpt.lines[number])))
+    return finding
 
 
 def unfit(name: str, path: str, kernel: str, why: str, hint: str = "", status: int = 2) -> Card:
@@ -506,6 +516,8 @@ def _without_a_thread(findings: list[Finding]) -> list[Finding]:
 def _worse(one: Finding, other: Finding) -> Finding:
     """Which of two findings of one fault is told; it keeps the words that say most."""
     worse, less = (other, one) if _rank(other) < _rank(one) else (one, other)
+    if worse.where == less.where:
+        worse = replace(worse, code=worse.code or less.code)
     return replace(worse, says=less.seen) if _NOT_STARTED in less.seen else worse
 
 
@@ -757,9 +769,10 @@ def _after(said: str, problem: str) -> str:
 
 
 def _where(said: str) -> str:
-    """The first place in a C source that a text names."""
-    found = _PLACE.search(said)
-    return found[1] if found else ""
+    """The first place in a C source that a text names; what was inlined there is the kernel's."""
+    found = _PLACE.findall(said)
+    own = (each for each in found if not each.startswith(("include/", "arch/")))
+    return next(own, found[0] if found else "")
 
 
 def _where_refused(said: str) -> str:
@@ -834,7 +847,8 @@ def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
         if first:
             lines.append(f"- what it means: {escaped(first)}")
         if finding.where:
-            lines.append(f"- where: {escaped(finding.where)}")
+            code = f": {finding.code}" if finding.code else ""
+            lines.append(f"- where: {escaped(f'{finding.where}{code}')}")
         if finding.again:
             lines.append(f"- see it yourself: `{finding.again}`")
         if finding.tests:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -12,6 +14,9 @@ from harness.examine.symbols import Definition, Place, Symbol
 from harness.host.cache import Entry
 from harness.host.debian import Sysroot
 from tests.unit.growth import grows_with_length
+
+if TYPE_CHECKING:
+    from harness.build.module import Module
 
 REPORT = """\
 [    2.1] WARNING: CPU: 0 PID: 77 at /mnt/module/wee.c:42 wee_write+0x1c/0x90 [wee]
@@ -48,6 +53,28 @@ def test_lines_stand_behind_their_places() -> None:
     shown = symbols.annotated(REPORT, lines).splitlines()
     assert shown[2].endswith("wee_write+0x1c/0x90 [wee] (include/linux/list.h:9 in wee.c:42)")
     assert shown[3:] == REPORT.splitlines()[3:]
+
+
+def test_a_stack_that_a_test_shows_has_lines_as_a_report_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the modules that were built; what is said without a stack asks nobody for lines."""
+    asked: list[str] = []
+
+    def look_up(_: object, ko: str, wanted: set[Place]) -> dict[Place, list[str]]:
+        asked.append(ko)
+        return {place: ["wee.c:29"] for place in wanted}
+
+    monkeypatch.setattr(symbols, "look_up", look_up)
+    built = [SimpleNamespace(name=name, ko=f"{name}.ko") for name in ("wee", "woo")]
+    module = cast("Module", SimpleNamespace(kernel=SimpleNamespace(sysroot=None), objects=built))
+    shown = symbols.with_lines(
+        "D\n[<0>] wee_write+0x1c/0x90 [wee]\n[<0>] other+0x1/0x2 [other]", module
+    )
+    assert shown.splitlines()[1] == "[<0>] wee_write+0x1c/0x90 [wee] (wee.c:29)"
+    assert shown.endswith("other+0x1/0x2 [other]")
+    assert symbols.with_lines("its mode is 0666", module) == "its mode is 0666"
+    assert asked == ["wee.ko"]
 
 
 NM = """\

@@ -669,6 +669,22 @@ def test_a_stuck_command_names_where_it_is() -> None:
     assert problem.detail == stacks
 
 
+def test_a_stuck_command_is_not_where_a_thread_waits_for_work() -> None:
+    """A thread that sleeps in the module has nothing to do; what no signal ends is stuck."""
+    thread = (
+        "task wee(5,S):\n wee_loop+0x3/0x40 [wee]\n kthread+0xcf/0x100\n ret_from_fork+0x31/0x50"
+    )
+    reader = "task cat(6,S):\n wee_read+0x1/0x20 [wee]\n do_syscall_64+0x87/0x180"
+    writer = "task sh(7,D):\n wee_write+0x1c/0x90 [wee]\n do_syscall_64+0x87/0x180"
+    for tasks, first in (
+        ((thread, reader, writer), "wee_write"), ((thread, reader), "wee_read"),
+        ((thread,), "wee_loop"),
+    ):  # fmt: skip
+        (problem,) = judge(replace(CLEAN, timed_out="echo x", stacks="\n".join(tasks)))
+        assert problem.function == first
+        assert sorted(problem.detail.splitlines()) == sorted("\n".join(tasks).splitlines())
+
+
 @pytest.mark.parametrize(
     ("probe", "title", "function"),
     [

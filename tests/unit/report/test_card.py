@@ -12,7 +12,7 @@ import pytest
 
 from harness.report import card
 from harness.report.card import Card, Finding
-from harness.report.result import Case, Cell, KernelResult
+from harness.report.result import Case, Cell, Excerpt, KernelResult
 
 OOPS = """\
 splat: BUG: kernel NULL pointer dereference, address: 0000000000000010, in wee_write at wee.c:31
@@ -60,6 +60,42 @@ def test_a_fault_that_many_tests_show_is_one_finding() -> None:
     assert "copy_from_user()" in finding.means
     assert finding.says == "open: was ended by signal 9"
     assert (one.outcome, one.failed) == ("1 fault", 2)
+
+
+HUNG = """\
+splat: INFO: task hung in wee_write at wee.c:29 (6 times)
+     wee_write+0x1d/0xb0 [wee] (wee.c:29)
+
+AssertionError: write: `write 1:a` does not come back from `write 1:a`
+"""
+NOT_BACK = """\
+E   AssertionError: write: `pwrite 9:a 4` does not come back from `pwrite 9:a 4`:
+E     D
+E     [<0>] wee_write+0x1d/0xb0 [wee] (include/linux/mutex.h:8 in wee.c:29)
+tests/vm/contract/test_write.py:97: AssertionError
+"""
+
+
+def test_a_lock_that_is_kept_is_one_finding_that_shows_the_line() -> None:
+    """The kernel reports who waits for it, a test sees it, and what stands there names the lock."""
+    lines = ("{", "\tmutex_lock(&text_lock);", "}")
+    seen = replace(case("a::test_one"), excerpts=(Excerpt("wee.c", 29, 28, lines),))
+    said = {"a::test_one": HUNG, "a::test_two": NOT_BACK}
+    for cases in ((seen, case("a::test_two")), (case("a::test_two"), seen)):
+        (finding,) = made(*cases, said=said).findings
+        assert (finding.kind, finding.where) == ("hang", "wee.c:29")
+        assert finding.code == "mutex_lock(&text_lock);"
+        assert len(finding.tests) == 2
+    shown = card.markdown(made(seen, said=said), escaped=str)
+    assert "- where: wee.c:29: mutex_lock(&text_lock);\n" in shown
+
+
+def test_a_line_of_another_place_is_not_shown() -> None:
+    """Of one that a test looked at as well, or that is not in the excerpt."""
+    for excerpt in (Excerpt("wee.c", 28, 28, ("{",)), Excerpt("wee.c", 29, 30, ("{",))):
+        seen = replace(case("a::test_one"), excerpts=(excerpt,))
+        (finding,) = made(seen, said={"a::test_one": HUNG}).findings
+        assert (finding.where, finding.code) == ("wee.c:29", "")
 
 
 GONE_BUT = "residue: the module is unloaded, but "
