@@ -29,7 +29,8 @@ my %NR = (
 	read => 0, write => 1, open => 2, close => 3, poll => 7, lseek => 8, mmap => 9,
 	munmap => 11, ioctl => 16, pread => 17, pwrite => 18,
 	setitimer => 38,
-	setuid => 105, setgid => 106, sched_setaffinity => 203, clock_gettime => 228,
+	setuid => 105, setgid => 106, sched_setscheduler => 144, sched_setaffinity => 203,
+	sched_getaffinity => 204, clock_gettime => 228,
 	delete_module => 176, finit_module => 313,
 );
 my %OPEN = (r => 00, w => 01, rw => 02, nonblock => 04000, append => 02000, trunc => 01000);
@@ -84,6 +85,19 @@ sub memory {
 		    : $where eq 'end' ? $area + $BIG - $length : $area;
 	fill($address, $length - ($where eq 'torn' ? 1 : 0), $letter) if defined($letter);
 	return ($address, $length);
+}
+
+# Go round until a child has ended, which is true, or waits in the module $name.
+sub stands {
+	my ($child, $name) = @_;
+	my ($looks, $before, $end) = (0, '', now() + 5);
+	while ($looks < 1000 && now() < $end) {
+		return 1 if waitpid($child, 1) == $child;		# WNOHANG
+		my $stack = content("/proc/$child/stack");
+		$looks = $stack =~ /\[\Q$name\E\]/ && $stack eq $before ? $looks + 1 : 0;
+		$before = $stack;
+	}
+	return 0;
 }
 
 my %operation = (
@@ -165,6 +179,33 @@ my %operation = (
 			select(undef, undef, undef, 0.001);
 		}
 		return $got;
+	},
+	# rmmod_alone NAME PID: while the task PID gets no processor
+	rmmod_alone => sub {
+		my ($name, $task) = @_;
+		my $where = pack('Q', 2);
+		if (call('sched_setaffinity', $task + 0, 8, $where) < 0) {	# it is bound to one
+			my $got = call('sched_getaffinity', $task + 0, 8, $where);
+			return $got if $got < 0;
+		}
+		my $elsewhere = pack('Q', 3 & ~unpack('Q', $where));
+		# What rmmod itself has others do, such as to take a node away, is done.
+		for (map { /(\d+)$/ } glob('/proc/[0-9]*')) {
+			call('sched_setaffinity', $_ + 0, 8, $elsewhere) if $_ != $task;
+		}
+		my $child = fork();
+		die "fork: $!\n" if !defined($child);
+		if (!$child) {
+			call('sched_setaffinity', 0, 8, $elsewhere);
+			my $got = call('delete_module', $name, $OPEN{nonblock});
+			exit(-$got);
+		}
+		call('sched_setaffinity', 0, 8, $where);
+		call('sched_setscheduler', 0, 1, pack('l', 1));		# SCHED_FIFO
+		my $back = stands($child, $name);
+		call('sched_setscheduler', 0, 0, pack('l', 0));		# SCHED_OTHER
+		waitpid($child, 0) if !$back;
+		return -($? >> 8);
 	},
 	# lives COUNT FILE NAME [PATH MEMORY]: load and unload; uses the node between if there is one
 	lives => sub {

@@ -76,6 +76,25 @@ def test_rmmod_removes_everything_at_once(
 
 
 @racing
+def test_rmmod_waits_for_the_thread(threads: Threads, loaded: Guest, module: Module) -> None:
+    """rmmod comes back once the thread has ended, even if that gets no processor meanwhile.
+
+    Where exit only tells it to end, the code in which it goes on is gone: the kernel reports it.
+    """
+    thread = threads.only()
+    # Who has a processor for himself for so long would else be interrupted by the kernel.
+    loaded.check(
+        "echo -1 >/proc/sys/kernel/sched_rt_runtime_us; "
+        "for file in /sys/kernel/debug/sched/fair_server/cpu*/runtime; do "
+        "[ ! -e $file ] || echo 0 >$file; done"
+    )
+    (removed,) = perform(loaded, [f"rmmod_alone {module.name} {thread.pid}"], limit=30)
+    assert removed.how == "ended", f"while the thread gets no processor, {removed.told}"
+    assert removed.answers == ("0",), f"while the thread gets no processor, {removed.told}"
+    assert left_behind(loaded, module) == []
+
+
+@racing
 def test_unloading_while_others_write(loaded: Guest, module: Module) -> None:
     """With two processes that open, write and close all the time, it goes and comes back."""
     life = f"rmmod_at_last {module.name} ; insmod {path_of(module)}"

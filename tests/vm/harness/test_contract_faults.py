@@ -32,6 +32,7 @@ WAITS_AFTER = "test_contract.py::test_thread_waits_after_writes"
 NO_THREAD = "test_init.py::test_without_a_thread"
 NO_DEVICE = "test_init.py::test_without_a_device"
 REMOVED = "test_unload.py::test_rmmod_removes_everything_at_once"
+WAITED_FOR = "test_unload.py::test_rmmod_waits_for_the_thread"
 RETURNS = "test_write.py::test_returns_what_a_loop_can_use"
 LOG = "test_write.py::test_log_shows_only_what_was_written"
 
@@ -68,6 +69,8 @@ FAULTS = [
     ("interrupted", f"{REMOVED}[with signals to rmmod]", ["unable to handle", "kthread"]),
     ("node_stays", f"{REMOVED}[idle]", ["/dev/eudyptula"]),
     ("thread_stays", f"{REMOVED}[idle]", ["the thread eudyptula"]),
+    ("early", WAITED_FOR,
+     ["work is not there any more after rmmod", "kthread_stop() was not called"]),
     ("timer_stays", f"{REMOVED}[idle]", ["residue: ", "timer"]),
     ("overflow", RETURNS, ["usercopy"]),
     ("off_by_one", LOG, ["BUG kmalloc-8", "Redzone"]),
@@ -131,6 +134,13 @@ def test_who_prints_what_he_does_is_right(lab: Lab, tmp_path: Path) -> None:
     found = contract(lab, tmp_path, "talks", *tests)
     assert (found.failed, found.errors) == ({}, {})
     assert len(found.passed) == len(tests)
+
+
+def test_a_thread_may_end_by_a_completion(lab: Lab, tmp_path: Path) -> None:
+    """It ends in a function of the kernel's that does not come back to the module."""
+    found = contract(lab, tmp_path, "completes", f"{CONTRACT}/{WAITED_FOR}")
+    assert (found.failed, found.errors) == ({}, {})
+    assert len(found.passed) == 1
 
 
 @pytest.mark.parametrize(

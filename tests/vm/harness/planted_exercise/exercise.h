@@ -4,11 +4,13 @@
  * for each module, which sets exercise_NAME to 1 and includes this file. What is
  * different in a module stands behind IS(NAME).
  *
- * "different" and "talks" have no fault. The former does all that the exercise
- * leaves open in another way than "healthy", the latter prints what it does, as
- * loud as can be.
+ * "different", "talks" and "completes" have no fault. The first one does all that
+ * the exercise leaves open in another way than "healthy", the second one prints
+ * what it does, as loud as can be, and the third one waits for its thread's end by
+ * a completion.
  */
 
+#include <linux/completion.h>
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
@@ -24,8 +26,15 @@
 #include <linux/spinlock.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
+#include <linux/version.h>
 #include <linux/vmalloc.h>
 #include <linux/wait.h>
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
+#define complete_and_end	kthread_complete_and_exit
+#else
+#define complete_and_end	complete_and_exit
+#endif
 
 #define IS(name)	IS_ENABLED(exercise_##name)
 #define NAME		"eudyptula"
@@ -40,6 +49,7 @@ static struct {
 
 static DECLARE_WAIT_QUEUE_HEAD(wee_wait);
 static DECLARE_WAIT_QUEUE_HEAD(gone);
+static DECLARE_COMPLETION(over);
 static DEFINE_MUTEX(lock);
 static DEFINE_SPINLOCK(spin);
 static struct task_struct *thread;
@@ -137,6 +147,8 @@ static int work(void *data)
 		WRITE_ONCE(ended, true);
 		wake_up(&gone);
 	}
+	if (IS(completes))
+		complete_and_end(&over, 0);
 	return 0;
 }
 
@@ -406,13 +418,16 @@ static void stop(void)
 {
 	if (IS(thread_stays))
 		return;
-	if (!IS(interrupted)) {
+	if (!IS(interrupted) && !IS(early) && !IS(completes)) {
 		kthread_stop(thread);
 		return;
 	}
 	WRITE_ONCE(leaving, true);
 	wake_up_interruptible(&wee_wait);
-	wait_event_interruptible(gone, READ_ONCE(ended));
+	if (IS(interrupted))
+		wait_event_interruptible(gone, READ_ONCE(ended));
+	if (IS(completes))
+		wait_for_completion(&over);
 }
 
 static void __exit exercise_exit(void)
