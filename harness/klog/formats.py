@@ -198,7 +198,7 @@ def _warn(source: str = _SRC, function: str = NAME) -> re.Pattern[str]:
     return _re(
         rf"WARNING: (?P<up_to_6_18>(?:CPU: \d+ PID: \d+ )?at )?(?:\[[^\n]{{0,300}}\] )?"
         rf"(?P<src>{source})(?(up_to_6_18)| at)"
-        rf" (?:0x[0-9a-f]+|(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
+        rf" {{1,12}}(?:0x[0-9a-f]+|(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
     )
 
 
@@ -331,9 +331,18 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
         in_trace,
     ),
     # mm/oom_kill.c, dump_tasks()
+    (Kind.OOM, " total_vm ", r"\[ *pid *\] +uid +tgid +total_vm +rss ", nowhere),
     (Kind.OOM, "Tasks state (memory", r"Tasks state \(memory values in pages\):", nowhere),
     # arch/x86/mm/fault.c, show_fault_oops(); arch/arm64/mm/fault.c, mem_abort_decode()
     (Kind.PAGE_FAULT, "#PF: ", r"#PF: (?:supervisor|error_code\()", at_pc),
+    # the task that was running: arch/{arm,arm64}/kernel/traps.c, __die(); mips' show_registers();
+    # x86's show_registers() up to 3.10
+    (
+        Kind.PAGE_FAULT,
+        "Process ",
+        r"Process .{1,16} \(pid: \d+, (?:stack limit ?= ?0x|threadinfo[ =]|ti=)",
+        at_pc,
+    ),
     # and its last line, page_fault_oops(), once more below the stack
     (Kind.PAGE_FAULT, "CR2: ", r"CR2: [0-9a-f]{8,16}\s*$", at_pc),
     (Kind.PAGE_FAULT, "Mem abort info:", r"Mem abort info:\s*$", at_pc),
@@ -346,6 +355,8 @@ _REMAINS: tuple[tuple[Kind, str, str, Site], ...] = (
         r"\s*s?tatus: [0-9a-f]+[13579bdf][0-9a-f]{2} badaddr: [0-9a-f]+ cause: 0*[157cdf]\s*$",
         at_pc,
     ),
+    # arch/arm/kernel/smp.c, ipi_cpu_stop(): whoever panics stops the others
+    (Kind.PANIC, ": stopping", r"CPU\d+: stopping\s*$", nowhere),
     # kernel/panic.c, panic(); arch/*/kernel/setup.c, dump_kernel_offset()
     (Kind.PANIC, "Rebooting in ", r"Rebooting in \d+ seconds\.\.\s*$", nowhere),
     (Kind.PANIC, "Kernel Offset: ", r"Kernel Offset: (?:0x[0-9a-f]+ from 0x|disabled)", nowhere),
@@ -772,7 +783,6 @@ FORMATS: tuple[Format, ...] = (
         "{what} in {func}",
         at_pc,
         part=True,
-        loose=True,
     ),
     # arch/mips/kernel/traps.c, do_be(); arch/mips/kernel/unaligned.c and traps.c, die_if_kernel()
     Format(
@@ -2130,6 +2140,8 @@ _PRINTERS: tuple[tuple[Kind, str], ...] = (
     # arch/arm/kernel/entry-armv.S, arch/arm64/kernel/entry.S, up to 5.10: of the kernel's own mode
     (Kind.PAGE_FAULT, r"_*(?:dabt|pabt)_svc|el1_[di]a"),
     (Kind.GPF, r"(?:exc_|do_)?general_protection"),
+    # arch/x86/kernel/traps.c: BUG() is the likeliest of what traps
+    (Kind.BUG, r"do_(?:error_)?trap|(?:exc_|do_)?invalid_op"),
 )
 # And who checks what its caller does, and stops the kernel or warns where the registers were shown
 _CHECKERS: tuple[tuple[Kind, str], ...] = (

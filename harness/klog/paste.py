@@ -142,6 +142,13 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     # print_caller(); vendors' ways to print the CPU and the task, which stand at the same place
     _line("caller", "[  T412] text", r" ?\[ *(?P<caller>[TC]\d+)[^\]\n]{0,40}\] ?", after="clock"),
     _line(
+        "caller alone",
+        "[  T412] text",
+        r"\[ *(?P<caller>[TC]\d+)\] ?",
+        after="nothing",
+        kernel=True,
+    ),
+    _line(
         "MediaTek's task",
         "(0)[1:init]text",
         r" *[-.]?\(\d+\)\[\d+:[^\]\n]{1,32}\] ?",

@@ -391,7 +391,7 @@ def _event(report: _Report, *, pasted: bool) -> Event | None:
     if where is None and (name is None or fmt.nameless or fmt.kind is Kind.ATOMIC_SLEEP):
         where = _asker(report)
     if where is None and name is None and not fmt.nameless and not fmt.site_is_all:
-        where = nearest(report)
+        where = nearest(report) or _work(report)
     if where is not None:
         name, frame = where.function, where
 

@@ -106,6 +106,24 @@ REPORTS = [
         " brook_write+0x561/0x570 [brook]",
         (Kind.BUG, WRITE),
     ),
+    # a lock that a work item has taken twice, cut before the stack
+    (
+        "BUG: spinlock recursion on CPU#3, kworker/u17:0/2760\n"
+        " lock: 0xefd81238, .magic: dead4ead, .owner: kworker/u17:0/2760, .owner_cpu: 0\n"
+        "Workqueue: brook brook_drain [brook]",
+        (Kind.LOCKDEP, DRAIN),
+    ),
+    # blanks that a page has put there
+    (
+        "WARNING: CPU: 1 PID: 2873 at lib/brook.c:601     brook_drain+0x198/0x210()\n"
+        "Modules linked in: brook",
+        (Kind.WARNING, DRAIN),
+    ),
+    # powerpc, where the log goes on
+    (
+        "Oops: Machine check, sig: 7 [#1]\nLE SMP NR_CPUS=2048\nsome driver: probed",
+        (Kind.TRAP, None),
+    ),
     # a CPU that is at a work item, without a call of that on its stack
     (
         "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-... } 6 jiffies\n"
@@ -659,6 +677,26 @@ LATER_PARTS = [
     ),
     # x86's last line
     ("CR2: 0000000000000010\n---[ end trace 62aa6c3bc1d7a0e0 ]---", (Kind.PAGE_FAULT, None)),
+    # arm's registers, and the task that it shows below them
+    (
+        "Flags: nzcv  IRQs on  FIQs on  Mode SVC_32  ISA ARM  Segment none\n"
+        "Process bash (pid: 321, stack limit = 0xc6db0210)\nStack: (0xc6db1e00 to 0xc6db2000)",
+        (Kind.PAGE_FAULT, None),
+    ),
+    # and its other CPUs, which whoever panics has stopped
+    (
+        "CPU2: stopping\nCPU: 2 PID: 0 Comm: swapper/2 Tainted: G      D  C         6.6.56-v7+\n"
+        " unwind_backtrace from show_stack+0x18/0x1c\n show_stack from do_handle_IPI+0x1a8/0x1e4",
+        (Kind.PANIC, None),
+    ),
+    ("[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name", (Kind.OOM, None)),
+    # an instruction that there is not: BUG()
+    (
+        "Call Trace:\n oops_end+0x8d/0xd0\n die+0x4b/0x70\n do_trap+0xb0/0x150\n"
+        " do_error_trap+0x7a/0xf0\n do_invalid_op+0x20/0x30\n invalid_op+0x18/0x20\n"
+        " brook_drain+0x553/0x5d0",
+        (Kind.BUG, DRAIN),
+    ),
     # a task that died of one fault, and then of another
     (
         "Call Trace:\n wq_worker_sleeping+0x15/0xa0\n __schedule+0x55b/0x6b0\n schedule+0x29/0x70\n"

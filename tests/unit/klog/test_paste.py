@@ -722,3 +722,12 @@ def test_an_empty_line_is_no_title() -> None:
     )
     assert event is not None
     assert event.kind is Kind.RCU_STALL
+
+
+def test_stamps_without_a_clock() -> None:
+    """CONFIG_PRINTK_CALLER without printk.time."""
+    lines = ["BUG: kernel NULL pointer dereference, address: 0000000000000010",
+             "Oops: 000b [#1] SMP NOPTI", "RIP: 0010:brook_drain+0x62/0x90"]  # fmt: skip
+    event = klog.first("$ sudo insmod brook.ko\n" + "".join(f"[  T661] {x}\n" for x in lines))
+    assert event is not None
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
