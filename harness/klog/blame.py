@@ -379,6 +379,10 @@ def _where_cpu_was(items: list[Item]) -> list[Frame]:
     return []
 
 
+# arch/x86/entry/entry_64.S: the second changes to the interrupts' stack, 5.8 to 5.11
+_TIMER_ENTRY = re.compile(r"apic_timer_interrupt|\basm_call_(?:irq_)?on_stack")
+
+
 def _after_timer(items: list[Item]) -> list[Frame]:
     entry = next(
         (
@@ -397,7 +401,7 @@ def _after_timer(items: list[Item]) -> list[Frame]:
         item = items[at]
         if item.tag is Tag.PC and item.frame:
             return [item.frame, *stack_from(items, at + 1, marked=False)]
-        if item.tag is Tag.FRAME and "apic_timer_interrupt" in item.text:
+        if item.tag is Tag.FRAME and _TIMER_ENTRY.search(item.text):
             start = at + 1
         elif item.tag in (Tag.FRAME, Tag.TRACE, Tag.OTHER):
             break

@@ -106,6 +106,15 @@ REPORTS = [
         " brook_write+0x561/0x570 [brook]",
         (Kind.BUG, WRITE),
     ),
+    # a CPU that was interrupted, with the step to the interrupts' own stack
+    (
+        "rcu: INFO: rcu_preempt self-detected stall on CPU\nCall Trace:\n <IRQ>\n"
+        " dump_stack+0x6b/0x83\n __sysvec_apic_timer_interrupt+0x5c/0xe0\n"
+        " asm_call_irq_on_stack+0xf/0x20\n </IRQ>\n sysvec_apic_timer_interrupt+0x72/0x80\n"
+        " asm_sysvec_apic_timer_interrupt+0x12/0x20\nRIP: 0010:brook_drain+0x21/0x60 [brook]\n"
+        " brook_write+0x31/0x70 [brook]",
+        (Kind.RCU_STALL, DRAIN),
+    ),
     # a lock that a work item has taken twice, cut before the stack
     (
         "BUG: spinlock recursion on CPU#3, kworker/u17:0/2760\n"
