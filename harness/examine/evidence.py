@@ -76,7 +76,7 @@ def gather(
     lost = audit.take_lost() if audit else ()
     taint = said.taint
     marked = taint is not None and not said.silent
-    return Evidence(
+    seen = Evidence(
         console=machine.console_text()[since:],
         taint_before=baseline.taint,
         taint_after=taint,
@@ -108,7 +108,11 @@ def gather(
         ),
         unrecorded=bool(audit and audit.take_incomplete()) and not unrecorded,
         stopped=stopped and not unrecorded,
+        counted=said.counted,
     )
+    if audit and not audit.untouched():
+        audit.counted()  # what comes while the log is read may be in it already, and is no news
+    return seen
 
 
 @dataclass
@@ -123,6 +127,7 @@ class _Said:
     leaks: str = ""
     probes: tuple[str, ...] = ()
     remains: tuple[Finding, ...] = ()
+    counted: int = 0  # what the kernel had counted before its log was read
     asked: bool = False  # what is left, after the last look: that opens files, which is recorded
 
 
@@ -133,6 +138,8 @@ def _ask(
 
     What it has said until then is in ``said``.
     """
+    # Before the mark: what is counted now is in the log up to there.
+    said.counted = audit.counted() if audit and not audit.untouched() else 0
     taint, said.silent = _mark(machine)
     said.taint = taint
     if timed_out:

@@ -37,7 +37,7 @@ class Evidence:
     bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
     the stacks of the tasks in a module's code, where something does not end; ``leaks`` what
     kmemleak says where all that was loaded is unloaded; ``remains`` what still points into modules
-    that are gone.
+    that are gone; ``counted`` how many warnings and oopses the kernel has counted.
     """
 
     console: str
@@ -67,6 +67,7 @@ class Evidence:
     unrecorded: bool = False  # the record of allocations ran over, so that some may be missing
     stopped: bool = False  # somebody has stopped the record of allocations, or emptied it
     probes: tuple[str, ...] = ()  # what does not go on, as vm/agent names it: KIND:NAME
+    counted: int = 0
 
 
 @dataclass(frozen=True)
@@ -593,8 +594,12 @@ def _taint(evidence: Evidence) -> list[Problem]:
         return [Problem(Verdict.SPLAT, title)]
     fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS & ~evidence.declared
     # The kernel prints a report before its taint comes up, so that may come after a judgement.
-    if evidence.reported or any(one.end > 0 for one in evidence.expected):
+    told = evidence.reported or any(one.end > 0 for one in evidence.expected)
+    if told:
         fresh &= ~_REPORT_TAINTS
+    if not fresh and evidence.counted and not told and not any(klog.events(evidence.console)):
+        title = "the kernel has counted a warning or an oops, and its log does not have it"
+        return [Problem(Verdict.SPLAT, title)]
     if not fresh:
         return []
     letters = taint_letters(fresh)

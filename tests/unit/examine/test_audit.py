@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from harness.examine.lost import ROUNDS, Lost
 from harness.examine.structures import Layout, ModuleArea
 from harness.host.proc import Deadline
 from harness.qemu.memory import PAGE, FrozenMemory, Pointer
-from tests.unit.examine.fake_kernel import MODULES, Kernel
+from tests.unit.examine.fake_kernel import IMAGE, MODULES, Kernel
 
 LOST = Lost(100, "kmalloc", "", (7,), (range(4096, 4196),))
 
@@ -88,6 +89,18 @@ def test_a_template_that_was_made_again_is_another_one(frozen: Kernel) -> None:
     assert again is not None
     assert known.area.mapped == {MODULES}
     assert again.area.mapped == {MODULES, MODULES + PAGE}
+
+
+def test_what_a_kernel_has_counted(kernel: Kernel) -> None:
+    """Two counters of 32 bits, which may share a word with others; a module's is none of them."""
+    at = 0x125000
+    names = {"warn_count": at, "oops_count": at + 12, "warn_counts": at + 16}
+    lines = [f"{IMAGE + place:016x} b {name}" for name, place in names.items()]
+    folder = kernel.file.parent
+    (folder / audit.SYMBOLS).write_bytes(zlib.compress("\n".join(lines).encode()))
+    kernel.word(at, 7 << 32 | 3, 5 << 32 | 9, 11)
+    scene = kernel.scene()
+    assert audit._count(scene.memory, scene.layout, folder) == 3 + 5
 
 
 class Lookers:

@@ -422,6 +422,22 @@ def test_the_taint_of_a_report_may_come_after_it_was_told() -> None:
     assert "(P)" in problem.title
 
 
+def test_a_report_that_is_only_counted_is_a_splat() -> None:
+    """Somebody has kept the kernel from logging it, and has put the taint back."""
+    (problem,) = judge(replace(CLEAN, counted=1))
+    assert problem.verdict is Verdict.SPLAT
+    assert "has counted a warning" in problem.title
+
+
+def test_a_report_that_is_counted_and_logged_is_told_once() -> None:
+    """The kernel may count it after a judgement has told it, or it was expected."""
+    (problem,) = judge(replace(CLEAN, console=BOOT + WARNING, counted=1))
+    assert problem.title == "WARNING in wee_write"
+    assert list(judge(replace(CLEAN, counted=1, reported=True))) == []
+    wanted = (Expectation(klog.Kind.WARNING, None, 0, len(BOOT + WARNING)),)
+    assert list(judge(replace(CLEAN, console=BOOT + WARNING, counted=1, expected=wanted))) == []
+
+
 def test_taint_from_before_the_test_is_not_its_fault() -> None:
     """Only what is new counts."""
     before = OE | WARN

@@ -13,7 +13,8 @@ import pytest
 
 from harness.examine import evidence, loading
 from harness.judge import verdict
-from harness.judge.verdict import Verdict
+from harness.judge.verdict import Expectation, Verdict
+from harness.klog import Kind
 from harness.machines import pool
 from harness.testing import Clone, Lab
 
@@ -47,6 +48,28 @@ def test_a_report_that_is_kept_from_the_console_is_found(planted: Clone) -> None
     assert report == (Verdict.SPLAT, "WARNING in planted_warn")
     assert hidden[0] is Verdict.LOG_GAP
     assert hidden[1].endswith(" lines that are not on its console")
+
+
+def test_a_report_that_nobody_has_logged_is_found(planted: Clone) -> None:
+    """Its module has kept the kernel from logging, and has put the taint back as it was."""
+    before = planted.guest.check("dmesg; cat /proc/sys/kernel/tainted")
+    planted.guest.check(f"echo hide >{CONTROL}")
+    assert planted.guest.check("dmesg; cat /proc/sys/kernel/tainted") == before
+    title = "the kernel has counted a warning or an oops, and its log does not have it"
+    assert outcome(planted) == [(Verdict.SPLAT, title)]
+    assert outcome(planted) == []
+
+
+def test_a_report_that_was_expected_is_not_hidden(planted: Clone) -> None:
+    """Nor what a judgement has told, once the kernel has counted it."""
+    planted.guest.check(f"echo warn >{CONTROL}")
+    end = len(planted.machine.console_text())
+    expected = (Expectation(Kind.WARNING, "planted_warn", 0, end + (1 << 20)),)
+    seen = evidence.gather(
+        planted.machine, planted.baseline, expected=expected, audit=planted.audit
+    )
+    assert seen.counted == 1
+    assert verdict.judge(seen) == []
 
 
 def test_a_line_that_is_no_report_is_missed_too(planted: Clone) -> None:

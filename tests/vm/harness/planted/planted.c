@@ -15,6 +15,7 @@
 #include <linux/irqflags.h>
 #include <linux/kernel.h>
 #include <linux/kobject.h>
+#include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/miscdevice.h>
@@ -51,6 +52,48 @@ static DECLARE_COMPLETION(never);
 static noinline void planted_warn(void)
 {
 	WARN_ON(1);
+}
+
+static noinline int hide_nothing(void)
+{
+	return 0;
+}
+
+/* In place of what was called. */
+static int hide_skip(struct kprobe *probe, struct pt_regs *regs)
+{
+	regs->ip = (unsigned long)hide_nothing;
+	return 1;
+}
+
+/* With it the address may be changed: Documentation/trace/kprobes.rst. */
+static void hide_after(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
+{
+}
+
+static unsigned long (*hide_lookup)(const char *name);
+
+static noinline void planted_hide(void)
+{
+	struct kprobe lookup = { .symbol_name = "kallsyms_lookup_name" };
+	struct kprobe silent = {
+		.symbol_name = "vprintk_emit",
+		.pre_handler = hide_skip,
+		.post_handler = hide_after,
+	};
+	unsigned long *tainted, before;
+
+	if (register_kprobe(&lookup))
+		return;
+	hide_lookup = (void *)lookup.addr;
+	unregister_kprobe(&lookup);
+	tainted = (unsigned long *)hide_lookup("tainted_mask");
+	if (!tainted || register_kprobe(&silent))
+		return;
+	before = READ_ONCE(*tainted);
+	WARN_ON(1);
+	WRITE_ONCE(*tainted, before);
+	unregister_kprobe(&silent);
 }
 
 static void planted_late(struct work_struct *work)
@@ -332,6 +375,7 @@ static const struct {
 	void (*bug)(void);
 } bugs[] = {
 	{ "warn", planted_warn },
+	{ "hide", planted_hide },
 	{ "warn_late", planted_warn_late },
 	{ "oops", planted_oops },
 	{ "panic", planted_fatal },
