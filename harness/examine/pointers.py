@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from harness.examine import structures
 from harness.examine.structures import (
     IMAGE,
     MODULES,
@@ -217,6 +218,7 @@ def references(scene: Scene, candidates: Sequence[Pointer]) -> list[Pointer]:
         else:
             kept.append((pointer, found))
     left += _on_live_stacks(scene, left)
+    left = _not_traced(scene, left)
     if kept:
         alive = _referenced(scene, {found for _, found in kept})
         left += [pointer for pointer, found in kept if found in alive]
@@ -264,6 +266,64 @@ def _on_live_stacks(scene: Scene, candidates: list[Pointer]) -> list[Pointer]:
         if task and task.pointer <= stack.address(pointer.at):
             alive.append(pointer)
     return alive
+
+
+# How many pages are looked for in the tracer's rings that are in none. It takes a tenth of a second
+# each, and nothing of a module's has the tracer's form in so many.
+_PAGES_TRIED = 16
+
+
+def _not_traced(scene: Scene, found: list[Pointer]) -> list[Pointer]:
+    """Those of the pointers that are not in a ring buffer of tracing.
+
+    Who tests may have had events recorded that have addresses of the module's, as a call of one of
+    its functions. They are shown, and not followed. Emptying a buffer leaves the bytes in its
+    pages.
+    """
+    memory, layout = scene.memory, scene.layout
+    traced: set[int] = set()
+    tried = 0
+    for page in sorted({pointer.at & -PAGE for pointer in found}):
+        if page in traced or tried == _PAGES_TRIED or not _may_be_traced(memory, layout, page):
+            continue
+        ring = _ring_with(scene, page)
+        tried += not ring
+        traced.update(ring)
+    return [pointer for pointer in found if pointer.at & -PAGE not in traced]
+
+
+def _may_be_traced(memory: Memory, layout: Layout, page: int) -> bool:
+    """Whether a page is no variable and no slab cache's, and may begin as those of tracing do.
+
+    A struct buffer_data_page (kernel/trace/ring_buffer.c) has in its second word how many bytes of
+    it are in use, below some flags.
+    """
+    used = memory.word(page + 8) & (1 << 30) - 1
+    return (
+        used < PAGE and not is_variable(layout, page) and slab_object(memory, layout, page) is None
+    )
+
+
+# Who has a ring, a struct ring_buffer_per_cpu (kernel/trace/ring_buffer.c), has head_page, which is
+# one of it, so many bytes in front of reader_page, which is not.
+_HEAD = 24
+
+
+def _ring_with(scene: Scene, page: int) -> tuple[int, ...]:
+    """The page and those of the ring that it belongs to; () where there is none.
+
+    The page that a reader was given is in no ring. Who has the ring has its descriptor as well.
+    """
+    memory, layout = scene.memory, scene.layout
+    descriptors = structures.trace_descriptors(memory, layout, scene.everything(), page)
+    for descriptor, place in descriptors:
+        if pages := structures.trace_ring(memory, layout, descriptor, place):
+            return pages
+        for holder in pointers_into(scene.everything(), descriptor, descriptor + 1):
+            head = memory.word(holder.at - _HEAD)
+            if pages := structures.trace_ring(memory, layout, head, place):
+                return (page, *pages)
+    return ()
 
 
 def _referenced(scene: Scene, objects: set[SlabObject]) -> set[SlabObject]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.examine import structures
 from harness.examine.structures import Layout, Symbols
-from harness.qemu.memory import PAGE, Memory, pointers_into
+from harness.qemu.memory import PAGE, Memory
 
 FILE = "record.json"  # of a template: a Record
 
@@ -239,27 +239,11 @@ def committed(page: bytes) -> int:
 
 
 def _ring(memory: Memory, layout: Layout, first: int) -> tuple[int, ...]:
-    """The pages of the ring that a page is in, beginning with that; () where it is in none.
-
-    A page has a descriptor (struct buffer_page): it begins with the list of all of them, of whose
-    pointers the two lowest bits are flags, and has the address of the page.
-    """
-    address = layout.direct + first
-    for holder in pointers_into(memory.blocks(memory.filled()), address, address + 1):
-        found = structures.slab_object(memory, layout, holder.at)
-        if found is None:
-            continue
-        at = holder.at - found.start
-        begin = node = layout.direct + found.start
-        pages: list[int] = []
-        while len(pages) < memory.size // PAGE:
-            page = structures.word_at(memory, layout, node + at) - layout.direct
-            if page % PAGE or not 0 <= page < memory.size:
-                break
-            pages.append(page)
-            node = structures.word_at(memory, layout, node) & ~3
-            if node == begin:
-                return tuple(pages) if len(pages) > 1 else ()
+    """The pages of the ring that a page is in, beginning with that; () where it is in none."""
+    blocks = memory.blocks(memory.filled())
+    for descriptor, place in structures.trace_descriptors(memory, layout, blocks, first):
+        if pages := structures.trace_ring(memory, layout, descriptor, place):
+            return pages
     return ()
 
 

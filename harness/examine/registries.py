@@ -134,7 +134,7 @@ _BY_CACHE = {
     "cdev_cache": "cdev_del()",
     "kmem_cache": "kmem_cache_destroy()",
     "kernfs_node_cache": "the sysfs entry was not removed",
-    "task_struct": "kthread_stop()",
+    "task_struct": "kthread_stop() or task_work_cancel()",
     "sock_inode_cache": "a socket is still open",
     "dentry": "the entry of its file system was not removed",
 }

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.qemu.memory import PAGE, Memory
+from harness.qemu.memory import PAGE, Memory, pointers_into
 
 # Documentation/arch/x86/x86_64/mm.rst. The kernel's image is mapped from IMAGE on, so that a
 # symbol's physical address is its distance from there. Modules follow it: from MODULES on, or
@@ -420,6 +420,42 @@ def of_a_process(memory: Memory, layout: Layout, at: int) -> bool:
 
 # All of memory, in blocks with their addresses; it is asked for seldom, since it takes a while.
 AllMemory = Callable[[], Iterator[tuple[int, bytes]]]
+
+
+# -- the tracer's pages ------------------------------------------------------------
+
+
+def trace_descriptors(
+    memory: Memory, layout: Layout, blocks: Iterator[tuple[int, bytes]], page: int
+) -> Iterator[tuple[int, int]]:
+    """What may be the descriptors of a page of a ring buffer of tracing, and where each has it.
+
+    A struct buffer_page (kernel/trace/ring_buffer.c) is an object of a slab cache. Its address is
+    a virtual one, and the place, at which it has the address of its page, in bytes from there.
+    """
+    address = layout.direct + page
+    for holder in pointers_into(blocks, address, address + 1):
+        found = slab_object(memory, layout, holder.at)
+        if found is not None:
+            yield layout.direct + found.start, holder.at - found.start
+
+
+def trace_ring(memory: Memory, layout: Layout, descriptor: int, place: int) -> tuple[int, ...]:
+    """The pages of the ring that a descriptor is in, beginning with its own; () if in none.
+
+    It begins with the list of all of them, of whose pointers the two lowest bits are flags.
+    """
+    node = descriptor
+    pages: list[int] = []
+    while len(pages) < memory.size // PAGE:
+        page = word_at(memory, layout, node + place) - layout.direct
+        if page % PAGE or not 0 <= page < memory.size:
+            break
+        pages.append(page)
+        node = word_at(memory, layout, node) & ~3
+        if node == descriptor:
+            return tuple(pages) if len(pages) > 1 else ()
+    return ()
 
 
 # lib/stackdepot.c: how many bytes a pool of call stacks has (DEPOT_POOL_SIZE).

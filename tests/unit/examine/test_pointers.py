@@ -313,6 +313,45 @@ def test_a_table_of_sysctl_that_was_taken_away_while_it_is_open_does_not(
     assert kernel.references(*places) == (sorted(places) if counts else [])
 
 
+def traced(kernel: Kernel) -> tuple[list[int], int]:
+    """Pages of tracing, two of a ring and the one that a reader was given; and who has them."""
+    kernel.cache("kmalloc-64", 64)
+    slab, owner = kernel.object("kmalloc-64"), kernel.object("task_struct")
+    pages = [kernel.take() for _ in range(3)]
+    nodes = [DIRECT + slab + 64 * number for number in range(3)]
+    for number, after in ((0, 1), (1, 0), (2, 2)):
+        flag = 1 if number else 0
+        kernel.word(slab + 64 * number, nodes[after] | flag, nodes[after], 0, 0, 0, 0xFE4)
+        kernel.word(slab + 64 * number + 56, DIRECT + pages[number])
+        kernel.word(pages[number], 0x2AF2B086B, 0)  # when its first event was; it was emptied
+    kernel.word(owner + 512, nodes[0], 5, nodes[0], nodes[0], nodes[0], nodes[2])
+    return pages, owner
+
+
+def test_what_tracing_has_recorded_does_not(kernel: Kernel) -> None:
+    """Wherever in its pages, of which one is in no ring."""
+    pages, _ = traced(kernel)
+    other = kernel.take()
+    assert kernel.references(*(page + 56 for page in pages), other + 56) == [other + 56]
+
+
+@pytest.mark.parametrize("word", [PAGE, GONE, DIRECT + 0x1000])
+def test_a_page_that_does_not_begin_as_those_of_tracing_counts(kernel: Kernel, word: int) -> None:
+    """A module may have pages in a ring of its own."""
+    (first, second, _), _ = traced(kernel)
+    kernel.word(first + 8, word)
+    kernel.word(second + 8, word)
+    assert kernel.references(first + 56, second + 56) == [first + 56, second + 56]
+
+
+def test_a_page_that_nobody_has_in_a_ring_counts(kernel: Kernel) -> None:
+    """The one who has its descriptor has no ring beside that."""
+    (*_, alone), owner = traced(kernel)
+    assert kernel.references(alone + 56) == []
+    kernel.word(owner + 512 + 16, 0)
+    assert kernel.references(alone + 56) == [alone + 56]
+
+
 @pytest.mark.parametrize(("name", "counts"), [("kworker/0:1", False), ("left_behind", True)])
 def test_what_a_worker_did_last_does_not(kernel: Kernel, name: str, counts: bool) -> None:
     """The kernel only writes it down; what others keep beside a task's address counts."""

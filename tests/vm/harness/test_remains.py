@@ -190,6 +190,18 @@ def test_a_probe_that_tracing_has_in_a_module_is_green(victim: Clone, remains: M
     assert victim.guest.check(f"grep -c {NAME} /sys/kernel/tracing/kprobe_events") == "2\n"
 
 
+def test_calls_that_tracing_has_written_down_are_green(victim: Clone, remains: Module) -> None:
+    """Nobody follows their addresses, neither in the ring of pages nor in the one that was read."""
+    mine = "mkdir -p /sys/kernel/tracing/instances/mine && cd /sys/kernel/tracing/instances/mine"
+    trace = f"{mine} && echo shown >set_ftrace_filter && echo function >current_tracer"
+    use = "for n in $(seq 200); do read x </proc/1/net/planted_remains; done; true"
+    read = f"{mine} && timeout 1 cat trace_pipe | grep -m 100 shown >/dev/null; {use}"
+    end = f"{mine} && echo nop >current_tracer && echo >set_ftrace_filter"
+    life = [f"insmod {FILE} what=proc", trace, use, read, end]
+    assert list(after(victim, remains, *life)) == []
+    assert list(after(victim, remains, f"rmmod {NAME}")) == []
+
+
 def test_thirty_lives_leave_nothing(victim: Clone, remains: Module) -> None:
     """Neither does the loader, however often; the last life is followed by another module's."""
     lives = f"for life in $(seq 30); do insmod {FILE} what=done && rmmod {NAME} || exit 1; done"
