@@ -17,6 +17,7 @@
 #include <linux/kobject.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
+#include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
@@ -175,10 +176,22 @@ static noinline void planted_spin(void)
 		cpu_relax();
 }
 
+/*
+ * By the clock: mdelay() counts turns, and how many there are in a second was
+ * measured when the kernel booted, on a host that may have been slower then.
+ */
+static __always_inline void keep_busy(unsigned int ms)
+{
+	ktime_t end = ktime_add_ms(ktime_get(), ms);
+
+	while (ktime_before(ktime_get(), end))
+		cpu_relax();
+}
+
 static noinline void planted_soft_lockup(void)
 {
 	preempt_disable();
-	mdelay(TOO_LONG_MS);
+	keep_busy(TOO_LONG_MS);
 	preempt_enable();
 }
 
@@ -196,7 +209,7 @@ static noinline void planted_rcu_stall(void)
 	/* Of a reader that may be preempted, a report has a stack only if it is not running. */
 	preempt_disable();
 	rcu_read_lock();
-	mdelay(TOO_LONG_MS);
+	keep_busy(TOO_LONG_MS);
 	rcu_read_unlock();
 	preempt_enable();
 }
