@@ -94,8 +94,7 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         r"\s*\[ *(?P<clock>\d{1,12}\.\d{1,9})s?(?:[,@]\d{1,4})?\] ?",
         kernel=True,
     ),
-    # util-linux, sys-utils/dmesg.c: -d, --reltime, -H, --time-format delta
-    # What reads a photo takes zeros for letters.
+    # The clock again, of which a program that reads a photo has taken digits for letters.
     _line(
         "clock in a photo",
         "[ 1p33.938O20] text",
@@ -112,6 +111,7 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
         after="nothing",
         kernel=True,
     ),
+    # util-linux, sys-utils/dmesg.c: -d, --reltime, -H, --time-format delta
     _line(
         "clock and time since",
         "[   12.345678 <    0.000012>] text",
