@@ -115,6 +115,21 @@ def _sections(
     return found
 
 
+def _pages_of(modules: Mapping[str, Mapping[str, str]], area: ModuleArea) -> Iterator[int]:
+    """The pages of these modules, by the addresses of their sections.
+
+    They may have been mapped before a module came: the kernel gives back what the init of an
+    earlier one had a moment after that has been loaded (kernel/module/main.c, do_free_init()), and
+    the next one gets that place. Behind what it allocates for a module one page is not mapped.
+    """
+    for sections in modules.values():
+        for address in sections.values():
+            page = int(address, 16) & -PAGE
+            while page in area.mapped:
+                yield page
+                page += PAGE
+
+
 def settle(folder: Path, base: Path | None = None) -> None:
     """Look through a machine that was frozen in ``folder``, once.
 
@@ -304,14 +319,16 @@ class Audit:
             return
         area = structures.module_area(memory, layout)
         before, self._area, self._tables = self._area, area, _content(memory, area.tables)
-        self._since |= dict.fromkeys(area.mapped - before.mapped, self._noted)
+        noted = self._noted
+        self._since |= dict.fromkeys(area.mapped - before.mapped, noted)
         if self._record is not None:
             self._noted = Reader(memory, layout, self._record).last_order
         try:
-            if area.mapped - before.mapped:
+            if not area.mapped < before.mapped:
                 came = _sections(self._machine, self._sections, deadline)
                 self._came = self._came or bool(came)
                 self._sections |= came
+                self._since |= dict.fromkeys(_pages_of(came, area), noted)
             if before.mapped - area.mapped:
                 self._found += self._remains(layout, deadline)
         except MachineError:  # which the test's end finds as well, and explains

@@ -266,3 +266,10 @@ def test_whose_init_it_was_that_is_gone(
     looks._since = {0x2000: 5}
     now = ModuleArea((), frozenset(mapped), 0, 0x9000)
     assert looks._may_be_loaded(now)(at, order) is may_be
+
+
+def test_a_module_is_where_its_sections_are_and_what_follows_them() -> None:
+    """Another one's, behind a page that is not mapped, is not its."""
+    area = ModuleArea((), frozenset({0x2000, 0x3000, 0x5000, 0x6000, 0x8000}), 0, 0x9000)
+    modules = {"here": {".text": "0x2040", ".init.text": "0x7000", ".data": "0x6000"}}
+    assert sorted(audit._pages_of(modules, area)) == [0x2000, 0x3000, 0x6000]

@@ -37,9 +37,13 @@ def planted(lab: Lab) -> Module:
 
 
 @pytest.fixture
-def victim(lab: Lab, planted: Module) -> Iterator[Clone]:
-    """A machine that has the module's file, and is not this test's own."""
-    clone = pool.open_clone(lab.template(), lab.cache)
+def victim(request: pytest.FixtureRequest, lab: Lab, planted: Module) -> Iterator[Clone]:
+    """A machine that has the module's file, and is not this test's own.
+
+    The marker ``machine`` gives its shape.
+    """
+    marker = request.node.get_closest_marker("machine")
+    clone = pool.open_clone(lab.template(**(marker.kwargs if marker else {})), lab.cache)
     try:
         clone.guest.put(planted.loadable, FILE)
         clone.guest.check("mkdir -p /lib/firmware && echo planted >/lib/firmware/planted.bin")
@@ -252,6 +256,37 @@ def test_what_is_left_is_named_while_a_later_module_is_loaded(
     problem = only(after(victim, planted, *commands))
     assert problem.verdict is Verdict.RESIDUE
     assert f"/lo/planted_{kind} is still there" in problem.title
+
+
+# A worker gives back what the init of a module had. It gets no processor as long as the shell goes
+# round that has loaded the module there.
+HOLDS_INIT = """
+echo -1 >/proc/sys/kernel/sched_rt_runtime_us
+for file in /sys/kernel/debug/sched/fair_server/cpu*/runtime
+do [ ! -e $file ] || echo 0 >$file
+done
+taskset 2 chrt -f 50 sh -c 'insmod {}; while :; do :; done' >/dev/null 2>&1 &
+echo $! >/tmp/holder
+while ! grep -q '^planted_lost .*Live' /proc/modules; do :; done"""
+GIVES_BACK = """
+areas() {{ grep -c 'modul\\|execmem' /proc/vmallocinfo; }}
+before=$(areas)
+kill -9 $(cat /tmp/holder)
+while [ $(areas) -ge $before ]; do :; done
+insmod {}"""
+
+
+@pytest.mark.machine(cpus=2)
+@pytest.mark.usefixtures("recorded")
+def test_what_is_left_is_named_while_a_module_is_where_its_init_was(
+    victim: Clone, planted: Module, other: str
+) -> None:
+    """The place of an init may be given back between two commands, and be the next module's."""
+    load = HOLDS_INIT.format(f"{FILE} what=group take=0")
+    load_other = GIVES_BACK.format(f"{other} what=nothing")
+    problem = only(after(victim, planted, load, load_other, f"rmmod {NAME}"))
+    assert problem.verdict is Verdict.RESIDUE
+    assert "/lo/planted_group is still there" in problem.title
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "group"])
