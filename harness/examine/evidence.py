@@ -110,8 +110,7 @@ def gather(
         stopped=stopped and not unrecorded,
         counted=said.counted,
     )
-    if audit and not audit.untouched():
-        audit.counted()  # what comes while the log is read may be in it already, and is no news
+    _counted(audit)  # what comes while the log is read may be in it already, and is no news
     return seen
 
 
@@ -139,7 +138,7 @@ def _ask(
     What it has said until then is in ``said``.
     """
     # Before the mark: what is counted now is in the log up to there.
-    said.counted = audit.counted() if audit and not audit.untouched() else 0
+    said.counted = _counted(audit)
     taint, said.silent = _mark(machine)
     said.taint = taint
     if timed_out:
@@ -196,6 +195,14 @@ def _probe(machine: Machine, audit: Audit | None) -> tuple[str, ...]:
         *(f"lock:{name}" for name in kept),
         *(f"{_ENDED}{name}" for name in ended if name not in named),
     )
+
+
+def _counted(audit: Audit | None) -> int:
+    """``Audit.counted`` where a module was; 0 where QEMU has ended, of which others tell."""
+    try:
+        return audit.counted() if audit and not audit.untouched() else 0
+    except (HarnessError, OSError):
+        return 0
 
 
 def _mark(machine: Machine) -> tuple[int, bool]:
