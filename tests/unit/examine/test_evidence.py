@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness.errors import HostError
 from harness.examine import evidence, symbols
 from harness.examine.lost import Lost
 from harness.examine.registries import Finding
@@ -137,6 +138,17 @@ def test_what_the_kernel_counts_while_its_log_is_read_is_no_news() -> None:
     assert guest.gather().counted == 2
     guest.reports_while_read = 0
     assert guest.gather().counted == 0
+
+
+@pytest.mark.parametrize("error", [HostError("QEMU has no memory"), FileNotFoundError("maps")])
+def test_a_qemu_that_has_ended_has_counted_nothing(error: Exception) -> None:
+    """Why it has ended is told by who asks it next."""
+
+    class Ended(Guest):
+        def counted(self) -> int:
+            raise error
+
+    assert Ended((), ()).gather().counted == 0
 
 
 @pytest.mark.parametrize("first", [(), (HELD,)])
