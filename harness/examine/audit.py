@@ -324,7 +324,7 @@ class Audit:
         if self._record is not None:
             self._noted = Reader(memory, layout, self._record).last_order
         try:
-            if not area.mapped < before.mapped:
+            if not area.mapped < before.mapped:  # else pages have gone, and no module has come
                 came = _sections(self._machine, self._sections, deadline)
                 self._came = self._came or bool(came)
                 self._sections |= came
