@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.build.module import Module, ModuleObject
 from harness.errors import CommandTimeout, GuestError
-from harness.examine import evidence
+from harness.examine import evidence, explain
 from harness.judge import verdict
 from harness.judge.problem import KernelProblem
 from harness.judge.verdict import Evidence, Problem
@@ -157,4 +157,4 @@ class _Loading:
         problems = verdict.judge(seen)
         if problems:
             kept = self._save_evidence(machine, problems)
-            raise KernelProblem(evidence.explain(problems, self._module), kept) from failed
+            raise KernelProblem(explain.explain(problems, self._module), kept) from failed

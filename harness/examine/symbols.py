@@ -256,11 +256,14 @@ def find_sections(
 ) -> dict[str, str]:
     """Where a module's code was that was gone before anybody could ask for it.
 
-    A section that is the first of its kind begins with a page (layout_sections() in
-    kernel/module/main.c), and an address on a stack is behind a call. What do_one_initcall()
-    calls is init_module(), which module_init() gives a second name; ``known`` says where it is:
-    in ``.init.text``, or in ``.text`` where it is not __init. All else is most probably in
-    ``.text``. What cannot be told apart is left out.
+    Returns name to address, in hexadecimal, for ``.text`` and the section of init. They are found
+    by two facts. A section that is the first of its kind begins at a page's boundary
+    (layout_sections() in kernel/module/main.c). And a return address follows a call instruction.
+    The section is put where the most addresses of ``stacks`` do.
+
+    What do_one_initcall() calls is in the section of init_module(): ``.init.text``, or ``.text``
+    where init is not marked __init; ``known`` says which. All else is most probably in ``.text``. A
+    section for which two places fit equally well is left out.
     """
     at = (one.symbol.section for one in known if one.symbol.name == "init_module")
     init = next(at, ".init.text")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from harness.errors import CommandTimeout
-from harness.examine import artifacts, evidence
+from harness.examine import artifacts, evidence, explain
 from harness.examine.artifacts import save_artifacts
 from harness.judge import verdict
 from harness.judge.problem import KernelProblem
@@ -55,7 +55,7 @@ def judge_machines(
             unrecorded=item.get_closest_marker("unrecorded") is not None,
             probing=used.probed != clone.commands, audit=clone.audit,
         )  # fmt: skip
-        named = evidence.with_names(seen, clone.facts, built, clone.audit) if built else seen
+        named = explain.with_names(seen, clone.facts, built, clone.audit) if built else seen
         problems = [
             problem
             for problem in verdict.judge(named)
@@ -71,7 +71,7 @@ def judge_machines(
             if kept:
                 item.user_properties.append((junit.LEFT, kept))
             used.red = True
-        found += evidence.explain(problems, built, clone.facts, clone.audit)
+        found += explain.explain(problems, built, clone.facts, clone.audit)
         if not seen.probes:
             used.probed = clone.commands
         if seen.taint_after is None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, HostError
-from harness.examine import evidence, late
+from harness.examine import explain, late
 from harness.examine.artifacts import folder_name, save_artifacts
 from harness.host.cache import Cache
 from harness.host.proc import Deadline
@@ -148,7 +148,7 @@ class LateJudge:
                 about["module"] = str(source.built.ko)
             name = f"{folder_name(nodeid)}-late"
             kept = save_artifacts(source.keeper, source.lab, machine, problems, name, about)
-            explained = evidence.explain(problems, source.built, facts)
+            explained = explain.explain(problems, source.built, facts)
             return Finding(KernelProblem(explained), kept)
         if later.seconds < late.SECONDS:
             return Finding(

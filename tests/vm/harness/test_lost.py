@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.examine import evidence
+from harness.examine import evidence, explain
 from harness.examine.record import INSTANCE
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
@@ -69,8 +69,8 @@ def after(victim: Clone, planted: Module, *commands: str) -> Sequence[Problem]:
     for command in commands:
         victim.guest.run(command)
     seen = evidence.gather(victim.machine, victim.baseline, audit=victim.audit)
-    named = evidence.with_names(seen, victim.facts, planted, victim.audit)
-    return evidence.explain(verdict.judge(named), planted)
+    named = explain.with_names(seen, victim.facts, planted, victim.audit)
+    return explain.explain(verdict.judge(named), planted)
 
 
 def only(problems: Sequence[Problem]) -> Problem:

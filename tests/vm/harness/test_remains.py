@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.examine import evidence, record
+from harness.examine import evidence, explain, record
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
@@ -51,7 +51,7 @@ def after(victim: Clone, remains: Module, *commands: str) -> Sequence[Problem]:
         pass  # as after a panic; the verdict says so
     audit = victim.audit
     seen = evidence.gather(victim.machine, victim.baseline, timed_out=timed_out, audit=audit)
-    return verdict.judge(evidence.with_names(seen, victim.facts, remains, audit))
+    return verdict.judge(explain.with_names(seen, victim.facts, remains, audit))
 
 
 @pytest.mark.parametrize(

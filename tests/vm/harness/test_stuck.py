@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.build.module import Module
-from harness.examine import evidence
+from harness.examine import evidence, explain
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
@@ -135,7 +135,7 @@ def take(victim: Clone, stuck: Module, act: str, lock: str) -> Sequence[Problem]
     victim.guest.check(f"echo 1 >{POKE}")
     audit = victim.audit
     seen = evidence.gather(victim.machine, victim.baseline, audit=audit)
-    return verdict.judge(evidence.with_names(seen, victim.facts, stuck, audit))
+    return verdict.judge(explain.with_names(seen, victim.facts, stuck, audit))
 
 
 @pytest.mark.needs(without="CONFIG_PROVE_LOCKING")  # lockdep says so

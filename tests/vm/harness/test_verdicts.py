@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.examine import evidence, loading
+from harness.examine import evidence, explain, loading
 from harness.judge import verdict
 from harness.judge.verdict import Problem, Verdict
 from harness.machines import pool
@@ -62,7 +62,7 @@ def after(
     except GuestLost:
         pass  # as after a panic; the verdict says what it was
     seen = evidence.gather(victim.machine, victim.baseline, timed_out=timed_out)
-    return verdict.judge(evidence.with_names(seen, victim.facts, module) if module else seen)
+    return verdict.judge(explain.with_names(seen, victim.facts, module) if module else seen)
 
 
 def kinds(problems: Sequence[Problem]) -> set[Verdict]:
