@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from harness import config, qemu
 from harness.errors import Status
-from harness.report import card as cards
-from harness.report import table
+from harness.report import card_formats, table
 from harness.runs import cards as runs
 from harness.runs.cards import Judge
 from harness.runs.request import Request
@@ -35,14 +34,12 @@ def run(
         for one in every:
             print(f"{one.name} on {one.kernel}: {one.outcome}")
     elif len(every) == 1:
-        print(cards.markdown(every[0], escaped=str))
+        print(card_formats.markdown(every[0], escaped=str))
     else:
-        print(table.columns_of(cards.overview(every)))
+        print(table.columns_of(card_formats.overview(every)))
         print()
-        kinds = {finding.kind for one in every for finding in one.findings}
-        for kind, said in cards.KINDS.items():
-            if kind in kinds:
-                print(f"{kind}: {said}")
+        for line in card_formats.legend(every):
+            print(line)
     log.info("cards: %s/cards.md, cards.json, cards.csv", os.path.relpath(runs.folder()))
     statuses = {one.status for one in every}
     return Status.RED if Status.RED in statuses else max(statuses)

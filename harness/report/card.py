@@ -3,23 +3,21 @@
 
 Many tests may be red for one fault: a module that breaks something when it is loaded makes all of
 them red. So a card has findings, each with all the tests that show it, the worst first.
+
+``harness.report.card_formats`` writes cards as Markdown, JSON and CSV.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from harness.host import text as texts
-from harness.report import table
 from harness.report.result import Case, KernelResult
 
 # What a finding is about, the worst first, and how a heading says it.
@@ -305,6 +303,11 @@ class Card:
     accepted: tuple[Finding, ...] = ()
 
     @property
+    def kinds(self) -> list[str]:
+        """The kind of each of its findings, in their order."""
+        return [finding.kind for finding in self.findings]
+
+    @property
     def outcome(self) -> str:
         """The card in a few words."""
         known = f" ({len(self.accepted)} accepted)" if self.accepted else ""
@@ -312,11 +315,10 @@ class Card:
 
     @property
     def _outcome(self) -> str:
-        kinds = {finding.kind for finding in self.findings}
         for kind, said in (("input", "no module"), ("build", "does not build")):
-            if kind in kinds:
+            if kind in self.kinds:
                 return said
-        count = sum(finding.kind != "unknown" for finding in self.findings)
+        count = sum(kind != "unknown" for kind in self.kinds)
         if count:
             return f"{count} fault{'s' if count > 1 else ''}"
         if self.status != 0:
@@ -568,7 +570,7 @@ def across_kernels(own: Sequence[Card]) -> list[Card]:
     one on that is so.
     """
     builds = sorted((one for one in own if one.passed + one.failed), key=_age)
-    fails = sorted((one for one in own if "build" in _kinds(one)), key=_age)
+    fails = sorted((one for one in own if "build" in one.kinds), key=_age)
     if not builds or not fails:
         return list(own)
     told = _refusal(builds, fails)
@@ -823,109 +825,3 @@ def _notes(result: KernelResult) -> list[str]:
         tests = f"{count} tests: " if count > 1 else ""
         notes += [f"Not tried: {tests}{texts.printable(reason)}"] if reason else []
     return notes
-
-
-# -- written down ------------------------------------------------------------------
-
-
-def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
-    """A card as Markdown; with ``str`` for ``escaped`` as people read it in a terminal."""
-    tests = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped"
-    lines = [
-        f"## {escaped(one.name)}: {one.outcome}",
-        "",
-        f"{escaped(one.path)}, kernel {one.kernel} {one.release}: {tests}, {one.seconds:.0f} s.",
-    ]
-    for number, finding in enumerate(one.findings, 1):
-        first, _, block = finding.means.partition("\n")
-        new = "New: " if finding.new else ""
-        heading = KINDS[finding.kind] if new else KINDS[finding.kind].capitalize()
-        lines += ["", f"### {number}. {new}{heading}", ""]
-        lines.append(f"- seen: {escaped(finding.seen)}")
-        if finding.says:
-            lines.append(f"- the test says: {escaped(finding.says)}")
-        if first:
-            lines.append(f"- what it means: {escaped(first)}")
-        if finding.where:
-            code = f": {finding.code}" if finding.code else ""
-            lines.append(f"- where: {escaped(f'{finding.where}{code}')}")
-        if finding.again:
-            lines.append(f"- see it yourself: `{finding.again}`")
-        if finding.tests:
-            more = f" and {len(finding.tests) - 5} more" if len(finding.tests) > 5 else ""
-            lines.append(f"- tests: {escaped(', '.join(finding.tests[:5]))}{more}")
-        if block:
-            lines += ["", *(f"    {line}" for line in block.splitlines())]
-    if one.accepted:
-        lines += ["", "### Accepted", ""]
-        lines += [f"- {escaped(each.seen)}: {escaped(each.accepted)}" for each in one.accepted]
-    if one.notes:
-        lines += ["", "### Notes", "", *(f"- {escaped(note)}" for note in one.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def overview(cards: Sequence[Card]) -> list[list[str]]:
-    """Rows of who and which kinds of fault, with headings; kinds that nobody has are left out."""
-    kinds = [kind for kind in KINDS if any(kind in _kinds(one) for one in cards)]
-    rows = [["module", "kernel", "outcome", *kinds]]
-    for one in cards:
-        counts = [_kinds(one).count(kind) for kind in kinds]
-        shown = texts.printable(one.name).replace("\n", "\\n")
-        rows.append([shown, one.kernel, one.outcome, *(str(count or "-") for count in counts)])
-    return rows
-
-
-def _kinds(one: Card) -> list[str]:
-    return [finding.kind for finding in one.findings]
-
-
-def all_as_markdown(cards: Sequence[Card]) -> str:
-    """The overview, and each card below it; those with faults first, by name within."""
-    head, *rows = [
-        f"| {' | '.join(table.escaped(cell) for cell in row)} |" for row in overview(cards)
-    ]
-    lines = ["# Cards", "", head, "|---" * (head.count(" | ") + 1) + "|", *rows, ""]
-    kinds = {kind for one in cards for kind in _kinds(one)}
-    lines += [f"- {kind}: {said}" for kind, said in KINDS.items() if kind in kinds]
-    return "\n".join(lines) + "\n\n" + "\n".join(markdown(one) for one in cards)
-
-
-def as_json(cards: Iterable[Card]) -> str:
-    """All that the cards hold."""
-    return json.dumps([{**asdict(one), "outcome": one.outcome} for one in cards], indent=2) + "\n"
-
-
-def from_json(said: str) -> list[Card]:
-    """Cards that ``as_json`` wrote; raises ``ValueError`` for anything else."""
-    try:
-        found = []
-        for data in json.loads(said):
-            del data["outcome"]
-            for key in ("findings", "accepted"):
-                data[key] = tuple(
-                    Finding(**{**one, "tests": tuple(one["tests"])}) for one in data[key]
-                )
-            found.append(Card(**{**data, "notes": tuple(data["notes"])}))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no cards: {error}") from error
-    return found
-
-
-def as_csv(cards: Sequence[Card]) -> str:
-    """A row for each card: its outcome, how many findings of each kind, and the worst of them."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["module", "folder", "kernel", "release", "outcome", "passed", "failed",
-                     "skipped", *KINDS, "worst", "where"])  # fmt: skip
-    for one in cards:
-        worst = one.findings[0] if one.findings else Finding("", "", "")
-        counts = [str(_kinds(one).count(kind)) for kind in KINDS]
-        row = [one.name, one.path, one.kernel, one.release, one.outcome, str(one.passed),
-               str(one.failed), str(one.skipped), *counts, worst.seen, worst.where]  # fmt: skip
-        writer.writerow([_harmless(cell) for cell in row])
-    return out.getvalue()
-
-
-def _harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

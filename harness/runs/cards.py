@@ -42,6 +42,7 @@ from harness.host import files, progress
 from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.text import printable
 from harness.report import card as cards
+from harness.report import card_formats
 from harness.report.card import Card
 from harness.report.junit import failures_of_suites
 from harness.report.result import KernelResult, left_out, to_json
@@ -201,9 +202,9 @@ class Judge:
         self._compare_kernels(found, specs)
         every = [self.cards[task.subject.key, task.spec.name] for task in tasks]
         with store.writing("the cards"):
-            files.write(folder() / "cards.md", cards.all_as_markdown(every))
-            files.write(folder() / "cards.json", cards.as_json(every))
-            files.write(folder() / "cards.csv", cards.as_csv(every))
+            files.write(folder() / "cards.md", card_formats.all_as_markdown(every))
+            files.write(folder() / "cards.json", card_formats.as_json(every))
+            files.write(folder() / "cards.csv", card_formats.as_csv(every))
             unfinished.unlink(missing_ok=True)
         return every
 
@@ -242,7 +243,7 @@ class Judge:
         own = [one for (its, _), one in self.cards.items() if its == subject]
         with store.writing("the cards"):
             (folder() / subject).mkdir(parents=True, exist_ok=True)
-            files.write(folder() / subject / "card.md", "\n".join(map(cards.markdown, own)))
+            files.write(folder() / subject / "card.md", "\n".join(map(card_formats.markdown, own)))
 
     def _compare_kernels(self, found: Sequence[Subject], specs: Sequence[KernelSpec]) -> None:
         """Have each card say which kernels build its module, where some do and others do not."""
@@ -430,14 +431,16 @@ def _keep(place: Path, made: Card, made_of: str) -> None:
         return
     with store.writing("the cards"):
         place.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"made_of": made_of, "at": time.time(), "card": cards.as_json([made])})
+        text = json.dumps(
+            {"made_of": made_of, "at": time.time(), "card": card_formats.as_json([made])}
+        )
         files.write(place / "card.json", text)
 
 
 def _before(place: Path) -> Card | None:
     """The card that was made last, of whatever sources."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return cards.from_json(json.loads((place / "card.json").read_text())["card"])[0]
+        return card_formats.from_json(json.loads((place / "card.json").read_text())["card"])[0]
     return None
 
 
@@ -446,7 +449,7 @@ def _kept(place: Path, made_of: str, began: float) -> Card | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         before = json.loads((place / "card.json").read_text())
         if before["made_of"] == made_of and before["at"] >= began:
-            return cards.from_json(before["card"])[0]
+            return card_formats.from_json(before["card"])[0]
     return None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness/report/card.py: what a person gets to know of a module."""
+"""harness/report/card.py, card_formats.py: what a person gets to know of a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import date
 
 import pytest
 
-from harness.report import card
+from harness.report import card, card_formats
 from harness.report.card import Card, Finding
 from harness.report.result import Case, Cell, Excerpt, KernelResult
 
@@ -86,7 +86,7 @@ def test_a_lock_that_is_kept_is_one_finding_that_shows_the_line() -> None:
         assert (finding.kind, finding.where) == ("hang", "wee.c:29")
         assert finding.code == "mutex_lock(&text_lock);"
         assert len(finding.tests) == 2
-    shown = card.markdown(made(seen, said=said), escaped=str)
+    shown = card_formats.markdown(made(seen, said=said), escaped=str)
     assert "- where: wee.c:29: mutex_lock(&text_lock);\n" in shown
 
 
@@ -399,7 +399,7 @@ def test_what_is_accepted_is_shown_apart() -> None:
     known = [card.Accepted("still holds wee", "the board's firmware wants it", TODAY)]
     one = card.with_accepted(left_behind(), known, TODAY)
     assert (one.outcome, one.status, one.findings) == ("green (1 accepted)", 0, ())
-    text = card.markdown(one, escaped=str)
+    text = card_formats.markdown(one, escaped=str)
     assert "### Accepted\n\n- residue: the module is unloaded" in text
     assert "the board's firmware wants it (until 2026-05-01)" in text
 
@@ -440,7 +440,7 @@ def test_what_is_new_comes_first() -> None:
     now = made(case("a::test_oops"), case("a::test_left"), said={"a::test_oops": moved} | LEFT)
     one = card.compared(now, before)
     assert [(each.kind, each.new) for each in one.findings] == [("left", True), ("memory", False)]
-    assert "### 1. New: something is left behind" in card.markdown(one)
+    assert "### 1. New: something is left behind" in card_formats.markdown(one)
     assert one.notes[-1] == "No longer found: its mode is x"
 
 
@@ -449,7 +449,7 @@ def test_a_card_can_be_read_again() -> None:
     known = [card.Accepted("still holds wee", "for now", TODAY)]
     said = LEFT | {"a::test_oops": OOPS}
     one = card.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
-    assert card.from_json(card.as_json([one])) == [one]
+    assert card_formats.from_json(card_formats.as_json([one])) == [one]
 
 
 def test_an_error_pointer_that_is_used_is_one_fault() -> None:
@@ -637,7 +637,7 @@ def test_what_does_not_build_says_why() -> None:
     (finding,) = found.findings
     assert (finding.kind, finding.where, found.outcome) == ("build", "wee.c:3", "does not build")
     assert finding.again == "invoke build --module=/class/alice --kernel trixie"
-    assert "    make: *** [Makefile:1] Error 2" in card.markdown(found)
+    assert "    make: *** [Makefile:1] Error 2" in card_formats.markdown(found)
 
 
 def test_an_error_is_where_the_module_has_it() -> None:
@@ -691,7 +691,7 @@ def test_a_card_names_the_kernel_that_first_refuses_it() -> None:
             "Kernel trixie (6.12.118+deb13-cloud-amd64) is the first that refuses it; bookworm "
             "(6.1.0-53-cloud-amd64) still builds it."
         )
-        assert "    wee.c:3:1: error" in card.markdown(one)
+        assert "    wee.c:3:1: error" in card_formats.markdown(one)
 
 
 def test_a_card_names_the_kernel_that_first_builds_it() -> None:
@@ -727,18 +727,18 @@ def test_red_without_a_finding_is_never_green() -> None:
 def test_what_is_foreign_does_no_harm() -> None:
     """Neither in Markdown, nor in a spreadsheet."""
     hostile = card.unfit("=HYPERLINK(1)", "/x", "trixie", "<img src=x> | \x1b[2J", "give `another`")
-    text = card.all_as_markdown([hostile])
+    text = card_formats.all_as_markdown([hostile])
     assert "<img" not in text.replace("\\<img", "")
     assert "\x1b" not in text
-    (row,) = list(csv.DictReader(card.as_csv([hostile]).splitlines()))
+    (row,) = list(csv.DictReader(card_formats.as_csv([hostile]).splitlines()))
     assert row["module"] == "'=HYPERLINK(1)"
 
 
 def test_a_terminal_needs_no_escapes() -> None:
     """What is printed is what is meant; Markdown would show it so as well."""
     one = made(case("a::test_one"), said={"a::test_one": OOPS})
-    assert "in wee_write at wee.c:31" in card.markdown(one, escaped=str)
-    assert "in wee\\_write at wee.c:31" in card.markdown(one)
+    assert "in wee_write at wee.c:31" in card_formats.markdown(one, escaped=str)
+    assert "in wee\\_write at wee.c:31" in card_formats.markdown(one)
 
 
 def test_cards_survive_their_json() -> None:
@@ -747,16 +747,16 @@ def test_cards_survive_their_json() -> None:
         made(case("a::test_one"), said={"a::test_one": OOPS}),
         card.unfit("b", "/b", "k", "no"),
     ]
-    assert card.from_json(card.as_json(cards)) == cards
+    assert card_formats.from_json(card_formats.as_json(cards)) == cards
     with pytest.raises(ValueError, match="no cards"):
-        card.from_json('[{"name": 1}]')
+        card_formats.from_json('[{"name": 1}]')
 
 
 def test_the_overview_has_the_kinds_that_there_are() -> None:
     """Who, and how many faults of which kind."""
     one = made(case("a::test_one"), case("a::test_two"),
                said={"a::test_one": OOPS, "a::test_two": "E   its mode is 0666"})  # fmt: skip
-    assert card.overview([one, card.unfit("bob", "/class/bob", "trixie", "no source")]) == [
+    assert card_formats.overview([one, card.unfit("bob", "/class/bob", "trixie", "no source")]) == [
         ["module", "kernel", "outcome", "input", "memory", "rule"],
         ["alice", "trixie", "2 faults", "-", "1", "1"],
         ["bob", "trixie", "no module", "1", "-", "-"],
@@ -765,6 +765,6 @@ def test_the_overview_has_the_kinds_that_there_are() -> None:
 
 def test_a_finding_without_a_place_or_tests_is_written_all_the_same() -> None:
     """Lines for what is not known are left out."""
-    text = card.markdown(Card("a", "/a", "k", "", 3, (Finding("unknown", "no disk", ""),)))
+    text = card_formats.markdown(Card("a", "/a", "k", "", 3, (Finding("unknown", "no disk", ""),)))
     assert "- seen: no disk" in text
     assert "where" not in text
