@@ -15,6 +15,7 @@ manages in a fifth of a second.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -39,6 +40,9 @@ class Limits:
     ``memory`` and ``disk`` are bytes (of all processes, and of each writable folder),
     ``processes`` counts threads too, ``entries`` files and folders, ``output`` bytes of its log.
     ``open_files`` is for each process; ``scratch`` bytes are what /tmp may hold, which is memory.
+    How long a build takes by the clock depends on what else the computer has to do. So ``busy`` are
+    seconds of processor time, of all and of one process alone (``busy_alone``), and ``still`` those
+    of a clock in which less than a twentieth of a processor is used.
     """
 
     memory: int
@@ -48,6 +52,9 @@ class Limits:
     output: int
     open_files: int
     scratch: int
+    busy: float = math.inf
+    busy_alone: float = math.inf
+    still: float = math.inf
 
     def prefix(self) -> list[str]:
         """The command that has the kernel bound each single process (prlimit(1)).
@@ -94,13 +101,17 @@ def _processes(least: int) -> int:
 # Modules with debug information take some 10 MiB, the largest drivers some 100.
 MODULE = Limits(
     memory=_memory(4 << 30), processes=_processes(250), disk=1 << 30, entries=50_000,
-    output=64 << 20, open_files=1024, scratch=512 << 20,
+    output=64 << 20, open_files=1024, scratch=512 << 20, busy=1800.0, busy_alone=300.0,
+    still=300.0,
 )  # fmt: skip
 # A kernel with debug information takes some GiB, and one linker a few of memory.
 KERNEL = Limits(
     memory=_memory(32 << 30), processes=_processes(1000), disk=64 << 30, entries=1_000_000,
     output=512 << 20, open_files=4096, scratch=4 << 30,
 )  # fmt: skip
+
+
+_WORKS = 0.05  # of a processor; what is less stands still
 
 
 class Watch:
@@ -117,6 +128,8 @@ class Watch:
         self._writable = tuple(writable)
         self._log = log
         self._look_at = 0.0  # when the folders are looked through again
+        self._worked_at = time.monotonic()  # when it had used so much processor time
+        self._worked = 0.0
 
     def __call__(self, pid: int) -> None:
         used = usage(pid)
@@ -125,6 +138,7 @@ class Watch:
                 raise _exceeded("processes", f"{self._limits.processes} processes and threads")
             if used.memory > self._limits.memory:
                 raise _exceeded("memory", f"{_mib(self._limits.memory)} of memory")
+            self._look_at_time(used)
             if time.monotonic() >= self._look_at:
                 started = time.monotonic()
                 self.at_the_end()
@@ -133,6 +147,23 @@ class Watch:
         except SandboxError:
             _end_children(pid)
             raise
+
+    def _look_at_time(self, used: Usage) -> None:
+        if used.busy > self._limits.busy:
+            raise _exceeded("time", f"{self._limits.busy:g} s of processor time")
+        if used.busy_alone > self._limits.busy_alone:
+            bound = f"{self._limits.busy_alone:g} s of processor time in one process"
+            raise _exceeded("time", bound)
+        now = time.monotonic()
+        if used.busy - self._worked >= _WORKS * self._limits.still:
+            self._worked, self._worked_at = used.busy, now
+        if now - self._worked_at > self._limits.still:
+            raise SandboxError(
+                f"it was ended because it did next to nothing for {self._limits.still:g} s: it "
+                "waits for something",
+                hint="that is the bound on time for a build in a sandbox (harness/host/sandbox.py),"
+                " where there is no network, no terminal and no process of others",
+            )
 
     def at_the_end(self) -> None:
         """Look at what it has left, which one quick process may have written."""
@@ -167,13 +198,16 @@ def _size(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process and all its descendants use: threads, and bytes of memory.
+    """What a process and all its descendants use: threads, bytes of memory, and processor time.
 
-    Memory that two of them share counts twice.
+    Memory that two of them share counts twice. ``busy`` are seconds, also of those that have ended,
+    and ``busy_alone`` those of the one process that has used most.
     """
 
     processes: int
     memory: int
+    busy: float
+    busy_alone: float
 
 
 def usage(pid: int) -> Usage:
@@ -185,31 +219,55 @@ def usage(pid: int) -> Usage:
     page = os.sysconf("SC_PAGE_SIZE")
     tree = _all_processes()
     inside = {pid}
-    threads = pages = 0
+    threads = pages = ticks = most = 0
     todo = [pid]
     children: dict[int, list[int]] = {}
-    for number, (parent, _, _) in tree.items():
-        children.setdefault(parent, []).append(number)
+    for number, one in tree.items():
+        children.setdefault(one.parent, []).append(number)
     while todo:
         number = todo.pop()
-        _, own_threads, own_pages = tree.get(number, (0, 0, 0))
-        threads += own_threads
-        pages += own_pages
+        own = tree.get(number, _GONE)
+        threads += own.threads
+        pages += own.pages
+        ticks += own.ticks + own.ticks_of_children
+        most = max(most, own.ticks)
         fresh = [child for child in children.get(number, ()) if child not in inside]
         inside.update(fresh)
         todo += fresh
-    return Usage(threads, pages * page)
+    second = os.sysconf("SC_CLK_TCK")
+    return Usage(threads, pages * page, ticks / second, most / second)
 
 
-def _all_processes() -> dict[int, tuple[int, int, int]]:
-    """Parent, number of threads and resident pages of each process (proc_pid_stat(5))."""
+@dataclass(frozen=True)
+class _Process:
+    """What proc_pid_stat(5) says of a process: time in ticks of the clock, memory in pages.
+
+    ``ticks_of_children`` are those of children that it has waited for.
+    """
+
+    parent: int
+    threads: int
+    pages: int
+    ticks: int
+    ticks_of_children: int
+
+
+_GONE = _Process(0, 0, 0, 0, 0)
+
+
+def _all_processes() -> dict[int, _Process]:
     found = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stream:
                 # The second field is the program's name in brackets, which may hold anything.
                 fields = stream.read().rpartition(b")")[2].split()
-                found[int(name)] = (int(fields[1]), int(fields[17]), int(fields[21]))
+                parent, user, system, of_children, and_system, threads, pages = (
+                    int(fields[at]) for at in (1, 11, 12, 13, 14, 17, 21)
+                )
+                found[int(name)] = _Process(
+                    parent, threads, pages, user + system, of_children + and_system
+                )
     return found
 
 
@@ -221,8 +279,8 @@ def _end_children(pid: int) -> None:
 
     The kernel ends them before that one is gone, so nothing writes any more when this returns.
     """
-    for number, (parent, _, _) in _all_processes().items():
-        if parent == pid:
+    for number, one in _all_processes().items():
+        if one.parent == pid:
             with contextlib.suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(number)
                 try:

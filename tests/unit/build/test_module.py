@@ -21,7 +21,7 @@ from harness.build.module import INSIDE, Module, ModuleObject
 from harness.build.requirements import KernelModules
 from harness.build.source import Source
 from harness.config import KernelSpec
-from harness.errors import BuildError, GoneError, InputError
+from harness.errors import BuildError, DeadlineError, GoneError, InputError, SandboxError
 from harness.host import debian, sandbox
 from harness.host.cache import Cache, Entry, digest_of_files
 from harness.host.debian import Sysroot
@@ -585,11 +585,12 @@ def test_a_module_that_needs_what_is_not_there_is_told_so(
     ("script", "named"),
     [
         ("while :; do :; done", "did not end within 2 s"),
+        ("while :; do :; done", "more than 1 s of processor time in one process"),
         (f"cat /dev/zero >{INSIDE}/file", "more than 16 MiB of disk"),
         ("while :; do sleep 1000 & done", "more than 60 processes"),
         ("cat /dev/zero >/tmp/x; exit 2", "does not build"),
     ],
-    ids=["time", "disk", "processes", "scratch"],
+    ids=["time", "processor", "disk", "processes", "scratch"],
 )
 def test_a_folder_that_uses_the_host_up_is_told_so(
     cache: Cache, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -606,6 +607,7 @@ def test_a_folder_that_uses_the_host_up_is_told_so(
     monkeypatch.setattr(config, "BUILD", tmp_path / "logs")
     monkeypatch.setattr(module, "BUILD_SECONDS", 2.0 if "within" in named else 60.0)
     small = replace(sandbox.MODULE, processes=60, disk=16 << 20, scratch=1 << 20)
+    small = replace(small, busy_alone=1.0) if "processor" in named else small
     monkeypatch.setattr(sandbox, "MODULE", small)
     tree = Sysroot(Path("/"), Entry("sysroot", "host", "0" * 16, tmp_path))
     with pytest.raises(BuildError, match=named) as caught:
@@ -643,9 +645,14 @@ def test_a_module_is_known_by_what_was_compiled(
 
 @dataclass
 class Dkms:
-    """Stands for dkms in the sandbox: it builds where ``needs`` is in the tree."""
+    """Stands for dkms in the sandbox: it builds where ``needs`` is in the tree.
+
+    Where it is not, it ``says`` so, or ``fails`` before it comes to an end.
+    """
 
     needs: str
+    says: str = "there is no tool\n"
+    fails: Exception | None = None
     trees: list[Path] = field(default_factory=list)  # in which it was run
     saw: list[list[str]] = field(default_factory=list)  # the sources each time
 
@@ -662,7 +669,9 @@ class Dkms:
             (work / "sources/wee-1/left-by-it").touch()
             said = f"{INSIDE}/tree/wee/1/build/wee.c:3:1: warning: odd [-Wodd]\n"
             if not (tree / self.needs).exists():
-                cast(Path, options["log"]).write_text("there is no tool\n")
+                cast(Path, options["log"]).write_text(self.says)
+                if self.fails is not None:
+                    raise self.fails
                 return Completed(tuple(argv), 10, "", "")
             place = work / "tree/wee/1/6.12.9/x86_64/module"
             place.mkdir(parents=True)
@@ -763,6 +772,30 @@ def test_a_package_that_does_not_build_anyway_is_told_so(
 
 
 # -- a finished .ko ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("says", "fails", "attempts"),
+    [
+        ("wee.c:3:1: error: too few arguments to function\n", None, 1),
+        ("sh: 1: which: not found\nwee.c:3:1: error: 'ODD' undeclared\n", None, 2),
+        ("wee.c:3:10: fatal error: odd.h: No such file or directory\n", None, 2),
+        ("configure: there is no kernel\n", None, 2),
+        ("wee.c:3:1: warning: odd\n", SandboxError("it was ended", hint="a bound"), 1),
+        ("wee.c:3:1: warning: odd\n", DeadlineError("it did not end"), 1),
+    ],
+    ids=["refused", "no program", "no header", "a script", "a bound", "the clock"],
+)
+def test_a_build_is_tried_once_more_only_where_something_may_be_missing(
+    packaged: Callable[[str], Dkms], cache: Cache, says: str, fails: Exception | None, attempts: int
+) -> None:
+    """Neither a fault of the source's nor a build without an end becomes another one by that."""
+    dkms = packaged("bin/another")
+    dkms.says, dkms.fails = says, fails
+    with pytest.raises(BuildError):
+        module.build(a_kernel_of_trixie(), source_.parse("deb:wee-dkms"), cache)
+    assert len(dkms.trees) == attempts
+
 
 VERMAGIC = "6.12.9+deb13-cloud-amd64 SMP preempt mod_unload modversions"
 

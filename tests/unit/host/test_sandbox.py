@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,11 @@ def left(tmp_path: Path) -> Path:
 # -- what it may use ---------------------------------------------------------------
 
 
-def run(work: Path, script: str, seconds: float = PATIENCE) -> Completed:
+def run(work: Path, script: str, seconds: float = PATIENCE, limits: Limits = SMALL) -> Completed:
     """Run a script in a sandbox; the host's own tree stands for an unpacked one."""
     return sandbox.run(
         Path("/"), ["sh", "-c", script], deadline=Deadline(seconds), log=work.with_suffix(".log"),
-        check=False, writable={"/mnt/work": work}, cwd="/mnt/work", limits=SMALL,
+        check=False, writable={"/mnt/work": work}, cwd="/mnt/work", limits=limits,
     )  # fmt: skip
 
 
@@ -73,6 +74,41 @@ def test_what_uses_the_host_up_is_ended(left: Path, script: str, named: str) -> 
     finally:
         os.close(reader)
         sandbox.remove(left)
+
+
+# A tenth of a second of work, and more on a slow computer.
+WORKS = "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'"
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "named"),
+    [
+        (
+            "while :; do :; done",
+            replace(SMALL, busy_alone=0.5),
+            "more than 0.5 s of processor time in one",
+        ),
+        # No single one of them takes long, and those that have ended count.
+        (f"while :; do {WORKS}; done", replace(SMALL, busy=2.0), "more than 2 s of processor time"),
+        (
+            "echo before; sleep 1000",
+            replace(SMALL, still=1.0),
+            "did next to nothing for 1 s: it waits",
+        ),
+    ],
+    ids=["one process", "many processes", "waiting"],
+)
+def test_what_would_not_end_is_ended(left: Path, script: str, limits: Limits, named: str) -> None:
+    """By what it uses, and not by the clock, which says as much of the host as of the script."""
+    with pytest.raises(SandboxError, match=named) as caught:
+        run(left, script, limits=limits)
+    assert "bound on time" in caught.value.hint
+
+
+def test_what_works_for_long_is_not_taken_for_waiting(left: Path) -> None:
+    """Its processes are short, and none of those that run now has used much."""
+    script = f"for i in $(seq 20); do {WORKS}; sleep 0.1; done; echo done"
+    assert run(left, script, limits=replace(SMALL, still=1.0)).stdout == "done"
 
 
 def test_what_stays_within_its_bounds_is_not_disturbed(left: Path) -> None:
