@@ -29,77 +29,68 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a machine at the end of a test.
+    """What is known of a machine when a test is judged.
 
-    ``console`` is all that its kernel logged since it was cloned. ``taint_before`` is the
-    kernel's taint after the module was loaded (loading an out-of-tree module taints),
-    ``taint_after`` the one now, None where the guest did not answer. ``unread`` is how many
-    bytes of the console are not in ``console``, because the guest printed too many; ``stacks``
-    the stacks of the tasks in a module's code, where something does not end; ``leaks`` what
-    kmemleak says where all that was loaded is unloaded; ``remains`` what still points into modules
-    that are gone; ``counted`` how many warnings and oopses the kernel has counted.
+    Several judgements may be made of one machine: each looks at what came after the one before. The
+    defaults are those of a healthy machine in which nothing was loaded and nothing was looked for.
     """
 
-    console: str
-    taint_before: int
-    taint_after: int | None
-    reported: bool = False  # the kernel has reported something before, and that was told
-    panicked: bool = False
-    running: bool = True
-    timed_out: str = ""  # the command that did not end, if one did not
-    moving: bool | None = None  # where the guest does not answer: whether its CPU runs code
-    expected: tuple[Expectation, ...] = ()
-    left: frozenset[str] | None = None  # what is new, where all that was loaded is unloaded
-    declared: int = 0  # taint flags that the test's modules may set (DECLARED_TAINTS)
-    unasked: tuple[str, ...] = ()  # lines on the agent's port that were no answers to an order
-    busy: tuple[str, ...] = ()  # modules that cannot be unloaded, so that this is not known
-    unread: int = 0
-    fault: str = ""  # how QEMU ended where that was nothing that a guest can do
+    # The kernel's log and its taint flags.
+    console: str  # what the kernel has printed since the judgement before, or since it was cloned
+    taint_before: int  # taint flags at that time; loading an out-of-tree module sets some
+    taint_after: int | None  # taint flags now; None where the guest does not answer
+    reported: bool = False  # an earlier judgement had a report of the kernel's
+    unread: int = 0  # bytes of the console that are not in ``console``: the guest printed too much
     full: bool = False  # the console's file has reached its limit
-    stacks: str = ""
-    leaks: str = ""
-    # When the host let QEMU stand still: before which of the console's characters, how long.
-    stalls: tuple[tuple[int, float], ...] = ()
-    remains: tuple[Remain, ...] = ()
     silent: bool = False  # what the kernel logs does not reach its console any more
     unprinted: tuple[str, ...] = ()  # lines of the kernel's log that are not on its console
+    counted: int = 0  # warnings and oopses that the kernel itself has counted meanwhile
+    # The machine.
+    panicked: bool = False
+    running: bool = True  # QEMU runs
+    fault: str = ""  # how QEMU has ended, if no guest can cause that
+    moving: bool | None = None  # if the guest does not answer: whether its virtual CPU runs code
+    # When the host did not run QEMU: before which character of the console, for how many seconds.
+    stalls: tuple[tuple[int, float], ...] = ()
+    unasked: tuple[str, ...] = ()  # lines on the agent's port that are no answers to an order
+    # What does not go on.
+    timed_out: str = ""  # the command that did not end in time, if there is one
+    probes: tuple[str, ...] = ()  # parts of the kernel that are stuck: KIND:NAME, by vm/agent
+    stacks: str = ""  # the stacks of the tasks that are in modules' code, if something is stuck
+    # What is left of modules that are unloaded.
+    left: frozenset[str] | None = None  # KIND:NAME, by vm/agent; None while a module is loaded
+    busy: tuple[str, ...] = ()  # modules that cannot be unloaded, so that ``left`` is not known
+    remains: tuple[Remain, ...] = ()  # pointers into modules that are gone
+    leaks: str = ""  # what kmemleak reports, in a kernel that has it
     lost: tuple[LostMemory, ...] = ()
-    unrecorded: bool = False  # the record of allocations ran over, so that some may be missing
+    unrecorded: bool = False  # the record of allocations was full, so that some may be missing
     stopped: bool = False  # somebody has stopped the record of allocations, or emptied it
-    probes: tuple[str, ...] = ()  # what does not go on, as vm/agent names it: KIND:NAME
-    counted: int = 0
+    # What the test allows.
+    expected: tuple[Expectation, ...] = ()
+    declared: int = 0  # taint flags that the test's modules may set (DECLARED_TAINTS)
 
 
 @dataclass(frozen=True)
 class Remain:
-    """Something in the kernel that still points into a module that is gone.
+    """Something in the kernel that still points into a module that is gone."""
 
-    ``holder`` is what points there and ``address`` whereto; ``forgotten`` says what was not done,
-    "" where that cannot be told. ``what`` is the module's symbol there and ``location`` the
-    file:line where it is defined, where they are known.
-    """
-
-    holder: str
-    address: int
-    forgotten: str = ""
-    what: str = ""
-    location: str | None = None
+    holder: str  # what points there, such as a list of the kernel's
+    address: int  # where it points to
+    forgotten: str = ""  # what the module has not done, if that can be told
+    what: str = ""  # the module's symbol at the address, if it is known
+    location: str | None = None  # the file:line where that symbol is defined, if it is known
 
 
 @dataclass(frozen=True)
 class LostMemory:
-    """Memory that a module has allocated and not freed although it is gone.
+    """Memory that a module has allocated and not freed although it is gone."""
 
-    ``size`` is in bytes. ``call`` is the function of the kernel's that the module called for it,
-    and ``stack`` the call stack, as lines of a kernel log. ``more`` is how many other allocations
-    were lost with it, which only it has. ``held``: it is not lost, but the kernel still has this,
-    which ``undo`` would take away.
-    """
-
-    size: int
-    call: str
-    stack: str
-    more: int = 0
+    size: int  # bytes
+    call: str  # the kernel's function that the module called to get it
+    stack: str  # the call stack of that, as lines of a kernel log
+    more: int = 0  # other allocations that were lost with it: only it points to them
+    # What the memory is, if it is not lost but still registered with the kernel, and the call that
+    # takes it away.
     held: str = ""
     undo: str = ""
 
@@ -108,7 +99,7 @@ class LostMemory:
 class Expectation:
     """A report that a test provokes on purpose: of ``kind``, in ``function`` if one is named.
 
-    It must come between the console's characters ``start`` and ``end``. The function may be
+    It must begin between the characters ``start`` and ``end`` of the console. ``function`` may be
     the one where it happened, the one that its title names, or the one that a ``Problem`` shows.
     Without a function the first report of that kind is expected, and each equal one after it.
     """
@@ -119,7 +110,7 @@ class Expectation:
     end: int
 
     def covers(self, event: klog.Event, offset: int) -> bool:
-        """Whether this is what was expected, ``offset`` being where it stands."""
+        """Whether a report that begins at ``offset`` of the console is an expected one."""
         return (
             self.start <= offset < self.end
             and event.kind is self.kind
@@ -132,22 +123,21 @@ _TITLE = 1000  # characters of a problem's title that are shown; a line of a log
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason why a test is red; ``detail`` is the evidence, ``times`` how often it came.
+    """One reason why a test is red.
 
-    ``function`` is the innermost function of a module on the report's stack, else the one
-    that the title names; ``location`` its file:line where that is known. ``defined``: that is
-    where ``function``, a variable or a function, is defined; nothing has happened there. What a
-    guest has said is made printable and cut here (``harness.host.text``), so that no output need
-    think of it.
+    ``title`` and ``detail`` may have text of the guest's. They are made printable and cut here
+    (``harness.host.text``), so that no output has to do that.
     """
 
     verdict: Verdict
     title: str
-    detail: str = ""
-    times: int = 1
+    detail: str = ""  # the evidence
+    times: int = 1  # how often it came
+    # The innermost function of a module on the report's stack, or else the one in the title. Of
+    # what a module has left behind: the variable or function that it is about.
     function: str | None = None
-    location: str | None = None
-    defined: bool = False
+    location: str | None = None  # the file:line of that, if it is known
+    defined: bool = False  # ``location`` is where ``function`` is defined: nothing happened there
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -170,11 +160,11 @@ class Problem:
 # Documentation/admin-guide/tainted-kernels.rst. Loading a module sets O (12) and, where
 # modules are signed, E (13); only a test that loads one should move these.
 _LOAD_TAINTS = 1 << 12 | 1 << 13
-# What reports bring: a bad page or object (B), an oops (D), a warning (W), a soft lockup (L).
+# Flags that come with a report: a bad page (B), an oops (D), a warning (W), a soft lockup (L).
 _REPORT_TAINTS = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
 _TAINT_LETTERS = "PFSRMBUDAWCIOELKXTNJ"
-# What a module sets by what it is, rather than by what it does: its license, its place in the
-# tree, MODULE_INFO(test, "Y") as KUnit's tests have it, and so on; by the names of
+# Flags that a module sets by being loaded, because of what it declares: its licence, its place in
+# the tree, MODULE_INFO(test, "Y"). The names are those of
 # Documentation/admin-guide/tainted-kernels.rst.
 DECLARED_TAINTS = {
     "proprietary": 1 << 0,
@@ -194,8 +184,8 @@ def taint_letters(mask: int) -> str:
     )
 
 
-# Of a report: registers, the code's bytes, and frames that were only lying on the stack.
-# Whoever needs them has the console's file.
+# Lines of a report that are left out: registers, the bytes of the code, and frames of which the
+# unwinder is not sure ("? "). The console's file has all of them.
 _NOT_SHOWN = re.compile(
     r" \? |(?:Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked"
 )
@@ -203,7 +193,7 @@ _SHOWN_LINES = 40
 
 
 def condensed(excerpt: str) -> str:
-    """The lines of a report that say what happened and where."""
+    """The lines of a report that say what happened and where; at most ``_SHOWN_LINES``."""
     lines = [line for line in excerpt.splitlines() if not _NOT_SHOWN.match(klog.said(line))]
     if len(lines) > _SHOWN_LINES:
         left = len(lines) - _SHOWN_LINES
@@ -222,7 +212,8 @@ def judge(evidence: Evidence) -> Sequence[Problem]:
     return [*_judge(whole), *_unprinted(evidence)]
 
 
-# How a line begins that the kernel prints, and its very first one (init/version.c).
+# The time at the beginning of a line of the kernel's log, and the first line of a boot
+# (init/version.c).
 _CLOCK = re.compile(r"^\[ {0,11}(\d{1,12}\.\d{6})\]", re.MULTILINE)
 _FIRST_LINE = re.compile(
     r"^\[ {0,11}0\.000000\](?:\[ {0,11}[TC]\d{1,10}\])? Linux version ", re.MULTILINE
@@ -230,36 +221,45 @@ _FIRST_LINE = re.compile(
 
 
 def _printed_once(evidence: Evidence) -> str:
-    """The console, blank where it has what was printed before.
+    """The console with blanks for what it has a second time.
 
-    A console that is taken away and registered again prints the whole log from its beginning
-    (CON_PRINTBUFFER in kernel/printk/printk.c), which looks like a boot. It is none where the guest
-    goes on answering. What is new has a later time than all before it. All stays in its place.
+    Whoever unregisters a console and registers it again has the kernel print its whole log once
+    more (CON_PRINTBUFFER in kernel/printk/printk.c). That looks like a boot, but after a boot the
+    guest would not answer. The repetition ends where a line is newer than all before it: at the
+    latest at the mark that the harness itself has logged. Blanks keep each offset as it is.
     """
-    text = evidence.console
+    console = evidence.console
     if evidence.taint_after is None or evidence.panicked or not evidence.running:
-        return text
-    last, again, kept = 0.0, -1, 0  # seconds, and places in the text
-    printed: list[str] = []
-    for line in _CLOCK.finditer(text):
-        now = float(line[1])
-        if again < 0 and _FIRST_LINE.match(text, line.start()):
-            again = line.start()
-        elif again >= 0 and now > last:  # at the latest what the harness itself has logged
-            printed += [text[kept:again], re.sub(r"[^\n]", " ", text[again : line.start()])]
-            again, kept = -1, line.start()
-        last = max(last, now)
-    return "".join([*printed, text[kept:]])
+        return console
+    newest = 0.0  # seconds
+    repeats_from = -1  # where a repetition has begun that has not ended yet
+    kept: list[str] = []
+    done = 0  # up to where the console is in ``kept``
+    for line in _CLOCK.finditer(console):
+        time = float(line[1])
+        if repeats_from < 0 and _FIRST_LINE.match(console, line.start()):
+            repeats_from = line.start()
+        elif repeats_from >= 0 and time > newest:
+            repeated = console[repeats_from : line.start()]
+            kept += [console[done:repeats_from], re.sub(r"[^\n]", " ", repeated)]
+            repeats_from, done = -1, line.start()
+        newest = max(newest, time)
+    return "".join([*kept, console[done:]])
 
 
 def _judge(evidence: Evidence) -> Sequence[Problem]:
+    """The problems, in the order in which one explains the next.
+
+    A report of the kernel explains why the guest does not answer, and both explain what is left
+    behind. So each group is looked for only where those before it have found nothing.
+    """
     problems, stopped = _reports(evidence)
     memory = _memory(evidence)
-    # A process that is killed for lack of memory may fail to get some more before it is gone.
+    # A process that was killed for lack of memory may report failed allocations until it has ended.
     if memory and all(one.title.startswith("page allocation failure") for one in problems):
         problems = memory
     if problems and evidence.fault and not evidence.full:
-        problems += _end(evidence, stopped)  # the log does not say why QEMU has ended
+        problems += _end(evidence, stopped)  # the reports do not explain why QEMU has ended
     problems = problems or [*_end(evidence, stopped), *_probes(evidence)]
     return problems or [
         *_gap(evidence), *_taint(evidence), *_residue(evidence), *_remains(evidence),
@@ -268,9 +268,9 @@ def _judge(evidence: Evidence) -> Sequence[Problem]:
 
 
 def _end(evidence: Evidence, stopped: bool) -> list[Problem]:
-    """What has become of the machine and of the command, where the log does not say why.
+    """How the machine has ended or what it does not do, where its log does not say why.
 
-    ``stopped``: the kernel has stopped as it was expected to, so that it answers nobody.
+    At most one problem. ``stopped``: the kernel has stopped as the test wants, and cannot answer.
     """
     stuck = f"the guest is well, but `{evidence.timed_out}` is stuck"
     stacks = _stuck_first(evidence.stacks)
@@ -297,10 +297,10 @@ _TASK = re.compile(r"^task .*\(\d+,(\w)\):$", re.MULTILINE)
 
 
 def _stuck_first(stacks: str) -> str:
-    """The tasks that are in a module's code, what a stuck command waits in first.
+    """The stacks of tasks in modules' code, those first that a stuck command may wait in.
 
-    That is what no signal ends (state D), and a process rather than a thread of the kernel's,
-    which sleeps in the module as long as there is nothing to do.
+    A wait that no signal ends (state D) comes before the others. A process comes before a kernel
+    thread, which sleeps in its module whenever it has nothing to do.
     """
 
     def rank(task: str) -> tuple[bool, bool]:
@@ -311,31 +311,32 @@ def _stuck_first(stacks: str) -> str:
     return "\n".join(sorted(tasks, key=rank))
 
 
-# mm/slub.c, object_err() and __slab_err(): since 6.16 each report of the allocator is followed
-# by a warning, for those who want a panic.
+# mm/slub.c, object_err() and __slab_err(): since 6.16 a warning follows each report of the
+# allocator, so that panic_on_warn works for these, too.
 _OF_SLAB_REPORT = re.compile(
     r"\bWARNING: .{0,300}\bmm/slub\.c:\d+ (?:at )?(?:object_err|__slab_err)\+"
 )
 
 
-# kernel/panic.c, panic(). One that a report led to is not reported again.
+# kernel/panic.c, panic(). The log reader makes no event of one that follows a report.
 _STOPPED = re.compile(r"(?:^|\] ?)Kernel panic - not syncing", re.MULTILINE)
 
 
 SAYS = "it says: "
-"""The beginning of the first line of a warning's detail, where it has words of its own."""
+"""How the detail of a warning begins that has a message; the message follows."""
 MOST_PROBLEMS = 100
-"""How many different problems of one log are told; nobody reads more, and a flood must end."""
+"""How many different problems of one log are listed. Nobody reads more, and a flood must end."""
 
 
 def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
-    """What the kernel's log says, but for what was expected; equal reports are one problem.
+    """The unexpected reports of the log, equal ones as one problem; whether the kernel stopped.
 
-    And whether what was expected has stopped the kernel, if nothing else is wrong.
+    The second value is true where a report that the test expected was followed by a panic. With no
+    problem besides, the kernel has stopped as it was expected to.
     """
-    found: dict[str, Problem] = {}
+    found: dict[str, Problem] = {}  # by title
     read_to_end = True
-    covered = len(evidence.console)  # from where on something was expected
+    first_expected = len(evidence.console)  # where the first expected report begins
     starts = _line_starts(evidence.console)
     # Narrow expectations first, so that a broad one does not use up a report that only a narrow
     # one matches. They are known by their index, since two may be equal.
@@ -343,12 +344,13 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         enumerate(evidence.expected),
         key=lambda one: (one[1].function is None, one[1].end - one[1].start),
     )
-    meant: dict[int, str] = {}  # what an expectation without a function has met
-    slab: klog.Event | None = None  # of which the warning may be still to come
+    # What an expectation without a function has met first; only that is expected from then on.
+    subjects: dict[int, str] = {}
+    slab: klog.Event | None = None  # a report of the allocator whose warning may follow
     for event in klog.events(evidence.console):
         title = event.title
         if slab and _OF_SLAB_REPORT.search(event.excerpt):
-            # The first is the report, and this its stack. Where it was expected, so is this.
+            # The warning adds its stack to the report. It is expected if the report was.
             if slab.title in found:
                 known = found[slab.title]
                 detail = f"{known.detail}\n{condensed(event.excerpt)}"
@@ -360,12 +362,12 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
         offset = starts[event.line]
         if any(
             one.covers(event, offset)
-            and (one.function or meant.setdefault(place, told := _told(event)) == told)
-            for place, one in expected
+            and (one.function or subjects.setdefault(index, _subject(event)) == _subject(event))
+            for index, one in expected
         ):
-            covered = min(covered, offset)
+            first_expected = min(first_expected, offset)
             continue
-        if _is_nothing(evidence, event):
+        if _is_harmless(evidence, event):
             continue
         if title in found:
             known = found[title]
@@ -379,74 +381,79 @@ def _reports(evidence: Evidence) -> tuple[list[Problem], bool]:
     if not read_to_end:
         title = f"the log has more than {MOST_PROBLEMS} different problems, the rest was not read"
         problems.append(Problem(Verdict.LOG_GAP, title))
-    return problems, bool(_STOPPED.search(evidence.console, covered))
+    return problems, bool(_STOPPED.search(evidence.console, first_expected))
 
 
-# A warning's header names the place in the code: FUNCTION+OFFSET/SIZE.
+# The header of a warning names the place in the code: FUNCTION+OFFSET/SIZE.
 _PLACE = re.compile(r"WARNING: .{0,300}?([\w.]{1,200}\+0x[0-9a-f]{1,8})/0x")
 
 
-def _told(event: klog.Event) -> str:
-    """What a report is about. One function may warn in several places, of several things."""
+def _subject(event: klog.Event) -> str:
+    """What a report is about: its title, and of a warning the place in the code as well.
+
+    One function may warn in several places, of several things.
+    """
     place = _PLACE.search(event.excerpt) if event.kind is klog.Kind.WARNING else None
     return f"{event.title} at {place[1]}" if place else event.title
 
 
-# What in a report of a race is not of who raced: below an interrupt's entry, and below what
-# processes softirqs, who was interrupted; which locks a task has, and where it took them.
-_OF_OTHERS = re.compile(
+# Lines in a report of a data race that are not about the two accesses. Below the entry of an
+# interrupt or of softirqs is the stack of the task that was interrupted. Lockdep adds which locks a
+# task holds, and where interrupts were last switched on and off.
+_NOT_THE_ACCESSES = re.compile(
     r"(?:(?<=\n)[^\n]{0,60}\b(?:asm_sysvec_\w{1,80}|asm_common_interrupt|__do_softirq|handle_softirqs)"
     r"\+0x[^\n]{0,500}\n(?:[^\n]{0,500}\+0x[0-9a-f]{1,8}/0x[^\n]{0,500}\n){1,200})"
     r"|(?<=\n)[^\n]{0,60}(?: #\d{1,2}: |\b(?:hard|soft)irqs last )[^\n]{0,500}\n"
 )
 
 
-def _is_nothing(evidence: Evidence, event: klog.Event) -> bool:
-    """Whether a report makes no test red: it is harmless, or another check tells of it."""
-    if event.kind is klog.Kind.OOM:  # _memory() knows who was killed
+def _is_harmless(evidence: Evidence, event: klog.Event) -> bool:
+    """Whether a report makes no test red, or another check does (``_memory``)."""
+    if event.kind is klog.Kind.OOM:
         return not _STOPPED.search(event.excerpt)
     if event.kind is klog.Kind.KCSAN:
         # With both sides in the kernel's own code, no module can do anything about the race.
-        return not _in_module(_OF_OTHERS.sub("", event.excerpt))
+        return not _in_module(_NOT_THE_ACCESSES.sub("", event.excerpt))
     return event.bare and _is_well(evidence)
 
 
-# mm/slub.c, set_freepointer(): an object that is freed is the first of the free ones.
+# A double free: mm/slub.c, set_freepointer(), where the object that is freed is already the first
+# one on the list of free objects.
 _FREED = re.compile(
     r"kernel BUG at mm/sl[au]b\.c:(?:.*\n){1,20}?.*\bRIP: (?:\w{4}:)?"
     r"(?:_*kfree\w*|_*slab_free\w*|_*kmem_cache_free\w*|set_freepointer)[.\w]*\+"
 )
 
 
-# include/asm-generic/bug.h, WARN(): what it says comes before its header.
-_SAID = re.compile(r"\[ cut here \]-+\n((?:[^\n]{1,300}\n){1,3}?)[^\n]{0,60}WARNING: ")
+# The message of a warning, which comes before its header: include/asm-generic/bug.h, WARN().
+_MESSAGE = re.compile(r"\[ cut here \]-+\n((?:[^\n]{1,300}\n){1,3}?)[^\n]{0,60}WARNING: ")
 _LEAD = 1000  # characters before a report's first line in which it is looked for
 _STAMP = re.compile(r"^(?:\[[^\]]{0,30}\] ?)+")
 
 
-def _said_before(evidence: Evidence, event: klog.Event, offset: int) -> str:
-    """What a warning says, unless its title does: which rule of the kernel's was broken."""
+def _message(evidence: Evidence, event: klog.Event, offset: int) -> str:
+    """The message of a warning that begins at ``offset``; "" if it has none, or has it as title."""
     if not event.title.startswith("WARNING"):
         return ""
     first = max(0, offset - _LEAD)
     lead = evidence.console[first : offset + _LEAD]
-    for match in _SAID.finditer(lead):
+    for match in _MESSAGE.finditer(lead):
         if first + match.end() > offset:
             return " ".join(_STAMP.sub("", line).strip() for line in match[1].splitlines())
     return ""
 
 
 def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
-    """A report as a reason for a red test; ``offset`` is where it stands in the log."""
+    """A report as a reason for a red test; it begins at ``offset`` of the console."""
     detail = condensed(event.excerpt)
-    if said := _said_before(evidence, event, offset):
-        detail = f"{SAYS}{said}\n{detail}"
+    if message := _message(evidence, event, offset):
+        detail = f"{SAYS}{message}\n{detail}"
     elif _FREED.search(event.excerpt):
         detail = f"{SAYS}what is freed here is free already: it is freed twice\n{detail}"
     if still := _stood_still(evidence, event, offset):
         about = f"the host did not run QEMU for {still:.0f} s, and the kernel then said: "
         return Problem(Verdict.HOST_FAULT, about + event.title, detail)
-    gone = not evidence.running and not evidence.fault
+    gone = not evidence.running and not evidence.fault  # QEMU has ended, and not by the host
     dead = evidence.panicked or gone or event.kind is klog.Kind.PANIC
     verdict = Verdict.PANIC if dead else Verdict.SPLAT
     if event.kind is klog.Kind.LEAK:
@@ -498,7 +505,7 @@ _DROPPED = re.compile(r"^(?:[^\r\n]*\r)*\*\* (\d{1,20}) printk messages dropped 
 
 
 def _gap(evidence: Evidence) -> list[Problem]:
-    """Where a part of the log is missing a report may have been in it."""
+    """That parts of the log are missing: nobody knows whether a report was in them."""
     dropped = sum(int(found[1]) for found in _DROPPED.finditer(evidence.console))
     problems = []
     if dropped:
@@ -546,14 +553,14 @@ def _is_well(evidence: Evidence) -> bool:
 
 
 def _titled(event: klog.Event) -> str | None:
-    """The function that a report's title names, which is further down the stack at times."""
+    """The function that a report's title names: not always the innermost one of the stack."""
     return event.title.rpartition(" in ")[2] or None
 
 
 def _guilty(event: klog.Event) -> str | None:
     """The innermost function of a module on a report's stack, else the one in its title."""
-    # A report's words may name a helper before the stack does; and where it has no stack of
-    # its own it has others': who allocated, who freed.
+    # First the report's own stack. Its text may name a helper function earlier, or show other
+    # stacks: of who allocated the memory, and who freed it.
     inside = next((frame.function for frame in event.stack if frame.module), None)
     return inside or _in_module(event.excerpt) or event.function
 
@@ -567,15 +574,15 @@ _CALL_IN_MODULE = re.compile(
 )
 
 
-def _in_module(text: str) -> str | None:
-    """The first function of a module that a text names."""
-    found = _CALL_IN_MODULE.search(text)
+def _in_module(report: str) -> str | None:
+    """The first function of a module that a report or a stack names."""
+    found = _CALL_IN_MODULE.search(report)
     return found[1] if found else None
 
 
-def _line_starts(text: str) -> list[int]:
-    """Where each line of ``text`` starts; a line ends at a newline, as in klog."""
-    return [0, *(found.end() for found in re.finditer("\n", text))]
+def _line_starts(console: str) -> list[int]:
+    """The offset of each line; a line ends at a newline, as in klog."""
+    return [0, *(found.end() for found in re.finditer("\n", console))]
 
 
 def _manner(evidence: Evidence) -> str:
@@ -586,6 +593,7 @@ def _manner(evidence: Evidence) -> str:
 
 
 def _taint(evidence: Evidence) -> list[Problem]:
+    """Taint flags that changed, and counted warnings, which no report explains."""
     if evidence.taint_after is None:  # the kernel has stopped, as was expected
         return []
     lost = evidence.taint_before & ~evidence.taint_after
@@ -593,7 +601,8 @@ def _taint(evidence: Evidence) -> list[Problem]:
         title = f"somebody has cleared the kernel's taint flags ({taint_letters(lost)})"
         return [Problem(Verdict.SPLAT, title)]
     fresh = evidence.taint_after & ~evidence.taint_before & ~_LOAD_TAINTS & ~evidence.declared
-    # The kernel prints a report before its taint comes up, so that may come after a judgement.
+    # The kernel sets the flag after it has printed the report. A judgement in between has the
+    # report, and the next one the flag.
     told = evidence.reported or any(one.end > 0 for one in evidence.expected)
     if told:
         fresh &= ~_REPORT_TAINTS
@@ -615,7 +624,7 @@ def _unasked(evidence: Evidence) -> list[Problem]:
 
 
 def _probes(evidence: Evidence) -> list[Problem]:
-    """What does not go on although nobody waits for it yet."""
+    """What is stuck in the kernel although no command waits for it yet."""
     problems = []
     for probe in evidence.probes:
         kind, _, name = probe.partition(":")
@@ -625,7 +634,7 @@ def _probes(evidence: Evidence) -> list[Problem]:
         elif kind == "lock":
             title = f"{name} is held: what needs this lock of the kernel's waits for ever"
         elif kind == "ended":
-            if name.startswith("0x"):  # no variable is known there, so that it may be no lock
+            if name.startswith("0x"):  # an address without a variable may be no lock
                 continue
             title = f"a task has ended and still has a lock, {name}: who needs that waits for ever"
             detail, function = "mutex_unlock() or up_write() was not called", None
@@ -640,7 +649,7 @@ def _probes(evidence: Evidence) -> list[Problem]:
     return problems
 
 
-_HIDDEN = "hidden:"  # of vm/agent's names: a module that is there, and in no list
+_HIDDEN = "hidden:"  # KIND of vm/agent: a loaded module that is not in the kernel's list
 
 
 def _residue(evidence: Evidence) -> list[Problem]:
@@ -651,8 +660,7 @@ def _residue(evidence: Evidence) -> list[Problem]:
         return [Problem(Verdict.RESIDUE, title)]
     left = sorted(evidence.left or ())
     hidden = [name.removeprefix(_HIDDEN) for name in left if name.startswith(_HIDDEN)]
-    # What a module has that is still there is no leftover.
-    if hidden:
+    if hidden:  # it is still there, so that what it has is not left behind
         title = f"{', '.join(hidden)} is loaded, and not in the kernel's list of modules any more"
         return [Problem(Verdict.RESIDUE, title, "nobody can unload it, or tell what it leaves")]
     by_undo: dict[str, list[str]] = {}
@@ -670,9 +678,9 @@ def _residue(evidence: Evidence) -> list[Problem]:
 
 
 def _counted(names: Sequence[str]) -> str:
-    """The names; of those that differ only in numbers, the first one and how many there are.
+    """The names in one line; of those that differ only in numbers, the first and their count.
 
-    A module that leaves something behind in each of its lives leaves it under another number.
+    A test may load a module several times. What is left each time has another number.
     """
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -683,9 +691,9 @@ def _counted(names: Sequence[str]) -> str:
     )
 
 
-# What takes away what is left, by how vm/agent names it. The first that fits counts.
+# The call that takes away what is left, by its KIND:NAME. The first pattern that fits counts.
 _UNDO = (
-    # The folder of devices comes with the first of them and goes with the last.
+    # The folder of misc devices is there as long as there is one.
     (r"(?:class:|device:)misc(?:/|$)|misc:", "misc_deregister()"),
     (r"class:[^/]+$", "class_destroy() or class_unregister()"),
     (r"device:platform/", "platform_device_unregister()"),
@@ -707,9 +715,9 @@ _UNDO = (
 
 
 def _undo(name: str, left: Sequence[str]) -> str:
-    """The call that takes away what is left; "" where that cannot be told.
+    """The call that takes away what is left; "" if that is not known.
 
-    A node in /dev comes and goes with its device, which has the same name in its class.
+    A node in /dev is removed with its device, which has the same name in its class.
     """
     kind, _, rest = name.partition(":")
     if kind == "dev":
@@ -719,9 +727,10 @@ def _undo(name: str, left: Sequence[str]) -> str:
 
 
 def _remains(evidence: Evidence) -> list[Problem]:
-    """What still points into a module that is gone; the kernel will follow it one day."""
+    """Pointers into modules that are gone, those to one variable or function as one problem."""
     found: dict[str, Problem] = {}
-    # What is registered somewhere known comes first: its neighbours there may point to it too.
+    # First those from lists of the kernel's that are known. Neighbours in such a list may point to
+    # the same thing, and say less.
     for one in sorted(evidence.remains, key=lambda one: (not one.forgotten, not one.what)):
         what = one.what or f"the module's memory at {one.address:#x}"
         detail = f"{one.holder} points to {what} ({one.address:#x})"
@@ -738,12 +747,12 @@ def _remains(evidence: Evidence) -> list[Problem]:
 
 
 def _leaks(evidence: Evidence) -> list[Problem]:
-    """What kmemleak found; as with reports, equal ones are one problem."""
+    """What kmemleak has reported; equal reports are one problem."""
     return _reports(Evidence(evidence.leaks, evidence.taint_before, evidence.taint_after))[0]
 
 
 def _lost(evidence: Evidence) -> list[Problem]:
-    """What modules that are gone have not freed; equal ones are one problem."""
+    """Memory and registrations that modules have left; equal ones are one problem."""
     found: dict[tuple[str, str], Problem] = {}
     for one in evidence.lost:
         if one.held:
@@ -764,7 +773,7 @@ def _lost(evidence: Evidence) -> list[Problem]:
 
 
 def _unrecorded(evidence: Evidence) -> list[Problem]:
-    """Where allocations are missing in the record, what was lost is not known."""
+    """That the record of allocations is not whole, so that lost memory may be missing in it."""
     why = ""
     if evidence.unrecorded:
         why = "more was allocated than can be recorded"
