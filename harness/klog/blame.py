@@ -536,6 +536,15 @@ _MESSENGERS: tuple[tuple[str, str], ...] = (
         r"|(?:asm_)?sysvec_\w+|common_interrupt\w*|apic_timer_interrupt|handle_interruption",
     ),
     (
+        # arch/*/entry, arch/*/kernel/{entry,syscall}*, kernel/kthread.c: the outermost calls
+        "lets others begin",
+        r"do_(?:fast_)?syscall_(?:64|32\w*)|(?:x64|ia32)_sys_call|entry_(?:SYSCALL|SYSENTER|INT80)\w*"
+        r"|system_call\w*|sysenter_\w+|sys_call_table\w*|el0t?_(?:svc|sync|64|32|ia32)\w*"
+        r"|invoke_syscall\w*|ret_(?:fast_syscall|from_(?:fork|kernel_thread|syscall)\w*)"
+        r"|kthread|kernel_thread_(?:helper|starter)|child_rip|start_(?:secondary|kernel)"
+        r"|secondary_start\w+",
+    ),
+    (
         # mm/kasan, mm/kfence, mm/kmsan, kernel/kcsan, lib/ubsan.c
         "belongs to a sanitizer",
         r"(?:kasan|kfence|kmsan|kcsan|ubsan|asan|hwasan|msan|tsan|sanitizer)_\w+"
@@ -581,9 +590,9 @@ _MESSENGER = re.compile(
     + "|".join(words for _, words in _MESSENGERS)
     + r")(?:\.\w+)*"
 )
-# The first three of them: who prints, not who helps whoever calls.
+# The first four of them: who is there in any report, not who helps whoever calls.
 _MESSENGER_OF_REPORT = re.compile(
-    "_*(?:" + "|".join(words for _, words in _MESSENGERS[:3]) + r")(?:\.\w+)*"
+    "_*(?:" + "|".join(words for _, words in _MESSENGERS[:4]) + r")(?:\.\w+)*"
 )
 
 # kernel/sched, kernel/locking, mm/filemap.c: a task that hangs sleeps in one of these; cv_wait()
@@ -708,8 +717,9 @@ def _after_end(frames: list[Frame]) -> bool:
 def last_resort(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Frame | None:
     """Whom to name where all calls only help somebody: there a log is cut, or whom is not known.
 
-    The innermost that does not print the report. Where its format leaves those out as well, what
-    an unwinder has guessed of a module, then the outermost: it is the nearest to who is missing.
+    The innermost that does not print the report. Where there is none, or its format leaves those
+    out as well, what an unwinder has guessed of a module, then the outermost: it is the nearest to
+    who is missing.
     """
     found = [
         frame
@@ -720,7 +730,8 @@ def last_resort(report: Calls, site: Site, skip: re.Pattern[str] | None) -> Fram
         if skip is None or not is_in(skip, frame):
             return frame
     asked = [frame for frame in found if not _MESSENGER.fullmatch(frame.function)]
-    of_modules = [frame for frame in guesses(report.items) if frame.module] if asked else []
+    wanted = asked or not found
+    of_modules = [frame for frame in guesses(report.items) if frame.module] if wanted else []
     return next(iter([*of_modules, *asked[-1:]]), None)
 
 

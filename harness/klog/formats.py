@@ -1704,13 +1704,20 @@ FORMATS: tuple[Format, ...] = (
         at_header,
         stackless=True,
     ),
-    # OpenZFS's vcmn_err(), and the spl_debug_bug() that it had up to 0.6
+    # OpenZFS's spl_debug_bug(), up to 0.6
+    Format(
+        Kind.BUG,
+        "SPL PANIC",
+        re.compile(rf"^SPLError: \d+:\d+:\([\w./-]+:\d+:(?P<func>{NAME})\(\)\) SPL PANIC"),
+        "PANIC of a filesystem",
+        place=at_header,
+        stackless=True,
+    ),
+    # and its vcmn_err()
     Format(
         Kind.BUG,
         "PANIC",
-        re.compile(
-            rf"^(?:PANIC: \S.*|SPLError: \d+:\d+:\([\w./-]+:\d+:(?P<func>{NAME})\(\)\) SPL PANIC)"
-        ),
+        re.compile(r"^PANIC: \S.*"),
         "PANIC of a filesystem",
         place=in_trace,
         needs_stack=True,

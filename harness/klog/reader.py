@@ -93,6 +93,7 @@ _ANNOUNCED_WITHIN = 4  # lines between an announcement and what it announces
 _HANGS = "blocked for more than "  # in the first line of a hung task's report
 _STATE_WITHIN = 10  # lines of a stack's words between a task's state and its calls
 _ASKED_WITHIN = 8  # lines above a stack's first that say that somebody has asked for it
+_BESIDE_LINES = 8  # of a report in which another CPU may print its header
 _PART_LINES = 40  # how far below a header its parts may be
 
 # The header of a warning of old kernels; later ones show an offset. Mails about one have it as
@@ -784,7 +785,9 @@ class _Reader:
     def _is_same(self, fmt: Format, text: str, report: _Report) -> bool:
         """Whether a header is that of the open report once more, or at last."""
         again = text == report.header
-        pasted_twice = self.reboots is not None and not report.has_body and again
+        # Two CPUs that stop at the same place at the same time print between each other's lines.
+        beside = not report.has_stack and len(report.raw) <= _BESIDE_LINES
+        pasted_twice = self.reboots is not None and (not report.has_body or beside) and again
         # xmon says last what the kernel had said before it.
         repeated = again and fmt.then == _XMON and any(_XMON in line for line in report.raw)
         return pasted_twice or repeated or report.is_restated(text) or report.is_named_by(fmt, text)

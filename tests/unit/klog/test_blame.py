@@ -184,6 +184,12 @@ def test_who_waits_or_complains_is_not_to_blame(report: str) -> None:
             " __mutex_lock+0x1ccd/0x25c0\n ? brook_write+0x1c4/0x16a0 [brook]",
             WRITE,
         ),
+        # the same, where nothing is left of the sure ones but how the task entered the kernel
+        (
+            f"{FAULT}\nCall Trace:\n ? brook_write+0x2c/0x30 [brook]\n do_syscall_64+0x57/0x190\n"
+            " entry_SYSCALL_64_after_hwframe+0x44/0xa9",
+            WRITE,
+        ),
         # the header's, where the stack is cut off
         (
             "BUG: KASAN: slab-out-of-bounds in kmem_cache_alloc+0x48/0x3b8\n"

@@ -448,6 +448,7 @@ REPORTS = [
         " [<ffffffffa0212345>] brook_read+0x41/0xb0 [zfs]",
         (Kind.BUG, "brook_read"),
     ),
+    ("SPLError: 1234:0:(brook.c:441:brook_read()) SPL PANIC", (Kind.BUG, "brook_read")),
     ("Kernel panic: VFS: Unable to mount root fs on 00:00", (Kind.PANIC, None)),
     (
         "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: brook_drain "

@@ -616,6 +616,14 @@ def test_a_line_may_be_there_twice(lines: list[str]) -> None:
     assert len(event.excerpt.split("\n")) == len(lines)
 
 
+def test_another_cpu_may_stop_at_the_same_place_at_the_same_time() -> None:
+    """Its first lines are then between those of the one whose report this is."""
+    bug = "kernel BUG at drivers/brook.c:294!"
+    lines = [bug, "invalid opcode: 0000 [#1] SMP PTI", "CPU: 7 PID: 321 Comm: sh", bug]
+    (event,) = klog.read("\n".join([*lines, "RIP: 0010:brook_drain+0x24/0x60"]), pasted=True)
+    assert (event.kind, event.function) == (Kind.BUG, "brook_drain")
+
+
 @pytest.mark.parametrize("stamped", [1, 2, 4])
 def test_only_the_first_lines_may_have_stamps(stamped: int) -> None:
     """Somebody has taken those off that say nothing new."""
