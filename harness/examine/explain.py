@@ -22,6 +22,7 @@ from harness.errors import HarnessError
 from harness.examine import locks, symbols
 from harness.examine.audit import Audit
 from harness.examine.evidence import ENDED
+from harness.judge import phrases
 from harness.judge.verdict import Evidence, Problem, Verdict
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def _with_vanished_variable(
         return problem
     name = there.symbol.name
     after = "init has ended" if there.symbol.section.startswith(".init") else "rmmod"
-    title = f"{problem.title}: {name} is not there any more after {after}"
+    title = f"{problem.title}: {name} {phrases.GONE} {after}"
     undo = _missing_call(problem.detail, problem.function or "")
     if undo and after == "rmmod":
         title += f", and {undo} was not called"
@@ -218,7 +219,7 @@ def _with_stale_list_element(
     if there is None:
         return problem
     name = there.symbol.name
-    title = f"{problem.title}: {name} was still in it when the module was loaded once more"
+    title = f"{problem.title}: {name} {phrases.STILL_LISTED}"
     return replace(problem, title=title, function=name, location=there.location, defined=True)
 
 
@@ -255,8 +256,6 @@ def _missing_call(report: str, function: str) -> str:
     return next(users, "kthread_stop()" if thread else "")
 
 
-# How the title of a leftover names the calls that would have undone it, and one of these calls.
-_NOT_CALLED = re.compile(r": ([^:;]*\(\)[^:;]*) was not called")
 _CALL = re.compile(r"(\w+)\(\)")
 # Calls that are macros of others (linux/ioport.h). The usual form, the same name after two
 # underscores, is not listed.
@@ -270,7 +269,7 @@ def _with_calls_that_the_module_has(problems: Sequence[Problem], module: Module)
     does not tell which.
     """
     left = [one for one in problems if one.verdict is Verdict.RESIDUE]
-    if not any(_NOT_CALLED.search(one.title) for one in left):
+    if not any(phrases.NOT_CALLED.search(one.title) for one in left):
         return list(problems)
     calls: set[str] = set()
     for each in module.objects:
@@ -286,7 +285,7 @@ def _with_calls_that_the_module_has(problems: Sequence[Problem], module: Module)
         return f"{missing[0]}, or not with the right arguments" if made else missing[0]
 
     return [
-        replace(one, title=_NOT_CALLED.sub(told, one.title)) if one in left else one
+        replace(one, title=phrases.NOT_CALLED.sub(told, one.title)) if one in left else one
         for one in problems
     ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from harness import klog
 from harness.host import text
+from harness.judge import phrases
 
 
 class Verdict(enum.StrEnum):
@@ -322,8 +323,6 @@ _OF_SLAB_REPORT = re.compile(
 _STOPPED = re.compile(r"(?:^|\] ?)Kernel panic - not syncing", re.MULTILINE)
 
 
-SAYS = "it says: "
-"""How the detail of a warning begins that has a message; the message follows."""
 MOST_PROBLEMS = 100
 """How many different problems of one log are listed. Nobody reads more, and a flood must end."""
 
@@ -447,9 +446,9 @@ def _problem(evidence: Evidence, event: klog.Event, offset: int) -> Problem:
     """A report as a reason for a red test; it begins at ``offset`` of the console."""
     detail = condensed(event.excerpt)
     if message := _message(evidence, event, offset):
-        detail = f"{SAYS}{message}\n{detail}"
+        detail = f"{phrases.SAYS}{message}\n{detail}"
     elif _FREED.search(event.excerpt):
-        detail = f"{SAYS}what is freed here is free already: it is freed twice\n{detail}"
+        detail = f"{phrases.SAYS}what is freed here is free already: it is freed twice\n{detail}"
     if still := _stood_still(evidence, event, offset):
         about = f"the host did not run QEMU for {still:.0f} s, and the kernel then said: "
         return Problem(Verdict.HOST_FAULT, about + event.title, detail)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from harness.host import text as texts
+from harness.judge import phrases
 from harness.report.result import Case, KernelResult
 
 # What a finding is about, the worst first, and how a heading says it.
@@ -51,14 +52,14 @@ _STILL_LISTED = (
 # How the kernel's reports begin (judge/verdict.py), what they are about, and what that means.
 _MEANINGS = (
     (
-        r"panic: .* is not there any more after",
+        rf"panic: .* {phrases.GONE}",
         "panic",
         "The kernel still used something of the module that was gone, and could not go on. Undo in "
         "exit, before anything is freed, all that init did. On a real computer everything that "
         "runs is lost.",
     ),
     (
-        r"splat: .* is not there any more after",
+        rf"splat: .* {phrases.GONE}",
         "memory",
         "The kernel still uses something of the module that is gone. Undo in exit, before anything "
         "is freed, all that init did.",
@@ -68,7 +69,7 @@ _MEANINGS = (
         "panic",
         "The kernel could not go on. On a real computer everything that runs is lost.",
     ),
-    (r"splat: .* was still in it when the module was loaded once more", "left", _STILL_LISTED),
+    (rf"splat: .* {phrases.STILL_LISTED}", "left", _STILL_LISTED),
     (
         r"splat: .*(already (?:registered|present)|duplicate filename|EEXIST|same name)",
         "left",
@@ -172,8 +173,8 @@ _MEANINGS = (
 _PROBLEM = re.compile(
     r"^((?:panic|splat|hung|lost|residue|leak|log gap|host fault): .*)$", re.MULTILINE
 )
-# What a warning says (judge/verdict.py, SAYS), and in its header the place in the kernel's source.
-_WORDS = re.compile(r"\s*it says: (.+)")
+# The message of a warning, and in its header the place in the kernel's source.
+_WORDS = re.compile(rf"\s*{phrases.SAYS}(.+)")
 _KERNELS_OWN = re.compile(
     r"\bat \S+:\d+ (?=\w[\w.]*\+0x)"
     r"|\bkernel BUG at (?:arch|block|crypto|drivers|fs|include|kernel|lib|mm|net|security)/\S+"
@@ -415,8 +416,7 @@ def _rank(finding: Finding) -> tuple[int, bool, bool]:
 
 # -- what is left, each fault once ----------------------------------------------------
 
-# What was not called, and an entry of the kernel's folders that is still there.
-_NOT_CALLED = re.compile(r": ([^:;]*\(\)[^:;]*) was not called")
+# An entry of the kernel's folders that is still there.
 _STILL_THERE = re.compile(r"^residue: (/\S+) is still there")
 # What is there, by the lists that vm/agent makes: "KIND NAME, KIND NAME".
 _LISTED = re.compile(r"left behind: (.+?)(?=: \w+\(\)|$)")
@@ -488,7 +488,7 @@ def _calls(finding: Finding) -> set[str]:
 
     Of an entry it may only be known what has made it: "what undoes thing_register_ext()".
     """
-    found = _NOT_CALLED.search(finding.seen)
+    found = phrases.NOT_CALLED.search(finding.seen)
     names = re.findall(r"(\w+)\(\)", found[1]) if found else []
     return {re.sub(r"(?:un|de)(?=register)|_ext$", "", name) for name in names}
 
@@ -671,9 +671,8 @@ def compared(one: Card, before: Card) -> Card:
     return replace(one, findings=tuple(sorted(findings, key=_worst_first)), notes=notes)
 
 
-# What tests say of a module that was loaded before, and the kernel's reports of one that is gone.
+# What tests say of a module that was loaded before.
 _NOT_AGAIN = re.compile(r"\binsmod (?:\S+ )?answers -E")
-_GONE = "is not there any more after"
 
 
 def _of_steps(case: Case, said: Sequence[str], command: str) -> list[Finding]:
@@ -687,7 +686,7 @@ def _of_steps(case: Case, said: Sequence[str], command: str) -> list[Finding]:
     found = _of_test(case, first, command)
     if later and _NOT_AGAIN.search(found[0].seen):
         cause, *more = _of_test(case, later[0], command)
-        if cause.kind == "left" or _GONE in cause.seen:
+        if cause.kind == "left" or phrases.GONE in cause.seen:
             return [replace(cause, says=found[0].seen), *more]
     for text in later:
         reported = any(_PROBLEM.search(each.seen) and each.kind != "left" for each in found)
