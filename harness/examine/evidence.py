@@ -13,11 +13,10 @@ from harness.errors import ConsoleSilent, HarnessError, HostError, MachineError
 from harness.examine.audit import Audit
 from harness.examine.registries import Finding
 from harness.host.proc import Deadline
-from harness.judge.verdict import Evidence, Expectation, LostMemory, Remain
+from harness.judge.verdict import OOPS_TAINT, Evidence, Expectation, LostMemory, Remain
 from harness.machines.clone import MARK_SECONDS, Baseline
 from harness.qemu import Machine
 
-_DIED = 1 << 7  # the taint of an oops
 ENDED = "ended:"  # of what does not go on: a lock whose owner has ended
 # Seconds. vm/agent gives each of its probes, a dozen and one for each CPU, some seconds (STUCK).
 PROBES_SECONDS = 120.0
@@ -141,11 +140,11 @@ def _ask(
     # First what is looked at from outside: what still points into a module that is gone may crash
     # the kernel as soon as somebody in the guest asks for it. Where a command does not end, memory
     # is in motion.
-    looking = None if timed_out or taint & _DIED else audit
+    looking = None if timed_out or taint & OOPS_TAINT else audit
     if looking:
         said.remains = looking.remains(patience(machine))
     # What a task held that an oops has ended, nobody gives back.
-    if probing and not said.remains and not taint & _DIED:
+    if probing and not said.remains and not taint & OOPS_TAINT:
         said.probes = _probe(machine, audit)
     if said.probes:
         if not timed_out:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # who only catches it needs no log reader
 class KernelProblem(AssertionError):
     """The kernel, not the test, says that something is wrong.
 
-    ``kept`` says where what the machine has left is, unless that is in the test's report already.
+    ``kept`` says where the files are that the machine has left, if the test's report does not.
     """
 
     def __init__(self, problems: Sequence[Problem], kept: str = "") -> None:
@@ -24,3 +24,8 @@ class KernelProblem(AssertionError):
             lines.append(str(problem))
             lines += [f"    {line}" for line in problem.detail.splitlines()]
         super().__init__("\n".join(lines))
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the host alone is to blame, so that nothing is known of the kernel."""
+        return all(problem.by_host for problem in self.problems)

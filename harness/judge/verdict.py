@@ -140,6 +140,11 @@ class Problem:
     location: str | None = None  # the file:line of that, if it is known
     defined: bool = False  # ``location`` is where ``function`` is defined: nothing happened there
 
+    @property
+    def by_host(self) -> bool:
+        """Whether neither the module nor the kernel is to blame."""
+        return self.verdict is Verdict.HOST_FAULT
+
     def __post_init__(self) -> None:
         for name, value in (
             ("title", text.beginning(self.title, _TITLE)),
@@ -158,11 +163,14 @@ class Problem:
         return f"{self.verdict}: {self.title}{where}{often}"
 
 
-# Documentation/admin-guide/tainted-kernels.rst. Loading a module sets O (12) and, where
-# modules are signed, E (13); only a test that loads one should move these.
+# The numbers of the flags are those of Documentation/admin-guide/tainted-kernels.rst.
+OOPS_TAINT = 1 << 7
+"""The flag (D) that an oops sets; a task may have ended with what it held."""
+# Loading a module sets O (12) and, where modules are signed, E (13); only a test that loads one
+# should move these.
 _LOAD_TAINTS = 1 << 12 | 1 << 13
 # Flags that come with a report: a bad page (B), an oops (D), a warning (W), a soft lockup (L).
-_REPORT_TAINTS = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
+_REPORT_TAINTS = 1 << 5 | OOPS_TAINT | 1 << 9 | 1 << 14
 _TAINT_LETTERS = "PFSRMBUDAWCIOELKXTNJ"
 # Flags that a module sets by being loaded, because of what it declares: its licence, its place in
 # the tree, MODULE_INFO(test, "Y"). The names are those of

@@ -17,7 +17,6 @@ from harness.examine import excerpts, symbols
 from harness.host.cache import changes
 from harness.host.text import printable
 from harness.judge.problem import KernelProblem
-from harness.judge.verdict import Verdict
 from harness.plugin import (
     BY_HOST,
     CACHE_CHANGES,
@@ -274,6 +273,5 @@ _GONE = (HostError, MachineError, GuestLost, pytest.skip.Exception, type(None))
 def _by_host(error: BaseException) -> bool:
     """Whether a test is red by the host's doing, and by nothing else."""
     if isinstance(error, KernelProblem):
-        host = all(problem.verdict is Verdict.HOST_FAULT for problem in error.problems)
-        return host and isinstance(error.__cause__, _GONE)
+        return error.by_host and isinstance(error.__cause__, _GONE)
     return isinstance(error, HostError)

@@ -26,7 +26,7 @@ from harness.host.proc import Deadline
 from harness.host.text import printable
 from harness.judge import verdict
 from harness.judge.problem import KernelProblem
-from harness.judge.verdict import Verdict
+from harness.judge.verdict import OOPS_TAINT
 from harness.machines.handover import Handover, can_hand_over, hand_over, taken_over
 from harness.plugin import BY_HOST, LATE_NOTES
 from harness.plugin.supply import SOURCE, MachineSource, UsedMachine
@@ -37,7 +37,6 @@ _JUDGE = pytest.StashKey["LateJudge"]()
 # where there are more, the next test waits until one has been judged.
 _WAITING = 32
 _HAND_OVER_SECONDS = 30.0
-_DIED = 1 << 7  # the taint of an oops
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class LateJudge:
         What a kernel does after an oops, or in a test that is red already, is explained by that.
         """
         clone = used.clone
-        if used.red or used.silent or clone.baseline.taint & _DIED or not can_hand_over(clone):
+        if used.red or used.silent or clone.baseline.taint & OOPS_TAINT or not can_hand_over(clone):
             return
         if clone.audit is not None and clone.audit.untouched():
             return
@@ -192,11 +191,7 @@ def _report(item: pytest.Item, error: KernelProblem | HarnessError, kept: str) -
         when="teardown",
         sections=[("Captured evidence teardown", kept)] if kept else [],
     )
-    if isinstance(error, KernelProblem):
-        by_host = all(problem.verdict is Verdict.HOST_FAULT for problem in error.problems)
-    else:
-        by_host = isinstance(error, HostError)
-    if by_host:
+    if error.by_host if isinstance(error, KernelProblem) else isinstance(error, HostError):
         vars(report)[BY_HOST] = True
     return report
 
