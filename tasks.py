@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The tasks of `invoke`. Each parses its options and calls one function of harness/.
 
+``harness.commands.guard`` turns errors and signals into sentences and an exit status, and
+``harness.commands.command_line`` says where command lines are read otherwise than invoke does.
+
 What a task needs is imported when it runs. All of harness/ takes half a second to import, and
 `invoke --list`, `--help` and shell completion need nothing of it.
 """
@@ -8,33 +11,23 @@ What a task needs is imported when it runs. All of harness/ takes half a second 
 from __future__ import annotations
 
 import atexit
-import difflib
-import functools
 import gc
-import io
 import logging
 import os
-import re
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
-from invoke.exceptions import Exit, ParseError
-from invoke.main import program
-from invoke.parser.argument import Argument
-from invoke.tasks import Task, task
+from invoke.tasks import task
 
-from harness.errors import HarnessError, InputError, Status, refused
+from harness.commands import command_line, guard
+from harness.errors import InputError
 
 if TYPE_CHECKING:
     from harness.build.source import Source
     from harness.config import Equipment
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # The options that several tasks have, spelt and explained the same everywhere.
 HELP = {
@@ -60,272 +53,26 @@ def _help(*names: str, **more: str) -> dict[str, str]:
     return {name: HELP[name] for name in names} | more
 
 
-def _before_the_task(*_: object) -> NoReturn:
-    """Ctrl-C or SIGTERM while Python still loads what the task needs."""
-    print("\ninterrupted before the task began; nothing was left running", file=sys.stderr)
-    sys.exit(Status.INTERRUPTED)
-
-
 def _is_invoke() -> bool:
     """Whether this process is `invoke`, and not a test that imports this file."""
     program_file = Path(sys.argv[0])
     return program_file.name in {"invoke", "inv"} or program_file.parent.name == "invoke"
 
 
-# invoke itself ends with 1, which is red, and says nothing.
 if _is_invoke():
-    signal.signal(signal.SIGTERM, _before_the_task)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
-        signal.signal(signal.SIGINT, _before_the_task)
-
-
-# Whatever is still there when Python ends is looked through for circles several times, which takes
-# a tenth of a second after all of harness/. What is frozen is not looked through.
-if _is_invoke():
+    guard.listen()
+    # When Python ends it looks for reference cycles among all objects that are left, several times.
+    # After all of harness/ that takes a tenth of a second. It leaves out what is frozen.
     atexit.register(gc.freeze)
 
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what runs is ended in the same order as after Ctrl-C."""
-
-    how = "SIGTERM"
-
-
-def _say_at_once(how: str, task: str) -> None:
-    """That a task is interrupted: what it has started may take seconds to end.
-
-    By the system's own call: the signal may have come while something else was being printed.
-    """
-    os.write(2, f"\n{how}: {task} is interrupted, and ends what it has started\n".encode())
-
-
-def _on_signals(task: str) -> tuple[Callable[..., NoReturn], Callable[..., NoReturn]]:
-    """What is done at Ctrl-C, and at SIGTERM."""
-
-    def interrupted(*_: object) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # it is said once
-        _say_at_once("Ctrl-C", task)
-        raise KeyboardInterrupt
-
-    def terminated(*_: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; cleaning up is under way
-        _say_at_once("SIGTERM", task)
-        raise _Terminated
-
-    return interrupted, terminated
-
-
-def _interrupted(error: KeyboardInterrupt, task: str) -> NoReturn:
-    """Say what was interrupted; what is known so far was printed by whoever has found it."""
-    how = getattr(error, "how", "Ctrl-C")
-    said = [f"interrupted by {how}: {task}", *getattr(error, "__notes__", ())]
-    print("\n" + "\n    ".join(said) + "\nnothing was left running", file=sys.stderr)
-    sys.exit(Status.INTERRUPTED)
-
-
-def _bad_input(parse: Callable[[], None]) -> Callable[[], None]:
-    """Have invoke end with 2 for a task or an option that does not exist.
-
-    It would end with 1, which is what a red test ends with.
-    """
-
-    def wrapper() -> None:
-        try:
-            try:
-                parse()
-            finally:
-                print(end="", flush=True)  # the help may be all: it fails here, if it does
-        except BrokenPipeError:
-            _unread()
-        except (ParseError, Exit) as error:
-            if isinstance(error, Exit) and not error.message:  # that was all, as for --list
-                raise
-            what = str(error.message if isinstance(error, Exit) else error)
-            raise Exit(
-                f"{what}\nWhat to do: {_hint(what)}`invoke --list`, or `invoke TASK --help`",
-                code=Status.INPUT,
-            ) from error
-
-    return wrapper
-
-
-def _unread() -> NoReturn:
-    """End as who dies of SIGPIPE: the one who read what is printed has gone."""
-    # What is left to print would raise again when Python ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(128 + signal.SIGPIPE)
-
-
-def _tasks() -> dict[str, Task[Any]]:
-    """All tasks, by their names."""
-    every = {name.replace("_", "-"): each for name, each in globals().items()}
-    return {name: each for name, each in every.items() if isinstance(each, Task)}
-
-
-def _arguments(asked: Task[Any]) -> list[Argument]:
-    """A task's arguments. invoke takes the explanations out of the task for them.
-
-    They are put back, because invoke makes the arguments once more for the task's own help.
-    """
-    explained = dict(asked.help)
-    try:
-        return asked.get_arguments()
-    finally:
-        asked.help = explained
-
-
-def _hint(said: str) -> str:
-    """What was meant by the word that invoke has no idea of, if that can be guessed."""
-    found = re.match(r"No idea what '(.*)' is!", said)
-    if not found:
-        return ""
-    word = found[1]
-    known = _tasks()
-    if not word.startswith("-"):
-        near = difflib.get_close_matches(word, known, n=1)
-        if near:
-            return f"did you mean {near[0]}? "
-        return "a module's folder is given as --module DIR, and a command behind two dashes. "
-    having: dict[str, list[str]] = {}
-    for task_name, each in sorted(known.items()):
-        for option in {f"--{name}" for argument in _arguments(each) for name in argument.names}:
-            having.setdefault(option, []).append(task_name)
-    if word in having:
-        *others, last = having[word]
-        tasks = f"{', '.join(others)} and {last}" if others else last
-        return f"{word} is an option of {tasks}. "
-    near = difflib.get_close_matches(word, having, n=1)
-    return f"did you mean {near[0]}? " if near else ""
-
-
-# What takes the place of several folders in one word: no name of a file can have it.
-_BETWEEN = "\0"
-
-
-def together(words: Sequence[str]) -> list[str]:
-    """The words of a command line in which the folders of `judge` are one word.
-
-    invoke takes one word for a positional argument, and the next one for a task.
-    """
-    if not words or words[0] != "judge":
-        return list(words)
-    flags = _flags_of_judge()
-    options, folders = [], []
-    rest = iter(words[1:])
-    for word in rest:
-        if not word.startswith("-"):
-            folders.append(word)
-            continue
-        options.append(word)
-        alone = "=" in word or word in flags or (len(word) > 2 and word[1] != "-")
-        if not alone:
-            options += [value for value in [next(rest, None)] if value is not None]
-    return ["judge", *([_BETWEEN.join(folders)] if folders else []), *options]
-
-
-def _flags_of_judge() -> set[str]:
-    """Of its options, those without a value."""
-    names = ["help", "h"]
-    for argument in _arguments(judge):
-        names += argument.names if argument.kind is bool else ()
-    return {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}
-
-
-def helped(words: Sequence[str]) -> list[str]:
-    """The words of a command line that asks for a task's help, such that invoke understands.
-
-    invoke takes --help for the positional argument of a task that has one.
-    """
-    if not {"--help", "-h"} & set(words[1:]):
-        return list(words)
-    asked = _tasks().get(words[0])
-    takes_one = asked is not None and any(each.positional for each in _arguments(asked))
-    return [words[0], *(["-"] if takes_one else []), "--help"]
-
-
-def _as_invoke_reads(parse: Callable[[], None]) -> Callable[[], None]:
-    def wrapper() -> None:
-        program.core.unparsed[:] = together(helped(program.core.unparsed))
-        parse()
-
-    return wrapper
-
-
-# invoke has read its own options when it loads this file, and parses tasks and theirs after it.
-program.parse_tasks = _as_invoke_reads(program.parse_tasks)  # type: ignore[method-assign]
-program.parse_tasks = _bad_input(program.parse_tasks)  # type: ignore[method-assign]
-program.parse_cleanup = _bad_input(program.parse_cleanup)  # type: ignore[method-assign]
-
-
-def _print_anything() -> None:
-    """What the terminal's characters do not suffice for is printed as its number.
-
-    Else a sign in what a test says would end the task, where the locale has ASCII only.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _end(error: HarnessError) -> NoReturn:
-    print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(error.exit_status)
-
-
-def _explained(function: F) -> F:
-    """Turn the harness's errors into their sentences and an exit status."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        _print_anything()
-        verbose, quiet = bool(kwargs.get("verbose")), bool(kwargs.get("quiet"))
-        level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-        from harness.host import progress
-
-        shown = progress.handler(sys.stderr)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
-        logging.getLogger("harness").setLevel(level)
-        task = function.__name__.replace("_", "-")
-        interrupted, terminated = _on_signals(task)
-        before = signal.signal(signal.SIGTERM, terminated)
-        listens = signal.getsignal(signal.SIGINT) in (_before_the_task, signal.default_int_handler)
-        if listens:  # it may be ignored
-            signal.signal(signal.SIGINT, interrupted)
-        try:
-            if verbose and quiet:
-                raise InputError("--verbose and --quiet exclude each other")
-            status = function(*args, **kwargs)
-            print(end="", flush=True)  # so that it is here that it fails, if it does
-        except HarnessError as error:
-            _end(error)
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) and progress.nobody_reads():
-                _unread()
-            logging.getLogger("harness").debug("%s", error, exc_info=True)
-            _end(refused(error, task))
-        except KeyboardInterrupt as error:
-            _interrupted(error, task)
-        except Exception as error:
-            traceback.print_exc()
-            name = type(error).__name__
-            print(f"\n{task}: a fault of the harness ({name}), please report it", file=sys.stderr)
-            sys.exit(Status.OURS)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            if listens:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-        if status:
-            sys.exit(status)
-        return None
-
-    return wrapper  # type: ignore[return-value]  # same arguments, no result
+command_line.adapt(lambda: command_line.tasks_in(globals()))
 
 
 @task(
     help=_help("kernel", "module", "ko", "param", "profile", "config", "verbose"),
     iterable=["param"],
 )
-@_explained
+@guard.explained
 def build(
     _: Context,
     kernel: str | None = None,
@@ -361,7 +108,7 @@ def build(
     ),
     iterable=["param", "device"],
 )  # fmt: skip
-@_explained
+@guard.explained
 def test_vm(
     _: Context,
     kernel: str | None = None,
@@ -403,7 +150,7 @@ def test_vm(
     ),
     iterable=["param", "device"],
 )  # fmt: skip
-@_explained
+@guard.explained
 def watch(
     _: Context,
     kernel: str | None = None,
@@ -443,7 +190,7 @@ def watch(
     ),
     iterable=["param", "device"],
 )  # fmt: skip
-@_explained
+@guard.explained
 def judge(
     _: Context,
     folders: str,
@@ -469,7 +216,7 @@ def judge(
         own_config=_path(config), equipment=_equipment(device, guest_packages), coverage=coverage,
         verbose=verbose, quiet=quiet,
     )  # fmt: skip
-    return judge.run(request, folders.split(_BETWEEN), ko, param or ())
+    return judge.run(request, folders.split(command_line.BETWEEN), ko, param or ())
 
 
 @task(
@@ -478,7 +225,7 @@ def judge(
         unit="only the tests without a machine",
     )
 )  # fmt: skip
-@_explained
+@guard.explained
 def test(
     _: Context,
     kernel: str | None = None,
@@ -507,7 +254,7 @@ def test(
         prune="remove kernels from the cache that are not locked, and what is old",
     )
 )  # fmt: skip
-@_explained
+@guard.explained
 def kernels(
     _: Context,
     kernel: str | None = None,
@@ -531,7 +278,7 @@ def kernels(
         suite="NAME[,NAME]: as for test-vm (default: contract)",
     ),
 )  # fmt: skip
-@_explained
+@guard.explained
 def bisect(
     _: Context,
     kernel: str,
@@ -567,7 +314,7 @@ def bisect(
     ),
     iterable=["param", "device", "put", "get"],
 )  # fmt: skip
-@_explained
+@guard.explained
 def shell(
     context: Context,
     kernel: str | None = None,
@@ -615,7 +362,7 @@ def shell(
     ),
     iterable=["param", "device", "function", "event"],
 )  # fmt: skip
-@_explained
+@guard.explained
 def trace(
     context: Context,
     kernel: str | None = None,
@@ -652,7 +399,7 @@ def trace(
         symbols="with the kernel's own debug symbols, which are downloaded once (some hundred MB)",
     ),
 )
-@_explained
+@guard.explained
 def replay(
     _: Context,
     recording: str,
@@ -682,7 +429,7 @@ def replay(
     ),
     iterable=["param", "break_"],
 )  # fmt: skip
-@_explained
+@guard.explained
 def debug(
     context: Context,
     kernel: str | None = None,
@@ -720,7 +467,7 @@ def debug(
         "port": "N: with --serve, the port (default: 8017; 0: any that is free)",
     }
 )
-@_explained
+@guard.explained
 def report(
     _: Context, folder: str | None = None, serve: bool = False, port: str | None = None
 ) -> int:
@@ -745,7 +492,7 @@ def report(
         "folder": "DIR to be made (default: NAME here)",
     },
 )
-@_explained
+@guard.explained
 def new_module(_: Context, name: str, kind: str = "misc", folder: str | None = None) -> int:
     """Make a folder with a module that works and a first test of it."""
     from harness.commands import new_module
@@ -754,7 +501,7 @@ def new_module(_: Context, name: str, kind: str = "misc", folder: str | None = N
 
 
 @task(help=_help("json", fix="run that command, and look again"))
-@_explained
+@guard.explained
 def doctor(_: Context, json: bool = False, fix: bool = False) -> int:
     """Say what this host has and lacks, and the one command that mends it."""
     from harness.commands import doctor
@@ -763,7 +510,7 @@ def doctor(_: Context, json: bool = False, fix: bool = False) -> int:
 
 
 @task(help=_help("kernel", "module", "verbose"))
-@_explained
+@guard.explained
 def check(
     _: Context, kernel: str | None = None, module: str | None = None, verbose: bool = False
 ) -> int:
@@ -781,7 +528,7 @@ def check(
         virtme_ng="only compare one check of the module with the same by virtme-ng",
     )
 )  # fmt: skip
-@_explained
+@guard.explained
 def bench(
     _: Context,
     kernel: str | None = None,
@@ -817,7 +564,7 @@ def bench(
         tool="of publish: gh or glab",
     )
 )  # fmt: skip
-@_explained
+@guard.explained
 def pipeline(
     _: Context,
     step: str,
@@ -844,7 +591,7 @@ def pipeline(
 
 
 @task(help=_help("verbose"))
-@_explained
+@guard.explained
 def reference(_: Context, verbose: bool = False) -> None:
     """Make docs/reference.md again, out of docstrings and of what the options say."""
     from harness.commands import reference
@@ -853,7 +600,7 @@ def reference(_: Context, verbose: bool = False) -> None:
 
 
 @task(help=_help("verbose"))
-@_explained
+@guard.explained
 def pictures(_: Context, verbose: bool = False) -> None:
     """Make the pictures of the page of results in docs/pictures again."""
     from tests.browser import pictures
@@ -862,7 +609,7 @@ def pictures(_: Context, verbose: bool = False) -> None:
 
 
 @task(help=_help("verbose"))
-@_explained
+@guard.explained
 def clean(_: Context, verbose: bool = False) -> None:
     """Empty the cache and remove build/, except what another run is using."""
     from harness.commands import clean

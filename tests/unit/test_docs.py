@@ -30,6 +30,7 @@ from invoke.program import Program
 import tasks
 from harness import config, errors, klog
 from harness.build.module import Module
+from harness.commands import command_line
 from harness.judge.verdict import Verdict
 from harness.machines.guest import Guest
 from harness.report.result import SCHEMA, Case, Cell, Excerpt, KernelResult
@@ -266,7 +267,9 @@ def wrong_task(words: list[str], known: Known) -> Iterator[str]:
             yield f"there is no task {words[-1]}"
     else:
         try:
-            known.parser.parse_argv(tasks.together(words))
+            known.parser.parse_argv(
+                command_line.together(words, command_line.tasks_in(vars(tasks)))
+            )
         except ParseError as error:
             yield str(error)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""tasks.py: how options are read, and how a task ends."""
+"""tasks.py, commands/command_line.py, commands/guard.py: how options are read and tasks end."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 
 import tasks
 from harness import config
+from harness.commands import guard
+from harness.commands.command_line import tasks_in, together
 from harness.errors import InputError, Status
 
 PATIENCE = 60.0
@@ -44,7 +46,7 @@ def test_what_the_host_refuses_is_a_sentence_and_not_red(
         raise OSError(number, os.strerror(number), "build/x")
 
     with pytest.raises(SystemExit) as caught:
-        tasks._explained(doing)()
+        guard.explained(doing)()
     assert caught.value.code == 3
     said = capsys.readouterr().err
     assert f"{kind}: doing failed: " in said
@@ -69,7 +71,7 @@ def test_what_the_host_refuses_is_a_sentence_and_not_red(
 )  # fmt: skip
 def test_judge_takes_several_folders(words: list[str], read: list[str]) -> None:
     """invoke would take the second one for a task."""
-    assert tasks.together(words) == read
+    assert together(words, tasks_in(vars(tasks))) == read
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +81,7 @@ def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]
         pytest.fail(f"it was begun with {verbose} and {quiet}")
 
     with pytest.raises(SystemExit) as caught:
-        tasks._explained(doing)(verbose=True, quiet=True)
+        guard.explained(doing)(verbose=True, quiet=True)
     assert caught.value.code == Status.INPUT
     assert "--verbose and --quiet exclude each other" in capsys.readouterr().err
 
@@ -198,7 +200,8 @@ def test_listing_the_tasks_imports_next_to_nothing() -> None:
     """All of harness/ takes longer than invoke itself, and completion asks for each key."""
     done = python_as_invoke("print(*(name for name in sys.modules if name.startswith('harness')))")
     assert set(done.stdout.split()) == {
-        "harness", "harness.errors", "harness.host", "harness.host.text",
+        "harness", "harness.commands", "harness.commands.command_line", "harness.commands.guard",
+        "harness.errors", "harness.host", "harness.host.text",
     }  # fmt: skip
 
 
@@ -214,7 +217,7 @@ def test_testing_one_kernel_imports_neither_the_log_reader_nor_the_page() -> Non
 def test_an_interruption_before_the_task_is_said(name: str) -> None:
     """As in its first half second; invoke would say nothing and end with 1, which is red."""
     # A test run in the background may have been started with Ctrl-C ignored.
-    code = "import os, signal; signal.signal(signal.SIGINT, tasks._before_the_task); "
+    code = "import os, signal; signal.signal(signal.SIGINT, tasks.guard.before_the_task); "
     done = python_as_invoke(f"{code}os.kill(os.getpid(), signal.{name}); signal.pause()")
     assert done.returncode == Status.INTERRUPTED
     assert done.stderr == "\ninterrupted before the task began; nothing was left running\n"
@@ -227,7 +230,7 @@ def test_a_fault_of_ours_is_told_with_its_traceback(capsys: pytest.CaptureFixtur
         raise ZeroDivisionError("planted")
 
     with pytest.raises(SystemExit) as caught:
-        tasks._explained(doing)()
+        guard.explained(doing)()
     assert caught.value.code == Status.OURS
     said = capsys.readouterr().err
     assert "Traceback" in said
@@ -253,7 +256,7 @@ def test_what_was_interrupted_is_said(
             raise
 
     with pytest.raises(SystemExit) as caught:
-        tasks._explained(doing)()
+        guard.explained(doing)()
     assert caught.value.code == Status.INTERRUPTED
     said = capsys.readouterr().err
     assert f"interrupted by {how}: doing\n    kernel one was being made ready (boot)\n" in said
@@ -272,8 +275,8 @@ def doing():
         signal.pause()
     finally:
         os.write(2, b"cleaning up\\n")
-signal.signal(signal.SIGINT, tasks._before_the_task)
-tasks._explained(doing)()
+signal.signal(signal.SIGINT, tasks.guard.before_the_task)
+tasks.guard.explained(doing)()
 """
     done = python_as_invoke(f"exec({code!r})")
     assert done.returncode == Status.INTERRUPTED
@@ -286,7 +289,7 @@ tasks._explained(doing)()
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (tasks._before_the_task, signal.default_int_handler),
+        (guard.before_the_task, signal.default_int_handler),
         (signal.default_int_handler, signal.default_int_handler),
         (signal.SIG_IGN, signal.SIG_IGN),  # of a task that was started in the background
     ],
@@ -298,7 +301,7 @@ def test_a_task_that_has_ended_says_nothing_at_ctrl_c(
     original = signal.signal(signal.SIGINT, before)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, original))
     during = []
-    tasks._explained(lambda: during.append(signal.getsignal(signal.SIGINT)))()
+    guard.explained(lambda: during.append(signal.getsignal(signal.SIGINT)))()
     assert signal.getsignal(signal.SIGINT) is after
     assert (during == [signal.SIG_IGN]) is (before is signal.SIG_IGN)
 
@@ -306,7 +309,7 @@ def test_a_task_that_has_ended_says_nothing_at_ctrl_c(
 @pytest.mark.parametrize("lines", [1, 100000])
 def test_a_reader_that_has_gone_is_no_fault(lines: int) -> None:
     """As with head(1): no word of it, and the status of who dies of SIGPIPE."""
-    code = f"import tasks; tasks._explained(lambda: print('x\\n' * {lines}))()"
+    code = f"import tasks; tasks.guard.explained(lambda: print('x\\n' * {lines}))()"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -337,7 +340,7 @@ def test_a_pytest_whose_reader_has_gone_is_no_fault(tmp_path: Path) -> None:
     code = (
         "import sys, tasks; from pathlib import Path; from harness.runs import pytest_process; "
         f"folder = Path({str(tmp_path)!r}); sys.executable = str(folder / 'python'); "
-        "tasks._explained(lambda: pytest_process.run([], folder).status)()"
+        "tasks.guard.explained(lambda: pytest_process.run([], folder).status)()"
     )
     read, write = os.pipe()
     os.close(read)
@@ -356,6 +359,6 @@ def test_another_pipe_that_breaks_is_a_fault(capsys: pytest.CaptureFixture[str])
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     with pytest.raises(SystemExit) as caught:
-        tasks._explained(doing)()
+        guard.explained(doing)()
     assert caught.value.code == 3
     assert "Broken pipe" in capsys.readouterr().err
