@@ -594,12 +594,43 @@ class _Build:
             log=_kept(log, self.kernel, self.source),
             hint=sandbox.MODULE.hint(said)
             or _lacks(said, self.kernel, self.cache)
+            or _no_c_file(said, self.work)
+            or _no_network(said)
             or (self.left_out and f"copy what belongs to the module into it ({self.left_out})"),
         )
 
 
 # What modpost says since 5.5 (scripts/mod/modpost.c).
 _UNDEFINED = re.compile(r'modpost: "(\w+)" \[[^\]]*\] undefined!')
+
+
+_NO_RULE = re.compile(r"No rule to make target '([^']+\.o)'")
+_C_FILES_MAX = 5  # that are named
+
+
+def _no_c_file(said: str, work: Path) -> str:
+    """What to do where a Makefile names an object that has no C file; else nothing."""
+    missing = _NO_RULE.search(said)
+    if not missing:
+        return ""
+    # dkms has copies of them.
+    there = sorted({path.name for path, _ in sandbox.walk(work) if path.suffix == ".c"})
+    named = f"; there are {', '.join(there[:_C_FILES_MAX])}" if there else ""
+    blanks = "; make takes no blank in a name" if any(" " in name for name in there) else ""
+    return f"its obj-m or NAME-objs names {missing[1]}, which has no C file{named}{blanks}"
+
+
+_NETWORK = re.compile(
+    r"\b(?:wget|curl): (?:command )?not found"
+    r"|Network is unreachable|Temporary failure in name resolution|Could not resolve host"
+)
+
+
+def _no_network(said: str) -> str:
+    """What to do where a build has called the network; else nothing."""
+    if not _NETWORK.search(said):
+        return ""
+    return "a build has no network: what it downloads has to be in the module's folder"
 
 
 def _lacks(said: str, kernel: Kernel, cache: Cache) -> str:

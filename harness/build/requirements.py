@@ -218,8 +218,11 @@ def lacks_symbols(symbols: Collection[str], kernel: Kernel, cache: Cache) -> str
     Only kernels that are in the cache can be asked. Empty if there is nothing to say.
     """
     own = options_in(kernel.config.read_text()) if kernel.config.exists() else frozenset()
+    asked, nowhere = [kernel.name], set(symbols)
     for name, symvers, options in _cached_kernels(kernel, cache):
         found = exporters(symbols, symvers)
+        asked.append(name)
+        nowhere -= found.keys()
         if set(found) == set(symbols):
             parts = sorted({part for part in found.values() if part != "vmlinux"})
             named = [
@@ -231,7 +234,15 @@ def lacks_symbols(symbols: Collection[str], kernel: Kernel, cache: Cache) -> str
             return (
                 f"this kernel was built without what it needs; {name} has it{what}: --kernel {name}"
             )
-    return _more_drivers(kernel)
+    fuller = _fuller(kernel)
+    if nowhere and (not fuller or fuller in asked):
+        named = sorted(nowhere)[:_NAMED_MAX]
+        return (
+            f"no kernel that was looked at ({', '.join(asked)}) exports {', '.join(named)}; where "
+            "a C file of the module's own has it, the module has to be made of that file too: "
+            "`NAME-objs := main.o other.o`"
+        )
+    return _more_drivers(fuller)
 
 
 def lacks_options(wanted: Collection[str], kernel: Kernel, cache: Cache) -> str:
@@ -243,19 +254,27 @@ def lacks_options(wanted: Collection[str], kernel: Kernel, cache: Cache) -> str:
     for name, _, options in _cached_kernels(kernel, cache):
         if options.issuperset(wanted):
             return f"{what}; {name} has all of it: --kernel {name}"
-    more = _more_drivers(kernel)
+    more = _more_drivers(_fuller(kernel))
     return f"{what}; {more}" if more else what
 
 
-def _more_drivers(kernel: Kernel) -> str:
-    """That another flavour of the same kernel has more drivers, if the matrix has one."""
+_NAMED_MAX = 5  # symbols that are named
+
+
+def _more_drivers(fuller: str) -> str:
+    """That a kernel has more drivers, if there is one."""
+    return fuller and f"a cloud kernel has few drivers, {fuller} has them all: --kernel {fuller}"
+
+
+def _fuller(kernel: Kernel) -> str:
+    """The matrix' other flavour of a cloud kernel, which has more drivers; else nothing."""
     for name, spec in config.load().kernels.items():
         if (
             spec.suite == kernel.spec.suite
             and spec.flavour
             and (kernel.spec.flavour == f"cloud-{spec.flavour}")
         ):
-            return f"a cloud kernel has few drivers, {name} has them all: --kernel {name}"
+            return name
     return ""
 
 

@@ -621,6 +621,35 @@ def test_a_folder_that_uses_the_host_up_is_told_so(
     assert list((cache.root / "tmp").iterdir()) == []
 
 
+NO_RULE = "make[2]: *** No rule to make target '{}', needed by ''.  Stop.\n"
+
+
+@pytest.mark.parametrize(
+    ("c_file", "says", "hint"),
+    [
+        ("wee.c", NO_RULE.format("hello.o"), "names hello.o, which has no C file; there are wee.c"),
+        ("a wee.c", NO_RULE.format("wee.o"), "there are a wee.c; make takes no blank in a name"),
+        ("wee.c", "get.sh: 2: wget: not found\n", "a build has no network"),
+        ("wee.c", "curl: (6) Could not resolve host: example.org\n", "a build has no network"),
+        ("wee.c", "wee.c:3:1: error: expected ';'\nsh: 1: git: not found\n", ""),
+    ],
+    ids=["name", "blank", "program", "address", "compiler"],
+)
+def test_a_build_that_fails_says_what_to_do(
+    compiler: Compiler, cache: Cache, tmp_path: Path, c_file: str, says: str, hint: str
+) -> None:
+    """Where make's words or a script's do not; the compiler's do."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "Makefile").write_text("obj-m := hello.o\n")
+    (folder / c_file).write_text("/* nothing */\n")
+    compiler.fails, compiler.says = True, says
+    with pytest.raises(BuildError) as caught:
+        module.build(a_kernel(), folder, cache)
+    assert hint in caught.value.hint
+    assert bool(hint) == bool(caught.value.hint)
+
+
 # -- while somebody edits ----------------------------------------------------------
 
 

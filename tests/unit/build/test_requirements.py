@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import gzip
 import lzma
+from pathlib import Path
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 import zstandard
 
 from harness.build import requirements
+from harness.build.kernel import Kernel
+from harness.config import KernelSpec
 from harness.errors import InputError
+from harness.host.cache import Cache
 
 ELF = b"\x7fELF" + bytes(100)
 MODULES_DEP = """\
@@ -106,3 +112,47 @@ def test_an_option_is_told_by_its_modules_name(part: str, option: str) -> None:
     """Most are called alike; where it is not clear, nothing is said."""
     options = ["CONFIG_VIDEO_DEV", "CONFIG_SND_PCM", "CONFIG_USB"]
     assert requirements.option_of(part, options) == option
+
+
+def kernel(name: str, flavour: str) -> Kernel:
+    """One that was unpacked, and of which there is no .config."""
+    spec = KernelSpec(name=name, suite="trixie", flavour=flavour)
+    its = Mock(spec=Kernel)
+    its.name, its.spec, its.config = name, spec, Path("/nowhere/config")
+    return cast(Kernel, its)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "others", "said"),
+    [
+        ({"video_devdata"}, ["trixie-generic"], "trixie-generic has it, in videodev"),
+        # Nobody knows yet whether the other flavour has it.
+        ({"nobody_has_this"}, [], "a cloud kernel has few drivers, trixie-generic has them all"),
+        ({"nobody_has_this"}, ["bookworm"], "a cloud kernel has few drivers"),
+        (
+            {"nobody_has_this", "video_devdata"},
+            ["trixie-generic", "bookworm"],
+            "no kernel that was looked at (trixie, trixie-generic, bookworm) exports "
+            "nobody_has_this; where a C file",
+        ),
+    ],
+    ids=["it has it", "not asked", "another one asked", "nowhere"],
+)
+def test_a_kernel_is_advised_that_has_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, symbols: set[str], others: list[str], said: str
+) -> None:
+    """And none where no kernel has it: then it is the module that lacks something."""
+    asked = [(name, SYMVERS, frozenset[str]()) for name in others]
+    monkeypatch.setattr(requirements, "_cached_kernels", lambda *_: iter(asked))
+    its = kernel("trixie", "cloud-amd64")
+    assert said in requirements.lacks_symbols(symbols, its, cast(Cache, None))
+
+
+def test_a_kernel_with_all_drivers_is_not_sent_to_another_flavour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it does not export is the module's to bring."""
+    monkeypatch.setattr(requirements, "_cached_kernels", lambda *_: iter(()))
+    its = kernel("trixie-generic", "amd64")
+    advice = requirements.lacks_symbols({"nobody_has_this"}, its, cast(Cache, None))
+    assert "(trixie-generic) exports nobody_has_this" in advice
