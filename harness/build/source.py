@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What somebody gave as a module, and how it is to be built. Nothing here depends on a kernel.
 
-People write a module's build down in several ways. The one that says most is taken, in this order:
+A folder is built by the first of these that it has (``Recipe``):
 
 1. ``dkms.conf``, which names what it builds and which kernels it is for (dkms(8));
 2. ``Kbuild``, which the kernel's build system reads before a Makefile;
-3. ``Makefile`` with ``obj-m`` lines, which the kernel's build system reads by itself;
-4. ``Makefile`` without, which calls the kernel's build system in its own way;
-5. only C files: the ``obj-m`` lines are made up (``derived``).
+3. a ``Makefile`` with ``obj-m`` lines, or one that includes them, which it reads as well;
+4. C files of a module, for which the ``obj-m`` lines are made up (``derived``). A Makefile beside
+   them that has no ``obj-m`` is not used.
 
-Where the folder itself has none of these, the one folder below it that does is taken.
+If the folder has none of these, and just one folder below it has, that one is built.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from harness.host.files import is_tagged
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
 _MAX_ENTRIES = 20_000  # files and folders; the largest packages of drivers have some 3,000
 _MAX_TEXT = 4 << 20  # bytes of a C file or a Makefile that are looked at
-_BLOCK = 1024  # bytes; what the smallest file counts for, and a folder
+_BLOCK = 1024  # bytes; how much an empty file or a folder counts
 _GIT = ".git"
-# What a build in the folder itself has left, what Python has, and its history.
+# Not copied: what earlier builds in the folder and Python have left, and git's history.
 _NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "__pycache__", _GIT)
-_NAMED = 3  # links that are named
+_NAMED = 3  # how many of several names a message shows
 
 # An assignment to obj-m, or to obj-$(CONFIG_SOMETHING), which may come out as obj-m.
 _OBJ_M = re.compile(r"^[^#\n]*\bobj-(?:m|\$[({])", re.MULTILINE)
@@ -48,41 +48,34 @@ _INIT = re.compile(r"\b(?:module_\w+|builtin_\w+)\s*\(|\binit_module\b")
 # Headers of the C library, which no part of a kernel module includes.
 _PROGRAM = re.compile(r"^\s*#\s*include\s*<(?:stdio|stdlib|unistd|string|pthread)\.h>", re.M)
 _INCLUDED = re.compile(r'^\s*#\s*include\s*"([^"\n]+\.c)"', re.MULTILINE)
-_KBUILDS = (".c", ".S", ".rs")  # what kbuild makes objects of
+_KBUILDS = (".c", ".S", ".rs")  # sources from which kbuild can make objects
 _CPP = (".cpp", ".cc", ".cxx", ".C", ".c++")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".txz", ".zst", ".7z", ".rar")
-# What is put behind a C file's name by who downloads, copies or saves it; and other capitals.
+# A C file's name with what browsers, copies and editors add to it (wee.c.txt, wee.c~), or wee.C.
 _LIKE_C = re.compile(r"(?is).+\.c(?:\W.*)?")
-# The beginning of a text that is UTF-16, as Windows writes it where it says "Unicode".
+# The byte order marks of UTF-16, which editors on Windows write for "Unicode".
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SUBMODULE = re.compile(r"^\s*path\s*=\s*(.+?)\s*$", re.MULTILINE)  # gitmodules(5)
 
 
 class Recipe(enum.Enum):
-    """By what a folder is built."""
+    """By what a folder is built; the module's docstring says which one is chosen."""
 
     DKMS = "dkms.conf"
     KBUILD = "Kbuild"
     MAKEFILE = "Makefile"
-    OWN_MAKE = "make"
     C_FILES = "C files"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What somebody named as the module, and what of it is wanted.
+    """What somebody named as the module under test: the options --module, --ko and --param."""
 
-    ``path`` is a folder or a finished .ko file; for a Debian ``package`` it is deb:NAME. The
-    package is of ``suite``, or of the kernel's where that is empty. ``only`` names the modules that
-    are wanted (all, if it is empty; what these need of the others comes along). ``params`` are
-    NAME=VALUE for insmod, or MODULE.NAME=VALUE for one of several modules.
-    """
-
-    path: Path
-    only: tuple[str, ...] = ()
-    params: tuple[str, ...] = ()
-    package: str = ""
-    suite: str = ""
+    path: Path  # a folder, a finished .ko file or, for a Debian package, deb:NAME
+    only: tuple[str, ...] = ()  # the modules that are wanted and what they depend on; (): all
+    params: tuple[str, ...] = ()  # NAME=VALUE for insmod, or MODULE.NAME=VALUE for one of several
+    package: str = ""  # the name of the Debian package, if it is one
+    suite: str = ""  # that package's suite; "": the kernel's
 
     @property
     def own(self) -> bool:
@@ -91,7 +84,7 @@ class Source:
 
     @property
     def finished(self) -> bool:
-        """Whether it is a .ko file that somebody has built, perhaps a packed one."""
+        """Whether it is a .ko file that somebody has built, compressed or not."""
         return _KO_FILE.fullmatch(self.path.name) is not None and self.path.is_file()
 
     @property
@@ -120,8 +113,8 @@ class Source:
 
 _KO_FILE = re.compile(r"(?s).+\.ko(\.(xz|zst|gz))?")
 
-# A folder alone is enough where all of it is wanted.
 Given = Source | Path
+"""What functions take for a source: a folder's path means all modules in it."""
 
 
 def of(given: Given) -> Source:
@@ -165,15 +158,16 @@ _INI_FILES = {"pyproject.toml": "tool.pytest.ini_options", "pytest.ini": "pytest
 
 
 def named_in(folder: Path) -> str | None:
-    """What pytest's ini file names in a folder, or else in one above it, as --module takes it.
+    """The module that pytest's ini file in a folder or in one above it names, as for --module.
 
-    The first such file counts that names a module; one that cannot be read is for pytest to tell.
+    The nearest file that names one counts. A file that cannot be read is skipped: pytest itself
+    will report it.
     """
     for place in (folder, *folder.parents):
         for name, section in _INI_FILES.items():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, configparser.Error):
                 told = str(_settings(place / name, section)[_INI])
-                if not told:  # as if it were not there
+                if not told:  # an empty setting is none
                     continue
                 return told if told.startswith("deb:") else str(place / told)
     return None
@@ -201,20 +195,14 @@ _PARAM = re.compile(r"(?:\w[\w-]*\.)?\w[\w-]*(?:=[^\0\n\"]*)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Folder:
-    """A module's folder that was looked through.
+    """A module's folder that was looked through."""
 
-    ``files`` are the files that are copied, by their names below ``root``, which is ``below`` the
-    folder that was given. ``c_files`` are the names of those that are compiled where the recipe
-    is ``C_FILES``. ``why`` says in one sentence which recipe was taken, and why; ``left_out``, what
-    is not copied or not built although it may be meant, if anything.
-    """
-
-    root: Path
+    root: Path  # the folder that is built: the one that was given, or one below it
     recipe: Recipe
-    why: str
-    files: tuple[Path, ...]
-    c_files: tuple[str, ...] = ()
-    left_out: str = ""
+    why: str  # which recipe was chosen and why, to be put behind "built"
+    files: tuple[Path, ...]  # all files in ``root`` that are copied
+    c_files: tuple[str, ...] = ()  # for C_FILES: the names of the files that are compiled
+    left_out: str = ""  # what is not copied or not built although it may be meant
 
 
 def inspect(folder: Path) -> Folder:
@@ -252,7 +240,7 @@ def _only_cpp(found: Folder, files: Sequence[Path]) -> bool:
 
 
 def _left_out(folder: Path, outside: Sequence[Path]) -> str:
-    """What is said of links that lead out of a folder; nothing where there are none."""
+    """A message about links that lead out of a folder, or ""."""
     names = [path.relative_to(folder).as_posix() for path in outside]
     if not names:
         return ""
@@ -268,7 +256,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _not_fetched(folder: Path, files: Sequence[Path]) -> str:
-    """What is said of git submodules of which there is no more than the empty folder, if any."""
+    """A message about git submodules whose folders are empty, as they were not fetched, or ""."""
     listed = folder / ".gitmodules"
     if listed not in files:  # it may be a pipe, or a link to anything
         return ""
@@ -283,9 +271,9 @@ def _not_fetched(folder: Path, files: Sequence[Path]) -> str:
 
 
 def _not_built(found: Folder, files: Sequence[Path]) -> str:
-    """What is said of folders with modules of their own, where C files above them are taken.
+    """A message about folders with modules of their own, if C files above them are built, or "".
 
-    A class whose folder has an example beside those of its students is one.
+    Such is the folder of a class: an example's C file, and the folders of the students.
     """
     if found.recipe is not Recipe.C_FILES:
         return ""
@@ -296,7 +284,7 @@ def _not_built(found: Folder, files: Sequence[Path]) -> str:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is a file that somebody has packed, and no packed .ko."""
+    """Whether a path is an archive; a compressed .ko is none."""
     packed = path.suffix.lower() in _ARCHIVES and not _KO_FILE.fullmatch(path.name)
     return packed and path.is_file()
 
@@ -307,7 +295,7 @@ def says_how(folder: Path) -> bool:
         files = [path for path in sorted(folder.iterdir())[:_MAX_ENTRIES] if path.is_file()]
         return _recipe(folder, folder, files) is not None
     except OSError:
-        return False  # who looks through it is told why
+        return False  # ``inspect`` says why
 
 
 def solves_exercise(folder: Folder) -> bool:
@@ -317,7 +305,7 @@ def solves_exercise(folder: Folder) -> bool:
     )
 
 
-# Its device's and its thread's name.
+# The name of the exercise's device and of its thread.
 _EXERCISE = re.compile(r'"eudyptula"')
 
 
@@ -325,13 +313,16 @@ _EXERCISE = re.compile(r'"eudyptula"')
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The regular files that are copied, those behind links too; and links that are left out."""
+    """The regular files that are copied, also those behind links; the links that are left out.
+
+    Raises ``InputError`` for a folder that is too large or cannot be read.
+    """
     files = []
     within = _Within(folder)
     size = entries = 0
     try:
         for path, info in _walk(folder, within):
-            # Links can make few folders endlessly many, and all of them empty.
+            # Links to folders above could go on for ever with nothing but empty folders.
             size += max(info.st_size, _BLOCK)
             entries += 1
             if size > _MAX_SOURCE:
@@ -359,15 +350,15 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
 class _Within:
     """Where a folder's links may lead: into the git checkout that it is in, or else into itself.
 
-    What is copied can be read by whatever the folder brings, and a build's output is shown to
-    others. So a link is not to hand it a key out of somebody's home, or what git has stored.
-    ``outside`` are the links that were refused.
+    The folder's own build scripts can read what is copied, and their output is shown to others. So
+    a link must not give them a key from somebody's home, or what git has stored. ``outside`` are
+    the links that were refused.
     """
 
     def __init__(self, folder: Path) -> None:
         self._top = folder.resolve()
         self.outside: list[Path] = []
-        # Who has all of a home under git does not mean that.
+        # A home that is itself a git checkout does not count.
         home = Path(os.path.realpath(os.path.expanduser("~")))
         for parent in (self._top, *self._top.parents):
             if parent in (home, Path("/")):
@@ -377,7 +368,7 @@ class _Within:
                 break
 
     def leads_out(self, path: Path) -> bool:
-        """Whether ``path`` is such a link, which is remembered."""
+        """Whether ``path`` is a link to somewhere else; it is added to ``outside``."""
         if not path.is_symlink():
             return False
         target = path.resolve()
@@ -409,23 +400,23 @@ def _walk(
             info = path.stat()
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                continue  # a link to nothing: so editors lock a file
+                continue  # a link to nothing, as editors make to lock a file
             raise
         if within.leads_out(path):
             continue
         if not os.access(path, os.R_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        if stat.S_ISDIR(info.st_mode) and _is_made(path):
+        if stat.S_ISDIR(info.st_mode) and _is_generated(path):
             continue
         yield path, info
         if stat.S_ISDIR(info.st_mode):
             yield from _walk(path, within, (*above, here))
 
 
-def _is_made(folder: Path) -> bool:
+def _is_generated(folder: Path) -> bool:
     """Whether a program has made a folder: a cache, the results of tests, a Python environment.
 
-    All of these lie beside a module that is tested from its own repository. They are large, and
+    A module that is tested from its own repository has all of these beside it. They are large, and
     change with each run.
     """
     return is_tagged(folder) or (folder / "pyvenv.cfg").is_file()
@@ -441,10 +432,9 @@ def _text(path: Path) -> str:
 
 
 def _below(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """The one folder below that is a module's, if there is one; else none.
+    """The one folder below ``folder`` that is a module's, or []; [] if ``folder`` itself is one.
 
-    Of folders within each other the outer one counts. Raises ``InputError`` where there are
-    several and ``folder`` itself says nothing.
+    Of folders within each other the outer one counts. Raises ``InputError`` for several.
     """
     if _recipe(folder, folder, files) is not None:
         return []
@@ -464,7 +454,10 @@ def _below(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _recipe(given: Path, root: Path, files: Sequence[Path]) -> Folder | None:
-    """How the folder ``root`` is built, if it is a module's. ``given`` is what a person named."""
+    """How the folder ``root`` is built, or None if it is no module's.
+
+    ``given`` is the folder that a person named; messages name ``root`` as seen from there.
+    """
     inside = tuple(path for path in files if path.is_relative_to(root))
     top = {path.name: path for path in inside if path.parent == root}
     where = "" if root == given else f" in {root.relative_to(given).as_posix()}/"
@@ -493,7 +486,7 @@ def _recipe(given: Path, root: Path, files: Sequence[Path]) -> Folder | None:
 
 @dataclass(frozen=True)
 class CFile:
-    """A C file of a module; ``main``: it has what makes a module one (a licence, an init)."""
+    """A C file of a module; ``main``: it has a licence or an init function, as one file must."""
 
     path: Path
     main: bool
@@ -502,9 +495,8 @@ class CFile:
 def c_files(paths: Iterable[Path]) -> dict[str, CFile]:
     """The C files that are compiled, by their names.
 
-    Programs for user space, which often lie beside a module to try it, are none of these, nor are
-    files that another one includes, and hidden ones: what a Mac has written beside each file
-    (._NAME), or an editor.
+    Left out are programs for user space, which often lie beside a module to try it, files that
+    another one includes, and hidden files, which macOS (._NAME) and editors write.
     """
     texts = {
         path: _text(path) for path in paths if path.suffix == ".c" and not path.name.startswith(".")
@@ -520,7 +512,7 @@ def c_files(paths: Iterable[Path]) -> dict[str, CFile]:
 
 
 def _nothing(folder: Path, files: Sequence[Path]) -> InputError:
-    """The error for a folder in which there is no module's source: what there is instead."""
+    """The error for a folder without a module's source. It says what there is instead."""
     hint = "it needs C files with MODULE_LICENSE(), or a Makefile or Kbuild with an obj-m line"
     objects = sorted(path.name for path in folder.glob("*.ko*"))
     if objects:
@@ -540,7 +532,7 @@ def _nothing(folder: Path, files: Sequence[Path]) -> InputError:
 
 
 def _mistake(path: Path) -> tuple[str, str] | None:
-    """What a file is that was taken for a module's source by mistake, and what to do, or None."""
+    """What is wrong with a file that may be meant as a module's source, and what to do; or None."""
     if _is_misnamed(path):
         name = f"{re.split(r'(?i)[.]c(?!.*[.]c)', path.name)[0]}.c"
         what = f"has the source of a module in {path.name}, and the name of a C file ends in .c"
@@ -558,7 +550,7 @@ def _mistake(path: Path) -> tuple[str, str] | None:
 
 
 def _is_misnamed(path: Path) -> bool:
-    """Whether a file has a module's source, and a name that only resembles a C file's."""
+    """Whether a file has a module's source, and a name that is like a C file's but none."""
     if path.suffix == ".c" or not _LIKE_C.fullmatch(path.name) or path.name.startswith("."):
         return False
     return _LICENCE.search(_text(path)) is not None
@@ -577,14 +569,14 @@ def _begins_with(path: Path, any_of: Sequence[bytes]) -> bool:
 
 
 def object_name(name: str, taken: Collection[str] = ()) -> str:
-    """The name that a C file gets where obj-m is made up, without its ending.
+    """The name of the object that a C file becomes where obj-m is made up, without its suffix.
 
-    make splits at blanks and the kernel has commas and dashes turned to underscores, so that all
-    but letters and digits become underscores. ``taken`` names are not given twice.
+    make splits at blanks, and kbuild turns commas and dashes into underscores. So all characters
+    but letters and digits become underscores. A name in ``taken`` gets a number.
     """
     stem = re.sub(r"\W+", "_", name.removesuffix(".c"), flags=re.ASCII)
     stem = stem if stem.replace("_", "") else "nameless"  # the kernel refuses "module"
-    # A name that is right as it is stays, underscores at its ends too.
+    # A name that needs no change keeps the underscores at its ends.
     stem = stem.strip("_") if f"{stem}.c" != name else stem
     found, number = stem, 1
     while found in taken:
@@ -595,20 +587,18 @@ def object_name(name: str, taken: Collection[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class Symbols:
-    """What one object file ``defines`` for others, what of it any module may use (``exports``),
-    and what it ``uses`` of others: names of functions and variables.
-    """
+    """The names of the functions and variables by which an object file is linked to others."""
 
-    defines: frozenset[str]
-    exports: frozenset[str]
-    uses: frozenset[str]
+    defines: frozenset[str]  # for other objects
+    exports: frozenset[str]  # of these, what other modules may use as well (EXPORT_SYMBOL)
+    uses: frozenset[str]  # of other objects
 
 
 def symbols_in(listing: str) -> Symbols:
     """What ``nm --format=posix`` printed of one object file (nm(1)): NAME KIND ...
 
-    Only capital letters are kinds of what other files see. An exported symbol has a local one
-    beside it, __ksymtab_NAME or, since 6.5, __export_symbol_NAME (include/linux/export.h).
+    KIND is a capital letter for a global symbol. An exported symbol has a local one beside it,
+    __ksymtab_NAME or, since 6.5, __export_symbol_NAME (include/linux/export.h).
     """
     defines, uses, exports = set(), set(), set()
     for line in listing.splitlines():
@@ -647,10 +637,10 @@ def groups(objects: Mapping[str, Symbols]) -> list[list[str]]:
 
 
 def derived(parts: Sequence[Sequence[str]], folder: str, mains: Collection[str] = ()) -> str:
-    """A Kbuild file for modules that each have the given object files.
+    """The text of a Kbuild file for modules; ``parts`` has the object names of each of them.
 
-    A module of several objects may not have the name of one of these (kbuild would link it into
-    itself), so that it is named after the ``folder``, or after its main file.
+    A module of several objects may not have the name of one of these, as kbuild would link it into
+    itself. It is named after the ``folder``, or after the one of its objects that is in ``mains``.
     """
     lines = ["# made up by the harness: this folder has C files and nothing that says how they",
              "# are built"]  # fmt: skip
