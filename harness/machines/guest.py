@@ -25,8 +25,9 @@ import paramiko
 
 from harness.build.image import Keys
 from harness.errors import CommandFailed, CommandTimeout, GuestBusy, GuestError, GuestLost
+from harness.host import text as texts
 from harness.host.proc import Deadline
-from harness.host.text import printable, taint_mask
+from harness.host.text import taint_mask
 from harness.machines.session import SHELLS, Session, Transport
 
 # Makes the deadline for what takes at most so many seconds elsewhere: Machine.patience.
@@ -42,7 +43,7 @@ GET_BYTES = 256 << 20  # of a file that is fetched; a guest has 512 MiB of memor
 # process that it left behind may hold the stream open for ever.
 _GRACE_SECONDS = 1.0
 _ROUND_SECONDS = 0.05
-# Of what a command printed, how much an error shows, in characters: it may have been anything.
+# How many characters of a command's output an error shows.
 _TAIL = 8192
 
 
@@ -116,14 +117,6 @@ def busiest_first(rates: Mapping[str, float]) -> dict[str, float]:
     """
     order = sorted(rates, key=lambda who: (bool(_TIMER_THREAD.match(who)), -rates[who]))
     return {who: rates[who] for who in order}
-
-
-def _start_of(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]} ..."
-
-
-def _end_of(text: str) -> str:
-    return text if len(text) <= _TAIL else f"... {text[-_TAIL:]}"
 
 
 @contextlib.contextmanager
@@ -287,7 +280,7 @@ class Guest:
         if not result.ok:
             raise CommandFailed(
                 f"in the guest, `{command}` ended with status {result.status}",
-                tail=_end_of(result.stdout + result.stderr).strip(),
+                tail=texts.end((result.stdout + result.stderr).strip(), _TAIL),
             )
         return result.stdout
 
@@ -335,7 +328,7 @@ class Guest:
             raise GuestError(
                 f"in the guest, {passed:.0f} of {seconds:g} s have passed: `sleep` ended before, "
                 f"with status {status}",
-                tail=_start_of(printable(said), 500),
+                tail=texts.beginning(said, 500),
             )
         often = {
             who: (count - before.get(who, 0)) / passed
@@ -348,7 +341,7 @@ class Guest:
             raise GuestBusy(
                 f"in the guest, {passed:.0f} of {seconds:g} s have passed in {PASS_SECONDS:.0f} s "
                 "of the host's, because it does not sleep",
-                tail=_start_of(f"what woke up: {worst}", 500),
+                tail=texts.beginning(f"what woke up: {worst}", 500),
             )
         return Passed(passed, wakeups)
 
@@ -648,5 +641,5 @@ class Running:
         raise CommandTimeout(
             f"in the guest, `{self.command}` did not end within {deadline.seconds:g} s",
             command=(self.command,),
-            tail=_end_of((self._output + self._errors).decode(errors="replace")),
+            tail=texts.end((self._output + self._errors).decode(errors="replace"), _TAIL),
         )
