@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,10 @@ CONSOLE = "console.log"
 DUMP_SECONDS = 60.0
 # How many red tests of a run leave their machine: each takes what its guest has used.
 MACHINES = 5
+# Verdicts on a machine that answers nobody, and on one of which the registers and memory may tell
+# where it is stuck.
+_DEAD = frozenset({Verdict.PANIC, Verdict.LOST})
+_STUCK = _DEAD | {Verdict.HUNG}
 _NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
 
 
@@ -55,10 +59,10 @@ def save_artifacts(
     name: str,
     loaded: Mapping[str, object],
 ) -> str:
-    """Save what a machine leaves into a folder ``name`` of this run's; where that is, in lines.
+    """Save what a machine leaves into a folder ``name`` of this run's.
 
-    Its console, and where it is stuck its registers and memory; and the machine itself, so that
-    it can be opened again. A machine that was alive runs on. What cannot be saved is said.
+    Returns what a report says of it, in lines: what was saved, where, and with which command it is
+    used; or what could not be saved and why. A machine that was alive runs on.
 
     ``loaded``: what a debugger needs to know of the module, where it has been loaded.
     """
@@ -69,60 +73,68 @@ def save_artifacts(
     except OSError as error:  # such as a full disk, which is not to hide why a test is red
         return f"(nothing could be kept: {error})"
     said = [f"console: {_shown(folder / CONSOLE)}"]
-    stuck = {Verdict.PANIC, Verdict.LOST, Verdict.HUNG} & {problem.verdict for problem in problems}
-    alive = not {Verdict.PANIC, Verdict.LOST} & stuck
-    if not machine.running and machine.paced is None:
-        return "\n".join(said)
-    where = _shown(folder)
+    verdicts = {problem.verdict for problem in problems}
     try:
-        if stuck and machine.running:
-            (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
-            said.append(f"registers: {where}/registers.txt")
-        if keeper.limit == 0:
-            return "\n".join(said)
-        about = {
-            **loaded,
-            **symbols.facts(lab.kernel),
-            "sysroot": str(lab.kernel.sysroot.root),
-        }
-        if machine.paced is not None:
-            said.append(_want_recording(machine, folder, about))
-            return "\n".join(said)
-        place = claim(run, keeper.limit)
-        if place is None:
-            said.append(f"(its machine is not kept: those of {keeper.limit} other red tests are)")
-            return "\n".join(said)
-        if stuck:
-            machine.debugger.dump(folder / DUMP, Deadline(DUMP_SECONDS))
-            said.append(f"memory, for crash or drgn: {where}/{DUMP}")
-        try:
-            saved.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
-        finally:
-            # Fixtures that clean up in the guest need it to run, also where saving has failed.
-            if alive:
-                machine.snapshot.resume(Deadline(DUMP_SECONDS))
-        reopen = _task("shell --resume", folder)
-        said.append(f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}")
-        said.append(f"to look into it with gdb: {_task('debug --test', folder)}")
-        if machine.recordable:
-            option = "--record" if config.IS_CHECKOUT else "--kernel-record"
-            said.append(f"to go back in time in it: run the test again with {option}")
-        if keeper.hold_first and place == 0:
-            pid, line = proc.leave_running(
-                saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
-            )
-            said.append(f"this machine runs on: {line}\n    `kill {pid}` ends it")
-            said.append(f"    gdb in it: {_task('debug --attach', folder)}")
+        for line in _save_state(keeper, lab, machine, verdicts, run, folder, loaded):
+            said.append(line)  # one by one: those before an error stay  # noqa: PERF402
     except (HarnessError, OSError) as error:
         what = error.what if isinstance(error, HarnessError) else error
         said.append(f"(the machine could not be saved: {what})")
     return "\n".join(said)
 
 
-def _want_recording(machine: Machine, folder: Path, about: Mapping[str, object]) -> str:
-    """Have the recording of a machine kept in ``folder`` when it ends; a line on that.
+def _save_state(
+    keeper: Keeper, lab: Lab, machine: Machine, verdicts: Collection[Verdict], run: Path,
+    folder: Path, loaded: Mapping[str, object],
+) -> Iterator[str]:  # fmt: skip
+    """Save a machine's registers if it is stuck, and its recording or the machine itself.
 
-    What is wanted already is kept with the first judgement that was red.
+    Yields a line for each thing that was saved.
+    """
+    if not machine.running and machine.paced is None:
+        return
+    stuck = not _STUCK.isdisjoint(verdicts)
+    if stuck and machine.running:
+        (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
+        yield f"registers: {_shown(folder)}/registers.txt"
+    if keeper.limit == 0:
+        return
+    about = {**loaded, **symbols.facts(lab.kernel), "sysroot": str(lab.kernel.sysroot.root)}
+    if machine.paced is not None:
+        yield _want_recording(machine, folder, about)
+        return
+    place = claim(run, keeper.limit)
+    if place is None:
+        yield f"(its machine is not kept: those of {keeper.limit} other red tests are)"
+        return
+    if stuck:
+        machine.debugger.dump(folder / DUMP, Deadline(DUMP_SECONDS))
+        yield f"memory, for crash or drgn: {_shown(folder)}/{DUMP}"
+    alive = _DEAD.isdisjoint(verdicts)
+    try:
+        saved.save(machine, lab.image.keys, folder, Deadline(DUMP_SECONDS), about)
+    finally:
+        # Fixtures that clean up in the guest need it to run, also where saving has failed.
+        if alive:
+            machine.snapshot.resume(Deadline(DUMP_SECONDS))
+    reopen = _task("shell --resume", folder)
+    yield f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}"
+    yield f"to look into it with gdb: {_task('debug --test', folder)}"
+    if machine.recordable:
+        option = "--record" if config.IS_CHECKOUT else "--kernel-record"
+        yield f"to go back in time in it: run the test again with {option}"
+    if keeper.hold_first and place == 0:
+        pid, line = proc.leave_running(
+            saved.hold_command(folder), log=folder / "keep.log", deadline=Deadline(DUMP_SECONDS)
+        )
+        yield f"this machine runs on: {line}\n    `kill {pid}` ends it"
+        yield f"    gdb in it: {_task('debug --attach', folder)}"
+
+
+def _want_recording(machine: Machine, folder: Path, about: Mapping[str, object]) -> str:
+    """Have the recording of a machine kept in ``folder`` when the machine ends; a line on that.
+
+    If an earlier judgement of the same machine has asked for that, it is kept in that one's folder.
     """
     if machine.wanted is None:
         size = recorded.size(machine)
@@ -166,9 +178,9 @@ def _task(task: str, folder: Path) -> str:
 
 
 def make_folder(run: Path, name: str) -> Path:
-    """A new folder ``name`` in a run's; where it is there already, another number of it.
+    """Make a new folder ``name`` in a run's, or NAME-2 and so on if there is one already.
 
-    What is there was promised to somebody, such as to another process of the same run.
+    Another process of the same run may have made it, and a report may name it.
     """
     run.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
@@ -180,9 +192,9 @@ def make_folder(run: Path, name: str) -> Path:
 
 
 def claim(run: Path, limit: int) -> int | None:
-    """One of the ``limit`` places for machines that a run leaves, from 0; None if all are taken.
+    """Take one of the ``limit`` places for machines of a run: its number, from 0, or None.
 
-    The processes of a run share them. A place is a file that only one of them can create.
+    The processes of a run share the places. Each is a file, which only one process can create.
     """
     for number in range(limit):
         with contextlib.suppress(FileExistsError):
