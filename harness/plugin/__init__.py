@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The pytest plugin: its options, what a run says of the tests that it put aside, and how it
-ends where only the host is to blame.
+"""The pytest plugin: its options and markers, what it tells the process that has started pytest,
+what it adds to the summary, and its exit statuses.
 
-The rest of it is harness/plugin/select.py, fixtures.py and hooks.py, which take a quarter of a
-second to import. A pytest that only hands out tests to the workers of pytest-xdist does without.
+All that tests use is in the other files of harness/plugin, which take a quarter of a second to
+import. A pytest that only hands out tests to the workers of pytest-xdist does without them.
 """
 
 from __future__ import annotations
@@ -45,35 +45,36 @@ class Tested:
 
 
 TESTED = pytest.StashKey[Tested]()
-# How many tests a kernel cannot show, by what it lacks: "with OPTION" or "without OPTION".
+# How many tests are not run on a kernel, by what they need: "with OPTION" or "without OPTION".
 UNMET = pytest.StashKey[dict[str, int]]()
 # The name of this run's folder in results/KERNEL/, the same in all processes of pytest-xdist.
 RUN = pytest.StashKey[str]()
 # What was made again in the cache, or removed from it, while the tests ran (cache.changes()).
 CACHE_CHANGES = pytest.StashKey[list[str]]()
-# Machines whose ten minutes after the test were not waited for to the end, a sentence each.
+# What is to be known of the ten minutes after tests that are green, a sentence each.
 LATE_NOTES = pytest.StashKey[list[str]]()
-# What the report of a red test has if the host is to blame and nothing else. pytest-xdist sends
-# all that a report has, and says itself which test a worker has died in.
+# An attribute of the report of a red test: the host alone is to blame. pytest-xdist sends all
+# attributes of a report from the worker.
 BY_HOST = "eudyptula_by_host"
-# What each report of a worker has: the tests that are over, and whose machines still go on there.
+# An attribute of each report: the tests that have ended in its process, and whose machines are
+# still to be judged (harness/plugin/late.py).
 GOES_ON = "eudyptula_goes_on"
 _GOES_ON_IN = pytest.StashKey[dict[str, list[str]]]()  # the last such list of each worker
 _TOLD_RUN = "eudyptula_run"
-# What the process that started this pytest has checked of the cache (Cache.vouch()).
+# What the task that has started this pytest has checked of the cache (Cache.vouch()).
 _CHECKED = pytest.StashKey[str]()
 _TOLD_CHECKED = "eudyptula_checked"
-# From where whoever has started this pytest sees the paths that it names.
+# The folder in which that task was started: paths are shown as seen from there.
 _SHOWN_FROM = pytest.StashKey[str]()
 _TOLD_SHOWN_FROM = "eudyptula_shown_from"
-# Where that process says that all is ready, as long as that is not known.
+# The pipe over which that task says what is ready (pytest_process.WAITS).
 WAITS_FOR = pytest.StashKey[TextIO]()
 _WHY = 300  # characters of the reason that is named with a red test
-_TELLS = "eudyptula_tells"
+_PROGRESS_WRITER = "eudyptula_progress"
 _HOST_ONLY = pytest.StashKey[bool]()
 
 
-# The marks, each with its arguments, as `pytest --markers` shows it.
+# The markers and their arguments, as `pytest --markers` shows them.
 MARKS = (
     "machine(memory_mib=512, cpus=1, append=(), devices=(), clock='host'): the shape of this "
     "test's machine; append are kernel command line options, devices are QEMU's, as its "
@@ -91,9 +92,9 @@ MARKS = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run.
 
-    Other plugins have options named --profile or --config too, and pytest does not start with two
-    of the same name. So most have a long name that is this plugin's alone. The short one is there
-    as well in this repository, where no such plugin is.
+    pytest does not start if two plugins have an option of the same name, and others have --profile
+    or --config. So most options begin with --kernel-. In this repository, where there is no such
+    plugin, they have their short names as well.
     """
     group = parser.getgroup("eudyptula", "Linux kernel modules in QEMU")
     here = Path.cwd().is_relative_to(PROJECT)
@@ -171,35 +172,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def base_of(config: pytest.Config) -> Path:
-    """The folder that results are below: that of the ini file, or else the current one.
+    """The folder below which results are kept: that of the ini file, or else the current one.
 
-    pytest's own rootdir is, without an ini file, what the current folder and the tests have in
-    common. That may be somebody's home.
+    Without an ini file pytest's own rootdir is the common parent of the tests and the current
+    folder. That may be somebody's home.
     """
     return config.rootpath if config.inipath else config.invocation_params.dir
 
 
 def module_of(config: pytest.Config) -> str:
-    """The module under test as --module takes it; in the ini file, from where that stands.
+    """The module under test, as --module takes it.
 
-    Raises ``InputError`` where nobody has named one, and this is not the project's own checkout.
+    It is that of the option --module, or else of the ini file, as seen from its folder. In the
+    project's own checkout the default is module/. Raises ``InputError`` where nobody has named one.
     """
     asked: str | None = config.getoption("--module")
-    told: str = config.getini("kernel_module")
-    if asked is None and not told and not IS_CHECKOUT:
+    in_ini: str = config.getini("kernel_module")
+    if asked is None and not in_ini and not IS_CHECKOUT:
         raise InputError(
             "no module is named that is to be tested",
             hint='say kernel_module = "." in the ini file of pytest, or --module DIR',
         )
-    if asked is not None or not told:
+    if asked is not None or not in_ini:
         return asked if asked is not None else str(MODULE)
-    return told if told.startswith("deb:") else str(config.rootpath / told)
+    return in_ini if in_ini.startswith("deb:") else str(config.rootpath / in_ini)
 
 
 def matrix_of(config: pytest.Config) -> Matrix:
     """The kernels that there are: those of the repository that is tested, or this project's."""
-    told: str = config.getini("kernel_matrix")
-    return load(config.rootpath / told) if told else load()
+    in_ini: str = config.getini("kernel_matrix")
+    return load(config.rootpath / in_ini) if in_ini else load()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -211,11 +213,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(work_in(base_of(config)))
     results = config.getoption("kernel_results")
     if results and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Tells(results), _TELLS)
-        config.pluginmanager.register(Names(config, results))
+        config.pluginmanager.register(ProgressWriter(results), _PROGRESS_WRITER)
+        config.pluginmanager.register(RedReporter(config, results))
     written = getattr(config.option, "xmlpath", None)
     if written and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Expands(Path(written).absolute()))
+        config.pluginmanager.register(KtapExpander(Path(written).absolute()))
     told = getattr(config, "workerinput", {})
     if not results and not hasattr(config, "workerinput"):
         config.pluginmanager.import_plugin("harness.plugin.page")
@@ -232,9 +234,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check_input(config: pytest.Config) -> None:
-    """Raise ``UsageError`` for a kernel or a module that is none: no test could run.
+    """Raise ``UsageError`` for a kernel or a module that does not exist.
 
-    Of a kernel that is only known by a number, the archive is asked later.
+    That is before tests are collected. Whether the archive has a kernel that is given by its
+    release is found out later.
     """
     option = config.getoption
     try:
@@ -256,27 +259,28 @@ def _check_input(config: pytest.Config) -> None:
 
 
 def _await_kernel(config: pytest.Config) -> str:
-    """Wait until the task that has started this pytest has made the kernel ready, if one has.
+    """Wait until the task that has started this pytest has made the kernel ready.
 
-    Returns what it has checked of the cache. Nothing that a test starts is to find the variable.
+    Returns what the task has checked of the cache; "" where no task has asked this pytest to wait.
     """
-    told = os.environ.pop(pytest_process.WAITS, "")
-    if not told:
+    descriptor = os.environ.pop(pytest_process.WAITS, "")  # not for what tests start
+    if not descriptor:
         return ""
-    config.stash[WAITS_FOR] = os.fdopen(int(told), encoding="utf-8")
+    config.stash[WAITS_FOR] = os.fdopen(int(descriptor), encoding="utf-8")
     config.add_cleanup(config.stash[WAITS_FOR].close)
-    return _told(config.stash[WAITS_FOR])
+    return _line_from_task(config.stash[WAITS_FOR])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Wait until that task has made ready all that is tested."""
+    """Wait until that task has made everything ready, the module included."""
     waits_for = session.config.stash.get(WAITS_FOR, None)
     if waits_for is not None:
-        _told(waits_for)
+        _line_from_task(waits_for)
 
 
-def _told(waits_for: TextIO) -> str:
+def _line_from_task(waits_for: TextIO) -> str:
+    """The next line from the task; ``UsageError`` where it has given up."""
     line = waits_for.readline()
     if not line:
         raise pytest.UsageError("the task that has started this pytest has nothing to be tested")
@@ -285,20 +289,20 @@ def _told(waits_for: TextIO) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """All workers of a run leave what they leave in one folder, and know what this one was told."""
+    """Tell a worker of pytest-xdist the run's folder, and what the task has told this process."""
     node.workerinput[_TOLD_RUN] = node.config.stash[RUN]
     node.workerinput[_TOLD_CHECKED] = node.config.stash[_CHECKED]
     node.workerinput[_TOLD_SHOWN_FROM] = node.config.stash[_SHOWN_FROM]
 
 
 def _process_of(report: pytest.TestReport) -> str:
-    """The worker of pytest-xdist that a report is of; "" where it is of this process."""
+    """The worker of pytest-xdist that a report comes from; "" for this process."""
     node = getattr(report, "node", None)
     return node.gateway.id if node is not None else ""
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what a worker of pytest-xdist has still to judge, in case that it dies."""
+    """Remember which machines a worker of pytest-xdist has still to judge, in case it dies."""
     node = getattr(report, "node", None)
     if node is not None and hasattr(report, GOES_ON):
         going_on = node.config.stash.setdefault(_GOES_ON_IN, {})
@@ -307,7 +311,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object | None) -> None:
-    """What a worker of pytest-xdist has to tell at its end; what is not known where it died."""
+    """Collect what a worker of pytest-xdist has found besides its reports.
+
+    If it has died, the tests whose machines it had still to judge become red.
+    """
     going_on = node.config.stash.get(_GOES_ON_IN, {}).pop(node.gateway.id, [])
     for nodeid in going_on if error else []:
         file, _, name = nodeid.partition("::")
@@ -323,7 +330,7 @@ def pytest_testnodedown(node: Any, error: object | None) -> None:
         vars(report)["node"] = node
         node.config.hook.pytest_runtest_logreport(report=report)
     told = getattr(node, "workeroutput", {})
-    # All workers collect the same tests, so that any one of them knows of all that is put aside.
+    # All workers collect the same tests, so that each of them knows of all tests that are not run.
     node.config.stash[UNMET] = told.get("unmet", {})
     node.config.stash.setdefault(CACHE_CHANGES, []).extend(told.get("changes", []))
     node.config.stash.setdefault(LATE_NOTES, []).extend(told.get("late", []))
@@ -335,10 +342,10 @@ def pytest_testnodedown(node: Any, error: object | None) -> None:
 
 @pytest.hookimpl(trylast=True)  # other plugins may find something red while the session ends
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Give what pytest has no status for a status of its own, and say that this is the end."""
+    """Set the exit status of what pytest has none for, and write that the session has ended."""
     config = session.config
-    told = config.pluginmanager.get_plugin(_TELLS)
-    crashed = isinstance(told, Tells) and bool(told.crashed)
+    writer = config.pluginmanager.get_plugin(_PROGRESS_WRITER)
+    crashed = isinstance(writer, ProgressWriter) and bool(writer.crashed)
     if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR or crashed:
         session.exitstatus = Status.OURS
     elif session.exitstatus == pytest.ExitCode.OK and session.testsfailed:
@@ -346,30 +353,30 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     elif session.exitstatus == pytest.ExitCode.TESTS_FAILED and _only_by_host(session):
         session.exitstatus = Status.HOST
         config.stash[_HOST_ONLY] = True
-    if isinstance(told, Tells):
-        told.end(int(session.exitstatus))
+    if isinstance(writer, ProgressWriter):
+        writer.end(int(session.exitstatus))
 
 
 def _only_by_host(session: pytest.Session) -> bool:
-    """What the host lacks, or its killing QEMU, makes no kernel red."""
+    """Whether the host is to blame for all red tests: it lacks something, or has killed QEMU."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return False
     red = [*reporter.stats.get("failed", ()), *reporter.stats.get("error", ())]
-    # Whatever else pytest counts as failed is for some other reason.
+    # pytest also counts failures that have no report here, such as files that it cannot collect.
     return len(red) == session.testsfailed and all(hasattr(one, BY_HOST) for one in red)
 
 
-# What pytest itself raises for test files that cannot be imported.
+# What pytest raises after test files that cannot be imported; it is a KeyboardInterrupt, too.
 _BY_PYTEST = pytest.Session.Interrupted
 
 
-class Tells:
-    """Tells the process that started this pytest which tests run, and how it ended.
+class ProgressWriter:
+    """Writes down which tests run and how the session has ended, for the task that started pytest.
 
-    Only one process of a run does: with pytest-xdist the one that hands out the tests, which
-    hears of the others' beginnings and ends. What cannot be written, as on a full disk, is
-    missing, and so is never taken for green (harness/runs/pytest_process.py).
+    With pytest-xdist only the process that hands out the tests does: it hears of the beginning and
+    the end of each test. What cannot be written, as on a full disk, is missing for the reader,
+    which never takes that for green (harness/runs/pytest_process.py).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -383,12 +390,12 @@ class Tells:
 
     def _write(self, status: int | None = None, code: int | None = None) -> None:
         going_on = tuple(nodeid for each in self._going_on.values() for nodeid in each)
-        told = pytest_process.Progress(
+        written = pytest_process.Progress(
             tuple(self._running), tuple(self.crashed), status, code, going_on
         )
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            told.write(self._folder)
+            written.write(self._folder)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -421,13 +428,13 @@ class Tells:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        # It has judged them; or it has died, which is an error of each of these tests.
+        # A worker that ends has judged all its machines; for one that has died see the hook above.
         if self._going_on.pop(node.gateway.id, []):
             self._write()
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        # It is also called for pytest.exit(), and after a test file that cannot be imported. No
-        # person has wanted that, and not all tests have run.
+        # pytest calls it for pytest.exit() and after files that cannot be imported, too. Nobody has
+        # interrupted the run then, but not all tests have run.
         error = excinfo.value
         person = isinstance(error, KeyboardInterrupt) and not isinstance(error, _BY_PYTEST)
         self._interrupted = person
@@ -453,26 +460,26 @@ class Tells:
 def _ended(nodeid: str, reports: Sequence[pytest.TestReport]) -> pytest_process.EndedTest:
     """What a test has come to, by the reports of its parts: set-up, call and teardown."""
     outcome, why = "passed", ""
-    for report in sorted(reports, key=lambda one: one.skipped):  # what is red counts
+    for report in sorted(reports, key=lambda one: one.skipped):  # red parts before skipped ones
         skipped_within = report.skipped and isinstance(report, pytest.SubtestReport)
         if not report.passed and not skipped_within:
             outcome = report.outcome
             if report.failed and report.when != "call":
                 outcome = "error"
             reason = report.longrepr
-            # That of a skipped test is where it was skipped, and why.
+            # Of a skipped test it is a tuple: the file, the line and the reason.
             said = reason[2] if isinstance(reason, tuple) else junit.first_line(str(reason or ""))
             why = beginning(said, _WHY)
             break
     return pytest_process.EndedTest(nodeid, outcome, sum(one.duration for one in reports), why)
 
 
-class Names:
-    """Names a red test, and why it is red, as soon as that is known.
+class RedReporter:
+    """Prints the name of a red test, and why it is red, as soon as it has ended.
 
-    pytest itself explains it when all tests have run, which may take many minutes more. It is also
-    written to a file, for the process that started this pytest: that one may be interrupted, or
-    show nothing of what pytest prints.
+    pytest explains it only when all tests have run, which may take many minutes more. The line is
+    also written to a file, for the task that has started pytest: it may be interrupted, or show
+    nothing of what pytest prints.
     """
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
@@ -492,14 +499,14 @@ class Names:
         if terminal is None:
             return
         terminal.ensure_newline()
-        # pytest itself does not know of a line that pytest-xdist's letters stand on.
+        # pytest does not know of the line with the letters of pytest-xdist.
         if self._config.get_terminal_writer().width_of_current_line:
             terminal.write_line("")
         terminal.write_line(f"red: {line}")
 
 
-class Expands:
-    """Gives the tests of programs test cases of their own in the JUnit file that pytest writes."""
+class KtapExpander:
+    """Gives the KTAP tests of programs test cases of their own in pytest's JUnit file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -511,7 +518,7 @@ class Expands:
 
 
 def expand(path: Path) -> None:
-    """Do that with a JUnit file, which stays as it is where that cannot be done."""
+    """Give KTAP tests test cases of their own in a JUnit file; one that cannot be read stays."""
     with contextlib.suppress(OSError, ValueError):
         text = path.read_text("utf-8")
         if junit.KTAP in text:
@@ -528,7 +535,7 @@ def pytest_terminal_summary(
     for note in config.stash.get(LATE_NOTES, []):
         terminalreporter.write_line(f"late: {note}")
     folder = config.stash.get(COVERAGE, None)
-    # Workers of pytest-xdist come here, too, and others of them may still be at work.
+    # Not in a worker of pytest-xdist: others may still be counting.
     if folder is not None and not hasattr(config, "workerinput"):
         for line in covered.settle(folder).splitlines():
             terminalreporter.write_line(line)

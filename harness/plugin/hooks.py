@@ -40,15 +40,15 @@ _SETUP = pytest.StashKey["pytest.CallInfo[None]"]()
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Exits(config))
+        config.pluginmanager.register(ExitWatch(config))
 
 
-class Exits:
-    """Says what is lost where a test ends this process by os._exit(), and ends it with a status
-    that is no other's.
+class ExitWatch:
+    """Takes the place of os._exit(), which a test may call: says what is lost, and is never green.
 
-    Such a process prints no summary, and most such tests say 0, which is green for whoever has
-    started it. A worker of pytest-xdist is missed by the process that has handed out its tests.
+    The process would end without a summary, and mostly with 0, which is green for whoever has
+    started it. So it ends with ``Status.OURS``. A worker of pytest-xdist needs no such thing: the
+    process that has handed out its tests notices its end.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -70,9 +70,9 @@ class Exits:
         self._running = ""
 
     def _end(self, status: int) -> None:
-        if os.getpid() != self._process:  # what has been forked ends like this
+        if os.getpid() != self._process:  # a forked child's way to end
             self._exit(status)
-        with contextlib.suppress(Exception):  # nothing keeps this process from ending
+        with contextlib.suppress(Exception):  # the process has to end in any case
             self._say(status)
         self._exit(Status.OURS)
 
@@ -91,7 +91,7 @@ class Exits:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What is to be said at the end; a worker of pytest-xdist tells the run that started it."""
+    """Keep what the summary shows; a worker of pytest-xdist sends it to the process that prints."""
     told = getattr(session.config, "workeroutput", None)
     if told is not None:
         told["unmet"] = session.config.stash.get(UNMET, {})
@@ -104,7 +104,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.stash[CACHE_CHANGES] = changes()
 
 
-# How a test or a fixture may end of its own accord; for pytest, only the first is an Exception.
+# What a test or a fixture may raise; pytest's own are no subclasses of Exception.
 _ENDINGS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
 
@@ -116,16 +116,16 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """At the end of all tests, what came after each of them.
+    """Make the first test's machine early; at the end, wait for all late judgements.
 
-    Before the first one its machine, while whoever has started this pytest builds the module.
+    The first machine is made while the task that has started this pytest builds the module.
     """
     if WAITS_FOR in session.config.stash and session.items:
         make_first(session.items[0])
     ends = (pytest.Session.Failed, pytest.Session.Interrupted, pytest.exit.Exception)
     try:
         result = yield
-    except ends:  # such as -x. Ctrl-C is not among them: that person does not want to wait
+    except ends:  # such as with -x. After Ctrl-C nobody wants to wait
         report_late(session.config, wait=True)
         raise
     report_late(session.config, wait=True)
@@ -134,7 +134,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """After the test's own verdict, its machine's; meanwhile, the next test's machine."""
+    """Judge the machines after the test; during it, make the machine for the next test."""
     __tracebackhide__ = True
     source = item.config.stash.get(SOURCE, None)
     if source:
@@ -150,11 +150,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """A fixture that fails in a guest is explained by its machine, as a test is."""
+    """Judge the machines after a fixture that failed, since the guest may explain it."""
     __tracebackhide__ = True
     try:
         return (yield)
-    except KernelProblem as error:  # which a fixture has found
+    except KernelProblem as error:  # raised by a fixture, which has judged
         for used in item.stash.get(USED, []):
             used.red = True
         if error.kept:
@@ -169,7 +169,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What the harness or the kernel can explain needs no Python traceback.
+    """Replace tracebacks by explanations, and make red what a mark xfail must not excuse.
 
     Runs around pytest's own handling of xfail (hence ``tryfirst``), to undo it where the error
     is not the test's: a mark of the test excuses neither the kernel nor the host, nor that there
@@ -204,14 +204,14 @@ def pytest_runtest_makereport(
 
 
 def _with_lines(item: pytest.Item, said: str) -> str:
-    """What a test says, with lines of the module's source where it shows a stack."""
+    """A test's message, with file:line for the module's functions in stacks that it shows."""
     source = item.config.stash.get(SOURCE, None)
     module = source.built if source else None
     return symbols.with_lines(said, module) if module else said
 
 
 def _note_times(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Have it be in the JUnit file when the test began, where, and how long it waited before."""
+    """Put into the JUnit file when the test began, how long its set-up took, and its file."""
     if call.when == "setup":
         item.stash[_SETUP] = call
     elif call.when == "teardown" and (setup := item.stash.get(_SETUP, None)):
@@ -221,9 +221,9 @@ def _note_times(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
 
 
 def _place(item: pytest.Item) -> str:
-    """Where a test is: as whoever has started pytest would name it, or in full if not of ours.
+    """The path of a test's file: relative for this project's tests, absolute for others.
 
-    The command that runs it again may be typed in any folder.
+    The command that runs one of those again may be typed in any folder.
     """
     if not item.path.is_relative_to(PROJECT):
         return str(item.path)
@@ -231,9 +231,9 @@ def _place(item: pytest.Item) -> str:
 
 
 def _untried(call: pytest.CallInfo[None], error: BaseException | None) -> bool:
-    """Whether a test could not begin, for a reason that no test has: it is not known what it says.
+    """Whether the harness has failed to set a test up, so that nothing is known of its subject.
 
-    What fails in a guest may be what the mark of the test is about.
+    An error in the guest (``GuestError``) is not meant: the mark xfail may be about that.
     """
     return (
         call.when == "setup"
@@ -243,7 +243,7 @@ def _untried(call: pytest.CallInfo[None], error: BaseException | None) -> bool:
 
 
 def _note_source(item: pytest.Item, error: KernelProblem) -> None:
-    """Have the module's source around what is to blame be in the JUnit file."""
+    """Put the lines of the module's source that are to blame into the JUnit file."""
     source = item.config.stash.get(SOURCE, None)
     folder = source.built.source.folder if source and source.built else None
     found = excerpts.of(error.problems, folder) if folder else []
@@ -260,18 +260,18 @@ def _kernel_problem_in(group: BaseExceptionGroup[BaseException]) -> KernelProble
         first = first.exceptions[0]
     if not isinstance(first, KernelProblem):
         return None
-    # Of a single other one its own words are shown, rather than those of a group.
+    # If there is one other error, its own message is shown instead of the group's.
     other = rest.exceptions[0] if rest is not None and len(rest.exceptions) == 1 else rest
     first.__cause__ = first.__cause__ or other
     return first
 
 
-# What a test ends with whose guest is gone.
+# What a test may raise because its guest is gone.
 _GONE = (HostError, MachineError, GuestLost, pytest.skip.Exception, type(None))
 
 
 def _by_host(error: BaseException) -> bool:
-    """Whether a test is red by the host's doing, and by nothing else."""
+    """Whether a test is red because of the host alone."""
     if isinstance(error, KernelProblem):
         return error.by_host and isinstance(error.__cause__, _GONE)
     return isinstance(error, HostError)
