@@ -513,12 +513,14 @@ def at_page_origin(report: Calls) -> list[Frame]:
 
 _MESSENGERS: tuple[tuple[str, str], ...] = (
     (
-        # kernel/panic.c, lib/dump_stack.c, arch/*/kernel/{dumpstack,stacktrace,traps}.c
+        # kernel/panic.c, kernel/watchdog*.c, lib/dump_stack.c, lib/nmi_backtrace.c,
+        # arch/*/kernel/{dumpstack,stacktrace,traps}.c
         "prints the report",
         r"dump_stack\w*|show_stack|show_regs|show_trace\w*|dump_backtrace|unwind_backtrace|walk_stackframe"
         r"|dump_header|warn|warn_printk|warn_slowpath\w*|warn_alloc|report_bug|fixup_bug|handle_bug"
         r"|v?panic|nmi_panic|die|die_\w+|oops_\w+|print_\w*report|stack_trace_save\w*|save_stack\w*"
         r"|arch_stack_walk|kernel_text_address|dump_trace|print_trace\w*|report_bad_irq|note_interrupt"
+        r"|watchdog_(?:timer_fn|overflow_callback|hardlockup_check)|nmi_\w*backtrace"
         r"|end_report|abort|add_taint|bad_page|print_bad_pte|(?:machine|crash)_kexec\w*"
         # fs/xfs/xfs_error.c and xfs_message.c; OpenZFS's module/os/linux/spl/spl-err.c
         r"|xfs_(?:error_report|corruption_error|stack_trace)|ass(?:fail|warn)|spl_(?:dumpstack|panic|debug_\w+)"

@@ -229,6 +229,8 @@ _OF_ALLOCATION = re.compile(
     r"|kmem_cache_alloc|kvmalloc|vmalloc|kmalloc|krealloc|k?memdup|slab_alloc|new_slab"
     r"|allocate_slab|cache_grow|cache_alloc|fallback_alloc|folio_alloc|page_frag_alloc|warn_alloc"
     r"|kmem_getpages|(?:arm_)?dma_(?:direct_|generic_)?alloc|mempool_alloc|pcpu_alloc"
+    # arch/arm/mm/dma-mapping.c, drivers/usb/core
+    r"|dma_alloc_buffer|alloc_(?:remap|simple|from_\w+)_buffer|hcd_buffer_alloc|usb_alloc_coherent"
     # net/core/skbuff.c
     r"|(?:netdev|napi|dev)_alloc|(?:napi_)?alloc_skb|(?:napi_)?build_skb|sk(?:b)?_page_frag)"
 )
@@ -580,8 +582,12 @@ FORMATS: tuple[Format, ...] = (
         # in the kernel's half of the addresses: else it is a program's
         _re(r"Alignment trap: not handling instruction \w+ at \[<(?:[89a-f]|7f)[0-9a-f]{6,15}>\]"),
         "Alignment trap in {func}",
-        at_pc,
+        nowhere,  # the trackers have nothing of what the fault's own header has below it
+        place=at_pc,
         part=True,
+        then="Unhandled fault: alignment exception",
+        # with 2 GiB for each, a program's may lie there, too
+        needs_registers=True,
     ),
     # The same where the lines above it are lost. arm64 prints the syndrome register, whose class
     # (Arm ARM, ESR_EL1.EC) is 0x21 or 0x25 for an abort in the kernel, whatever the words; arm

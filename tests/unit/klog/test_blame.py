@@ -45,6 +45,13 @@ ARM_FAULT = (
         # Memory that is freed twice
         "kernel BUG at mm/slub.c:305!\nRIP: 0010:__slab_free+0x23/0x50\nCall Trace:\n"
         " kfree+0x1/0x20\n brook_write+0x41/0xb0 [brook]",
+        # What a watchdog calls to tell of it; between its calls somebody has left lines out
+        "watchdog: BUG: soft lockup - CPU#2 stuck for 23s! [sh:321]\nCall Trace:\n"
+        " panic+0x101/0x2d7\n watchdog_timer_fn+0xc/0x16\n brook_write+0x41/0xb0 [brook]",
+        # Memory for a device
+        "sh: page allocation failure: order:6, mode:0x10c0d0\nCall Trace:\n warn_alloc+0xd4/0x114\n"
+        " __dma_alloc_buffer+0x2c/0xcc\n __alloc_remap_buffer+0x28/0xac\n"
+        " hcd_buffer_alloc+0xd0/0x104\n brook_write+0x1b4/0x44c [brook]",
         # No stack, but where the helper would have returned to
         f"{ARM_FAULT}\nPC is at memcpy+0x1c/0x90\nLR is at brook_write+0x41/0xb0 [brook]",
         f"{ARM_FAULT}\nPC is at 0x0\nLR is at brook_write+0x41/0xb0 [brook]",

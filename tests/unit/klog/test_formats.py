@@ -865,6 +865,17 @@ def test_a_program_s_instructions_tell_nothing_of_a_stack() -> None:
     assert read_of(f"{fault}Code: e5923000 e1a00004 (e5813000)", pasted=True) == []
 
 
+def test_an_alignment_fault_may_be_a_program_s() -> None:
+    """A program's code may lie where another kernel has its own."""
+    fault = (
+        "Alignment trap: not handling instruction e1cd26f0 at [<b6c1f2a8>]\n"
+        "Unhandled fault: alignment exception (0x001) at 0xbe9f3a12"
+    )
+    assert read_of(fault, pasted=True) == []
+    died = f"{fault}\nInternal error: : 1 [#1] SMP ARM\nPC is at {DRAIN}+0x154/0x39c"
+    assert read_of(died, pasted=True) == [(Kind.TRAP, DRAIN)]
+
+
 def test_registers_at_the_end_of_a_report_are_no_second_one() -> None:
     """x86 prints the instruction pointer once more below the mark that ends a report."""
     general = (
