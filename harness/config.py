@@ -143,6 +143,19 @@ def equipment(devices: Sequence[str] | None, packages: str | None) -> Equipment:
     return Equipment(tuple(devices or ()), tuple(sorted(set(names))))
 
 
+def check_recording(*, record: bool, coverage: bool, devices: Sequence[str]) -> None:
+    """Raise ``InputError`` for options of a run that exclude each other."""
+    if coverage and record:
+        raise InputError(
+            "what runs is not counted while it is recorded",
+            hint="give --coverage or --record, not both",
+        )
+    if devices and record:
+        raise InputError(
+            "what a device does is not recorded", hint="give --device or --record, not both"
+        )
+
+
 # From Debian's policy manual, 5.6.1; to apt, a dash at the end means that it is to be removed.
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+]")
 

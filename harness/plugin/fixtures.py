@@ -69,19 +69,14 @@ def _make_lab(run: pytest.Config) -> Lab:
     run.add_cleanup(cache.close)
     option = run.getoption
     equipment = config.equipment(option("kernel_device"), option("kernel_guest_packages"))
-    if equipment.devices and option("kernel_record"):
-        raise InputError(
-            "what a device does is not recorded", hint="give --device or --record, not both"
-        )
+    config.check_recording(
+        record=option("kernel_record"), coverage=option("kernel_coverage"),
+        devices=equipment.devices,
+    )  # fmt: skip
     lab = prepare_lab(spec, matrix, cache, equipment)
     run.stash[TESTED] = Tested(lab.kernel.name, lab.kernel.release, lab.kernel.spec.version)
     if not option("kernel_coverage"):
         return lab
-    if option("kernel_record"):
-        raise InputError(
-            "what runs is not counted while it is recorded",
-            hint="give --coverage or --record, not both",
-        )
     folder = _run_folder(run, lab) / covered.FOLDER
     run.stash[COVERAGE] = folder
     # A folder for each process of pytest-xdist.

@@ -68,11 +68,7 @@ class Request:
         return specs[0]
 
     def check_equipment(self) -> None:
-        """Raise ``InputError`` for what machines cannot be given, before anything is done."""
-        if self.record and self.equipment.devices:
-            raise InputError(
-                "what a device does is not recorded", hint="give --device or --record, not both"
-            )
+        """Raise ``InputError`` for devices that QEMU does not have, before anything is done."""
         devices.check(self.equipment.devices)
 
     def plan(self, default: str = "contract") -> Plan:
@@ -84,11 +80,9 @@ class Request:
         where one of them cannot be what was meant: nothing has been downloaded by then.
         """
         pytest_process.check_filter(self.expression)
-        if self.coverage and self.record:
-            raise InputError(
-                "what runs is not counted while it is recorded",
-                hint="give --coverage or --record, not both",
-            )
+        config.check_recording(
+            record=self.record, coverage=self.coverage, devices=self.equipment.devices
+        )
         self.check_equipment()
         module.check_source(self.source)
         if not self.own_module:
