@@ -31,6 +31,7 @@ from typing import Any
 from harness import config
 from harness.errors import InputError
 from harness.host.files import is_tagged
+from harness.host.text import listed
 
 _MAX_SOURCE = 64 << 20  # bytes; a module's folder, not somebody's home
 _MAX_ENTRIES = 20_000  # files and folders; the largest packages of drivers have some 3,000
@@ -39,7 +40,7 @@ _BLOCK = 1024  # bytes; how much an empty file or a folder counts
 _GIT = ".git"
 # Not copied: what earlier builds in the folder and Python have left, and git's history.
 _NOT_COPIED = ("*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "__pycache__", _GIT)
-_NAMED = 3  # how many of several names a message shows
+_NAMED, _MODULES_NAMED = 3, 5  # how many of several names a message shows, and of modules
 
 # An assignment to obj-m, or to obj-$(CONFIG_SOMETHING), which may come out as obj-m.
 _OBJ_M = re.compile(r"^[^#\n]*\bobj-(?:m|\$[({])", re.MULTILINE)
@@ -245,27 +246,22 @@ def _left_out(folder: Path, outside: Sequence[Path]) -> str:
     if not names:
         return ""
     return (
-        f"left out: {_named(names)}, as links to what is neither in this folder "
+        f"left out: {listed(names, _NAMED)}, as links to what is neither in this folder "
         "nor in a git checkout that it is in"
     )
 
 
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
-
-
 def _not_fetched(folder: Path, files: Sequence[Path]) -> str:
     """A message about git submodules whose folders are empty, as they were not fetched, or ""."""
-    listed = folder / ".gitmodules"
-    if listed not in files:  # it may be a pipe, or a link to anything
+    gitmodules = folder / ".gitmodules"
+    if gitmodules not in files:  # it may be a pipe, or a link to anything
         return ""
     parents = {parent for path in files for parent in path.parents}
-    empty = [path for path in _SUBMODULE.findall(_text(listed)) if folder / path not in parents]
+    empty = [path for path in _SUBMODULE.findall(_text(gitmodules)) if folder / path not in parents]
     if not empty:
         return ""
     return (
-        f"not there: {_named(empty)}, as git submodules that were not fetched "
+        f"not there: {listed(empty, _NAMED)}, as git submodules that were not fetched "
         "(`git submodule update --init` does)"
     )
 
@@ -280,7 +276,7 @@ def _not_built(found: Folder, files: Sequence[Path]) -> str:
     folders = sorted({found.root / path.relative_to(found.root).parts[0]
                       for path in found.files if path.parent != found.root})  # fmt: skip
     names = [f"{path.name}/" for path in folders if _recipe(found.root, path, files) is not None]
-    return f"not built: {_named(names)}, as modules of their own" if names else ""
+    return f"not built: {listed(names, _NAMED)}, as modules of their own" if names else ""
 
 
 def is_archive(path: Path) -> bool:
@@ -445,9 +441,8 @@ def _below(folder: Path, files: Sequence[Path]) -> list[Path]:
             found.append(parent)
     if len(found) > 1:
         names = [path.relative_to(folder).as_posix() for path in found]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise InputError(
-            f"{folder} holds the sources of several modules: {', '.join(names[:5])}{more}",
+            f"{folder} holds the sources of several modules: {listed(names, _MODULES_NAMED)}",
             hint=f"give one of them, such as --module {found[0]}",
         )
     return found

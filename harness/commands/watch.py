@@ -21,7 +21,7 @@ from harness.build.source import Source
 from harness.commands import test_vm
 from harness.errors import HarnessError, InputError, Status
 from harness.host.cache import Cache, believe, digest_of_files
-from harness.host.text import printable
+from harness.host.text import listed, printable
 from harness.report import table
 from harness.runs import identity, pytest_process, store
 from harness.runs.request import Request
@@ -125,8 +125,7 @@ class _Saves:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return printable(", ".join(names[:_NAMED]) + more)
+    return printable(listed(names, _NAMED))
 
 
 class _Changed(FileSystemEventHandler):

@@ -9,6 +9,8 @@ nobody who prints one of these has to think of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # How much of a text an error or a problem shows, in characters. All of it is in a log.
 SENTENCE = 1 << 14
 TAIL = 1 << 14
@@ -61,6 +63,12 @@ def end(text: str, limit: int = TAIL) -> str:
 def last_lines(text: str, lines: int) -> str:
     """The last lines of a text."""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Names in one line; of more than ``most``, the first ones and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def decoded(data: bytes, length: int) -> str:

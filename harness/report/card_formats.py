@@ -13,6 +13,8 @@ from harness.host import text as texts
 from harness.report import table
 from harness.report.card import KINDS, Card, Finding
 
+_NAMED = 5  # tests of a finding that are named
+
 
 def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
     """A card as Markdown. With ``str`` for ``escaped`` it is text for a terminal."""
@@ -38,8 +40,7 @@ def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
         if finding.again:
             lines.append(f"- see it yourself: `{finding.again}`")
         if finding.tests:
-            more = f" and {len(finding.tests) - 5} more" if len(finding.tests) > 5 else ""
-            lines.append(f"- tests: {escaped(', '.join(finding.tests[:5]))}{more}")
+            lines.append(f"- tests: {escaped(texts.listed(finding.tests, _NAMED))}")
         if block:
             lines += ["", *(f"    {line}" for line in block.splitlines())]
     if one.accepted:

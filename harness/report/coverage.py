@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.host.text import printable
+from harness.host.text import listed, printable
 from harness.report import table
 
 JSON = "coverage.json"
@@ -124,9 +124,8 @@ def text(coverage: Coverage) -> str:
     """A row for each file: how many of its lines ran, and which functions nobody has called."""
     rows = [["file", "lines run", "", "functions never called"]]
     for name, file in sorted(coverage.items()):
-        never = file.never_called
-        more = f" and {len(never) - _NAMED} more" if len(never) > _NAMED else ""
-        rows.append([name, *_share(file.run, len(file.lines)), ", ".join(never[:_NAMED]) + more])
+        never = listed(file.never_called, _NAMED)
+        rows.append([name, *_share(file.run, len(file.lines)), never])
     if len(coverage) > 1:
         run = sum(file.run for file in coverage.values())
         rows.append(["all", *_share(run, sum(len(file.lines) for file in coverage.values())), ""])

@@ -30,7 +30,7 @@ from harness.errors import InputError, Status
 from harness.host import files, proc
 from harness.host.proc import Deadline
 from harness.host.progress import nobody_reads
-from harness.host.text import printable
+from harness.host.text import listed, printable
 
 PROGRESS = "progress.json"
 # In the environment of a pytest that waits until all is ready: the descriptor of a pipe. Its first
@@ -181,11 +181,7 @@ def not_judged(going_on: Sequence[str]) -> str:
     """What is lost with a pytest that has ended while it had these machines still to judge."""
     if not going_on:
         return ""
-    more = f" and {len(going_on) - _NAMED} more" if len(going_on) > _NAMED else ""
-    return (
-        "; nobody knows what came in the ten minutes after "
-        f"{', '.join(going_on[:_NAMED])}{more}"
-    )  # fmt: skip
+    return f"; nobody knows what came in the ten minutes after {listed(going_on, _NAMED)}"
 
 
 def _signal(number: int) -> str:

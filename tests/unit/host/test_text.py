@@ -89,3 +89,12 @@ def test_a_log_that_was_read_in_part_says_so() -> None:
     assert text.decoded(b"all of it", 9) == "all of it"
     shown = text.decoded(b"firstlast!", 1000)
     assert shown == "first\n(here 990 bytes are left out)\nlast!"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [((), ""), (("a",), "a"), (("a", "b"), "a, b"), (("a", "b", "c", "d"), "a, b and 2 more")],
+)
+def test_of_many_names_the_first_are_listed(names: tuple[str, ...], said: str) -> None:
+    """A message stays short, and says how much it leaves out."""
+    assert text.listed(names, 2) == said
