@@ -32,6 +32,7 @@ from harness.judge import verdict
 from harness.judge.verdict import Evidence, Problem
 from harness.machines import saved
 from harness.machines.clone import Clone, clone
+from harness.machines.guest import has_ended
 from harness.machines.saved import SavedMachine
 from harness.qemu.debug import private_socket
 from harness.runs.ready import Way
@@ -239,7 +240,7 @@ def attach(
         silence = _Silence(doing)
         if source is None:
             channel.shutdown_write()
-        while not _ended(channel):
+        while not has_ended(channel):
             reads = source is not None and not pending
             waiting = [channel.fileno()]
             waiting += [resized.fileno()] if resized is not None else []
@@ -354,13 +355,6 @@ def _copy(channel: paramiko.Channel, output: int, errors: int) -> bool:
             while data:
                 data = data[os.write(target, data) :]
     return moved
-
-
-def _ended(channel: paramiko.Channel) -> bool:
-    """Whether both streams have been read to their end and the exit status is known."""
-    # In this order: another thread fills the streams, and nothing comes after their end.
-    ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
-    return bool(ended) and not (channel.recv_ready() or channel.recv_stderr_ready())
 
 
 @contextlib.contextmanager

@@ -432,6 +432,13 @@ class Guest:
         self.close()
 
 
+def has_ended(channel: Channel) -> bool:
+    """Whether both streams of a command are read to their end and its exit status is known."""
+    # In this order: another thread fills the streams, and nothing comes after their end.
+    ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
+    return bool(ended) and not (channel.recv_ready() or channel.recv_stderr_ready())
+
+
 class _Arrival(threading.Event):
     """Wakes up whoever waits for data on one of a channel's two streams.
 
@@ -528,7 +535,7 @@ class Running:
         __tracebackhide__ = True
         deadline = self._patience(timeout)
         while b"\n" not in self._output:
-            if self._ended():
+            if has_ended(self._channel):
                 raise GuestError(
                     f"in the guest, `{self.command}` ended where a line was expected",
                     tail=self._errors.decode(errors="replace"),
@@ -563,7 +570,7 @@ class Running:
         left = memoryview(stdin or b"")
         if stdin is not None and not left:
             self.end_input()
-        while not self._ended():
+        while not has_ended(self._channel):
             if left and not self._channel.recv_ready() and not self._channel.recv_stderr_ready():
                 try:
                     left = left[self._offer(left) :]
@@ -598,13 +605,6 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _ended(self) -> bool:
-        """Whether both streams have been read to their end and the exit status is known."""
-        channel = self._channel
-        # In this order: another thread fills the streams, and nothing comes after their end.
-        ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
-        return bool(ended) and not (channel.recv_ready() or channel.recv_stderr_ready())
 
     def _pump(self, deadline: Deadline) -> None:
         """Take what has come on either stream, waiting for it if there is nothing."""
