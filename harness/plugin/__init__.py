@@ -19,7 +19,16 @@ from typing import Any, TextIO
 
 import pytest
 
-from harness.config import IS_CHECKOUT, MODULE, PROJECT, Matrix, load, show_from, work_in
+from harness.config import (
+    IS_CHECKOUT,
+    MODULE,
+    PROJECT,
+    KernelSpec,
+    Matrix,
+    load,
+    show_from,
+    work_in,
+)
 from harness.errors import InputError, Status
 from harness.host import files
 from harness.host.cache import believe
@@ -204,6 +213,15 @@ def matrix_of(config: pytest.Config) -> Matrix:
     return load(config.rootpath / in_ini) if in_ini else load()
 
 
+def kernel_of(config: pytest.Config, matrix: Matrix) -> KernelSpec:
+    """The kernel under test; raises ``InputError`` where the options do not name just one."""
+    option = config.getoption
+    chosen = matrix.select(option("--kernel"), option("kernel_profile"), option("kernel_config"))
+    if len(chosen) != 1:
+        raise InputError("pytest takes one kernel; `invoke test-vm` takes several")
+    return chosen[0]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
@@ -242,11 +260,7 @@ def _check_input(config: pytest.Config) -> None:
     option = config.getoption
     try:
         if option("--kernel") is not None:
-            chosen = matrix_of(config).select(
-                option("--kernel"), option("kernel_profile"), option("kernel_config")
-            )
-            if len(chosen) != 1:
-                raise InputError("pytest takes one kernel; `invoke test-vm` takes several")
+            kernel_of(config, matrix_of(config))
         module: str | None = option("--module")
         if module is not None and not module.startswith("deb:") and not Path(module).exists():
             raise InputError(

@@ -27,11 +27,10 @@ from harness.host.cache import Cache
 from harness.lab import Lab, prepare_lab
 from harness.machines.clone import Clone
 from harness.machines.guest import Guest
-from harness.plugin import COVERAGE, RUN, TESTED, Tested, coverage, matrix_of, module_of
+from harness.plugin import COVERAGE, RUN, TESTED, Tested, coverage, kernel_of, matrix_of, module_of
 from harness.plugin.expect import EXPECTED, Expected, expecting
 from harness.plugin.judging import judge_machines, raise_problems
 from harness.plugin.late import late_judge
-from harness.plugin.select import kernel_spec
 from harness.plugin.supply import (
     SOURCE,
     USED,
@@ -63,7 +62,7 @@ def _lab(run: pytest.Config) -> Lab:
 
 def _make_lab(run: pytest.Config) -> Lab:
     matrix = matrix_of(run)
-    spec = kernel_spec(run, matrix)
+    spec = kernel_of(run, matrix)
     # What is taken from the cache is used after the last test still, by harness/plugin/late.py.
     cache = Cache()
     run.add_cleanup(cache.close)

@@ -9,10 +9,9 @@ from collections import Counter
 import pytest
 
 from harness.build import kernel
-from harness.config import KernelSpec, Matrix
 from harness.errors import InputError
 from harness.host.cache import Cache
-from harness.plugin import UNMET, matrix_of
+from harness.plugin import UNMET, kernel_of, matrix_of
 from harness.plugin.supply import declared_taints
 
 # A test that takes longer ends red; @pytest.mark.timeout(SECONDS) sets another limit.
@@ -69,14 +68,5 @@ def _unrecordable(item: pytest.Item) -> bool:
 def _kernel_options(asked: pytest.Config) -> frozenset[str]:
     """The options that the kernel under test was built with (=y or =m)."""
     with Cache() as cache:
-        text = kernel.prepare_kernel(kernel_spec(asked, matrix_of(asked)), cache).config.read_text()
+        text = kernel.prepare_kernel(kernel_of(asked, matrix_of(asked)), cache).config.read_text()
     return frozenset(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))
-
-
-def kernel_spec(config: pytest.Config, matrix: Matrix) -> KernelSpec:
-    """The kernel that the options ask for."""
-    option = config.getoption
-    chosen = matrix.select(option("--kernel"), option("kernel_profile"), option("kernel_config"))
-    if len(chosen) != 1:
-        raise pytest.UsageError("pytest takes one kernel; `invoke test-vm` takes several")
-    return chosen[0]
