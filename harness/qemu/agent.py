@@ -6,7 +6,6 @@ vm/agent says what they are and what they answer.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import threading
@@ -166,15 +165,7 @@ class Agent:
 
     async def _unless_over(self, work: Coroutine[Any, Any, T]) -> T | None:
         """The result of ``work``, or None when QEMU ends or the guest panics first."""
-        task = asyncio.ensure_future(work)
-        panic = asyncio.ensure_future(self._panic())
-        gone = asyncio.ensure_future(self._process.ended.wait())
-        try:
-            await asyncio.wait([task, panic, gone], return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            for each in (task, panic, gone):
-                each.cancel()
+        return await self._process.unless_ended(work, self._panic())
 
     def mark(self, deadline: Deadline) -> int:
         """Wait until all that the kernel has logged is on the console; its taint flags.

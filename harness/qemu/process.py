@@ -63,15 +63,18 @@ class Process:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    async def unless_ended(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result of ``work``, or None when QEMU ends before there is one."""
-        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(self.ended.wait())
+    async def unless_ended(
+        self, work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, object]
+    ) -> T | None:
+        """The result of ``work``, or None if QEMU or one of ``ends`` comes to its end before."""
+        task = asyncio.ensure_future(work)
+        others = [asyncio.ensure_future(one) for one in (self.ended.wait(), *ends)]
         try:
-            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, *others], return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            task.cancel()
-            gone.cancel()
+            for each in (task, *others):
+                each.cancel()
 
     @property
     def pid(self) -> int:
