@@ -51,8 +51,8 @@ MANIFEST = "entry.json"
 # Bumped when the manifest's own form changes; part of every key.
 FORMAT = 2
 
-# How long somebody waits by default for what another run makes or uses. Longer than the longest
-# limit of what is made (sysroot.UNPACK_SECONDS), but for kernels, which have a longer one.
+# How long a run waits by default for what another run makes or uses. It is more than the longest
+# time that making an entry may take (debian.UNPACK_SECONDS); for kernels the caller gives more.
 WAIT_SECONDS = 1800.0
 
 # GiB that all entries together may take, unless LIMIT_VARIABLE says otherwise. The twelve kernels
@@ -70,7 +70,7 @@ Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, ctime in ns
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished entry of the cache; ``path`` holds what ``make`` put there."""
+    """A finished entry of the cache; ``path`` is the folder that ``make`` has filled."""
 
     kind: str
     label: str
@@ -127,29 +127,29 @@ def digest_of_files(root: Path, files: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
-# What this process has made again or removed without having been asked to, a sentence each.
+# What this process has made again or removed by itself, a sentence each.
 _changes: list[str] = []
 
 
 def changes() -> list[str]:
-    """What this process has made again because it was damaged, or removed for the limit's sake.
+    """What this process has made again as it was damaged, or removed because of the limit.
 
-    A sentence each. It is logged too; this is for a process whose log nobody sees, such as a
-    worker of pytest.
+    A sentence each. All are logged as well, but nobody sees the log of a worker of pytest-xdist.
     """
     return list(_changes)
 
 
-# What the process that started this one has checked: each manifest by its path.
+# The manifests that the process which started this one has checked: path to ``_identity``.
 _vouched: dict[str, tuple[int, ...]] = {}
 _vouched_until = 0.0  # by time.monotonic(), which is the same in all processes (clock_gettime(2))
 _VOUCHED_SECONDS = 60.0  # a process has begun to use its entries by then
 
 
 def believe(vouched: str) -> None:
-    """Do not check again what ``Cache.vouch`` says of entries, for a minute after it was said.
+    """Do not check again the entries that ``vouched``, made by ``Cache.vouch``, names.
 
-    That saves the time of looking at some 20,000 files. What is no such text says nothing.
+    That holds for a minute, and saves looking at some 20,000 files. A text of another form is
+    ignored.
     """
     global _vouched_until  # noqa: PLW0603  # of the process, as all that it is told at its start
     _vouched.clear()
@@ -297,7 +297,7 @@ class Cache:
             try:
                 yield folder
             finally:
-                with suppress(OSError):  # else the size of before counts
+                with suppress(OSError):  # where it cannot be noted, the former size counts
                     lock.write_text(str(_allocated(folder)))
         self._shrink()
 
@@ -355,12 +355,12 @@ class Cache:
         return found
 
     def _shrink(self) -> None:
-        """Remove what nobody has used for longest, until the rest is within the limit."""
+        """Remove entries that nobody uses until the rest is within the limit, oldest use first."""
         most = self._most
         with locks.at_once(self.root / "locks" / "limit") as free:
             if not free:
                 return  # another run does it now
-            # What it is, how to remove it, how large it is, and when it was last used.
+            # For each: what it is, how to remove it, its size in bytes, when it was last used.
             found = [
                 (f"{entry.kind} {entry.label}", partial(self._remove_unheld, entry),
                  *_last_use(self._lock_path(entry, "use"), entry.path))

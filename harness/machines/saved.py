@@ -50,8 +50,8 @@ def save(
 ) -> None:
     """Write the machine's whole state into ``folder``.
 
-    The machine may be stopped afterwards, also where this raises: ``Machine.resume`` lets it run.
-    The files take as much as the guest has used of its memory. Raises ``MachineError``, and
+    The machine may be stopped afterwards, also where this raises: ``machine.snapshot.resume`` lets
+    it run. The files take as much as the guest has used of its memory. Raises ``MachineError``, and
     leaves nothing half written then; ``SpaceError`` where they may not fit.
     """
     devices.check_saved(machine.spec.devices)
