@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What earlier runs of a kernel found: a line of JSON for each, and which tests are flaky. Pure.
 
-The lines are read again after an update of the harness, and beside files that a full disk or a
-power cut has damaged. So what is no line of this form is passed over.
+Lines that an older harness has written, or that a full disk or a power cut has damaged, may be
+there. So a line of another form is passed over.
 """
 
 from __future__ import annotations
@@ -14,36 +14,31 @@ from typing import Any
 
 from harness.report.result import RED, KernelResult
 
-# The form of a line. One of another form is passed over.
+# The version of the form of a line.
 FORM = 1
-# How many runs are remembered, and in how many characters; the last run in any case.
+# How many runs are remembered, in how many characters at most; the last run in any case.
 RUNS = 30
 SIZE = 2_000_000
-# No time is later, in seconds since the epoch: it is in the year 5138, and Python still knows it.
+# No time is later, in seconds since the epoch: the year 5138, for which Python has a date.
 _END = 1e11
 
 
 @dataclass(frozen=True)
 class Past:
-    """What is remembered of one run of one kernel.
+    """What is remembered of one run of one kernel; what is not explained is as in KernelResult."""
 
-    ``run`` is its folder's name. ``whole``: no test was left out. ``status``, ``finished``,
-    ``ready_s`` and ``tests_s`` are as in ``KernelResult``. ``made_of`` stands for all that decides
-    how a test goes: the kernel's package, the module as it was built, and the harness with its
-    tests. It is empty where one of them is not known. ``passed`` and ``red`` are tests' names.
-    ``given`` are the options that named the module, none for this project's own.
-    """
-
-    run: str
-    whole: bool
+    run: str  # the name of its folder
+    whole: bool  # no test was left out
     status: int
     finished: float
     ready_s: float
     tests_s: float
+    # What decides how a test goes: the kernel's package, the module as it was built, the harness
+    # with its tests. () where one of them is not known.
     made_of: tuple[str, ...]
-    passed: tuple[str, ...]
-    red: tuple[str, ...]
-    skipped: int
+    passed: tuple[str, ...]  # names of tests
+    red: tuple[str, ...]  # names of tests
+    skipped: int  # how many
     given: tuple[str, ...] = ()
 
 

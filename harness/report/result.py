@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# The form of the JSON. A field that is added or has another meaning makes it one more; what
-# changed is told in docs/verdicts.md. Version 1 said no version, and had no excerpts; version 2 did
-# not say which module was tested by which harness, nor what a red test has left; version 3 did not
-# say what began when, nor where a test is.
+# The version of the JSON's form. It is raised where a field is added or gets another meaning;
+# docs/verdicts.md lists what changed. Version 1 had neither a version nor excerpts; 2 lacked
+# ``module``, ``harness``, ``given`` and ``left``; 3 lacked ``steps``, ``began``, ``setup_s``,
+# ``job`` and ``file``.
 SCHEMA = 4
 # No number of seconds is larger, not even since the epoch: that is in the year 5138.
 _LARGE = 1e11
-# The outcomes of a test that did not go as it should.
+# The outcomes of a test that is red.
 RED = ("failed", "error")
 
 
@@ -35,15 +35,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Lines of a module's source around the line ``line`` of ``file``, which is to blame.
+    """Lines of a module's source around one that is to blame; lines are counted from 1."""
 
-    ``file`` is below the module's folder. ``first`` is the number of the first of ``lines``; lines
-    are counted from 1.
-    """
-
-    file: str
-    line: int
-    first: int
+    file: str  # relative to the module's folder
+    line: int  # the one that is to blame
+    first: int  # the number of the first of ``lines``
     lines: tuple[str, ...]
 
     @property
@@ -60,27 +56,19 @@ _OF_PYTEST = re.compile(r"^--(param|device|guest-packages)\b")
 
 @dataclass(frozen=True)
 class Case:
-    """One test.
-
-    ``suite`` is one of ``config.SUITES``, or empty for a test of another folder. ``outcome`` is
-    passed, failed, error or skipped; ``why`` is the line that says most. ``excerpts`` are of the
-    places that a red one names. ``began`` is in seconds since the epoch, or 0 where that is not
-    known; ``setup_s`` of its ``seconds`` went before its machine and its other fixtures were there.
-    ``job`` is the worker of pytest-xdist that has run it, if any. ``file`` is seen from the
-    folder in which pytest was started, or in full for a test that is not of this project.
-    """
+    """One test."""
 
     name: str
-    suite: str
-    outcome: str
-    seconds: float
-    why: str = ""
-    excerpts: tuple[Excerpt, ...] = ()
+    suite: str  # one of config.SUITES; "" for a test of another folder
+    outcome: str  # passed, failed, error or skipped
+    seconds: float  # of set-up, call and teardown
+    why: str = ""  # of one that is not passed: the line that says most
+    excerpts: tuple[Excerpt, ...] = ()  # the places in the source that a red test names
     left: tuple[str, ...] = ()  # what it has left and how to look at that, a line each
-    began: float = 0.0
-    setup_s: float = 0.0
-    job: str = ""
-    file: str = ""
+    began: float = 0.0  # seconds since the epoch; 0 where that is not known
+    setup_s: float = 0.0  # how much of ``seconds`` its fixtures took, the machine among them
+    job: str = ""  # the worker of pytest-xdist that has run it, if any
+    file: str = ""  # of this project's: as seen from where pytest was started; others in full
 
     @property
     def alone(self) -> str:
@@ -116,33 +104,23 @@ class Step:
 
 @dataclass(frozen=True)
 class KernelResult:
-    """What a run found on one kernel.
+    """What a run found on one kernel."""
 
-    ``status`` is the exit status that this kernel alone would have given, ``finished`` in
-    seconds since the epoch, ``ready_s`` and ``tests_s`` how long it took to have the kernel
-    ready and to run the tests. ``cells`` are by
-    the names of the columns (``table.COLUMNS``). ``how`` says by what the module was built, and
-    why by that. ``module`` stands for the module as it was built, ``harness`` for the harness, its
-    tests and their options; each is empty where that is not known. ``given`` are the options of
-    tasks and of pytest that chose the module and what its machines have. ``steps`` are what was
-    done before and between the tests, in the order in which it ended.
-    """
-
-    kernel: str
-    release: str
-    version: str
-    status: int
-    finished: float
-    ready_s: float
-    tests_s: float
-    cells: Mapping[str, Cell]
+    kernel: str  # its name in the matrix
+    release: str  # as uname -r says it
+    version: str  # of the package
+    status: int  # the exit status of a run on this kernel alone (errors.Status)
+    finished: float  # seconds since the epoch
+    ready_s: float  # how long it took to have the kernel, build the module and boot
+    tests_s: float  # how long the tests took
+    cells: Mapping[str, Cell]  # by the names of the table's columns (table.COLUMNS)
     tests: tuple[Case, ...] = field(default=())
-    how: str = ""
+    how: str = ""  # by what the module was built and why, to be put behind "built"
     left_out: bool = False  # no time was left for it: nothing is known, neither green nor red
-    module: str = ""
-    harness: str = ""
-    given: tuple[str, ...] = ()
-    steps: tuple[Step, ...] = ()
+    module: str = ""  # a digest of the module as it was built; "" where it is not known
+    harness: str = ""  # a digest of the harness, the tests and their options (identity.of)
+    given: tuple[str, ...] = ()  # the options that chose the module and what its machines have
+    steps: tuple[Step, ...] = ()  # what was done besides the tests, in the order it ended
 
     @property
     def green(self) -> bool:
