@@ -56,8 +56,8 @@ def clone(
             machine.pace = template.pace
             if ahead:
                 _keep_awake(running, machine.patience(CLONE_SECONDS))
-            running.guest.check("true")  # what the kernel does only once is done now
-            # What was there before the test is none of its leftovers.
+            running.guest.check("true")  # the first command has the kernel do some things once
+            # The inventory is what leftovers are compared with.
             machine.agent.take_inventory(machine.patience(MARK_SECONDS))
             for set_up in template.set_ups:
                 set_up(running)
@@ -112,7 +112,7 @@ def thawed(
             now, asked = time.time(), time.monotonic()
             machine.agent.order(f"wake {now:.6f} {secrets.token_hex(32)}", "awake", deadline)
             if time.monotonic() - asked < WAKE_SECONDS:
-                break  # else the host stood still meanwhile, and the guest's clock is late
+                break  # if it took longer, the guest's clock is late by that: try again
         if ahead:
             machine.agent.use_virtual_clock(deadline)
         yield it
@@ -130,42 +130,32 @@ def _keep_awake(running: Clone, deadline: Deadline) -> None:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The state of a machine from which the current test is judged.
+    """The state of a machine from which the current test is judged."""
 
-    ``console_offset`` is in characters of ``Machine.console_text``. ``taint`` is the value of
-    /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst). ``reported``: the
-    test was told of a report of the kernel's before.
-    """
-
-    console_offset: int = 0
-    taint: int = 0
-    reported: bool = False
+    console_offset: int = 0  # in characters of Machine.console_text()
+    taint: int = 0  # /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst)
+    reported: bool = False  # an earlier judgement of the test had a report of the kernel's
 
 
 class Clone:
     """A running machine, and its guest once somebody asks for it."""
 
     def __init__(self, machine: Machine, keys: Keys, session: Session | None = None) -> None:
-        """``session`` was frozen with the machine. Without one the first use connects.
-
-        ``running_since`` is when the machine began to run, on time.monotonic()'s clock.
-        ``baseline`` is replaced after each judgement. ``facts`` are those of the template that
-        it was cloned from.
-        """
+        """``session`` was frozen with the machine. Without one the first use connects."""
         self.machine = machine
         self._keys = keys
         self._session = session
-        self.running_since = time.monotonic()
-        self.baseline = Baseline()
-        self.facts: Mapping[str, Any] = {}
+        self.running_since = time.monotonic()  # when the machine began to run, by that clock
+        self.baseline = Baseline()  # replaced after each judgement
+        self.facts: Mapping[str, Any] = {}  # those of its template
         self.ends = ExitStack()  # what was opened for the clone, and ends with it
-        self.audit: Audit | None = None  # where it was cloned from a frozen template
-        self.template: Template | None = None  # the same
+        self.audit: Audit | None = None  # None unless it is a clone of a frozen template
+        self.template: Template | None = None  # as for ``audit``
         self._guest: Guest | None = None
 
     @property
     def keys(self) -> Keys:
-        """The keys by which one comes into its guest."""
+        """The SSH keys of its guest."""
         return self._keys
 
     @property

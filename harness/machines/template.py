@@ -23,11 +23,11 @@ SetUp = Callable[[Any], Mapping[str, object]]
 
 SESSION = "session"  # the file with a session.Session
 
-COUNTS = "counts"  # what ran while a template was derived, if that was counted
+COUNTS = "counts"  # the file with what ran of modules while a template was derived
 
 BOOT_SECONDS = 240.0  # a debug kernel without an accelerator takes a minute or more
-# Deadlines are made for a host on which Debian's 6.12 cloud kernel boots without KVM in this many
-# processor seconds.
+# How many seconds of processor time Debian's 6.12 cloud kernel takes to boot, without KVM, on a
+# host for which the harness's time limits are made.
 USUAL_BOOT_SECONDS = 6.0
 
 
@@ -48,21 +48,22 @@ class Counting:
 class Template:
     """A machine to start from, as often as wanted.
 
-    ``facts`` are what is known of it: ``boot_seconds``, how long this host took to boot it, and
-    ``boot_cpu_seconds``, how much of its processors, however busy they were;
-    ``taint``, its kernel's flags then;
-    ``unfrozen``, why it could not be frozen, if so; ``no_session``, why no SSH session was frozen
-    with it, if so; and what the set-ups of derived templates
-    have added. Where it could not be frozen, ``set_ups`` is what each clone is put through
-    after a boot. ``counting`` is for its clones, and is no part of what was frozen.
+    ``facts`` are what is known of it:
+
+    - ``boot_seconds``: how long this host took to boot it;
+    - ``boot_cpu_seconds``: how much processor time of the host that took;
+    - ``taint``: the kernel's taint flags when it was frozen;
+    - ``unfrozen``: why it could not be frozen, if so;
+    - ``no_session``: why no SSH session was frozen with it, if so;
+    - and what the set-ups of derived templates have returned.
     """
 
     spec: MachineSpec
     keys: Keys
     entry: Entry
     facts: Mapping[str, Any]
-    set_ups: tuple[SetUp, ...] = ()
-    counting: Counting | None = None
+    set_ups: tuple[SetUp, ...] = ()  # done after each boot, if it could not be frozen
+    counting: Counting | None = None  # for its clones; no part of what was frozen
 
     @property
     def boot_seconds(self) -> float:
@@ -70,7 +71,7 @@ class Template:
 
     @property
     def pace(self) -> float:
-        """How many times longer than elsewhere things may take in this machine."""
+        """By how much the harness's time limits are multiplied for this machine; at least 1."""
         return max(1.0, float(self.facts["boot_cpu_seconds"]) / USUAL_BOOT_SECONDS)
 
     @property
@@ -85,7 +86,7 @@ class Template:
 
     @property
     def counts(self) -> Path | None:
-        """What ran when it was derived, if that was counted."""
+        """The file with what ran of modules while it was derived, if that was counted."""
         path = self.entry.path / COUNTS
         return path if path.exists() else None
 
