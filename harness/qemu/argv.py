@@ -83,21 +83,17 @@ class MachineSpec:
 
 @dataclass(frozen=True)
 class Wiring:
-    """What differs from one process to the next of the same shape.
+    """What differs from one process to the next of the same shape."""
 
-    ``memory`` is the file behind the guest's memory (None: QEMU's own), which the machine
-    either writes to (``share``) or maps privately; ``incoming`` waits for a state to load.
-    ``ahead``: the guest's clock jumps to its next timer whenever the guest is idle. That is no
-    part of the shape: a state that was frozen without it fits.
-    """
-
-    console: Path
+    console: Path  # the file for what the guest's kernel prints
     qmp_fd: int = 3
     control_fd: int = 4
     ssh_fd: int = 5
-    memory: Path | None = None
-    share: bool = False
-    incoming: bool = False
+    memory: Path | None = None  # the file with the guest's memory; None: QEMU's own memory
+    share: bool = False  # the guest writes to that file, instead of mapping it privately
+    incoming: bool = False  # wait for a state to be loaded
+    # The guest's clock jumps to its next timer whenever the guest is idle. That is no part of the
+    # shape: a state that was frozen without it fits.
     ahead: bool = False
     control: Path | None = None  # a pair of named pipes for the control port (port.PacedPort)
     record: RecordReplay | None = None
@@ -107,62 +103,34 @@ class Wiring:
 
 @dataclass(frozen=True)
 class RecordReplay:
-    """That QEMU writes down all that is not decided by the guest itself, or goes by what it wrote.
+    """That QEMU records all input of the guest, or replays what it has recorded."""
 
-    ``log`` is that file. A machine that is to be replayed does not run before it is told to.
-    ``snapshots`` is an image that takes snapshots of it (replay.empty_image). A replay begins at
-    the one that ``begin`` names, where that is given.
-    """
-
-    log: Path
-    replay: bool = False
-    snapshots: Path | None = None
-    begin: str = ""
+    log: Path  # the file of the recording
+    replay: bool = False  # replay it; the machine does not run before it is told to
+    snapshots: Path | None = None  # an image that takes snapshots (replay.empty_image)
+    begin: str = ""  # the snapshot at which a replay begins, if not at the start
 
 
-# Of the kernel's command line, for vm/agent: it says what it has read.
+# On the kernel's command line, for vm/agent: it confirms what it has read (port.PacedPort).
 PACED = "eudyptula_paced=1"
 
 
 def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
     """QEMU's command line."""
-    backend = f"memory-backend-ram,id=ram,size={spec.memory_mib}M"
-    if wiring.memory is not None:
-        backend = (
-            f"memory-backend-file,id=ram,size={spec.memory_mib}M,"
-            f"share={'on' if wiring.share else 'off'},mem-path={escaped(wiring.memory)}"
-        )
-    # 64 MiB hold all the code that a small guest runs; the default would grow to 1 GiB.
-    counted = wiring.ahead or wiring.record is not None
-    thread = "single" if counted else "multi"  # QEMU counts instructions with one only
-    emulated = f"tcg,thread={thread},tb-size=64"
-    accelerator = emulated if spec.accelerator == "tcg" else spec.accelerator
-    # Where there can only be one CPU, TCG leaves out the memory barriers of locked instructions
-    # (CF_PARALLEL in accel/tcg/tcg-accel-ops-mttcg.c), which the guest's virtio driver needs
-    # against QEMU's other thread: one clone in a thousand missed an interrupt of its network
-    # card, and heard nothing from then on.
-    smp = f"{spec.cpus},maxcpus={max(2, spec.cpus)}"
-    # Before 8.0, TCG's cmpxchg16b may leave a pointer's bits where the flags belong
-    # (gen_helper_cmpxchg16b_unlocked in target/i386/tcg/translate.c, cc_op not brought up to date).
-    # An interrupt right after it returns with them, the trap flag among them: a warning in
-    # exc_debug_kernel(), which nobody has caused. The kernel does without the instruction.
-    # A processor that says it has fast string instructions (ERMS, FSRM) is given `rep stosb` and
-    # `rep movsb` to clear and copy pages. TCG does one byte at a time there. Without them the
-    # kernel writes eight bytes at a time, and boots in three quarters of the time.
-    cpu = "host" if spec.accelerator == "kvm" else "max,-cx16,-erms,-fsrm"
     append = (*APPEND, *spec.append, *((PACED,) if wiring.record else ()))
-    control = f"socket,id=control,fd={wiring.control_fd}"
-    if wiring.control is not None:
-        control = f"pipe,id=control,path={escaped(wiring.control)}"
     command = [
         QEMU,
         "-nodefaults", "-no-user-config", "-display", "none",
-        "-accel", accelerator,
+        "-accel", _accelerator(spec, wiring),
         "-machine", "q35,memory-backend=ram",
-        "-cpu", cpu,
-        "-object", backend,
+        "-cpu", _cpu(spec),
+        "-object", _memory(spec, wiring),
         "-m", f"{spec.memory_mib}M",
-        "-smp", smp,
+        # Where there can only be one CPU, TCG leaves out the memory barriers of locked instructions
+        # (CF_PARALLEL in accel/tcg/tcg-accel-ops-mttcg.c), which the guest's virtio driver needs
+        # against QEMU's other thread: one clone in a thousand missed an interrupt of its network
+        # card, and heard nothing from then on.
+        "-smp", f"{spec.cpus},maxcpus={max(2, spec.cpus)}",
         "-kernel", str(spec.kernel),
         "-initrd", str(spec.initrd),
         "-append", " ".join(append),
@@ -172,7 +140,7 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
         "-no-reboot", "-action", "panic=pause",
         "-chardev", f"file,id=console,path={escaped(wiring.console)},append=on",
         "-serial", "chardev:console",
-        "-chardev", control,
+        "-chardev", _control(wiring),
         "-serial", "chardev:control",
         "-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}",
         "-mon", "chardev=qmp,mode=control",
@@ -200,9 +168,49 @@ def argv(spec: MachineSpec, wiring: Wiring) -> list[str]:
     return command
 
 
+def _accelerator(spec: MachineSpec, wiring: Wiring) -> str:
+    if spec.accelerator != "tcg":
+        return spec.accelerator
+    # QEMU counts instructions only where one thread runs all CPUs.
+    counts = wiring.ahead or wiring.record is not None
+    # 64 MiB hold all the code that a small guest runs; the default would grow to 1 GiB.
+    return f"tcg,thread={'single' if counts else 'multi'},tb-size=64"
+
+
+def _cpu(spec: MachineSpec) -> str:
+    if spec.accelerator == "kvm":
+        return "host"
+    # -cx16: before QEMU 8.0, TCG's cmpxchg16b may leave a pointer's bits where the flags belong
+    # (gen_helper_cmpxchg16b_unlocked in target/i386/tcg/translate.c does not bring cc_op up to
+    # date). An interrupt right after it returns with these flags. If the trap flag is among them,
+    # exc_debug_kernel() warns of what nobody has caused. The kernel does without the instruction.
+    #
+    # -erms,-fsrm: a kernel on a processor with fast string instructions clears and copies pages by
+    # `rep stosb` and `rep movsb`, which TCG does byte by byte. Without them it writes eight bytes
+    # at a time, and boots in three quarters of the time.
+    return "max,-cx16,-erms,-fsrm"
+
+
+def _memory(spec: MachineSpec, wiring: Wiring) -> str:
+    """The guest's memory: QEMU's own, or a file."""
+    if wiring.memory is None:
+        return f"memory-backend-ram,id=ram,size={spec.memory_mib}M"
+    return (
+        f"memory-backend-file,id=ram,size={spec.memory_mib}M,"
+        f"share={'on' if wiring.share else 'off'},mem-path={escaped(wiring.memory)}"
+    )
+
+
+def _control(wiring: Wiring) -> str:
+    """The host's end of the port to vm/agent."""
+    if wiring.control is not None:
+        return f"pipe,id=control,path={escaped(wiring.control)}"
+    return f"socket,id=control,fd={wiring.control_fd}"
+
+
 def _network(wiring: Wiring) -> list[str]:
     """The network card, and what is at its other end."""
-    # Nobody is there to be told that the guest has moved.
+    # After a restore it would announce the guest's new place, to nobody.
     card = "virtio-net-pci{},romfile=,guest_announce=off"
     if wiring.record is not None:
         # Nobody is at the other end. QEMU 7.2 can record what comes over a network, but its replay
