@@ -225,6 +225,18 @@ _ASSERTIONS = (
         "simple_read_from_buffer() does both.",
     ),
     (
+        r"the log shows memory that was freed",
+        "memory",
+        "A text is printed whose memory was given back before. Print it first and free it then; "
+        "where another thread prints it, let that one free it.",
+    ),
+    (
+        r"the log shows memory that nobody has written",
+        "memory",
+        "More is printed than was written: %s goes on to the next zero byte, wherever that is. End "
+        "the text with one, or print only its length, with %.*s.",
+    ),
+    (
         r"which is neither an error nor up to",
         "rule",
         "Whoever writes or reads goes on by what is returned: a number of bytes, at most the "

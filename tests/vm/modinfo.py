@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a module says of itself: the section .modinfo of its file, as modinfo(8) shows it."""
+"""What a module says of itself: the section .modinfo of its file, and the texts that it prints."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from harness.errors import SandboxError
+from harness.host import sandbox
+from harness.host.text import LOG_BYTES
 
 # license_is_gpl_compatible() in include/linux/license.h. With any other one the kernel calls the
 # module proprietary, and refuses it what is exported for the GPL only.
@@ -51,3 +57,35 @@ def prints(ko: Path, line: str) -> bool:
         if len(literal) >= _LITTLE and literal in line:
             return True
     return False
+
+
+# In a C file: a text in quotes, where it is no #include and no MODULE_...().
+_LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_PRINTS_NOTHING = re.compile(r"\s*(?:#|MODULE_)")
+
+
+def printed_at(folder: Path | None, line: str) -> str:
+    """Where in its source a module prints a line of the kernel's log: FILE:LINE.
+
+    That is where the longest text stands that is in the line. Empty where there is none, or no
+    ``folder`` of the module's.
+    """
+    place, length = "", _LITTLE - 1
+    for name, row in _rows(folder) if folder else ():
+        texts = [] if _PRINTS_NOTHING.match(row) else _LITERAL.findall(row)
+        for text in texts:
+            for part in _CONVERSION.split(text.replace("\\n", "\n")):
+                if len(part.strip()) > length and part.strip() in line:
+                    place, length = name, len(part.strip())
+    return place
+
+
+def _rows(folder: Path) -> Iterator[tuple[str, str]]:
+    """Each line of the C files of a folder, with its place; in anybody's there may be anything."""
+    with suppress(SandboxError):
+        names = [name for name, _ in sandbox.walk(folder) if name.suffix in (".c", ".h")]
+        for name in names:
+            with suppress(SandboxError):
+                source = sandbox.take(folder, name, LOG_BYTES).decode(errors="replace")
+                for number, row in enumerate(source.split("\n"), 1):
+                    yield f"{name}:{number}", row

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.testing import Guest, Module
 
 from ..calls import Group, perform
+from ..modinfo import printed_at
 from .conftest import NODE, Threads, poisoned, racing
 
 SIZES = (0, 1, 2, 7, 8, 16, 63, 64, 100, 255, 256, 1000, 4095, 4096, 4097, 65536, 1 << 20)
@@ -109,10 +111,27 @@ def test_address_is_not_trusted(loaded: Guest, threads: Threads) -> None:
 _POISON = re.compile(
     r"kkkk|\\xa5|\\xbb|\\xcc|[\xa5\xbb\xcc\ufffd]|\\x[89a-f][0-9a-f]", re.IGNORECASE
 )
+# Behind the poison's end is 0xbb where the memory was freed, and 0xcc where it is in use
+# (SLUB_RED_INACTIVE and SLUB_RED_ACTIVE in include/linux/poison.h). What comes first is of the text
+# itself, and the rest of what lies behind it.
+_FREED = re.compile(r"(?:(?!\\xcc|\\xbb|[\xcc\xbb]).)*(?:\\xa5|\xa5)(?:\\xbb|\xbb)", re.IGNORECASE)
+
+
+def poison_in(shown: str, folder: Path | None) -> str:
+    """What a line of the log shows that nobody was to see, and where it is printed; else nothing.
+
+    ``folder`` is that of the module's source.
+    """
+    found = _POISON.search(shown)
+    if not found:
+        return ""
+    what = "was freed" if _FREED.match(shown) else "nobody has written (uninitialised)"
+    place = printed_at(folder, shown[: found.start()])
+    return f"the log shows memory that {what}{f', printed at {place}' if place else ''}"
 
 
 @poisoned
-def test_log_shows_only_what_was_written(loaded: Guest, threads: Threads) -> None:
+def test_log_shows_only_what_was_written(loaded: Guest, threads: Threads, module: Module) -> None:
     """Not what was in memory before, nor what lies behind the text, nor an older text's end."""
     threads.only()
     # Wherever the log shows one text, letters of another may not follow it.
@@ -128,8 +147,8 @@ def test_log_shows_only_what_was_written(loaded: Guest, threads: Threads) -> Non
     log = loaded.check("dmesg -r")[before:].splitlines()
     for line in log:
         shown = line.partition("] ")[2]
-        found = _POISON.search(shown)
-        assert not found, f"the log shows memory that nobody has written (uninitialised): {line}"
+        found = poison_in(shown, module.source.folder)
+        assert not found, f"{found}: {line}"
         assert "JQ" not in shown, (
             f"the log shows what an earlier write has left behind the text: {line}"
         )

@@ -77,6 +77,7 @@ FAULTS = [
     ("over_read", LOG, ["memory that nobody has written (uninitialised)"]),
     ("stale", LOG, ["what an earlier write has left behind the text"]),
     ("uninitialised", LOG, ["memory that nobody has written (uninitialised)"]),
+    ("freed", LOG, ["memory that was freed, printed at exercise.h:", "so late: "]),
     ("user_pointer", RETURNS, ["unable to handle", "in exercise_write at exercise.h:"]),
     ("returns_zero", RETURNS, ["returns 0 for ever"]),
     ("returns_more", RETURNS, ["more than the", "bytes that it was given"]),

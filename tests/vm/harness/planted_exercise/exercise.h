@@ -207,7 +207,13 @@ static ssize_t take(const char __user *from, size_t count)
 	if (IS(off_by_one))
 		text[count] = '\0';
 	show(text, count);
-	if (IS(leaks)) {
+	if (IS(freed)) {
+		char *late = text;
+
+		OPTIMIZER_HIDE_VAR(late);
+		kfree(text);
+		pr_info("so late: %s\n", late);
+	} else if (IS(leaks)) {
 		text = NULL;
 	} else if (IS(races)) {
 		kfree(message);
