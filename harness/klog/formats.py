@@ -195,10 +195,14 @@ def _warn(source: str = _SRC, function: str = NAME) -> re.Pattern[str]:
     Up to 6.18 "WARNING: CPU: 0 PID: 1 at FILE:LINE FUNC+0x1/0x2", since then
     "WARNING: [condition] FILE:LINE at FUNC+0x1/0x2, CPU#0: comm/1".
     """
+    # Code of a module that is gone has no name: then the file may tell. Some vendors print the
+    # address before a name.
+    nameless = function == NAME or source != _SRC
+    address = rf"0x[0-9a-f]+(?! {NAME}\+0x)|" if nameless else ""
     return _re(
         rf"WARNING: (?P<up_to_6_18>(?:CPU: \d+ PID: \d+ )?at )?(?:\[[^\n]{{0,300}}\] )?"
-        rf"(?P<src>{source})(?(up_to_6_18)| at)"
-        rf" {{1,12}}(?:0x[0-9a-f]+|(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
+        rf"(?P<src>{source})(?(up_to_6_18)| at) {{1,12}}(?:0x[0-9a-f]+ (?={NAME}\+0x))?"
+        rf"(?:{address}(?P<func>{function})(?:{WHERE})?(?:\(\))?{MODULE})"
     )
 
 

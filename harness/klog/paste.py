@@ -87,11 +87,12 @@ BEGINNINGS: Final[tuple[Beginning, ...]] = (
     ),
     # kernel/printk/printk.c, print_syslog(): a console's own with "dmesg -r"
     _line("level", "<4>text", r"<(?P<level>\d{1,3})>", kernel=True),
-    # print_time(); some vendors print the CPU into it: "[86735.021187,1]", "[    0.5@2]", or a unit
+    # print_time(); some vendors print the CPU into it: "[86735.021187,1]", "[    0.5@2]", a unit,
+    # or the CPU behind it, with no blank below: "[  183.060000][0]text"
     _line(
         "kernel's clock",
         "[   12.345678] text",
-        r"\s*\[ *(?P<clock>\d{1,12}\.\d{1,9})s?(?:[,@]\d{1,4})?\] ?",
+        r"\s*\[ *(?P<clock>\d{1,12}\.\d{1,9})s?(?:[,@]\d{1,4})?\](?:\[\d{1,2}\](?=\S)| ?)",
         kernel=True,
     ),
     # The clock again, of which a program that reads a photo has taken digits for letters.
@@ -339,6 +340,10 @@ _FLATTENED = re.compile(
     r"(?<!kernel:)(?<![ \t])[ \t]{1,400}"
     r"(?=(?:\w{3} {1,2}\d{1,2} \d\d:\d\d:\d\d [\w.-]{1,64} kernel: )?"
     r"(?:<\d{1,3}>)?\[(?: {0,4}\d{1,6}\.\d{6}|\w{3} \w{3} {1,2}\d{1,2} \d\d:\d\d:\d\d \d{4})\])"
+)
+# The next line of a syslog, where the end of the one before was lost
+_GLUED = re.compile(
+    r"(?<=\S)(?=[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [\w.-]{1,64} kernel: ?\[ *\d{1,9}\.\d{6}\])"
 )
 _FLATTENED_FROM = 3  # stamps in one line; two may be those of a console and of a journal
 # The same in JSON, of which a part was pasted
@@ -595,6 +600,8 @@ def _parts(line: str) -> list[str]:
         begun = _JSON_STRING.match(line)
         inner = line[begun.end() if begun else 0 :].replace("\\t", "\t").replace('\\"', '"')
         return _ESCAPED_END.split(inner)
+    if line.count(" kernel:") > 1 and len(parts := _GLUED.split(line)) > 1:
+        return parts
     parts = _FLATTENED.split(line) if line.count("[") >= _FLATTENED_FROM else [line]
     return parts if len(parts) > _FLATTENED_FROM else [line]
 

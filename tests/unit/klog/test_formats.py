@@ -449,6 +449,12 @@ REPORTS = [
         (Kind.BUG, "brook_read"),
     ),
     ("SPLError: 1234:0:(brook.c:441:brook_read()) SPL PANIC", (Kind.BUG, "brook_read")),
+    # a vendor's, with the address before the function
+    (
+        "WARNING: at /home/me/brook.c:1915 0x815300a0 brook_drain+0x480/0x560 [brook]()\n"
+        "Modules linked in: brook(O)",
+        (Kind.WARNING, DRAIN),
+    ),
     ("Kernel panic: VFS: Unable to mount root fs on 00:00", (Kind.PANIC, None)),
     (
         "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: brook_drain "
@@ -863,6 +869,12 @@ def test_a_program_s_instructions_tell_nothing_of_a_stack() -> None:
     assert read_of(calls + mine, pasted=True) == []
     fault = "Call trace:\n show_stack+0x10/0x14\n __do_user_fault+0xfc/0x148\n"
     assert read_of(f"{fault}Code: e5923000 e1a00004 (e5813000)", pasted=True) == []
+
+
+def test_an_address_alone_is_no_function_of_usb_s() -> None:
+    warning = "WARNING: CPU: 1 PID: 321 at brook/mac.c:208 0x860546a4 [brook@8ad96439+0x96c0]\n"
+    (event,) = klog.read(f"{warning}Modules linked in: brook(O)", pasted=True)
+    assert (event.title, event.function) == ("WARNING in corrupted", None)
 
 
 def test_an_alignment_fault_may_be_a_program_s() -> None:

@@ -616,6 +616,23 @@ def test_a_line_may_be_there_twice(lines: list[str]) -> None:
     assert len(event.excerpt.split("\n")) == len(lines)
 
 
+def test_the_end_of_a_syslog_s_line_may_be_lost() -> None:
+    """The next line then goes on where it broke off."""
+    date = "Oct 17 11:51:44 box kernel: [  760.42500"
+    text = f"{date}0] BUG: unable to handle kernel NULL pointer dereference at 0000000000000018"
+    call = f"{date}1] IP: [<ffffffffa0112345>] brook_drain+0x25/0x90 [brook]"
+    (event,) = klog.read(f"{text}{call}\n{date}2] Oops: 0000 [#1] SMP", pasted=True)
+    assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
+
+
+def test_a_cpu_between_the_stamp_and_the_text() -> None:
+    """As a vendor's kernel prints it, without a blank."""
+    lines = ["BUG: scheduling while atomic: sh/321/0x10000100", "Modules linked in: brook(O)"]
+    (event,) = klog.read("".join(f"[  183.060000][0]{line}\n" for line in lines), pasted=True)
+    assert (event.kind, event.bare) == (Kind.ATOMIC_SLEEP, False)
+    assert event.excerpt.endswith("[  183.060000] Modules linked in: brook(O)")
+
+
 def test_another_cpu_may_stop_at_the_same_place_at_the_same_time() -> None:
     """Its first lines are then between those of the one whose report this is."""
     bug = "kernel BUG at drivers/brook.c:294!"
