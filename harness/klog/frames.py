@@ -29,7 +29,8 @@ class Frame:
 
 NAME = r"[A-Za-z_$][\w$]*(?:\.[\w$]+)*"
 WHERE = r"\+0x(?P<off>[0-9a-f]{1,8})/0x(?P<size>[0-9a-f]{1,8})"
-MODULE = r"(?: ?\[(?P<mod>(?!inline\])\w+)(?: [^\]\n]{0,80})?\])?"
+# What a mail has put in the same line may be the next one's address.
+MODULE = r"(?: ?\[(?P<mod>(?!inline\]|[0-9a-f]{16}\])\w+)(?: [^\]\n]{0,80})?\])?"
 _SOURCE = r"(?:\)? (?P<src>[\w./+~@,-]{1,200}\.(?:c|h|S|rs):\d+)(?::\d+)?)?"
 # Of an address between angle brackets a web page leaves the square ones: it was taken for a tag.
 # klogd, until the kernel did so itself, put names there: "[brook_write+65/176]".

@@ -871,6 +871,14 @@ def test_a_program_s_instructions_tell_nothing_of_a_stack() -> None:
     assert read_of(f"{fault}Code: e5923000 e1a00004 (e5813000)", pasted=True) == []
 
 
+def test_an_address_is_no_module() -> None:
+    """A mail had joined two of powerpc's lines."""
+    call = f"[c000000015d27c60] [c0000000000d4d28] {DRAIN}+0xda8/0xee0 [c000000015d27d60]"
+    panic = f"Kernel panic - not syncing: brook\nCall Trace:\n{call} [c0000000000d4f1c] x+0x5c/0xd0"
+    (event,) = klog.read(panic, pasted=True)
+    assert (event.function, event.module) == (DRAIN, None)
+
+
 def test_an_address_alone_is_no_function_of_usb_s() -> None:
     warning = "WARNING: CPU: 1 PID: 321 at brook/mac.c:208 0x860546a4 [brook@8ad96439+0x96c0]\n"
     (event,) = klog.read(f"{warning}Modules linked in: brook(O)", pasted=True)
