@@ -274,4 +274,4 @@ def _learn_tasks(
 def _is_task(memory: Memory, layout: Layout, address: int, stack: int, comm: int) -> bool:
     name = text_at(memory, layout, address + comm)
     start = word_at(memory, layout, address + stack)
-    return name.isprintable() and name != "" and start % 4096 == 0 and start >= layout.vmalloc
+    return name.isprintable() and name != "" and start % PAGE == 0 and start >= layout.vmalloc

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from harness.errors import InputError
 from harness.qemu.counts import Counted
+from harness.qemu.memory import PAGE
 
-PAGE = 4096
 # See elf(5) and the processor supplement of the System V ABI for x86-64.
 _HEADER = struct.Struct("<4sBB10xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")

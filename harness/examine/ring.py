@@ -16,13 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.examine.structures import Symbols
+from harness.examine.structures import DIRECT, IMAGE, Symbols
 from harness.qemu.memory import FrozenMemory, Memory, RunningMemory
-
-# Virtual addresses of x86-64 (Documentation/arch/x86/x86_64/mm.rst): of the kernel's image, and of
-# all memory, where page_offset_base does not say otherwise.
-_IMAGE = 0xFFFFFFFF80000000
-_DIRECT = 0xFFFF888000000000
 
 FILE = "ring.json"  # of a template
 
@@ -54,7 +49,7 @@ class Layout:
 
     def physical(self, address: int) -> int:
         """The physical address of static data, or of memory."""
-        return address - (_IMAGE if address >= _IMAGE else self.direct)
+        return address - (IMAGE if address >= IMAGE else self.direct)
 
 
 @dataclass(frozen=True)
@@ -90,8 +85,8 @@ def learn(memory: Memory, symbols: Symbols) -> Layout | None:
     if data is None or size is None:
         return None
     base = symbols.address("page_offset_base")
-    direct = _DIRECT if base is None else memory.word(base - _IMAGE)
-    note = memory.read(memory.word(data - _IMAGE) - direct, memory.word(size - _IMAGE) & 0xFFFF)
+    direct = DIRECT if base is None else memory.word(base - IMAGE)
+    note = memory.read(memory.word(data - IMAGE) - direct, memory.word(size - IMAGE) & 0xFFFF)
     text = note.decode(errors="replace")
     found = re.findall(r"^((?:OFFSET|SIZE)\(\w+(?:\.\w+)?\))=(\d{1,9})$", text, re.MULTILINE)
     numbers = {name: int(value) for name, value in found if name in _NEEDED}

@@ -23,6 +23,7 @@ from harness.host import sandbox
 from harness.host.debian import Sysroot
 from harness.host.proc import Deadline
 from harness.judge.verdict import Problem
+from harness.qemu.memory import PAGE
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +239,6 @@ def look_up(tree: Sysroot, ko: Path, wanted: Iterable[Place]) -> dict[Place, lis
 # A line of `objdump --disassemble`: an address, and what is there.
 _INSTRUCTION = re.compile(r"^ *([0-9a-f]+):\t(\w+)", re.MULTILINE)
 _ON_A_STACK = re.compile(r"^ 0x([0-9a-f]{16})\n(?: (do_one_initcall)\+)?", re.MULTILINE)
-_PAGE = 4096
 
 
 def returns_in(disassembly: str) -> list[int]:
@@ -280,7 +280,7 @@ def find_sections(
         returns = returns_in(text)
         bases = Counter(
             address - one for address in addresses for one in returns
-            if (address - one) % _PAGE == 0
+            if (address - one) % PAGE == 0
         )  # fmt: skip
         best = bases.most_common(2)
         if best and (len(best) == 1 or best[0][1] > best[1][1]):
