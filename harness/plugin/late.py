@@ -40,12 +40,12 @@ _HAND_OVER_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a late judgement came to: nothing to say, a ``note``, or why the test is red."""
+class LateJudgement:
+    """What was found in the ten minutes after a test."""
 
-    error: KernelProblem | HarnessError | None = None
-    kept: str = ""
-    note: str = ""
+    error: KernelProblem | HarnessError | None = None  # why the test is red, or not judged
+    kept: str = ""  # where the files are that the machine has left, in lines for a report
+    note: str = ""  # what is to be known although the test is green
 
 
 def late_judge(config: pytest.Config) -> LateJudge:
@@ -75,7 +75,7 @@ class LateJudge:
         self._cache = Cache()
         self._ends = ExitStack()
         self._ends.enter_context(self._cache)
-        self._waiting: list[tuple[pytest.Item, Future[Finding]]] = []
+        self._waiting: list[tuple[pytest.Item, Future[LateJudgement]]] = []
         self._lock = threading.Lock()
         self._machine: Machine | None = None  # that is judged now
         self._closed = False
@@ -125,20 +125,20 @@ class LateJudge:
 
     def _judge(
         self, saved: Handover, source: MachineSource, nodeid: str, facts: dict[str, Any]
-    ) -> Finding:
+    ) -> LateJudgement:
         try:
             with taken_over(saved) as machine:
                 self._use(machine)
                 return self._judged(machine, saved, source, nodeid, facts)
         except HarnessError as error:
-            return Finding(error)
+            return LateJudgement(error)
         finally:
             self._use(None)
 
     def _judged(
         self, machine: Machine, saved: Handover, source: MachineSource, nodeid: str,
         facts: dict[str, Any],
-    ) -> Finding:  # fmt: skip
+    ) -> LateJudgement:  # fmt: skip
         later = late.wait(machine, saved.taint)
         problems = verdict.judge(later.evidence)
         if problems:
@@ -148,15 +148,15 @@ class LateJudge:
             name = f"{folder_name(nodeid)}-late"
             kept = save_artifacts(source.keeper, source.lab, machine, problems, name, about)
             explained = explain.explain(problems, source.built, facts)
-            return Finding(KernelProblem(explained), kept)
+            return LateJudgement(KernelProblem(explained), kept)
         if later.seconds < late.SECONDS:
-            return Finding(
+            return LateJudgement(
                 note=f"of the {late.SECONDS:.0f} s after it {later.seconds:.0f} s were waited for, "
                 f"as the guest did not sleep: {later.busy}"
             )
         if later.busy:
-            return Finding(note=f"in the {late.SECONDS:.0f} s after it {later.busy}")
-        return Finding()
+            return LateJudgement(note=f"in the {late.SECONDS:.0f} s after it {later.busy}")
+        return LateJudgement()
 
     def _use(self, machine: Machine | None) -> None:
         with self._lock:

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from harness.commands import doctor
-from harness.commands.doctor import Finding
+from harness.commands.doctor import Check
 from harness.errors import InputError
 from harness.host import debian
 from harness.machines import session
 
-OK = Finding("python", "ok", "3.11")
-NOTE = Finding("kvm", "note", "/dev/kvm is not yours", "sudo adduser wee kvm")
-QEMU = Finding("qemu-system-x86_64", "lacking", "not installed", "apt:qemu-system-x86")
-OLD_QEMU = Finding("qemu version", "lacking", "too old", "apt:qemu-system-x86")
-BWRAP = Finding("bwrap", "lacking", "not installed", "apt:bubblewrap")
-SYSCTL = Finding("sandbox", "lacking", "no namespaces", "sudo sysctl -w a=0")
+OK = Check("python", "ok", "3.11")
+NOTE = Check("kvm", "note", "/dev/kvm is not yours", "sudo adduser wee kvm")
+QEMU = Check("qemu-system-x86_64", "lacking", "not installed", "apt:qemu-system-x86")
+OLD_QEMU = Check("qemu version", "lacking", "too old", "apt:qemu-system-x86")
+BWRAP = Check("bwrap", "lacking", "not installed", "apt:bubblewrap")
+SYSCTL = Check("sandbox", "lacking", "no namespaces", "sudo sysctl -w a=0")
 
 
 def test_nothing_lacking_needs_no_command() -> None:
@@ -46,7 +46,7 @@ def test_one_command_installs_all_packages(
 
 def test_what_nothing_mends_gives_no_command() -> None:
     """A fault without a remedy is said, and is no empty line among the commands."""
-    assert doctor.remedy([Finding("sandbox", "lacking", "broken")]) == []
+    assert doctor.remedy([Check("sandbox", "lacking", "broken")]) == []
 
 
 def test_the_projects_list_of_host_packages_is_right() -> None:
@@ -159,7 +159,7 @@ def test_the_mirror_that_is_used_is_named(
 def test_the_exit_status_says_whether_something_lacks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    findings: list[Finding],
+    findings: list[Check],
     status: int,
     as_json: bool,
 ) -> None:
@@ -187,8 +187,8 @@ def test_what_can_be_mended_is_mended(
     script.write_text(f"#!/bin/sh\necho set $1\ntouch {done}\n")
     script.chmod(0o755)
     lacks = [
-        Finding("sandbox", "lacking", "forbidden", f"{script} -w"),
-        Finding("cache", "lacking", "full", "export EUDYPTULA_CACHE=A_FOLDER"),
+        Check("sandbox", "lacking", "forbidden", f"{script} -w"),
+        Check("cache", "lacking", "full", "export EUDYPTULA_CACHE=A_FOLDER"),
     ]
     monkeypatch.setattr(doctor, "examine", lambda: [OK] if done.exists() else lacks)
     assert doctor.run(False, fix=True) == 0
@@ -201,7 +201,7 @@ def test_what_cannot_be_mended_is_still_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody's environment is changed from here, and what is well is left alone."""
-    lacks = [Finding("cache", "lacking", "full", "export EUDYPTULA_CACHE=A_FOLDER")]
+    lacks = [Check("cache", "lacking", "full", "export EUDYPTULA_CACHE=A_FOLDER")]
     monkeypatch.setattr(doctor, "examine", lambda: lacks)
     assert doctor.run(False, fix=True) == 3
     assert "$ " not in capsys.readouterr().out
