@@ -145,7 +145,7 @@ class Page:
                 module=tested.module, harness=identity.of(self._files, self._options()),
                 given=self._given(), steps=tuple(Step(*one) for one in self._done),
             )  # fmt: skip
-            store.write(run, result, says=False)
+            store.write(run, result, whole=False)
             return f"the page of results: {os.path.relpath(pages.write([result]))}"
 
     def _given(self) -> tuple[str, ...]:

@@ -204,21 +204,21 @@ def _names(whole: bool) -> tuple[str, str]:
     return ("report.json", "junit.xml") if whole else ("partial.json", "partial.xml")
 
 
-def write(run: Run, result: KernelResult, *, says: bool) -> None:
+def write(run: Run, result: KernelResult, *, whole: bool) -> None:
     """Write the result of a run, and make it its kernel's last one.
 
-    ``says``: it is about all tests and about the kernel; otherwise it becomes the last result
-    of a part. The result and the JUnit file that it was read from are exchanged together.
-    Raises ``HostError`` as ``begin`` does.
+    ``whole``: it is of all tests, and says something of the kernel. Otherwise it becomes the last
+    result of a part of the tests. The result and the JUnit file that it was read from are replaced
+    together. Raises ``HostError`` as ``begin`` does.
     """
     parent = folder_of(result.kernel)
     with writing():
-        _write(parent, run, result, says)
+        _write(parent, run, result, whole)
 
 
-def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
+def _write(parent: Path, run: Run, result: KernelResult, whole: bool) -> None:
     text = to_json(result)
-    as_report, as_junit = _names(says)
+    as_report, as_junit = _names(whole)
     files.write(run.folder / as_report, text)
     files.write(run.folder / KCIDB, kcidb.to_json(result, run.folder.name))
     held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -226,11 +226,11 @@ def _write(parent: Path, run: Run, result: KernelResult, says: bool) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)  # two runs may end at the same time
         if run.junit.exists():
             files.write(parent / as_junit, run.junit.read_bytes())
-        else:  # a kernel that could not be tested; an older run's would explain nothing
+        else:  # a kernel that could not be tested; that of an older run is not of this result
             (parent / as_junit).unlink(missing_ok=True)
         files.write(parent / as_report, text)
         (run.folder / _UNFINISHED).unlink(missing_ok=True)
-        if says:  # this is news of the kernel, whatever became of the runs before it
+        if whole:  # then it does not matter any more that earlier runs were cut off
             for old in _runs(parent):
                 if not in_use(old):
                     (old / _UNFINISHED).unlink(missing_ok=True)
@@ -275,9 +275,9 @@ def _history(parent: Path) -> str:
 
 
 def cut_off(kernel: str) -> bool:
-    """Whether a later run than that of the last whole result was killed or interrupted.
+    """Whether a run after that of the last whole result was killed or interrupted.
 
-    Then ``last`` is right about an older run, and says nothing of what the later one would have
+    Then ``last`` is the result of an older run, and nobody knows what the later one would have
     found.
     """
     try:

@@ -259,7 +259,7 @@ def write_result(run: Run, result: KernelResult) -> None:
 
     A fault of the host's (status 3, such as a full disk) says nothing of a kernel.
     """
-    store.write(run, result, says=run.whole and result.status != HostError.exit_status)
+    store.write(run, result, whole=run.whole and result.status != HostError.exit_status)
 
 
 # -- several -----------------------------------------------------------------------

@@ -175,7 +175,7 @@ def test_a_result_that_is_older_than_a_run_says_so(
     """A run that was killed has left none; the one before it is no answer for it."""
     with store.begin("twelve", whole=True) as run:
         found = KernelResult("twelve", TWELVE.release, TWELVE.version, 0, 0.0, 1.0, 1.0, {})
-        store.write(run, found, says=True)
+        store.write(run, found, whole=True)
     for name in ("twelve", "sid"):
         store.begin(name, whole=True).close()
     twelve, sid = kernels.look([TWELVE, SID], cache)

@@ -39,7 +39,7 @@ def ran(
                           {"contract": Cell(True, "red")}, tests, given=given)  # fmt: skip
     with store.begin("trixie", whole=whole) as run:
         run.junit.write_text("<testsuites/>")
-        store.write(run, result, says=whole)
+        store.write(run, result, whole=whole)
 
 
 def plan(suite: str | None = None, **asked: object) -> Plan:

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("results")
 def test_a_run_that_goes_on_shows_what_has_ended(results: Path) -> None:
     """Instead of the result of the run before, and with the names that its result will have."""
     with store.begin("trixie", whole=True) as run:
-        store.write(run, DONE, says=True)
+        store.write(run, DONE, whole=True)
     assert live.running(results) == {}
     with store.begin("trixie", whole=True, given=["--module=/home/ada/notes"]) as run:
         assert live.running(results)["trixie"].result.cells["boot"].text == "being made ready"
@@ -74,7 +74,7 @@ def test_a_page_is_only_made_anew_where_it_would_be_another(results: Path) -> No
         stamps.append(live.stamp(results))
         pytest_process.add_ended(run.folder, PASSED)
         stamps.append(live.stamp(results))
-        store.write(run, DONE, says=True)
+        store.write(run, DONE, whole=True)
         stamps.append(live.stamp(results))
     stamps.append(live.stamp(results))
     assert len(set(stamps)) == len(stamps)

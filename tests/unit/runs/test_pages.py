@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("results")
 def write(result: KernelResult, *, whole: bool, junit: str = JUNIT) -> None:
     with store.begin(result.kernel, whole=whole) as run:
         run.junit.write_text(junit)
-        store.write(run, result, says=whole)
+        store.write(run, result, whole=whole)
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -42,7 +42,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (run.folder / "test_a").mkdir()
         (run.folder / "test_a" / "console.log").write_text("<script>alert(1)</script>")
         (run.folder / "test_a" / "memory.kdump").write_text("memory")
-        store.write(run, DONE, says=True)
+        store.write(run, DONE, whole=True)
     return folder
 
 

@@ -39,8 +39,8 @@ def test_two_runs_at_once_have_folders_of_their_own(results: Path) -> None:
         assert (results / "wee" / "latest").resolve() == second.folder.resolve()
         first.junit.write_text("<first/>")
         second.junit.write_text("<second/>")
-        store.write(second, result(1), says=True)
-        store.write(first, result(0), says=True)
+        store.write(second, result(1), whole=True)
+        store.write(first, result(0), whole=True)
     assert store.last("wee") == result(0)
     assert store.junit_of("wee").read_text() == "<first/>"
     assert from_json((second.folder / "report.json").read_text()) == result(1)
@@ -57,9 +57,9 @@ def test_the_last_result_has_no_junit_file_of_another_run() -> None:
     """A kernel that could not be tested is not explained by what an older run found."""
     with store.begin("wee", whole=True) as run:
         run.junit.write_text("<old/>")
-        store.write(run, result(), says=True)
+        store.write(run, result(), whole=True)
     with store.begin("wee", whole=True) as run:
-        store.write(run, result(1), says=True)
+        store.write(run, result(1), whole=True)
     assert not store.junit_of("wee").exists()
 
 
@@ -67,8 +67,8 @@ def test_every_run_is_remembered() -> None:
     """Those of some of the tests too, and whichever of two at once ends first."""
     tested = replace(result(), module="m", harness="h")
     with store.begin("wee", whole=True) as first, store.begin("wee", whole=False) as second:
-        store.write(second, replace(tested, finished=7.0), says=False)
-        store.write(first, tested, says=True)
+        store.write(second, replace(tested, finished=7.0), whole=False)
+        store.write(first, tested, whole=True)
     assert [(one.run, one.whole) for one in store.past("wee")] == [
         (first.folder.name, True), (second.folder.name, False)
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def test_a_damaged_memory_is_begun_again(results: Path) -> None:
     (results / "wee").mkdir(parents=True)
     (results / "wee" / "history.jsonl").write_bytes(b"\xff\0{")
     with store.begin("wee", whole=True) as run:
-        store.write(run, result(), says=True)
+        store.write(run, result(), whole=True)
     assert [one.run for one in store.past("wee")] == [run.folder.name]
 
 
@@ -89,7 +89,7 @@ def test_runs_that_end_at_once_are_all_remembered() -> None:
     with ExitStack() as stack:
         runs = [stack.enter_context(store.begin("wee", whole=False)) for _ in range(8)]
         with ThreadPoolExecutor(len(runs)) as writers:
-            list(writers.map(lambda run: store.write(run, result(), says=False), runs))
+            list(writers.map(lambda run: store.write(run, result(), whole=False), runs))
     assert {one.run for one in store.past("wee")} == {run.folder.name for run in runs}
 
 
@@ -99,7 +99,7 @@ def test_a_run_that_cannot_be_remembered_counts(
     """What is remembered is the largest file, and of least weight."""
     (results / "wee" / "history.jsonl").mkdir(parents=True)
     with store.begin("wee", whole=True) as run:
-        store.write(run, result(1), says=True)
+        store.write(run, result(1), whole=True)
     assert store.last("wee") == result(1)
     assert "this run is not remembered for the page: Is a directory" in caplog.text
     assert not list((results / "wee").glob(".history*"))
@@ -107,9 +107,9 @@ def test_a_run_that_cannot_be_remembered_counts(
 
 def test_a_part_does_not_replace_the_whole() -> None:
     """Each is kept."""
-    for says in (True, False):
-        with store.begin("wee", whole=says) as run:
-            store.write(run, result(int(not says)), says=says)
+    for whole, status in ((True, 0), (False, 1)):
+        with store.begin("wee", whole=whole) as run:
+            store.write(run, result(status), whole=whole)
     assert store.last("wee") == result(0)
     assert store.last("wee", whole=False) == result(1)
 
@@ -200,17 +200,17 @@ def test_a_run_that_was_cut_off_is_known(results: Path) -> None:
     assert not store.cut_off("wee")
     with store.begin("wee", whole=True) as run:
         assert not store.cut_off("wee")  # it is going on
-        store.write(run, result(), says=True)
+        store.write(run, result(), whole=True)
     assert not store.cut_off("wee")
     with store.begin("wee", whole=True):
         pass  # as if killed
     assert store.cut_off("wee")
     assert store.last("wee") == result()
     with store.begin("wee", whole=False) as run:
-        store.write(run, result(), says=False)
+        store.write(run, result(), whole=False)
     assert store.cut_off("wee")
     with store.begin("wee", whole=True) as run:
-        store.write(run, result(1), says=True)
+        store.write(run, result(1), whole=True)
     assert not store.cut_off("wee")
 
 
@@ -231,7 +231,7 @@ def test_a_full_disk_is_the_hosts_fault(monkeypatch: pytest.MonkeyPatch, full: s
 
     def write() -> None:
         with store.begin("wee", whole=True) as run:
-            store.write(run, result(), says=True)
+            store.write(run, result(), whole=True)
 
     with pytest.raises(SpaceError, match="writing the results failed") as caught:
         write()
