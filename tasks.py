@@ -480,7 +480,7 @@ def report(
     if serve:
         return report.serve(_path(folder), _number("--port", port, least=0))
     if port is not None:
-        raise InputError("--port is for --serve")
+        raise InputError("--port is for --serve", hint="give both, or none of them")
     return report.run(_path(folder))
 
 

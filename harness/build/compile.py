@@ -474,7 +474,10 @@ class _Tree:
         """Copy what is needed to boot this kernel and to build modules for it."""
         release = self._taken("include/config/kernel.release").strip()
         if not _RELEASE.fullmatch(release):
-            raise KernelBuildError(f"the kernel calls its release {release!r}, which is no name")
+            raise KernelBuildError(
+                f"the kernel calls its release {release!r}, which is no name",
+                hint="see CONFIG_LOCALVERSION and the files localversion* of the kernel tree",
+            )
         (folder / "release").write_text(release)
         for name in ("arch/x86/boot/bzImage", "vmlinux"):
             with (

@@ -128,7 +128,10 @@ def _take_out(deb: Path, folder: Path) -> None:
     finally:
         proc.kill(child)
     if status != 0 or _FILE not in found:
-        raise HostError(f"there is no kernel in package {deb.name} (dpkg-deb: status {status})")
+        raise HostError(
+            f"there is no kernel in package {deb.name} (dpkg-deb: status {status})",
+            hint="try again: nothing of it was kept",
+        )
 
 
 def take(archive: IO[bytes], folder: Path) -> set[str]:
@@ -147,5 +150,8 @@ def take(archive: IO[bytes], folder: Path) -> set[str]:
                         shutil.copyfileobj(file, out, _BLOCK)
                     found.add(name[1])
     except tarfile.TarError as error:
-        raise HostError(f"the package with the kernel's symbols is damaged: {error}") from error
+        raise HostError(
+            f"the package with the kernel's symbols is damaged: {error}",
+            hint="try again: nothing of it was kept",
+        ) from error
     return found

@@ -68,7 +68,8 @@ def run(
             frozen = lab.template()
             if not frozen.frozen:
                 raise InputError(
-                    f"kernel {spec.name} cannot be frozen: there is nothing to compare"
+                    f"kernel {spec.name} cannot be frozen: there is nothing to compare",
+                    hint="`invoke test-vm --kernel NAME` says why; --kernel takes another one",
                 )
             for _ in range(rounds):
                 _boot(lab, samples)

@@ -70,10 +70,15 @@ class Wanted:
     def check(self) -> None:
         """Raise ``HarnessError`` for what cannot be, before anything is started."""
         if self.drgn and self.breaks:
-            raise InputError("drgn stops nothing, so --break is only for gdb")
+            raise InputError(
+                "drgn stops nothing, so --break is only for gdb", hint="give --break or --drgn"
+            )
         (drgn if self.drgn else gdb).require(self.script)
         if self.results is not None and not self.results.is_dir():
-            raise InputError(f"there is no folder {self.results}")
+            raise InputError(
+                f"there is no folder {self.results}",
+                hint="--results takes a folder with results, such as results/",
+            )
 
 
 def run(request: Request, wanted: Wanted, command: str = "") -> int:

@@ -45,7 +45,9 @@ def check_script(script: Path | None) -> None:
         return
     if script.exists():
         raise InputError(f"{script} is no regular file", hint="write the commands into a file")
-    raise InputError(f"there is no file {script}")
+    raise InputError(
+        f"there is no file {script}", hint="--script takes a file with commands of the debugger"
+    )
 
 
 HAS_THEM = "takes them from the cache, where they are (gdb begins some seconds later then)"

@@ -64,7 +64,9 @@ def explained(function: F) -> F:
             signal.signal(signal.SIGINT, interrupted)
         try:
             if verbose and quiet:
-                raise InputError("--verbose and --quiet exclude each other")
+                raise InputError(
+                    "--verbose and --quiet exclude each other", hint="give one of them"
+                )
             status = function(*args, **kwargs)
             print(end="", flush=True)  # so that an error of printing is raised here
         except HarnessError as error:

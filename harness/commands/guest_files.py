@@ -155,7 +155,9 @@ def _put(guest: Guest, parcels: Sequence[Parcel]) -> None:
             guest.put(parcel.host, target, mode=mode)
         except CommandFailed as error:
             raise InputError(
-                f"--put: {target} cannot be made in the guest", tail=error.tail
+                f"--put: {target} cannot be made in the guest",
+                tail=error.tail,
+                hint="--put FILE:PATH takes another path in the guest",
             ) from error
 
 
@@ -228,7 +230,10 @@ def _ssh_config(clone: Clone, file: Path | None) -> Iterator[None]:
                     "    StrictHostKeyChecking yes\n"
                 )
         except OSError as error:
-            raise InputError(f"--ssh-config {file}: {error.strerror}") from error
+            raise InputError(
+                f"--ssh-config {file} cannot be written: {error.strerror}",
+                hint="give a file in a folder of yours",
+            ) from error
         try:
             log.info("in another terminal: ssh -F %s %s", shlex.quote(str(file.absolute())), _HOST)
             yield

@@ -306,7 +306,10 @@ def move(
         if isinstance(answer, HarnessError):
             error = answer
         elif answer.age > 0:
-            error = NetworkError("no mirror answers, so what is newest is not known")
+            error = NetworkError(
+                "no mirror answers, so what is newest is not known",
+                hint="check the network; `invoke doctor` names the mirrors",
+            )
         elif isinstance(answer.newest, Release):
             after[name] = Locked(spec.what, answer.newest.release, answer.newest.version)
             if before.get(name) != after[name]:

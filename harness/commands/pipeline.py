@@ -450,7 +450,10 @@ def _kernels(source: Path | None) -> list[Entry]:
     try:
         return entries(sys.stdin.read() if str(source) == "-" else source.read_text())
     except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read {source}: {error.strerror}",
+            hint="./bootstrap kernels --json >kernels.json",
+        ) from error
 
 
 def _logs(name: str) -> dict[str, str]:

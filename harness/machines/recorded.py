@@ -216,7 +216,9 @@ def load(folder: Path) -> Recording:
             "results/KERNEL/RUN/TEST",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
+        raise InputError(
+            f"{folder / ABOUT} is damaged: {error}", hint="run the test again"
+        ) from error
     for path in (folder / LOG, folder / FILES, folder / CONSOLE, spec.kernel, spec.initrd):
         if not path.exists():
             raise InputError(

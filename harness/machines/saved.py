@@ -107,7 +107,9 @@ def read(folder: Path) -> SavedMachine:
             hint="a red test says where it has left one: results/KERNEL/RUN/TEST",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / ABOUT} is damaged: {error}") from error
+        raise InputError(
+            f"{folder / ABOUT} is damaged: {error}", hint="run the test again"
+        ) from error
 
 
 @contextmanager

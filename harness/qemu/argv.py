@@ -289,7 +289,10 @@ def version_in(text: str) -> tuple[int, int]:
     """The version in ``--version``'s first line, if it is new enough."""
     found = re.search(r"version (\d+)\.(\d+)", text)
     if not found:
-        raise MissingToolError(f"{QEMU} --version says {text!r}, which names no version")
+        raise MissingToolError(
+            f"{QEMU} --version says {text!r}, which names no version",
+            hint=f"see what the {QEMU} is that comes first on PATH",
+        )
     version = (int(found[1]), int(found[2]))
     if version < MIN_VERSION:
         raise MissingToolError(
