@@ -4,7 +4,8 @@
 Many tests may be red for one fault: a module that breaks something when it is loaded makes all of
 them red. So a card has findings, each with all the tests that show it, the worst first.
 
-``harness.report.card_formats`` writes cards as Markdown, JSON and CSV.
+``harness.report.card_compare`` sets finished cards against others and against what is accepted,
+``harness.report.card_formats`` writes them as Markdown, JSON and CSV.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 
 from harness.host import text as texts
 from harness.judge import phrases
@@ -388,7 +388,7 @@ def card(
     only_style = style and not findings and result.status == 1
     return Card(
         name, path, result.kernel, result.release, 0 if only_style else result.status,
-        findings=tuple(sorted(findings, key=_worst_first)),
+        findings=tuple(sorted(findings, key=worst_first)),
         notes=(*_notes(result), *(f"Style: {finding.seen}" for finding in style)),
         passed=outcomes.count("passed"),
         failed=outcomes.count("failed") + outcomes.count("error"),
@@ -412,7 +412,8 @@ def unfit(name: str, path: str, kernel: str, why: str, hint: str = "", status: i
     return Card(name, path, kernel, "", status, (finding,))
 
 
-def _worst_first(finding: Finding) -> tuple[bool, int, bool, int]:
+def worst_first(finding: Finding) -> tuple[bool, int, bool, int]:
+    """The key by which a card's findings are sorted: new ones, then the worst kind, then others."""
     kind = list(KINDS).index(finding.kind)
     return not finding.new, kind, finding.means == _TAKEN, -len(finding.tests)
 
@@ -545,10 +546,10 @@ def _key(finding: Finding) -> tuple[str, str]:
         return "", "THIS_MODULE"
     # The same place is reached by different ways, with other numbers and addresses each time. One
     # test ends there with an oops, and another one with what its oops has left behind.
-    return ("", finding.where) if finding.where else _same(finding)
+    return ("", finding.where) if finding.where else identity(finding)
 
 
-def _same(finding: Finding) -> tuple[str, str]:
+def identity(finding: Finding) -> tuple[str, str]:
     """What a finding has in common with the same one of another run, in which lines have moved."""
     # What a thread of the module does is asked at several moments: "after a write, the thread ...".
     seen = re.sub(
@@ -559,8 +560,6 @@ def _same(finding: Finding) -> tuple[str, str]:
     # The kernel prints a pointer as 16 digits that are others each time (%p).
     return finding.kind, re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", seen)
 
-
-# -- what several builds of it say ----------------------------------------------------
 
 _HINTS_MAX = 10  # on a card; a driver may have hundreds
 
@@ -573,114 +572,6 @@ def hints(lines: Sequence[str]) -> tuple[str, ...]:
     notes = [f"With W=1: {_short(texts.printable(line))}" for line in lines[:_HINTS_MAX]]
     plural = "s" if more > 1 else ""
     return (*notes, *([f"With W=1: {more} more warning{plural}"] if more > 0 else []))
-
-
-def across_kernels(own: Sequence[Card]) -> list[Card]:
-    """The cards of one module on several kernels, where some build it and others do not.
-
-    The kernel's interfaces change. Those that do not build it say which kernels do, and from which
-    one on that is so.
-    """
-    builds = sorted((one for one in own if one.passed + one.failed), key=_age)
-    fails = sorted((one for one in own if "build" in one.kinds), key=_age)
-    if not builds or not fails:
-        return list(own)
-    told = _refusal(builds, fails)
-    return [_with_refusal(one, told) if one in fails else one for one in own]
-
-
-def _refusal(builds: Sequence[Card], fails: Sequence[Card]) -> str:
-    """In one sentence; both are sorted by age."""
-    if _age(builds[-1]) < _age(fails[0]):
-        return (
-            f"Kernel {_called(fails[0])} is the first that refuses it; {_called(builds[-1])} still "
-            "builds it. An interface of the kernel has changed in between."
-        )
-    if _age(fails[-1]) < _age(builds[0]):
-        return (
-            f"Kernel {_called(builds[0])} is the first that builds it; {_called(fails[-1])} still "
-            "refuses it. It uses what older kernels do not have."
-        )
-    return f"It builds on {', '.join(map(_called, builds))}."
-
-
-def _with_refusal(one: Card, told: str) -> Card:
-    """The card with a sentence more on what its build that failed means."""
-    findings = [
-        replace(finding, means=_and(finding.means, told)) if finding.kind == "build" else finding
-        for finding in one.findings
-    ]
-    return replace(one, findings=tuple(findings))
-
-
-def _and(means: str, told: str) -> str:
-    """``means`` with a sentence before its block."""
-    first, separator, block = means.partition("\n")
-    return f"{told} {first}{separator}{block}"
-
-
-def _called(one: Card) -> str:
-    return f"{one.kernel} ({one.release})"
-
-
-def _age(one: Card) -> tuple[int, ...]:
-    """The numbers of a release, such as 6.12.107+deb13-cloud-amd64; those of a candidate too."""
-    found = re.match(r"\d+(?:\.\d+)*", one.release)
-    return tuple(map(int, found[0].split("."))) if found else ()
-
-
-# -- what is known already ----------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """A finding that somebody accepts: one whose words have ``finding`` in them.
-
-    It is accepted because of ``why``, up to and with the day ``until``.
-    """
-
-    finding: str
-    why: str
-    until: date
-
-
-def with_accepted(one: Card, known: Sequence[Accepted], today: date) -> Card:
-    """The card with what is known shown apart. What is accepted no more is a finding again."""
-    findings, accepted, notes = [], [], list(one.notes)
-    met: set[Accepted] = set()
-    for finding in one.findings:
-        of = [each for each in known if each.finding in finding.seen]
-        valid = [each for each in of if today <= each.until]
-        met.update(of)
-        if valid and finding.kind != "unknown":
-            why = f"{valid[0].why} (until {valid[0].until})"
-            accepted.append(replace(finding, accepted=texts.printable(why)))
-            continue
-        findings.append(finding)
-        notes += [
-            f"It was accepted until {each.until}, and is not any more: "
-            f"{texts.printable(each.finding)}"
-            for each in of
-        ]
-    notes += [
-        f"It is accepted, and was not found: {texts.printable(each.finding)}"
-        for each in known
-        if each not in met
-    ]
-    status = one.status if findings or not accepted else 0
-    return replace(
-        one, status=status, findings=tuple(findings), accepted=tuple(accepted), notes=tuple(notes)
-    )
-
-
-def compared(one: Card, before: Card) -> Card:
-    """The card with what the one before did not have marked, and put first."""
-    then = {_same(each) for each in (*before.findings, *before.accepted)}
-    now = {_same(each) for each in (*one.findings, *one.accepted)}
-    findings = [replace(each, new=_same(each) not in then) for each in one.findings]
-    gone = [each for each in before.findings if _same(each) not in now]
-    notes = (*one.notes, *(f"No longer found: {each.seen}" for each in gone))
-    return replace(one, findings=tuple(sorted(findings, key=_worst_first)), notes=notes)
 
 
 # What tests say of a module that was loaded before.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from harness.errors import InputError, SandboxError
 from harness.host import sandbox
-from harness.report.card import Accepted
+from harness.report.card_compare import Accepted
 
 NAME = "eudyptula.toml"
 _BYTES = 1 << 20

@@ -42,7 +42,7 @@ from harness.host import files, progress
 from harness.host.cache import Cache, digest_of, digest_of_files
 from harness.host.text import printable
 from harness.report import card as cards
-from harness.report import card_formats
+from harness.report import card_compare, card_formats
 from harness.report.card import Card
 from harness.report.junit import failures_of_suites
 from harness.report.result import KernelResult, left_out, to_json
@@ -229,7 +229,7 @@ class Judge:
             if self._stopped:
                 return
             before = _before(task.place)
-            made = cards.compared(made, before) if before else made
+            made = card_compare.compared(made, before) if before else made
             _keep(task.place, made, made_of)
         with self._lock:
             self._left -= 1
@@ -249,7 +249,7 @@ class Judge:
         """Have each card say which kernels build its module, where some do and others do not."""
         for subject in found:
             own = [self.cards[subject.key, spec.name] for spec in specs]
-            told = cards.across_kernels(own)
+            told = card_compare.across_kernels(own)
             if told != own:
                 self.cards |= {(subject.key, each.kernel): each for each in told}
                 self._write_card(subject.key)
@@ -303,7 +303,7 @@ class Judge:
             options=[*source.arguments(), *request.equipment.arguments()],
         )  # fmt: skip
         made = replace(made, notes=(*made.notes, *cards.hints(ready.hints), *notes, *own_tests))
-        return cards.with_accepted(made, known, date.today())
+        return card_compare.with_accepted(made, known, date.today())
 
     def _tested(self, task: _Task, plan: Plan, run: Run) -> tuple[sweep.Ready, KernelResult, str]:
         """What came of it, and a sentence if its tests had to be ended."""

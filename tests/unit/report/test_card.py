@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness/report/card.py, card_formats.py: what a person gets to know of a module."""
+"""harness/report/card*.py: what a person gets to know of a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import date
 
 import pytest
 
-from harness.report import card, card_formats
+from harness.report import card, card_compare, card_formats
 from harness.report.card import Card, Finding
 from harness.report.result import Case, Cell, Excerpt, KernelResult
 
@@ -399,8 +399,8 @@ def left_behind() -> Card:
 
 def test_what_is_accepted_is_shown_apart() -> None:
     """It makes nothing red until its last day is over."""
-    known = [card.Accepted("still holds wee", "the board's firmware wants it", TODAY)]
-    one = card.with_accepted(left_behind(), known, TODAY)
+    known = [card_compare.Accepted("still holds wee", "the board's firmware wants it", TODAY)]
+    one = card_compare.with_accepted(left_behind(), known, TODAY)
     assert (one.outcome, one.status, one.findings) == ("green (1 accepted)", 0, ())
     text = card_formats.markdown(one, escaped=str)
     assert "### Accepted\n\n- residue: the module is unloaded" in text
@@ -409,8 +409,8 @@ def test_what_is_accepted_is_shown_apart() -> None:
 
 def test_what_is_accepted_no_more_is_a_finding_again() -> None:
     """And the card says that it was accepted."""
-    known = [card.Accepted("still holds wee", "for now", date(2026, 4, 30))]
-    one = card.with_accepted(left_behind(), known, TODAY)
+    known = [card_compare.Accepted("still holds wee", "for now", date(2026, 4, 30))]
+    one = card_compare.with_accepted(left_behind(), known, TODAY)
     assert (one.outcome, one.status) == ("1 fault", 1)
     assert one.notes[-1] == (
         "It was accepted until 2026-04-30, and is not any more: still holds wee"
@@ -419,10 +419,10 @@ def test_what_is_accepted_no_more_is_a_finding_again() -> None:
 
 def test_what_is_accepted_excuses_nothing_else() -> None:
     """The others stay red, and what does not occur is named, so that it is taken out."""
-    known = [card.Accepted("still holds wee", "for now", TODAY),
-             card.Accepted("no such thing", "for now", TODAY)]  # fmt: skip
+    known = [card_compare.Accepted("still holds wee", "for now", TODAY),
+             card_compare.Accepted("no such thing", "for now", TODAY)]  # fmt: skip
     said = LEFT | {"a::test_oops": OOPS}
-    one = card.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
+    one = card_compare.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
     assert (one.outcome, one.status) == ("1 fault (1 accepted)", 1)
     assert one.notes[-1] == "It is accepted, and was not found: no such thing"
 
@@ -430,8 +430,8 @@ def test_what_is_accepted_excuses_nothing_else() -> None:
 def test_nobody_accepts_that_nothing_is_known() -> None:
     """A host without disk space says nothing of the module."""
     unknown = made(case("a::test_it"), said={"a::test_it": "host fault: QEMU was killed"})
-    known = [card.Accepted("QEMU", "it is always killed", TODAY)]
-    one = card.with_accepted(unknown, known, TODAY)
+    known = [card_compare.Accepted("QEMU", "it is always killed", TODAY)]
+    one = card_compare.with_accepted(unknown, known, TODAY)
     assert (one.outcome, one.status, one.accepted) == ("not known", 1, ())
 
 
@@ -441,7 +441,7 @@ def test_what_is_new_comes_first() -> None:
     before = made(*(case(name) for name in then), said=then)
     moved = OOPS.replace("wee.c:31", "wee.c:40")
     now = made(case("a::test_oops"), case("a::test_left"), said={"a::test_oops": moved} | LEFT)
-    one = card.compared(now, before)
+    one = card_compare.compared(now, before)
     assert [(each.kind, each.new) for each in one.findings] == [("left", True), ("memory", False)]
     assert "### 1. New: something is left behind" in card_formats.markdown(one)
     assert one.notes[-1] == "No longer found: its mode is x"
@@ -449,9 +449,9 @@ def test_what_is_new_comes_first() -> None:
 
 def test_a_card_can_be_read_again() -> None:
     """With all that it holds."""
-    known = [card.Accepted("still holds wee", "for now", TODAY)]
+    known = [card_compare.Accepted("still holds wee", "for now", TODAY)]
     said = LEFT | {"a::test_oops": OOPS}
-    one = card.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
+    one = card_compare.with_accepted(made(*(case(name) for name in said), said=said), known, TODAY)
     assert card_formats.from_json(card_formats.as_json([one])) == [one]
 
 
@@ -686,7 +686,7 @@ def test_a_card_names_the_kernel_that_first_refuses_it() -> None:
         on("trixie", "6.12.118+deb13-cloud-amd64", builds=False),
         on("bookworm", "6.1.0-53-cloud-amd64", builds=True),
     ]
-    sid, bullseye, trixie, bookworm = card.across_kernels(cards)
+    sid, bullseye, trixie, bookworm = card_compare.across_kernels(cards)
     assert (bullseye, bookworm) == (cards[1], cards[3])
     for one in (sid, trixie):
         (finding,) = one.findings
@@ -699,7 +699,7 @@ def test_a_card_names_the_kernel_that_first_refuses_it() -> None:
 
 def test_a_card_names_the_kernel_that_first_builds_it() -> None:
     """Where it is the older ones that have no such interface yet."""
-    old, new = card.across_kernels(
+    old, new = card_compare.across_kernels(
         [on("bullseye", "5.10.0-40", builds=False), on("sid", "7.2.6", builds=True)]
     )
     assert old.findings[0].means.startswith("Kernel sid (7.2.6) is the first that builds it; ")
@@ -708,7 +708,7 @@ def test_a_card_names_the_kernel_that_first_builds_it() -> None:
 
 def test_kernels_of_one_age_are_named_and_no_more_is_said() -> None:
     """What two flavours of a release differ in is no interface that has changed."""
-    _, other = card.across_kernels(
+    _, other = card_compare.across_kernels(
         [on("trixie", "6.12.118-cloud-amd64", builds=True), on("trixie-rt", "6.12.118-rt-amd64",
          builds=False)]
     )  # fmt: skip
@@ -719,7 +719,7 @@ def test_kernels_of_one_age_are_named_and_no_more_is_said() -> None:
 def test_kernels_that_agree_are_not_compared(*, builds: bool) -> None:
     """Nothing has changed between them, as far as the module is concerned."""
     cards = [on("bullseye", "5.10.0", builds=builds), on("sid", "7.2.6", builds=builds)]
-    assert card.across_kernels(cards) == cards
+    assert card_compare.across_kernels(cards) == cards
 
 
 def test_red_without_a_finding_is_never_green() -> None:
