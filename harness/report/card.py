@@ -275,45 +275,36 @@ _SEEN = 400  # characters of what was seen
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault: ``kind`` is one of ``KINDS``.
+    """A fault of a module."""
 
-    ``seen`` is what was seen, ``says`` what a test says of it besides, ``means`` what that means,
-    ``where`` a place in the source (file:line) where it is known and ``code`` what stands there,
-    ``again`` the command that shows it, and ``tests`` are the names of the tests that do.
-    """
-
-    kind: str
-    seen: str
-    means: str
-    where: str = ""
-    again: str = ""
-    tests: tuple[str, ...] = ()
-    says: str = ""
-    new: bool = False
-    accepted: str = ""
-    code: str = ""
+    kind: str  # one of KINDS
+    seen: str  # what was seen: the title of a problem, or what a test says
+    means: str  # what that means, in a sentence or two; behind a newline, a block of output
+    where: str = ""  # the file:line in the source, if it is known
+    again: str = ""  # the command that shows it
+    tests: tuple[str, ...] = ()  # the names of the tests that show it
+    says: str = ""  # what a test says of it besides
+    new: bool = False  # the run before did not have it
+    accepted: str = ""  # why it is accepted, if it is
+    code: str = ""  # the line at ``where``
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of one module on one kernel.
+    """What is known of one module on one kernel."""
 
-    ``status`` is a task's (``errors.Status``). ``notes`` are sentences on what is no fault, and
-    ``accepted`` are findings that are known and are none.
-    """
-
-    name: str
-    path: str
-    kernel: str
-    release: str
-    status: int
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = ()
-    passed: int = 0
+    name: str  # what people call the module
+    path: str  # its folder, .ko file or deb:PACKAGE, as it was given
+    kernel: str  # the kernel's name in the matrix
+    release: str  # "" where it came to no kernel
+    status: int  # the exit status of a task (errors.Status)
+    findings: tuple[Finding, ...] = ()  # the worst first
+    notes: tuple[str, ...] = ()  # sentences on what is no fault
+    passed: int = 0  # how many tests
     failed: int = 0
     skipped: int = 0
-    seconds: float = 0.0
-    accepted: tuple[Finding, ...] = ()
+    seconds: float = 0.0  # to make it ready and to test it
+    accepted: tuple[Finding, ...] = ()  # findings that somebody accepts
 
     @property
     def kinds(self) -> list[str]:
@@ -537,27 +528,30 @@ def _worse(one: Finding, other: Finding) -> Finding:
 
 
 def _key(finding: Finding) -> tuple[str, str]:
-    """What two findings have in common that are one fault."""
-    # Such a thread is seen to be there, and after two minutes the kernel takes it for hung.
+    """The same for two findings of one test run that are one fault."""
+    # One test sees that the thread was never started, and the kernel reports it as hung later.
     if _NOT_STARTED in finding.seen or finding.means == _NEVER_RAN:
         return "", "never started"
-    # Where a module goes away under its users, each breaks somewhere else in the kernel.
+    # A module that is unloaded under its users makes each of them fail somewhere else.
     if "THIS_MODULE" in (finding.says or finding.seen) and finding.kind != "left":
         return "", "THIS_MODULE"
-    # The same place is reached by different ways, with other numbers and addresses each time. One
-    # test ends there with an oops, and another one with what its oops has left behind.
+    # Else the place in the source decides: tests reach it in different ways, and with other numbers
+    # and addresses. One may end there with an oops, and another with what is left behind after it.
     return ("", finding.where) if finding.where else identity(finding)
 
 
 def identity(finding: Finding) -> tuple[str, str]:
-    """What a finding has in common with the same one of another run, in which lines have moved."""
-    # What a thread of the module does is asked at several moments: "after a write, the thread ...".
+    """The same for a finding and the one of another run, although lines of the source have moved.
+
+    The kind, and what was seen without all that differs from run to run.
+    """
+    # Tests look at the module's thread at several moments: "after a write, the thread ...".
     seen = re.sub(
         r"^[^,]{1,60}, (?=the thread )| \(\d+ times(?:, with other numbers)?\)", "", finding.seen
     )
-    # Which calls were made before the one that answers wrong, and by whom.
+    # The calls that were made before the one with the wrong answer.
     seen = re.sub(r"^`[^`]*`: (?=.* which is neither an error)", "", seen)
-    # The kernel prints a pointer as 16 digits that are others each time (%p).
+    # The kernel prints pointers as 16 digits that differ each time (%p).
     return finding.kind, re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", seen)
 
 
@@ -566,7 +560,7 @@ _HINTS_MAX = 10  # on a card; a driver may have hundreds
 
 def hints(lines: Sequence[str]) -> tuple[str, ...]:
     """Notes of what the compiler warns of with W=1 only."""
-    # That it has no description is a test's, and so a note already.
+    # A test says that it has no description.
     lines = [line for line in lines if "missing MODULE_DESCRIPTION" not in line]
     more = len(lines) - _HINTS_MAX
     notes = [f"With W=1: {_short(texts.printable(line))}" for line in lines[:_HINTS_MAX]]
