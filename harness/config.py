@@ -78,7 +78,7 @@ class KernelSpec:
 
     @property
     def asked(self) -> str:
-        """What --kernel takes to name this kernel, wherever it is asked from."""
+        """The name or path by which --kernel selects this kernel, from any folder."""
         return self.name if self.tree is None else str(self.tree)
 
     @property
@@ -91,7 +91,7 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Locked:
-    """What vm/kernels.lock says of a kernel: the exact one that was last tested.
+    """An entry of vm/kernels.lock: the exact kernel that was last tested.
 
     ``release`` is what ``uname -r`` says (for a kernel from source: what the sources are),
     ``version`` that of the Debian package, ``what`` its suite and flavour or profile.
@@ -104,7 +104,7 @@ class Locked:
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """What the guest is made of; the same for every kernel."""
+    """The packages and modules that the guest is made of; the same for every kernel."""
 
     suite: str
     packages: tuple[str, ...]
@@ -113,7 +113,7 @@ class GuestSpec:
 
 @dataclass(frozen=True)
 class Equipment:
-    """What the machines of a run have besides the usual.
+    """The devices and packages that the machines of a run have besides the usual ones.
 
     ``devices`` are QEMU's, each as its option -device takes it: NAME[,OPTION=VALUE...].
     ``packages`` are Debian packages for the guest.
@@ -129,7 +129,7 @@ class Equipment:
 
 
 def equipment(devices: Sequence[str] | None, packages: str | None) -> Equipment:
-    """What --device (each time it was given) and --guest-packages say.
+    """The equipment that all options --device and the option --guest-packages name.
 
     Raises ``InputError`` for what names no package.
     """

@@ -235,7 +235,7 @@ def _look_by_drgn(socket: Path, about: Mapping[str, Any], wanted: Wanted) -> int
 
 
 def _facts(module: Module) -> dict[str, Any]:
-    """What gdb can be told of a module and its kernel (``SavedMachine.about``)."""
+    """The facts that gdb needs of a module and its kernel (``SavedMachine.about``)."""
     return {
         "modules": {one.name: str(one.ko) for one in module.objects},
         "source": str(module.source.path.resolve()),
@@ -266,7 +266,7 @@ def _check_places(breaks: Sequence[str], module: Module, about: Mapping[str, Any
 
 
 def _commands(breaks: Sequence[str]) -> list[str]:
-    """What gdb does first, where somebody wants to come to a place."""
+    """The commands by which gdb runs on to the first of these places."""
     return [*(f"break {place}" for place in breaks), *(["continue"] if breaks else [])]
 
 
@@ -312,7 +312,7 @@ def _left_by(what: str, kernel: str | None, results: Path | None = None) -> Path
 
 
 def _script(main: ModuleObject, command: str) -> str:
-    """What the guest's shell does: loads the module, and then what somebody wants."""
+    """The script for the guest's shell: it loads the module, and then runs the command."""
     load = shlex.join(loading.insmod(main))
     # Not its last command, so that the shell around it lives, and tells the number of a signal.
     return f"cd /root\n{load} || exit\n{command or ':'}\nexit $?"

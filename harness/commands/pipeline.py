@@ -82,7 +82,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a kernel that has moved. ``state`` is green, red or untested."""
+    """The result of a kernel that has moved. ``state`` is green, red or untested."""
 
     entry: Entry
     result: KernelResult

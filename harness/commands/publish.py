@@ -31,7 +31,7 @@ TOOL_SECONDS = 120.0  # git and gh over a slow line
 
 @dataclass(frozen=True)
 class Issue:
-    """What is told to the people; the same fault has the same title."""
+    """An issue to be opened; the same fault has the same title each night."""
 
     title: str
     body: str

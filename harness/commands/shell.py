@@ -304,7 +304,7 @@ class Left(KeyboardInterrupt):
 
 
 class Keys:
-    """What somebody types, without what is meant for this program and not for the guest.
+    """Takes out of what somebody types the keys that are for this program, and not for the guest.
 
     A command that waits for ever in the kernel hears neither Ctrl-C nor an end of input. As at a
     terminal of ssh (ESCAPE CHARACTERS in ssh(1)), ``~.`` at the beginning of a line ends it all,
@@ -316,7 +316,7 @@ class Keys:
         self._held = False  # a ~ of which the next key says what it means
 
     def passed_on(self, typed: bytes) -> bytes:
-        """What of it is for the guest; raises ``Left`` at ``~.``."""
+        """The part of ``typed`` that is for the guest; raises ``Left`` at ``~.``."""
         given = bytearray()
         for key in (typed[place : place + 1] for place in range(len(typed))):
             if self._held and key == b".":

@@ -94,7 +94,7 @@ def _ask(guest: Guest, pattern: str, file: str, what: str) -> None:
 
 @contextlib.contextmanager
 def _shown(clone: Clone) -> Iterator[None]:
-    """What is traced within goes to standard error, as it comes."""
+    """Within, what is traced is printed to standard error as it comes."""
     # -u: each line at once. The last line is not the kernel's.
     read = f"exec sed -u -n '/{_END}$/q;p' {_TRACING}/trace_pipe"
     with clone.guest.shell(read, "", 80, 24) as channel:

@@ -73,7 +73,7 @@ def run(request: Request) -> int:
 
 
 class _Saves:
-    """What is saved of a module's sources, and of the ``tests`` that are its own, if there are."""
+    """Watches a module's sources, and its own ``tests`` if there are any, for changes."""
 
     def __init__(self, source: Source, tests: Path | None) -> None:
         self._source = source
@@ -86,7 +86,7 @@ class _Saves:
         self._before: Mapping[Path, str] | None = None
 
     def wait(self) -> list[str]:
-        """At once, and then whenever a file is not as it was the time before; which ones."""
+        """Wait until files differ from the last time; their names. At first, [] at once."""
         said = False
         while not (changed := self.meanwhile()) and self._before is not None:
             if not said:
@@ -110,7 +110,7 @@ class _Saves:
         return path.relative_to(place).as_posix() if inside else path.name
 
     def _content(self) -> Mapping[Path, str]:
-        """What stands for each file as it is now."""
+        """A digest of each file as it is now."""
         try:
             if self._source.finished:
                 files = {self._source.path}
@@ -140,7 +140,7 @@ class _Changed(FileSystemEventHandler):
 
 
 def _changes(places: Sequence[Path]) -> Generator[None, None, None]:
-    """Something each time that a file may have changed, and now and then for no reason.
+    """Yields each time that a file may have changed, and every ``_ROUND_SECONDS`` in any case.
 
     Watching begins with the first one, so that nobody is told of what was saved just before it; and
     of some file systems, such as one over a network, nothing is told at all.

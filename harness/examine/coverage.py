@@ -55,7 +55,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a module's code."""
+    """A module's code: its sections, and which statements and functions are where in them."""
 
     sections: Sequence[placement.CodeSection]
     statements: Sequence[Statement]
@@ -82,7 +82,7 @@ def start_of(own: int, starts: Sequence[int]) -> int | None:
 
 
 def source_of(tree: Sysroot, ko: Path) -> Source:
-    """What the .ko file says of its code; ``tree`` has the programs that read it."""
+    """The code of a .ko file; ``tree`` has the programs that read it."""
     sections = placement.code_sections(ko.read_bytes())
     bases = {each.name: _FIRST + index * _APART for index, each in enumerate(sections)}
     with TemporaryDirectory(prefix="harness-coverage-") as name:

@@ -18,7 +18,7 @@ _COLUMNS = 200  # characters of a line
 
 
 def of(problems: Iterable[Problem], folder: Path) -> list[Excerpt]:
-    """What is around the places of some problems, of a module whose source is in ``folder``.
+    """The lines of source around the places of problems; the module's source is in ``folder``.
 
     A place is FILE:LINE as the module's debug information has it, in which anything may stand. One
     that is not in the folder is left out.

@@ -96,7 +96,7 @@ def _key(module: Module, declared: int = 0) -> dict[str, object]:
 
 
 def set_up(module: Module, save_evidence: SaveEvidence = lambda *_: "", declared: int = 0) -> SetUp:
-    """What loads a module in a machine of its own, and judges that as ``loaded_template`` does."""
+    """The set-up that loads a module in a machine, and judges that as ``loaded_template`` does."""
     return _Loading(module, save_evidence, declared).set_up
 
 
@@ -137,7 +137,7 @@ class _Loading:
         return facts | ({"text": text} if text else {})
 
     def look(self, taint: int | None) -> None:
-        """What a module has only begun, such as a thread, goes on when loading is done."""
+        """Judge once more when the machine has stopped: a thread may go on after init."""
         machine, baseline = self._loaded
         since = baseline.console_offset
         seen = Evidence(

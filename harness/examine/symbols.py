@@ -47,7 +47,7 @@ class Place:
 
     @property
     def address(self) -> int:
-        """What to look up, from the function's beginning."""
+        """The offset to look up, from the function's beginning."""
         return self.offset if self.exact or not self.offset else self.offset - 1
 
 
@@ -191,7 +191,7 @@ def definitions_in(table: str, addresses: Mapping[str, int]) -> list[Definition]
 def defined_at(
     address: int, known: Iterable[Definition], sections: Mapping[str, str]
 ) -> Definition | None:
-    """What was at an address of a module, ``sections`` being where each of its sections was."""
+    """The symbol at an address of a module; ``sections`` says where each of its sections was."""
     best: tuple[int, Definition] | None = None
     for one in known:
         start = int(sections.get(one.symbol.section, "0"), 16) + one.symbol.value
@@ -333,7 +333,7 @@ def explain(problems: Sequence[Problem], module: Module) -> list[Problem]:
 
 
 def with_lines(text: str, module: Module) -> str:
-    """What somebody says with a stack in it, with file:line for what is in ``module``."""
+    """A text that may have stacks in it, with file:line for the frames in ``module``."""
     return annotated(text, _lines_of([text], module))
 
 

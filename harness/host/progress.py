@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is said while something long is being done: that it goes on, for how long, and how far.
+"""Progress of what takes long: that it goes on, for how long, and how far it is.
 
 Whoever does something long opens a ``stage``, and whoever knows more of how it goes opens a
 ``detail`` within it. What is shown of them is decided here. On a terminal that is a line for each,
@@ -40,7 +40,7 @@ _TAIL = 2000  # bytes of a file in which its last line is looked for
 
 
 class HowFar(NamedTuple):
-    """What is known of a stage, and how much of it is done: from 0 to 1, or None."""
+    """Details of a stage, and how much of it is done: from 0 to 1, or None if that is not known."""
 
     text: str
     part: float | None = None
@@ -57,8 +57,8 @@ class _Stage:
 
     @property
     def detail(self) -> HowFar:
-        """What is known of it now."""
-        # Whatever keeps it from being known, what is being done is not to fail for it.
+        """The details as they are now."""
+        # An error here must not end the stage.
         with contextlib.suppress(Exception):
             if self.sources:
                 said = self.sources[-1]()
@@ -147,7 +147,7 @@ def stage(what: str, *, first: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def detail(source: Callable[[], str | HowFar]) -> Iterator[None]:
-    """What ``source`` returns is known of this thread's stage, within.
+    """Within, ``source`` gives the details of this thread's stage.
 
     It is called from another thread, and as often as something is shown.
     """
@@ -302,7 +302,7 @@ def _table(stages: Sequence[_Stage], encoding: str, has_room: bool) -> Table:
 
 
 def handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logging.Handler:
-    """What shows the log and the stages on ``stream``: a line at its end where it can have one."""
+    """The handler that shows the log and the stages on ``stream``, drawn if it is a terminal."""
     global _terminal  # noqa: PLW0603  # a process has one
     plain = environ.get("CI") or environ.get("TERM", "dumb") == "dumb" or not stream.isatty()
     _terminal = None if plain else Terminal(stream)

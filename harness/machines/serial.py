@@ -121,7 +121,7 @@ class SerialChannel:
         self._status = -1
 
     def heard(self, what: str, data: str) -> None:
-        """What vm/agent tells of the command."""
+        """The messages of vm/agent about the command."""
         if what == "out":
             self.in_buffer.put(unquote_to_bytes(data))
         elif what == "err":

@@ -120,7 +120,7 @@ class Session:
 
 
 def line_for(command: str) -> bytes | None:
-    """What has a waiting shell become one that was started with ``command``.
+    """The line that makes a waiting shell behave as one that was started with ``command``.
 
     It says first that it has understood. None where the command is not for such a shell: too long,
     or with bytes that not every shell reads as they are.

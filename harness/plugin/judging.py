@@ -35,7 +35,7 @@ def raise_problems(problems: Sequence[Problem], cause: BaseException | None = No
 def judge_machines(
     item: pytest.Item, when: str, failure: BaseException | None, *, last: bool = False
 ) -> list[Problem]:
-    """What is wrong with the machines of a test. ``failure``: what the test itself has raised.
+    """The problems of the machines of a test. ``failure``: the exception of the test itself.
 
     The next judgement looks only at what comes after this one. ``last``: there is none.
     """

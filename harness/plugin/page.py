@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a pytest shows that a person has started: what is being done, and the page of results.
+"""For a pytest that a person has started: says what is being done, and writes the page of results.
 
 `invoke test-vm` starts a pytest itself. It says what it does before, and writes the page when that
 has ended. This is for every other one, such as pytest in the repository of somebody's module.
@@ -99,7 +99,7 @@ class Page:
             terminal.write_line(what)
 
     def pytest_report_header(self) -> str | None:
-        """Whoever names no module is to see which one the tests get."""
+        """Say which module the tests get, also where nobody has named one."""
         try:
             named = module_of(self._config)
         except InputError:  # of which only tests that want one need hear
@@ -159,7 +159,7 @@ class Page:
         return () if usual else tuple(given)
 
     def _options(self) -> list[str]:
-        """What decides how tests go, besides the tests, as it was given."""
+        """The options that decide how tests go, for ``identity.of``."""
         names = ("kernel_device", "kernel_guest_packages", "kernel_record", "kernel_coverage")
         return [f"{self._config.getoption(name)}" for name in names]
 

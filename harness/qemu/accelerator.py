@@ -87,7 +87,7 @@ def try_kvm(spec: MachineSpec, folder: Path) -> tuple[Reach, str]:
 
 
 def kvm_answer(root: Path, kernel: str = "") -> tuple[str, str] | None:
-    """What an earlier probe found since the host booted, or None.
+    """The result of an earlier probe since the host booted, or None.
 
     For all kernels, or for the one that ``kernel`` is the digest of. A file that holds no answer,
     such as an empty one that a power failure leaves, is none.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a debugger wants of a machine: a socket for gdb, registers, memory."""
+"""Access for debuggers to a machine: a socket for gdb, registers, memory."""
 
 from __future__ import annotations
 

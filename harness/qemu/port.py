@@ -24,7 +24,7 @@ _FIFO = 16  # bytes that QEMU's serial port holds for the guest (UART_FIFO_LENGT
 
 
 class Port(Protocol):
-    """What ``Agent`` talks through. All of it is for who is in the event loop."""
+    """The connection through which ``Agent`` talks; it is used in the event loop only."""
 
     async def connect(self) -> None:
         """Begin."""

@@ -176,7 +176,7 @@ class Process:
 
 
 def how_ended(status: int) -> str:
-    """What a process that ended with this status, as ``subprocess`` has it, has met."""
+    """How a process has ended, in words; ``status`` is as in ``subprocess``."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:

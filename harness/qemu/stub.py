@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a debugger says to QEMU, for when the harness itself is the debugger.
+"""A client of QEMU's gdb stub, for where the harness itself is the debugger.
 
 gdb's remote protocol (gdb's manual, appendix "gdb Remote Serial Protocol"), as far as it takes to
 stop a machine at an address and to look at it there. A packet is ``$DATA#SUM``; the other side

@@ -61,7 +61,7 @@ Coverage = Mapping[str, File]
 
 
 def total(every: Iterable[Coverage]) -> dict[str, File]:
-    """What ran in all of them: of several tests, machines or kernels."""
+    """The sum of several coverages: of tests, machines or kernels."""
     summed: dict[str, File] = {}
     for one in every:
         for name, file in one.items():

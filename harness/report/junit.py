@@ -89,7 +89,7 @@ def _run(case: ElementTree.Element) -> dict[str, Any]:
 
 
 def failures(junit: str) -> dict[str, str]:
-    """What each red test of a JUnit file says in full, by the names that ``cases_in`` gives.
+    """The full messages of the red tests of a JUnit file, by the names that ``cases_in`` gives.
 
     Of a test that failed and whose teardown failed too, it is what the test says.
     """
@@ -100,7 +100,7 @@ def failures(junit: str) -> dict[str, str]:
 
 
 def failures_of_suites(junit: str) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What each red test says, and its teardown after it, by suite and name.
+    """The full messages of each red test, and of its teardown after it, by suite and name.
 
     Tests of two suites may have one name.
     """

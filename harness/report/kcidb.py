@@ -60,7 +60,7 @@ def _report(result: KernelResult, run: str) -> dict[str, Any]:
 
 
 def _step(result: KernelResult, name: str) -> dict[str, str]:
-    """What is said of a step that was tried."""
+    """The status of a step of making a kernel ready, and why it is red."""
     cell = result.cells.get(name)
     if cell is None or result.left_out:
         return {"status": "MISS"}

@@ -46,7 +46,7 @@ History = Mapping[str, Sequence[Past]]
 
 @dataclass(frozen=True)
 class Reload:
-    """That a browser is to load the page again by itself: after so many seconds, unless held."""
+    """How often a browser loads the page again by itself; not at all while it is held."""
 
     seconds: int
     held: bool = False
@@ -361,7 +361,7 @@ def _spans(results: Sequence[KernelResult]) -> list[_Span]:
 
 
 def _course(result: KernelResult) -> list[_Span]:
-    """What was done when: the long steps, and below them the tests of each job."""
+    """The timeline of a run: its long steps, and below them the tests of each job."""
     steps = [step for step in result.steps if step.seconds >= _STEP]
     steps = sorted(sorted(steps, key=lambda step: -step.seconds)[:_STEPS], key=lambda s: s.began)
     jobs: dict[str, list[Case]] = {}

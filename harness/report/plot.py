@@ -44,7 +44,7 @@ def runs(past: Sequence[Past]) -> Markup:
 
 
 def summary(past: Sequence[Past]) -> str:
-    """What the picture shows, in words."""
+    """A description of the picture in words."""
     if not past:
         return "no runs"
     green = sum(one.status == 0 for one in past)

@@ -75,7 +75,7 @@ def tally(results: Iterable[KernelResult]) -> str:
 
 
 def verdict(status: int) -> str:
-    """What a task's status says of what was tested; where only the host is to blame, nothing."""
+    """The verdict by a task's status; "not known" if the host or the harness is to blame."""
     if status == Status.GREEN:
         return "green"
     return "red" if status == Status.RED else "not known"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a run says of the lines of a module that its tests have reached.
+"""The coverage of a run: which lines of the module its tests have reached.
 
 In the folder of a run, ``coverage/`` has a file of what each process of pytest-xdist has found, and
 ``coverage.json`` and ``coverage.info`` are made of these when all have ended
@@ -27,7 +27,7 @@ FOLDER = "coverage"
 
 @dataclass(frozen=True)
 class Part:
-    """What one process has found; ``why``: why it knows nothing, or not all.
+    """The coverage that one process has found; ``why``: why it is not known, or not whole.
 
     ``source`` is the folder of the module, if it has one.
     """
@@ -91,7 +91,7 @@ def file_of(name: str, source: str) -> Path | None:
 
 
 def read(folder: Path) -> Coverage | None:
-    """What is known of a run, if that was asked for and is there."""
+    """The coverage of a run; None where it was not asked for, or cannot be read."""
     try:
         return coverage.from_json((folder / coverage.JSON).read_text())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -99,7 +99,7 @@ def read(folder: Path) -> Coverage | None:
 
 
 def not_run(folder: Path, source: str) -> list[str]:
-    """What a card says of a run in ``folder``: the lines that no test has reached.
+    """Sentences for a card on a run in ``folder``: the lines that no test has reached.
 
     ``source`` is the folder of the module, or "". Nothing where it is not known what ran.
     """

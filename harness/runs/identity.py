@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What stands for the harness, the tests and their options: a digest of the files they are in.
+"""A digest of the harness, the tests and their options.
 
 A test that was red and is green now may have been mended meanwhile. It is called flaky only where
 this is the same, and the module and the kernel are as well.

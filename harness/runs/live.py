@@ -21,7 +21,7 @@ from harness.runs.pytest_process import EndedTest
 _NOTED = (pytest_process.PROGRESS, pytest_process.ENDED)
 _KEPT = ("report.json", "partial.json", store.HISTORY, store.LATEST)
 
-# What stands for all that a page of results is made from: it is another if one of them is.
+# The files that a page of results is made from, with their times and sizes (``stamp``).
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -85,7 +85,7 @@ def _case(one: EndedTest) -> Case:
 
 
 def stamp(folder: Path) -> Stamp:
-    """What is another one once a page of the results in ``folder`` would be."""
+    """A value that changes whenever the page of the results in ``folder`` would."""
     found = []
     for kernel in kernels(folder):
         parent = folder / kernel

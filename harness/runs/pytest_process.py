@@ -72,7 +72,7 @@ class Progress:
 
 
 def progress(folder: Path) -> Progress | None:
-    """What was written in ``folder``, if anything was."""
+    """The progress that the plugin has written in ``folder``; None if there is none."""
     try:
         text = json.loads((folder / PROGRESS).read_text())
         return Progress(
@@ -178,7 +178,7 @@ def judge(code: int, seen: Progress | None, *, silent: float | None = None) -> E
 
 
 def not_judged(going_on: Sequence[str]) -> str:
-    """What is lost with a pytest that has ended while it had these machines still to judge."""
+    """A part of a sentence on machines that pytest has not judged before it ended, or ""."""
     if not going_on:
         return ""
     return f"; nobody knows what came in the ten minutes after {listed(going_on, _NAMED)}"

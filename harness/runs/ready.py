@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Stage(enum.Enum):
-    """What is being done."""
+    """The stages on the way from a kernel's name to a frozen machine."""
 
     KERNEL = enum.auto()  # download, unpack or compile the kernel, and make its guest image
     MODULE = enum.auto()  # compile the module for it

@@ -110,7 +110,7 @@ def make_ready(
 
 
 def steps(done: Sequence[Done]) -> tuple[Step, ...]:
-    """What took long, for the result."""
+    """The stages that took long, as they are kept in a result."""
     return tuple(Step(*one) for one in done)
 
 
@@ -161,9 +161,9 @@ def _as_far_as_it_goes(
 
 
 def _none_now(spec: KernelSpec, cache: Cache) -> str:
-    """That a locked kernel's suite has no such kernel at all now, if so; nobody is to blame.
+    """A sentence if the suite of a locked kernel has no such kernel any more, or "".
 
-    Debian drops experimental's once unstable has the same.
+    That is nobody's fault: Debian drops experimental's kernel once unstable has the same.
     """
     if not spec.version or spec.tree:
         return ""
