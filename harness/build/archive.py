@@ -66,7 +66,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Index:
-    """What a suite has of kernels; ``age`` in seconds says how long ago it was asked."""
+    """The kernels of a suite; ``age`` says how many seconds ago the archive was asked."""
 
     suite: str
     packages: tuple[Package, ...]
@@ -350,9 +350,9 @@ def take_newest(spec: KernelSpec, cache: Cache) -> KernelSpec:
 
 
 def instead_of(spec: KernelSpec, cache: Cache) -> KernelSpec | None:
-    """What ``take_newest`` has lately put in the place of a locked kernel, if anything.
+    """The kernel that ``take_newest`` has lately put in the place of a locked one, or None.
 
-    So that the processes of one run do not each ask the archive for what it does not have.
+    It keeps the processes of one run from each asking the archive for what it does not have.
     """
     name = f"gone-{spec.name}"
     if not spec.version or not cache.keeps(name):

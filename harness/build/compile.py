@@ -114,7 +114,7 @@ class Built:
 
     @property
     def mounts(self) -> dict[str, Path]:
-        """What a sandbox needs, read-only, to build a module for this kernel."""
+        """The folders that a sandbox needs, read-only, to build a module for this kernel."""
         return {SOURCE: self.entry.path / "linux", BUILD: self.entry.path / "build"}
 
 
@@ -165,7 +165,7 @@ _FOUND_OUT = re.compile(r"CONFIG_(?:CC|GCC|CLANG|AS|LD|LLD|RUSTC?|PAHOLE)_(?!OPT
 
 
 def missing(boot: str, config: str) -> list[str]:
-    """What ``config`` lacks of ``boot`` (boot.config), without which it cannot boot here."""
+    """The options of ``boot`` (boot.config) that ``config`` lacks; without them it cannot boot."""
     there = options(config)
     lacks = []
     for name, value in options(boot).items():

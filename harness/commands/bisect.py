@@ -52,7 +52,7 @@ GIT_SECONDS = 1800.0  # the first checkout of a kernel on a slow disk
 
 
 class Outcome(enum.Enum):
-    """What one kernel is, in the words of git bisect."""
+    """The answer on one kernel, in the words of git bisect."""
 
     GOOD = "good"
     BAD = "bad"
@@ -143,7 +143,7 @@ def reached(spec: KernelSpec, matrix: Matrix, plan: Plan) -> Reached | None:
 
 
 def outcome(far: Reached | None, bad: Reached) -> Outcome:
-    """What a kernel is when the bad end comes as far as ``bad``."""
+    """The answer on a kernel that has come as ``far``; the bad end comes as far as ``bad``."""
     if far is None or far < bad:
         return Outcome.SKIP
     return Outcome.BAD if far == bad else Outcome.GOOD

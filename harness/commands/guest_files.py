@@ -41,7 +41,7 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Baggage:
-    """What goes along: files to put before, files to ``get`` after, and ssh's configuration."""
+    """Files to ``put`` into the guest before, files to ``get`` after, and ssh's configuration."""
 
     put: tuple[Parcel, ...] = ()
     get: tuple[Parcel, ...] = ()
@@ -49,7 +49,7 @@ class Baggage:
 
     @classmethod
     def parse(cls, put: Sequence[str], get: Sequence[str], config: Path | None) -> Baggage:
-        """What the options say; raises ``InputError`` for what cannot be, before a machine runs."""
+        """The baggage that the options name; raises ``InputError`` for one that cannot be."""
         if config is not None and os.path.lexists(config):
             raise InputError(
                 f"--ssh-config {config}: there is such a file already, and it may be your own",

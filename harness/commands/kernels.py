@@ -39,20 +39,15 @@ _WORK = ("build-", "tree-", "bisect-")
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one kernel of the matrix.
-
-    ``newest`` is None where it is not known, and ``unknown`` says why, or where the suite has
-    none now, and ``absent`` says so (Debian drops experimental's once sid has the same);
-    ``age`` says how many seconds ago the archive was asked, ``cached`` how many bytes are in
-    the cache.
-    """
+    """A kernel of the matrix as `invoke kernels` lists it."""
 
     spec: KernelSpec
-    newest: Release | None
-    age: float
-    unknown: str
-    cached: int
+    newest: Release | None  # None: see ``unknown`` and ``absent``
+    age: float  # how many seconds ago the archive was asked
+    unknown: str  # why the newest is not known, if so
+    cached: int  # bytes in the cache
     last: KernelResult | None
+    # That the suite has no such kernel now: Debian drops experimental's once sid has the same.
     absent: str = ""
     cut_off: bool = False  # a later run than that of the last result did not come to its end
 
@@ -101,7 +96,7 @@ def run(names: str | None, *, update: bool, prune: bool, as_json: bool) -> int:
 
 
 def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:
-    """What is known of each kernel; the archive's suites are asked at the same time."""
+    """A row for each kernel; the archive's suites are asked at the same time."""
     stored = cache.stored()
     known = _newest(specs, cache)
     rows = []
@@ -125,7 +120,7 @@ def look(specs: Sequence[KernelSpec], cache: Cache) -> list[Row]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a suite's index says of a kernel: the newest, or that there is none; its age."""
+    """The newest kernel in a suite's index, or that it has none; the index's age in seconds."""
 
     newest: Release | GoneError
     age: float
@@ -161,12 +156,12 @@ def _newest(specs: Iterable[KernelSpec], cache: Cache) -> dict[str, _Answer | Ha
 
 
 def of_kernel(spec: KernelSpec, stored: Sequence[Stored]) -> list[Stored]:
-    """What the cache holds of exactly this kernel: the thing itself, and all made of it."""
+    """The entries of the cache that are exactly this kernel, or were made of it."""
     return _with_dependents([each for each in stored if _exact(spec) in _names(each)], stored)
 
 
 def stale(specs: Iterable[KernelSpec], stored: Sequence[Stored]) -> list[Stored]:
-    """What the cache holds of Debian's kernels other than these exact ones."""
+    """The entries of the cache that are Debian's other kernels, or were made of those."""
     wanted = {_exact(spec) for spec in specs}
     other = [each for each in stored if _names(each) and not wanted & _names(each)]
     return _with_dependents(other, stored)
@@ -215,10 +210,10 @@ def _made_of(each: Stored) -> set[str]:
 
 
 def replaced(stored: Sequence[Stored], now: float) -> list[Stored]:
-    """What was edited since: old, and there is a newer one of the same kind and label.
+    """Old entries of which there is a newer one of the same kind and label.
 
-    The cache does not know when an entry was used last, only when it was made; so the newest
-    stays, however old, and with it all that it was made of.
+    They are of sources that were edited since. The newest one stays, however old it is, and with it
+    all that it was made of.
     """
     edited = [each for each in stored if each.entry.kind in _EDITED]
     newest = {

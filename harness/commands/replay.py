@@ -37,10 +37,10 @@ _TIMES, _SECONDS = 20, 120.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a replay has printed, beside what its recording has.
+    """The console of a replay, compared with that of its recording.
 
-    ``line``: the number of the first line that differs (0: none does), from 1 on; ``was`` and
-    ``now`` are what the two have there.
+    ``line`` is the number of the first line that differs, from 1 on, or 0 if none does. ``was`` is
+    that line in the recording, and ``now`` in the replay.
     """
 
     lines: int

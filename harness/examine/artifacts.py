@@ -40,15 +40,11 @@ _NAME_MAX = 150  # characters of a test's folder; a file name may have 255 bytes
 
 @dataclass(frozen=True)
 class Keeper:
-    """What may be kept of this run.
+    """How much of a run is kept, and where."""
 
-    ``run`` gives the run's folder, and makes it when it is first needed.
-    ``limit`` is how many machines are saved; ``hold_first`` leaves the first of them running.
-    """
-
-    run: Callable[[], Path]
-    hold_first: bool = False
-    limit: int = MACHINES
+    run: Callable[[], Path]  # gives the run's folder, and makes it when it is first needed
+    hold_first: bool = False  # leave the machine of the first red test running
+    limit: int = MACHINES  # how many machines are saved
 
 
 def save_artifacts(

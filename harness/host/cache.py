@@ -80,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a listing says of an entry."""
+    """An entry as a listing shows it."""
 
     entry: Entry
     size: int  # bytes, as allocated on disk

@@ -33,7 +33,7 @@ USUAL_BOOT_SECONDS = 6.0
 
 @dataclass(frozen=True)
 class Counting:
-    """What machines run of modules is counted: by ``plugin``, in files in ``folder``."""
+    """That machines count which code of modules runs: by ``plugin``, in files in ``folder``."""
 
     plugin: Path
     folder: Path

@@ -33,16 +33,12 @@ _UNASKED_LINES, _UNASKED_LENGTH = 5, 100
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What is in a guest that was not there at its inventory; ``names`` are KIND:NAME.
+    """Things in a guest that were not there at its inventory."""
 
-    While modules are ``loaded`` that were not then, this is not known. ``mixed``: others of them
-    are gone already. ``busy``: those that cannot be unloaded.
-    """
-
-    names: frozenset[str] = frozenset()
-    loaded: bool = False
-    mixed: bool = False
-    busy: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()  # KIND:NAME; not known while modules are loaded
+    loaded: bool = False  # modules are loaded that were not at the inventory
+    mixed: bool = False  # and others that came after it are gone already
+    busy: tuple[str, ...] = ()  # modules that cannot be unloaded
 
 
 class Agent:
@@ -232,11 +228,11 @@ class Agent:
         return Leftovers(frozenset(answer.split()))
 
     def leaks(self, deadline: Deadline) -> str:
-        """What kmemleak has found since it was last remembered, in kmemleak's own words."""
+        """The report of kmemleak on what it has found since the inventory; "" without kmemleak."""
         return unquote(self.order("leaks", "leaks", deadline))
 
     def probes(self, deadline: Deadline, *, limit: float | None = None) -> tuple[str, ...]:
-        """What of the kernel does not go on, as KIND:NAME; vm/agent lists the kinds.
+        """The parts of the kernel that are stuck, as KIND:NAME; vm/agent lists the kinds.
 
         ``limit``: for how many seconds a step is waited for, if not for vm/agent's STUCK.
         Each that is named takes the guest some seconds. Where no module came since the inventory

@@ -242,7 +242,7 @@ def _recording(record: RecordReplay) -> list[str]:
 
 
 def shape(spec: MachineSpec) -> list[str]:
-    """What of a machine must be the same for a frozen state to fit it.
+    """The facts about a machine that must be the same for a frozen state to fit it.
 
     Kernel and initramfs count by their content, which is not for this to look at.
     """
@@ -259,7 +259,7 @@ _CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "stepping", "fla
 
 
 def host_cpu() -> str:
-    """What decides which processor a guest of KVM sees: the host's own, and the host's kernel.
+    """The facts that decide which processor a guest of KVM sees: the host's, and its kernel's.
 
     The fields are those of show_cpuinfo() in arch/x86/kernel/cpu/proc.c.
     """

@@ -46,7 +46,7 @@ class Memory:
         self._fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, address: int, size: int) -> bytes:
-        """What is at an address; less than ``size`` bytes, or none, where there is no memory."""
+        """The bytes at a physical address; fewer than ``size``, or none, where memory ends."""
         offset = self.offset(address)
         if offset is None:
             return b""
@@ -244,10 +244,10 @@ class Pointer:
 
 
 def pointers_into(blocks: Iterator[tuple[int, bytes]], start: int, end: int) -> Iterator[Pointer]:
-    """What points to addresses from ``start`` to before ``end``, in blocks of memory.
+    """The pointers in blocks of memory to addresses from ``start`` to before ``end``.
 
-    It is looked for by the upper bytes, which the addresses have in common; the fewer there are of
-    them, the longer it takes.
+    They are searched for by the upper bytes that these addresses have in common. The fewer that
+    are, the longer it takes.
     """
     upper = upper_bytes(start, end)
     lower = 8 - len(upper)
@@ -264,7 +264,7 @@ def pointers_into(blocks: Iterator[tuple[int, bytes]], start: int, end: int) -> 
 
 
 def upper_bytes(start: int, end: int) -> bytes:
-    """What the addresses from ``start`` to before ``end`` have in common, as it is in memory."""
+    """The upper bytes that all addresses from ``start`` to before ``end`` share, little-endian."""
     same = 8
     while start >> 64 - 8 * same != (end - 1) >> 64 - 8 * same:
         same -= 1

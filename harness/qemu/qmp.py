@@ -99,7 +99,7 @@ class Monitor:
             raise self._process.died(f"QEMU is gone (at {command})") from error
 
     def human(self, line: str, deadline: Deadline) -> str:
-        """What QEMU's human monitor prints for a command for which QMP has none."""
+        """The output of a command of QEMU's human monitor, for what has no command in QMP."""
         return str(self.execute("human-monitor-command", deadline, **{"command-line": line}))
 
     def send_descriptor(self, descriptor: int) -> None:

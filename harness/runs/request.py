@@ -95,16 +95,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run on each kernel. ``suites`` are folders by name (config.SUITES).
-
-    ``harness`` stands for the harness and these tests as they are when it begins (identity.of).
-    ``again`` are the only tests of them that are to be run, by their full names, if not all are.
-    """
+    """The tests that are to be run on each kernel."""
 
     request: Request
-    suites: dict[str, str]
-    harness: str = ""
-    again: tuple[str, ...] = ()
+    suites: dict[str, str]  # folders of tests, by the names of suites (config.SUITES, table.OWN)
+    harness: str = ""  # a digest of the harness and these tests when the run begins (identity.of)
+    again: tuple[str, ...] = ()  # the full names of the only tests to be run; (): all of them
 
     @property
     def whole(self) -> bool:
