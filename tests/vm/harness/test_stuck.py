@@ -22,9 +22,9 @@ POKE = f"/sys/module/{NAME}/parameters/poke"
 two_cpus = pytest.mark.machine(cpus=2)
 CPUS = [pytest.param(1, id="1 CPU"), pytest.param(2, id="2 CPUs", marks=two_cpus)]
 # Where the kernel may take the CPU from a thread at any time, others run beside one that spins.
-preempts = pytest.mark.needs(config="CONFIG_PREEMPT_RT")
+PREEMPTS = ["CONFIG_PREEMPT", "CONFIG_PREEMPT_RT"]
 # From 7.0 on others have the CPU as soon as a tick finds that one of them has waited for it.
-preempts_lazily = pytest.mark.needs(config="CONFIG_PREEMPT_LAZY")
+PREEMPTS_LAZILY = "CONFIG_PREEMPT_LAZY"
 
 
 @pytest.fixture(scope="session")
@@ -196,11 +196,12 @@ def test_a_process_of_the_tests_that_keeps_a_cpu_is_green(victim: Clone) -> None
 @pytest.mark.needs(config="CONFIG_CGROUP_PIDS")
 def test_a_process_of_the_tests_goes_on_where_the_kernel_cannot_be_tried(victim: Clone) -> None:
     """The agent gets no more processes, so that it cannot know what goes on: the test is red."""
-    pid = keep_a_cpu(victim)
+    # First: a move to another cgroup waits for every CPU, and so for ever for one that is kept.
     victim.guest.check(
         "mount -t cgroup2 none /mnt && echo +pids >/mnt/cgroup.subtree_control"
         " && mkdir /mnt/none && echo 0 >/mnt/none/pids.max && echo 1 >/mnt/none/cgroup.procs"
     )
+    pid = keep_a_cpu(victim)
     assert [problem.verdict for problem in now(victim)] == [Verdict.LOST]
     assert state(victim, pid) == "R"
 
@@ -214,8 +215,10 @@ def test_a_lock_that_is_kept_by_a_reader_is_named(victim: Clone, cpus: int) -> N
     assert outcome(now(victim)) == [(Verdict.HUNG, title)]
 
 
-@preempts
-def test_a_reader_that_does_not_end_is_named(victim: Clone) -> None:
+@pytest.mark.parametrize(
+    "option", [pytest.param(each, marks=pytest.mark.needs(config=each)) for each in PREEMPTS]
+)
+def test_a_reader_that_does_not_end_is_named(victim: Clone, option: str) -> None:
     """Others run beside it; whoever waits until all readers are gone waits for ever."""
     found = outcome(after(victim, "rcu"))
     title = "no grace period of RCU ends: somebody has not left a read-side section"
@@ -242,6 +245,7 @@ def test_a_reader_that_ends_is_green(victim: Clone, user: str) -> None:
 
 
 @two_cpus
+@pytest.mark.needs(without="CONFIG_PREEMPT")
 @pytest.mark.needs(without="CONFIG_PREEMPT_RT")
 @pytest.mark.needs(without="CONFIG_PREEMPT_LAZY")
 def test_a_cpu_that_runs_nothing_else_is_named(victim: Clone) -> None:
@@ -255,8 +259,9 @@ def test_a_cpu_that_runs_nothing_else_is_named(victim: Clone) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        "busy", "busy_1", pytest.param("spin", marks=preempts),
-        pytest.param("spin", marks=preempts_lazily, id="spin, and is preempted lazily"),
+        "busy", "busy_1",
+        *(pytest.param("spin", marks=pytest.mark.needs(config=each), id=f"spin, {each}")
+          for each in (*PREEMPTS, PREEMPTS_LAZILY)),
     ],
 )  # fmt: skip
 def test_a_task_that_never_pauses_is_named(victim: Clone, act: str) -> None:
