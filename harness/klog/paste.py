@@ -333,6 +333,8 @@ _MARK = re.compile(
     r"[ \t]{0,8}(?:(?P<mark>:(?!:)|(?://|#|\*|\+|;|--|%)(?:[ \t]|$))"
     r"|(?P<number>\d{1,6})(?:[:|)]? {1,2}|[:|)]|$))"
 )
+# x86's code segment, of whose zeros a program that reads a photo has made letters
+_SELECTOR = re.compile(r"(?<=IP: )(?=[0-9a-f]{0,3}O)[0-9a-fO]{4}:")
 _AT_START = re.compile(rf"\A{_MARK.pattern}")
 _MARKED_FROM = 5  # lines; a shell's prompt or a list has fewer
 # A stamp, maybe below a journal's date and host, in the middle of a line.
@@ -666,6 +668,7 @@ def unpaste(pasted: str) -> Unpasted:
     """Returns the lines of a pasted log without what others put before them, and whole again."""
     if _ENTITY.search(pasted):
         pasted = _ENTITY.sub(lambda entity: _ENTITIES[entity[1]], pasted)
+    pasted = _SELECTOR.sub(lambda selector: selector[0].replace("O", "0"), pasted)
     origins, apart = _unflattened(_unmarked(pasted.translate(_TYPESET).split("\n")))
     starts, sent = _as_sent(apart)
     if any("\xa2" in line for line in sent):

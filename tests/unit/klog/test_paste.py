@@ -625,6 +625,14 @@ def test_the_end_of_a_syslog_s_line_may_be_lost() -> None:
     assert (event.kind, event.function) == (Kind.PAGE_FAULT, "brook_drain")
 
 
+def test_a_photo_s_letters_in_the_code_segment() -> None:
+    """A program that reads photos takes zeros for letters; that the CPU was there is still read."""
+    body = "Oops: 0000 [#1] SMP\nRIP: OO10:brook_drain+0x1c/0x90 [brook]\nCall Trace:\n"
+    event = klog.first(f"{body} brook_write+0x41/0xb0 [brook]")
+    assert event is not None
+    assert event.function == "brook_drain"
+
+
 def test_a_cpu_between_the_stamp_and_the_text() -> None:
     """As a vendor's kernel prints it, without a blank."""
     lines = ["BUG: scheduling while atomic: sh/321/0x10000100", "Modules linked in: brook(O)"]
