@@ -175,6 +175,7 @@ _USERS = (
 )  # fmt: skip
 # A thread that runs in code that is gone: the stack has nothing above the thread's entry.
 _THREAD = re.compile(r"Call Trace:\n(?:.*<TASK>\n)?.* kthread\+")
+_KTHREAD = re.compile(r" kthread\+")
 
 
 def _with_vanished_variable(
@@ -246,14 +247,21 @@ def _missing_call(report: str, function: str) -> str:
     """The call that was forgotten, by the innermost function of ``_USERS``; "" if there is none.
 
     In code that is gone the unwinder marks every frame as unsure ("? "). Then ``function``, whom
-    the report blames, decides.
+    the report blames, decides, and else whether a thread of its own is all that the guesses show.
     """
-    calls = [line for line in report.splitlines() if "+0x" in line and " ? " not in line]
-    users = (
-        undo for line in calls or [function] for pattern, undo in _USERS if re.search(pattern, line)
-    )
-    thread = _THREAD.search(report) or (not calls and function == "kthread")
+    frames = [line for line in report.splitlines() if "+0x" in line]
+    guesses = [line for line in frames if " ? " in line]
+    calls = [line for line in frames if line not in guesses]
+    users = (undo for line in calls or [function] for undo in _undone_by(line))
+    thread = _THREAD.search(report)
+    if not calls and not any(_undone_by(line) for line in guesses):
+        thread = next(filter(None, (_KTHREAD.search(line) for line in guesses)), None)
     return next(users, "kthread_stop()" if thread else "")
+
+
+def _undone_by(line: str) -> list[str]:
+    """The calls of ``_USERS`` that a line of a stack speaks for."""
+    return [undo for pattern, undo in _USERS if re.search(pattern, line)]
 
 
 _CALL = re.compile(r"(\w+)\(\)")

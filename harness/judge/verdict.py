@@ -193,17 +193,26 @@ def taint_letters(mask: int) -> str:
     )
 
 
-# Lines of a report that are left out: registers, the bytes of the code, and frames of which the
-# unwinder is not sure ("? "). The console's file has all of them.
+# Lines of a report that are left out: registers and the bytes of the code. The console's file has
+# all of them.
 _NOT_SHOWN = re.compile(
-    r" \? |(?:Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked"
+    r"(?:Code|RAX|RDX|RBP|R\d\d|FS|CS|CR2|DR0|DR3|PKRU|RSP)[: ]|Hardware name: |Modules linked"
 )
+# Calls of a stack: those of which the unwinder is sure, and those that it has guessed ("? ").
+_CALL = re.compile(r" +[\w.]+\+0x")
+_GUESSED = re.compile(r" +\? ")
 _SHOWN_LINES = 40
 
 
 def condensed(excerpt: str) -> str:
-    """The lines of a report that say what happened and where; at most ``_SHOWN_LINES``."""
+    """The lines of a report that say what happened and where; at most ``_SHOWN_LINES``.
+
+    What the unwinder has guessed is shown only where it is sure of no call, as in code that is
+    gone.
+    """
     lines = [line for line in excerpt.splitlines() if not _NOT_SHOWN.match(klog.said(line))]
+    if any(_CALL.match(klog.said(line)) for line in lines):
+        lines = [line for line in lines if not _GUESSED.match(klog.said(line))]
     if len(lines) > _SHOWN_LINES:
         left = len(lines) - _SHOWN_LINES
         lines[_SHOWN_LINES:] = [f"... {left} more lines"]

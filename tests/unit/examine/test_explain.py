@@ -142,12 +142,21 @@ def test_what_the_kernel_does_not_find_any_more_has_a_name(monkeypatch: pytest.M
     assert "kthread_stop() was not called" in explained(monkeypatch, thread).title
     of_the_kernels = thread.replace(" kthread", " shrink_slab+0x1/0x2\n kthread")
     assert explained(monkeypatch, of_the_kernels).title.endswith("after rmmod")
-    # In code that is gone the kernel only guesses, and its guesses are not shown.
+    # In code that is gone the kernel only guesses.
     unsure = re.sub(r"(?s)__run_timers.*", "0xffffffffc0201008\nCall Trace:\n <TASK>\n", NO_PAGE)
-    for function, undo in (("kthread", "kthread_stop()"), ("call_timer_fn", "timer_delete_sync()")):
-        found = explained(monkeypatch, unsure, function=function)
-        assert found.title.endswith(f"after rmmod, and {undo} was not called")
+    found = explained(monkeypatch, unsure, function="call_timer_fn")
+    assert found.title.endswith("after rmmod, and timer_delete_sync() was not called")
     assert explained(monkeypatch, unsure, function="f").title.endswith("after rmmod")
+    guessed = (
+        f"{unsure} ? __pfx_kthread+0x10/0x10\n ? kthread+0xcf/0x100\n ? ret_from_fork+0x31/0x50\n"
+    )
+    found = explained(monkeypatch, guessed, function="")
+    assert found.title.endswith("after rmmod, and kthread_stop() was not called")
+    # The kernel's own thread runs work items, and a process is none.
+    of_work = guessed.replace(" ? kthread", " ? process_one_work+0x174/0x330\n ? kthread")
+    assert explained(monkeypatch, of_work, function="").title.endswith("after rmmod")
+    of_a_process = guessed.replace("kthread", "do_syscall_64")
+    assert explained(monkeypatch, of_a_process, function="").title.endswith("after rmmod")
     of_init = NO_PAGE.replace("c0201008", "c0301008")
     assert explained(monkeypatch, of_init).title == (
         "BUG in f: early is not there any more after init has ended"

@@ -996,6 +996,14 @@ def test_registers_are_not_shown(prefix: str) -> None:
     assert condensed(excerpt).splitlines() == [f"{prefix}{line}" for line in shown]
 
 
+def test_guesses_are_shown_where_nothing_else_is_known() -> None:
+    """As of a thread whose code is gone, where the unwinder is sure of no call."""
+    guessed = [" ? __pfx_kthread+0x10/0x10", " ? kthread+0xcf/0x100"]
+    excerpt = "\n".join(["RIP: 0010:0xffffffffc0240161", "Call Trace:", " <TASK>", *guessed])
+    assert condensed(excerpt) == excerpt
+    assert condensed(f"{excerpt}\n ret_from_fork+0x31/0x50").count("?") == 0
+
+
 def test_taint_flags_that_were_cleared_are_red() -> None:
     """The kernel only adds to them; whoever clears them has something to hide."""
     (problem,) = judge(replace(CLEAN, taint_before=OE | WARN, taint_after=OE))
