@@ -153,6 +153,7 @@ def explain(
         explained = [_with_vanished_variable(one, module, facts or {}, audit) for one in explained]
         explained = [_with_stale_list_element(one, module, facts or {}, audit) for one in explained]
         explained = [_with_tail_call_of_exit(one, module) for one in explained]
+        explained = _with_where_it_was_made(explained, module)
         explained = _with_calls_that_the_module_has(explained, module)
     return [replace(one, detail=dkms.own_paths(one.detail, INSIDE)) for one in explained]
 
@@ -296,6 +297,65 @@ def _with_calls_that_the_module_has(problems: Sequence[Problem], module: Module)
         replace(one, title=phrases.NOT_CALLED.sub(told, one.title)) if one in left else one
         for one in problems
     ]
+
+
+# What makes a thing that is left, by the call that takes it away (judge/verdict.py, _UNDO).
+_MADE_BY = {
+    "unregister_chrdev_region": r"(?:alloc|register)_chrdev_region|(?:tty|uart)_register_driver",
+    "unregister_chrdev": r"__register_chrdev",
+    "kmem_cache_destroy": r"_*kmem_cache_create\w*",
+    "class_destroy": r"_*class_create",
+    "class_unregister": r"_*class_register",
+    "bus_unregister": r"bus_register",
+    "driver_unregister": r"driver_register|\w+_register_driver|\w+_driver_register",
+    "device_destroy": r"device_create\w*",
+    "device_unregister": r"device_(?:register|add)",
+    "root_device_unregister": r"__root_device_register",
+    "platform_device_unregister": r"platform_device_(?:register\w*|add)",
+    "misc_deregister": r"misc_register",
+    "unregister_filesystem": r"register_filesystem",
+    "unregister_sysctl_table": r"_*register_sysctl\w*",
+    "remove_proc_entry": r"proc_(?:create|mkdir|symlink)\w*",
+    "debugfs_remove": r"debugfs_create_\w+",
+    "release_mem_region": r"__request_region",
+    "release_region": r"__request_region",
+    "kthread_stop": r"kthread_create_on_\w+",
+    "destroy_workqueue": r"alloc_workqueue\w*",
+}
+
+
+def _with_where_it_was_made(problems: Sequence[Problem], module: Module) -> list[Problem]:
+    """The problems; where what is left has no place, with the line of the module that made it.
+
+    The lists of the kernel's have only names. There is a place where just one line of all the
+    module's calls what makes such a thing.
+    """
+    return [_made_at(one, module) if _has_no_place(one) else one for one in problems]
+
+
+def _has_no_place(problem: Problem) -> bool:
+    return problem.verdict is Verdict.RESIDUE and not problem.function and not problem.location
+
+
+def _made_at(problem: Problem, module: Module) -> Problem:
+    missing = phrases.NOT_CALLED.search(problem.title)
+    # Several things of one kind may have been made by several calls.
+    if missing is None or ", " in problem.title[: missing.start()].partition("left behind: ")[2]:
+        return problem
+    makers = [_MADE_BY[name] for name in _CALL.findall(missing[1]) if name in _MADE_BY]
+    if not makers:
+        return problem
+    wanted = re.compile("|".join(makers))
+    found: list[symbols.Call] = []
+    for each in module.objects:
+        try:
+            found += symbols.calls(module.kernel.sysroot, each.ko, wanted)
+        except HarnessError as error:
+            log.warning("where the module calls %s is not known: %s", wanted.pattern, error)
+            return problem
+    if len({one.location for one in found}) != 1:
+        return problem
+    return replace(problem, function=found[0].function, location=found[0].location)
 
 
 # delete_module(2) on the stack, and what it calls beside the module's exit

@@ -209,6 +209,63 @@ def imported(tree: Sysroot, ko: Path) -> frozenset[str]:
     return frozenset(line.split()[0] for line in table.splitlines() if line.strip())
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of a function that an object file imports: in which of its functions, and where."""
+
+    function: str
+    location: str
+
+
+# The heading and a line of ``objdump --reloc``: for which section, where, and what is put there.
+_FOR_SECTION = re.compile(r"^RELOCATION RECORDS FOR \[(\S+)\]:$")
+_PUT_THERE = re.compile(r"^([0-9a-f]{16}) \S+ +(\w+)(?:[-+]0x[0-9a-f]+)?$")
+
+
+def uses_in(relocations: str, wanted: re.Pattern[str]) -> dict[str, list[int]]:
+    """Where in each section a name of ``wanted`` is used, by what ``objdump --reloc`` printed."""
+    found: dict[str, list[int]] = {}
+    section = ""
+    for line in relocations.splitlines():
+        if heading := _FOR_SECTION.match(line):
+            section = heading[1]
+        elif (entry := _PUT_THERE.match(line)) and wanted.fullmatch(entry[2]):
+            found.setdefault(section, []).append(int(entry[1], 16))
+    return found
+
+
+def calls(tree: Sysroot, ko: Path, wanted: re.Pattern[str]) -> list[Call]:
+    """Each call of a function whose name is one of ``wanted``, in code of the module's own."""
+    uses = uses_in(_ask(tree, ko, "objdump", "--reloc", f"{_OBJECTS}/{ko.name}"), wanted)
+    known = _own_names_first(functions(tree, ko)) if uses else []
+    found = []
+    for section, offsets in uses.items():
+        answer = lines_in(
+            _ask(tree, ko, "addr2line", "--addresses", "--inlines", f"--section={section}",
+                 f"--exe={_OBJECTS}/{ko.name}", *map(hex, offsets))
+        )  # fmt: skip
+        for offset in offsets:
+            where = next(filter(_is_own, answer.get(offset, [])), None)
+            holds = (
+                one.name for one in known
+                if one.section == section and one.value <= offset < one.value + one.size
+            )  # fmt: skip
+            name = next(holds, None)
+            if where and name:
+                found.append(Call(name, where))
+    return found
+
+
+def _own_names_first(known: Iterable[Symbol]) -> list[Symbol]:
+    """Functions, those last that have a second name by which the kernel knows them."""
+    return sorted(known, key=lambda one: one.name in ("init_module", "cleanup_module"))
+
+
+def _is_own(line: str) -> bool:
+    """Whether a line is the module's, and not of a header of the kernel's that is inlined there."""
+    return not line.startswith(("include/", "arch/"))
+
+
 def _ask(tree: Sysroot, ko: Path, *command: str) -> str:
     done = sandbox.run(
         tree.root, command, deadline=Deadline(SECONDS), read_only={_OBJECTS: ko.parent}

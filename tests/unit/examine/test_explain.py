@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -237,3 +238,51 @@ def test_what_exit_calls_last_is_in_exit(monkeypatch: pytest.MonkeyPatch) -> Non
         "panic: kernel BUG in delete_module, called at the end of pulse_exit; pulse_exit is "
         "defined at pulse.c:30"
     )
+
+
+LEFT = "the module is unloaded, but left behind: {}: {} was not called"
+OF_NUMBERS = LEFT.format("major 244_wee", "unregister_chrdev_region() or unregister_chrdev()")
+
+
+@pytest.mark.parametrize(
+    ("problem", "lines", "said"),
+    [
+        (Problem(Verdict.RESIDUE, OF_NUMBERS), ["wee.c:40"], ", in wee_init at wee.c:40"),
+        # A function that is inlined twice has the same line.
+        (Problem(Verdict.RESIDUE, OF_NUMBERS), ["wee.c:40"] * 2, ", in wee_init at wee.c:40"),
+        # One of the two is given back, and nobody knows which.
+        (Problem(Verdict.RESIDUE, OF_NUMBERS), ["wee.c:40", "wee.c:50"], ""),
+        (Problem(Verdict.RESIDUE, OF_NUMBERS), [], ""),
+        (Problem(Verdict.RESIDUE, OF_NUMBERS.replace("_wee", "_wee, major 4_t")), ["wee.c:40"], ""),
+        (Problem(Verdict.RESIDUE, LEFT.format("a thing", "undo_it()")), ["wee.c:40"], ""),
+        (
+            Problem(Verdict.RESIDUE, OF_NUMBERS, function="numbers", location="wee.c:7"),
+            ["wee.c:40"],
+            ", in numbers at wee.c:7",
+        ),
+        (Problem(Verdict.LEAK, OF_NUMBERS), ["wee.c:40"], ""),
+    ],
+    ids=["one", "inlined", "two", "none", "things", "unknown", "has a place", "memory"],
+)
+def test_what_is_left_has_the_line_that_made_it(
+    monkeypatch: pytest.MonkeyPatch, problem: Problem, lines: Sequence[str], said: str
+) -> None:
+    """Where the module has just one such line; the kernel's lists have only names."""
+    made = [symbols.Call("wee_init", line) for line in lines]
+    asked: list[re.Pattern[str]] = []
+
+    def calls(_: object, __: object, wanted: re.Pattern[str]) -> list[symbols.Call]:
+        asked.append(wanted)
+        return made
+
+    monkeypatch.setattr(symbols, "calls", calls)
+    monkeypatch.setattr(symbols, "imported", lambda *_: frozenset())
+    monkeypatch.setattr(symbols, "explain", lambda problems, _: list(problems))
+    ones = [SimpleNamespace(name="wee", ko=Path("wee.ko"))]
+    module: Any = SimpleNamespace(objects=ones, kernel=SimpleNamespace(sysroot=None))
+    (found,) = explain.explain([problem], module)
+    assert str(found) == f"{problem.verdict}: {problem.title}{said}"
+    for each in asked:
+        assert each.fullmatch("alloc_chrdev_region")
+        assert each.fullmatch("uart_register_driver")  # it has a number for its lines, too
+        assert not each.fullmatch("unregister_chrdev_region")

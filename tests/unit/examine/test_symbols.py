@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -223,3 +224,54 @@ def test_the_code_of_a_module_that_is_gone_is_where_its_calls_fit(
         tree, tmp_path / "wee.ko", [f" __kmalloc+0x1/0x2\n{stack}"], known
     )
     assert found == {base[1]: base[0]}
+
+
+RELOCATIONS = """\
+
+/mnt/objects/wee.ko:     file format elf64-x86-64
+
+RELOCATION RECORDS FOR [.text]:
+OFFSET           TYPE              VALUE
+0000000000000005 R_X86_64_PLT32    __fentry__-0x0000000000000004
+0000000000000031 R_X86_64_PLT32    alloc_chrdev_region-0x0000000000000004
+
+
+RELOCATION RECORDS FOR [.init.text]:
+OFFSET           TYPE              VALUE
+000000000000001a R_X86_64_PLT32    alloc_chrdev_region-0x0000000000000004
+0000000000000020 R_X86_64_32S      .rodata.str1.1+0x0000000000000010
+0000000000000044 R_X86_64_PLT32    unregister_chrdev_region-0x0000000000000004
+"""
+
+
+def test_where_a_module_uses_a_function_is_read_from_its_relocations() -> None:
+    """Of each section, and only names that are meant in full."""
+    used = symbols.uses_in(RELOCATIONS, re.compile("alloc_chrdev_region|chrdev_region"))
+    assert used == {".text": [0x31], ".init.text": [0x1A]}
+
+
+def test_a_call_has_the_function_and_the_line_that_the_source_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a header has inlined there is not the module's line, and init has a second name."""
+    nm = "".join(
+        f"{name}|{value:016x}|   T  |FUNC|{size:016x}|     |{section}\n"
+        for name, value, size, section in [
+            ("init_module", 0x10, 0x40, ".init.text"), ("wee_init", 0x10, 0x40, ".init.text"),
+            ("wee_open", 0x10, 0x40, ".text"), ("other", 0x60, 0x40, ".text"),
+        ]
+    )  # fmt: skip
+    said = {
+        "nm": nm,
+        "objdump": RELOCATIONS,
+        ".text": "0x0000000000000031\n??:?\n",
+        ".init.text": "0x000000000000001a\n./include/linux/fs.h:9\n/mnt/module/wee.c:40\n",
+    }
+
+    def ask(_: object, __: object, *command: str) -> str:
+        sections = [each.partition("=")[2] for each in command if each.startswith("--section=")]
+        return said[sections[0] if sections else command[0]]
+
+    monkeypatch.setattr(symbols, "_ask", ask)
+    found = symbols.calls(cast(Sysroot, None), Path("wee.ko"), re.compile("alloc_chrdev_region"))
+    assert found == [symbols.Call("wee_init", "wee.c:40")]
