@@ -103,11 +103,11 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
 def package_of(name: str) -> str:
-    """The Debian package that probably has the module of a PACKAGE_NAME; "" where none can.
+    """The Debian package that probably has the module of a PACKAGE_NAME or a folder; "" for none.
 
     As debhelper's dh_dkms and most packages have it.
     """
-    found = f"{name.lower().replace('_', '-')}-dkms"
+    found = f"{name.lower().replace('_', '-').removesuffix('-dkms')}-dkms"
     return found if _PACKAGE.fullmatch(found) else ""
 
 

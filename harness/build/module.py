@@ -23,6 +23,7 @@ from harness.errors import (
     BuildError,
     CommandError,
     DeadlineError,
+    GoneError,
     HarnessError,
     InputError,
     NotForKernelError,
@@ -711,16 +712,22 @@ def _with_depends(its: _Build, said: dkms.Asked) -> Kernel | None:
     """
     kernel, source = its.kernel, its.source
     tree = kernel.sysroot
-    name = source.package or dkms.package_of(said.name)
-    if not name or (source.suite or tree.suite) != tree.suite:
+    if (source.suite or tree.suite) != tree.suite:
         return None
-    asked = package.unpacked(name, tree.suite, its.cache)
-    more = debian.with_more(
-        tree, its.cache, label=f"kernel-{kernel.name}-{name}",
-        more=[asked.exact, *_ESSENTIAL],
-        note=f"kernel {kernel.name}: unpacking what {name} depends on (about 30 s)",
-    )  # fmt: skip
-    return replace(kernel, sysroot=more)
+    # ipt-netflow is in iptables-netflow-dkms, after which whoever copies it may name the folder.
+    guessed = (dkms.package_of(name) for name in (said.name, source.name.strip("/")))
+    for name in dict.fromkeys([source.package] if source.package else filter(None, guessed)):
+        try:
+            asked = package.unpacked(name, tree.suite, its.cache)
+        except GoneError:
+            continue
+        more = debian.with_more(
+            tree, its.cache, label=f"kernel-{kernel.name}-{name}",
+            more=[asked.exact, *_ESSENTIAL],
+            note=f"kernel {kernel.name}: unpacking what {name} depends on (about 30 s)",
+        )  # fmt: skip
+        return replace(kernel, sysroot=more)
+    return None
 
 
 # The folder of the module's own sources, in that of the build.

@@ -755,6 +755,28 @@ def test_what_a_package_depends_on_is_there_where_its_build_wants_it(
     assert built.warnings == ("wee.c:3:1: warning: odd [-Wodd]",)
 
 
+@pytest.mark.parametrize("folder_name", ["iptables-wee", "iptables-wee-dkms"])
+def test_a_folder_may_be_named_after_the_package_it_is_a_copy_of(
+    packaged: Callable[[str], Dkms], cache: Cache, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, folder_name: str,
+) -> None:  # fmt: skip
+    """Where there is none by the name in its dkms.conf, as for ipt-netflow."""
+    dkms = packaged("bin/tool")
+    its = package.unpacked("", "", cache)
+
+    def unpacked(name: str, *_: object) -> package.Package:
+        if name == "wee-dkms":
+            raise GoneError(f"no package {name}")
+        assert name in ("iptables-wee-dkms", "dkms", "patch")
+        return its
+
+    monkeypatch.setattr(package, "unpacked", unpacked)
+    folder = tmp_path / folder_name
+    (tmp_path / "package/usr/src/wee-1").rename(folder)
+    assert module.build(a_kernel_of_trixie(), folder, cache).name == "wee_one"
+    assert dkms.trees == [Path("/nowhere"), tmp_path / "more"]
+
+
 def test_what_a_folder_needs_is_that_of_the_package_it_is_a_copy_of(
     packaged: Callable[[str], Dkms], cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -774,7 +796,7 @@ def test_what_a_folder_needs_is_that_of_the_package_it_is_a_copy_of(
     assert dkms.trees == [Path("/nowhere"), tmp_path / "more"]
 
     def gone(name: str, *_: object) -> package.Package:
-        if name != "wee-dkms":
+        if not name.endswith("-dkms"):
             return its
         raise GoneError(f"no package {name}")
 
