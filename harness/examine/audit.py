@@ -251,33 +251,6 @@ def _read_frozen(folder: Path, memory_file: tuple[int, int]) -> _Frozen | None:
         )
 
 
-_INIT = ".init.text"
-_LARGEST_INIT = 1 << 20  # bytes: where nothing of the module is behind it
-
-
-@dataclass(frozen=True)
-class _Init:
-    """Where the init of a module was, and when: what it has made is in the record behind ``since``,
-    and not behind ``ended``.
-
-    The one of a module that comes later may be at the same place.
-    """
-
-    code: range
-    since: int
-    ended: int
-
-    @classmethod
-    def of(cls, sections: Mapping[str, str], since: int, ended: int) -> _Init:
-        places = sorted(int(address, 16) for address in sections.values())
-        start = int(sections[_INIT], 16)
-        behind = (place for place in places if place > start)
-        return cls(range(start, min(next(behind, 1 << 64), start + _LARGEST_INIT)), since, ended)
-
-    def has_made(self, at: int, order: int) -> bool:
-        return at in self.code and self.since < order <= self.ended
-
-
 class Audit:
     """Looks at one clone of a frozen template. A context manager: it holds files open."""
 
@@ -307,8 +280,6 @@ class Audit:
         self._looked = -1  # how many commands had begun when it was last looked for remains
         self.guest: Guest | None = None  # once somebody asks for it
         self._sections: dict[str, Mapping[str, str]] = {}
-        self._arrived: dict[str, int] = {}  # how far the record was before each of those came
-        self._inits: dict[str, _Init] = {}  # those of the modules that have been seen
         self._came = False  # whether a module was seen that the template does not have
         self._ring: ring.Ring | None = None
         self._counted: int | None = None  # how many reports the kernel had counted at that time
@@ -354,18 +325,10 @@ class Audit:
             self._noted = Reader(memory, layout, self._record).last_order
         try:
             if not area.mapped < before.mapped:  # else pages have gone, and no module has come
-                # One that went may have come again, somewhere else.
-                there = [name for name in self._sections if self._stays(name, before)]
-                came = _sections(self._machine, there, deadline)
+                came = _sections(self._machine, self._sections, deadline)
                 self._came = self._came or bool(came)
                 self._sections |= came
                 self._since |= dict.fromkeys(_pages_of(came, area), noted)
-                self._arrived |= dict.fromkeys(came, noted)
-                self._inits |= {
-                    name: _Init.of(sections, noted, self._noted)
-                    for name, sections in came.items()
-                    if _INIT in sections
-                }
             if before.mapped - area.mapped:
                 self._found += self._remains(layout, deadline)
         except MachineError:  # which the test's end finds as well, and explains
@@ -587,10 +550,7 @@ class Audit:
         scene = Scene(memory, layout, self._recent)
         pages = (structures.physical(memory, layout, page) for page in area.mapped)
         loaded = frozenset(page for page in pages if page is not None)
-        search = Search(
-            scene, self._record, self._symbols, gone, loaded,
-            self._may_be_loaded(area), self._made_by_inits(area),
-        )  # fmt: skip
+        search = Search(scene, self._record, self._symbols, gone, loaded, self._may_be_loaded(area))
         every = reader.allocations(area.start, area.end, gone)
         left = search.left([one for one in every if one.order not in self._told], reader)
         log.debug("%d bytes of record, %d allocations of modules that are gone, %d not freed",
@@ -599,41 +559,6 @@ class Audit:
             for one in left:
                 log.debug("not freed: %s", search.shown(one))
         return search.lost(left) if left else []
-
-    def _made_by_inits(self, area: ModuleArea) -> Callable[[int, int], bool]:
-        """Whether code that is gone was the init of a module that is loaded now.
-
-        What that has allocated is the module's, also where it has the address in another form: as
-        the number of a page, or combined with something. It gives it back when it goes. What other
-        code has lost is not its: a module that came after it, and whose init has failed.
-        """
-        assert self._known is not None
-        inits = [one for name, one in self._inits.items() if self._stays(name, area)]
-        if self._loaded:
-            inits += [
-                _Init.of(sections, -1, self._frozen_order)
-                for name, sections in self._known.sections.items()
-                if name not in self._arrived and _INIT in sections and self._stays(name, area)
-            ]
-        return lambda at, order: any(one.has_made(at, order) for one in inits)
-
-    def _stays(self, name: str, area: ModuleArea) -> bool:
-        """Whether a module is where its sections are, and no other one has come there since."""
-        came = self._arrived.get(name)
-        return any(
-            int(address, 16) & -PAGE in area.mapped
-            and self._since.get(int(address, 16) & -PAGE) == came
-            for section, address in self._sections[name].items()
-            if not section.startswith(".init")
-        )
-
-    @functools.cached_property
-    def _frozen_order(self) -> int:
-        """How far the record was when the template was frozen."""
-        assert self._open is not None
-        assert self._record is not None
-        layout, _, frozen = self._open
-        return Reader(frozen, layout, self._record).last_order
 
     def _may_be_loaded(self, area: ModuleArea) -> Callable[[int, int], bool]:
         """Whether code that is gone may be of a module that is loaded now, as its init is.

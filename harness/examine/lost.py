@@ -107,8 +107,8 @@ _STEPS = 4
 class _Node:
     """An allocation: whether the kernel points to it (``held``), and which others it ``has``.
 
-    ``kept`` is whether a module that is loaded points to it, or its init has made it: that is the
-    module's, although the code of an init is gone as soon as it has run.
+    ``kept`` is whether a module that is loaded points to it: what is allocated by an init function,
+    whose code is gone as soon as it has run, is that module's.
 
     ``targets`` are the ranges of values that are pointers to it, ``own`` the physical addresses of
     its content. ``area`` are the addresses of vmalloc()'s that it describes, if it does.
@@ -133,18 +133,15 @@ class Search:
     def __init__(
         self, scene: Scene, record: Record, symbols: Callable[[], Symbols], gone: Gone,
         loaded: frozenset[int] = frozenset(), may_be_loaded: Made = lambda *_: False,
-        made_by_inits: Made = lambda *_: False,
     ) -> None:  # fmt: skip
         """``symbols`` are asked for only where something is left.
 
         ``loaded`` are the physical addresses of the pages of the modules that are loaded.
         ``may_be_loaded`` says of code that is gone, and of when it made something (see
-        ``Allocation``), whether the rest of its module may be there, as it is after init;
-        ``made_by_inits`` whether it is known to be.
+        ``Allocation``), whether the rest of its module may be there, as it is after init.
         """
         self._loaded = loaded
         self._may_be_loaded = may_be_loaded
-        self._made_by_inits = made_by_inits
         self._scene = scene
         self._memory = scene.memory
         self._layout = scene.layout
@@ -209,8 +206,6 @@ class Search:
         nodes = [self._node(one) for one in found if one.event != PAGES or one.address not in large]
         if not nodes:
             return []
-        for node in nodes:
-            node.held = node.kept = self._is_of_a_loaded_module(node.allocation)
         packets = self._find_holders(nodes)
         every = [*nodes, *packets]
         reached = _closure(node for node in every if node.held)
@@ -241,9 +236,6 @@ class Search:
                 told |= below
                 results.append(self._described(node, below - {node}))
         return results
-
-    def _is_of_a_loaded_module(self, one: Allocation) -> bool:
-        return any(self._made_by_inits(at, one.order) for at in one.stack if self._gone(at))
 
     # -- who has it --
 
@@ -292,9 +284,6 @@ class Search:
         return next((name for name in names if not _OF_THE_ALLOCATOR.match(name)), "")
 
     def _name(self, address: int) -> str:
-        """The kernel's function at an address; "" for what is a module's."""
-        if address >= structures.MODULES:
-            return ""
         place = self._symbols().at(address)
         return place[0] if place else ""
 
@@ -721,7 +710,7 @@ class Search:
         for address in one.stack:
             if self._gone(address):
                 break
-            called = self._name(address) or called
+            called = self._name(address)
         return called
 
     def _described(
@@ -734,8 +723,6 @@ class Search:
             place = self._symbols().at(frame)
             if self._gone(frame):
                 lines.append(f" {frame:#018x}")
-            elif frame >= structures.MODULES:
-                lines.append(f" {frame:#018x} (of another module)")
             elif place and not _OF_THE_TRACER.match(place[0]):
                 lines.append(f" {place[0]}+{place[1]:#x}/{self._symbols().size(place[0]):#x}")
         return Lost(

@@ -268,55 +268,6 @@ def test_whose_init_it_was_that_is_gone(
     assert looks._may_be_loaded(now)(at, order) is may_be
 
 
-# Of a module that came with orders from 6 to 9: its code at 0x1000, its init from 0x5000 to 0x6000.
-CAME = {".text": "0x1000", ".init.text": "0x5000", ".init.data": "0x6000"}
-
-
-@pytest.mark.parametrize(
-    ("mapped", "since", "at", "order", "made"),
-    [
-        ({0x1000}, 5, 0x5008, 6, True),
-        ({0x1000}, 5, 0x5008, 9, True),
-        ({0x1000}, 5, 0x5008, 5, False),  # what was there before
-        ({0x1000}, 5, 0x5008, 10, False),  # what came after it, and failed
-        ({0x1000}, 5, 0x6008, 9, False),  # somewhere else
-        ({0x2000}, 5, 0x5008, 9, False),  # it is gone
-        ({0x1000}, 10, 0x5008, 9, False),  # so it is, and another one is there
-    ],
-)  # fmt: skip
-def test_what_the_init_of_a_module_has_made_that_is_loaded(
-    tmp_path: Path, mapped: set[int], since: int, at: int, order: int, made: bool
-) -> None:
-    """It is told from other code that is gone by where that was, and by when."""
-    looks = Audit(cast(Any, None), tmp_path)
-    looks._known = cast(Any, SimpleNamespace(sections={}))
-    looks._sections = {"wee": CAME}
-    looks._inits = {"wee": audit._Init.of(CAME, 5, 9)}
-    looks._arrived = {"wee": 5}
-    looks._since = dict.fromkeys((0x1000, 0x2000), since)
-    now = ModuleArea((), frozenset(mapped), 0, 0x9000)
-    assert looks._made_by_inits(now)(at, order) is made
-
-
-@pytest.mark.parametrize(
-    ("mapped", "since", "order", "made"),
-    [({0x1000}, {}, 9, True), ({0x1000}, {}, 10, False), ({0x1000}, {0x1000: 9}, 9, False)],
-    ids=["its own", "later", "another one is there"],
-)
-def test_what_the_init_of_a_module_has_made_that_was_frozen(
-    tmp_path: Path, mapped: set[int], since: dict[int, int], order: int, made: bool
-) -> None:
-    """All that it ever makes was in the record when the template was made."""
-    looks = Audit(cast(Any, None), tmp_path, loaded=True)
-    area = ModuleArea((), frozenset({0x1000}), 0, 0x9000)
-    looks._known = cast(Any, SimpleNamespace(area=area, sections={"wee": CAME}))
-    looks._sections = {"wee": CAME}
-    looks._since = since
-    looks._frozen_order = 9
-    now = ModuleArea((), frozenset(mapped), 0, 0x9000)
-    assert looks._made_by_inits(now)(0x5008, order) is made
-
-
 def test_a_module_is_where_its_sections_are_and_what_follows_them() -> None:
     """Another one's, behind a page that is not mapped, is not its."""
     area = ModuleArea((), frozenset({0x2000, 0x3000, 0x5000, 0x6000, 0x8000}), 0, 0x9000)

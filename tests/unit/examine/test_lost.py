@@ -30,22 +30,14 @@ MODULE = MODULES + 0x5010
 STACK = (IMAGE + PLACES["somewhere"], MODULE, IMAGE + PLACES["formats"])
 
 
-def no_code(at: int, order: int) -> bool:
-    return False
-
-
 def search(
-    kernel: Kernel, *others: tuple[int, int],
-    may_be_loaded: Made = no_code, made_by_inits: Made = no_code,
-) -> Search:  # fmt: skip
+    kernel: Kernel, *others: tuple[int, int], may_be_loaded: Made = lambda *_: False
+) -> Search:
     def gone(address: int) -> bool:
         return MODULES + 0x5000 <= address < MODULES + 0x6000
 
     record = Record(((0x300000,),), {}, others=others)
-    return Search(
-        kernel.scene(), record, lambda: kernel.symbols, gone,
-        may_be_loaded=may_be_loaded, made_by_inits=made_by_inits,
-    )  # fmt: skip
+    return Search(kernel.scene(), record, lambda: kernel.symbols, gone, may_be_loaded=may_be_loaded)
 
 
 def taken(kernel: Kernel, size: int = 64, event: str = "kmalloc", order: int = 1) -> Allocation:
@@ -449,23 +441,6 @@ def test_what_a_loaded_module_has_is_its_own(kernel: Kernel) -> None:
             entry(kernel, "left", 2, folder=folder, line=MODULE + 8)]  # fmt: skip
     told = search(kernel, may_be_loaded=lambda at, order: (at, order) == (MODULE, 1)).lost(made)
     assert [one.held for one in told] == ["/sys/kernel/left"]
-
-
-def test_what_the_init_of_a_loaded_module_has_made_is_its_own(kernel: Kernel) -> None:
-    """And what that has. Nobody else need point to it."""
-    (first, second, third) = [taken(kernel, order=order) for order in (1, 2, 3)]
-    kernel.word(first.address - DIRECT, second.address)
-    told = search(kernel, made_by_inits=lambda at, order: (at, order) == (MODULE, 1))
-    assert [one.orders for one in told.lost([first, second, third])] == [(3,)]
-
-
-def test_a_function_of_another_module_has_no_name_of_the_kernels(kernel: Kernel) -> None:
-    """It was called by the module that has lost the memory, and is loaded."""
-    one = taken(kernel)
-    one.stack = (IMAGE + PLACES["somewhere"], MODULES + 0x8010, MODULE)
-    (lost,) = search(kernel).lost([one])
-    assert lost.call == "somewhere"
-    assert "(of another module)" in lost.stack
 
 
 def test_an_entry_that_was_cleared_is_not_there(kernel: Kernel) -> None:

@@ -161,29 +161,6 @@ static void *listed_get(void) { return opened("/proc/iomem"); }
 
 static void file_put(void *it) { filp_close(it, NULL); }
 
-/* What the module knows in another form only, and finds again. */
-static unsigned long planted_complement;
-
-static void *hidden_get(void)
-{
-	planted_complement = ~(unsigned long)kmalloc(150, GFP_KERNEL);
-	return &planted_complement;
-}
-
-static void hidden_put(void *it) { kfree((void *)~planted_complement); }
-
-static unsigned long planted_number;
-
-static void *number_get(void)
-{
-	struct page *page = alloc_page(GFP_KERNEL);
-
-	planted_number = page ? page_to_pfn(page) : 0;
-	return page ? &planted_number : NULL;
-}
-
-static void number_put(void *it) { __free_page(pfn_to_page(planted_number)); }
-
 static void *exact_get(void) { return alloc_pages_exact(3 * PAGE_SIZE, GFP_KERNEL); }
 static void exact_put(void *it) { free_pages_exact(it, 3 * PAGE_SIZE); }
 
@@ -384,8 +361,7 @@ static const struct {
 	SAME_PUT(rcu, rcu_put), SAME_PUT(devm, nothing_put),
 	SAME_PUT(socket, socket_put), SAME_PUT(file, file_put),
 	{ "listed", listed_get, file_put },
-	SAME_PUT(exact, exact_put), SAME_PUT(hidden, hidden_put), SAME_PUT(number, number_put),
-	SAME_PUT(percpus, percpus_put),
+	SAME_PUT(exact, exact_put), SAME_PUT(percpus, percpus_put),
 	SAME_PUT(link, link_put), SAME_PUT(folder, folder_put), SAME_PUT(group, group_put),
 	SAME_PUT(mount, mount_put), SAME_PUT(instance, instance_put),
 	{ "callback", rcu_get, callback_put }, SAME_PUT(many, many_put),
