@@ -284,6 +284,9 @@ class Search:
         return next((name for name in names if not _OF_THE_ALLOCATOR.match(name)), "")
 
     def _name(self, address: int) -> str:
+        """The kernel's function at an address; "" for what is a module's."""
+        if address >= structures.MODULES:
+            return ""
         place = self._symbols().at(address)
         return place[0] if place else ""
 
@@ -710,7 +713,7 @@ class Search:
         for address in one.stack:
             if self._gone(address):
                 break
-            called = self._name(address)
+            called = self._name(address) or called
         return called
 
     def _described(
@@ -723,6 +726,8 @@ class Search:
             place = self._symbols().at(frame)
             if self._gone(frame):
                 lines.append(f" {frame:#018x}")
+            elif frame >= structures.MODULES:
+                lines.append(f" {frame:#018x} (of another module)")
             elif place and not _OF_THE_TRACER.match(place[0]):
                 lines.append(f" {place[0]}+{place[1]:#x}/{self._symbols().size(place[0]):#x}")
         return Lost(

@@ -443,6 +443,15 @@ def test_what_a_loaded_module_has_is_its_own(kernel: Kernel) -> None:
     assert [one.held for one in told] == ["/sys/kernel/left"]
 
 
+def test_a_function_of_another_module_has_no_name_of_the_kernels(kernel: Kernel) -> None:
+    """It was called by the module that has lost the memory, and is loaded."""
+    one = taken(kernel)
+    one.stack = (IMAGE + PLACES["somewhere"], MODULES + 0x8010, MODULE)
+    (lost,) = search(kernel).lost([one])
+    assert lost.call == "somewhere"
+    assert "(of another module)" in lost.stack
+
+
 def test_an_entry_that_was_cleared_is_not_there(kernel: Kernel) -> None:
     """It is free, and in the allocator's own list."""
     made = entry(kernel, "wee")
