@@ -18,8 +18,12 @@ from harness.plugin.supply import declared_taints
 TEST_SECONDS = 300.0
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each machine test a limit, and put aside what this kernel cannot show."""
+    """Give each machine test a limit, and put aside what this kernel cannot show.
+
+    Last, so that a test which -k or -m has left out is not said to be impossible.
+    """
     for item in items:
         # Every fixture that has to do with machines needs `lab`, so this also covers a test that
         # makes its machines itself.
