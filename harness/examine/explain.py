@@ -339,8 +339,12 @@ def _has_no_place(problem: Problem) -> bool:
 
 def _made_at(problem: Problem, module: Module) -> Problem:
     missing = phrases.NOT_CALLED.search(problem.title)
-    # Several things of one kind may have been made by several calls.
-    if missing is None or ", " in problem.title[: missing.start()].partition("left behind: ")[2]:
+    if missing is None:
+        return problem
+    listed = problem.title[: missing.start()].partition(phrases.LEFT_BEHIND)[2]
+    # Several things of one kind may have been made by several calls. What each life of a module has
+    # left by another number was made by the same one.
+    if ", " in phrases.OTHERS.sub("", listed):
         return problem
     makers = [_MADE_BY[name] for name in _CALL.findall(missing[1]) if name in _MADE_BY]
     if not makers:

@@ -20,3 +20,9 @@ GONE = "is not there any more after"
 
 STILL_LISTED = "was still in it when the module was loaded once more"
 """Behind the name of a list's element that an earlier life of the module has left there."""
+
+LEFT_BEHIND = "left behind: "
+"""Before the names of what the kernel's lists still have of a module that is unloaded."""
+
+OTHERS = re.compile(r" \(\d+ times, with other numbers\)")
+"""Behind a name in such a list, where others differ from it in a number only."""

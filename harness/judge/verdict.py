@@ -685,7 +685,7 @@ def _residue(evidence: Evidence) -> list[Problem]:
     return [
         Problem(
             Verdict.RESIDUE,
-            f"the module is unloaded, but left behind: {_counted(names)}"
+            f"the module is unloaded, but {phrases.LEFT_BEHIND}{_counted(names)}"
             + (f": {undo} was not called" if undo else ""),
             "\n".join(names) if len(names) > 1 else "",
         )

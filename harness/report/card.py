@@ -423,7 +423,7 @@ def _rank(finding: Finding) -> tuple[int, bool, bool]:
 # An entry of the kernel's folders that is still there.
 _STILL_THERE = re.compile(r"^residue: (/\S+) is still there")
 # What is there, by the lists that vm/agent makes: "KIND NAME, KIND NAME".
-_LISTED = re.compile(r"left behind: (.+?)(?=: \w+\(\)|$)")
+_LISTED = re.compile(rf"{phrases.LEFT_BEHIND}(.+?)(?=: \w+\(\)|$)")
 # A file or a folder that is still there, by its cache: where it is, and how it is listed.
 _HOLDS = re.compile(r"slab cache (dentry|inode_cache|kernfs_node_cache) still holds")
 _OF_FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -547,7 +547,7 @@ def identity(finding: Finding) -> tuple[str, str]:
     """
     # Tests look at the module's thread at several moments: "after a write, the thread ...".
     seen = re.sub(
-        r"^[^,]{1,60}, (?=the thread )| \(\d+ times(?:, with other numbers)?\)", "", finding.seen
+        r"^[^,]{1,60}, (?=the thread )| \(\d+ times\)", "", phrases.OTHERS.sub("", finding.seen)
     )
     # The calls that were made before the one with the wrong answer.
     seen = re.sub(r"^`[^`]*`: (?=.* which is neither an error)", "", seen)

@@ -254,6 +254,14 @@ OF_NUMBERS = LEFT.format("major 244_wee", "unregister_chrdev_region() or unregis
         (Problem(Verdict.RESIDUE, OF_NUMBERS), ["wee.c:40", "wee.c:50"], ""),
         (Problem(Verdict.RESIDUE, OF_NUMBERS), [], ""),
         (Problem(Verdict.RESIDUE, OF_NUMBERS.replace("_wee", "_wee, major 4_t")), ["wee.c:40"], ""),
+        (
+            Problem(
+                Verdict.RESIDUE,
+                OF_NUMBERS.replace("_wee", "_wee (52 times, with other numbers)"),
+            ),
+            ["wee.c:40"],
+            ", in wee_init at wee.c:40",
+        ),
         (Problem(Verdict.RESIDUE, LEFT.format("a thing", "undo_it()")), ["wee.c:40"], ""),
         (
             Problem(Verdict.RESIDUE, OF_NUMBERS, function="numbers", location="wee.c:7"),
@@ -262,7 +270,7 @@ OF_NUMBERS = LEFT.format("major 244_wee", "unregister_chrdev_region() or unregis
         ),
         (Problem(Verdict.LEAK, OF_NUMBERS), ["wee.c:40"], ""),
     ],
-    ids=["one", "inlined", "two", "none", "things", "unknown", "has a place", "memory"],
+    ids=["one", "inlined", "two", "none", "things", "lives", "unknown", "has a place", "memory"],
 )
 def test_what_is_left_has_the_line_that_made_it(
     monkeypatch: pytest.MonkeyPatch, problem: Problem, lines: Sequence[str], said: str
