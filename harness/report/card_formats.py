@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
@@ -18,18 +19,24 @@ _NAMED = 5  # tests of a finding that are named
 
 def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
     """A card as Markdown. With ``str`` for ``escaped`` it is text for a terminal."""
-    tests = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped"
+    # Style alone makes no card red: who reads "green" is not to read "failed" beside it.
+    failed = f"{one.failed} failed" if one.status else f"{one.failed} with a note on style"
+    ran = [f"{one.passed} passed", *([failed] if one.failed or one.status else [])]
+    tests = ", ".join([*ran, f"{one.skipped} skipped"])
+    kernel = " ".join(dict.fromkeys(filter(None, (one.kernel, one.release))))
+    # What somebody accepts is copied from here, so it has no backslashes as other text.
+    seen = str if escaped is str else _verbatim
     lines = [
         f"## {escaped(one.name)}: {one.outcome}",
         "",
-        f"{escaped(one.path)}, kernel {one.kernel} {one.release}: {tests}, {one.seconds:.0f} s.",
+        f"{escaped(one.path)}, kernel {kernel}: {tests}, {one.seconds:.0f} s.",
     ]
     for number, finding in enumerate(one.findings, 1):
         first, _, block = finding.means.partition("\n")
         new = "New: " if finding.new else ""
         heading = KINDS[finding.kind] if new else KINDS[finding.kind].capitalize()
         lines += ["", f"### {number}. {new}{heading}", ""]
-        lines.append(f"- seen: {escaped(finding.seen)}")
+        lines.append(f"- seen: {seen(finding.seen)}")
         if finding.says:
             lines.append(f"- the test says: {escaped(finding.says)}")
         if first:
@@ -49,6 +56,17 @@ def markdown(one: Card, escaped: Callable[[str], str] = table.escaped) -> str:
     if one.notes:
         lines += ["", "### Notes", "", *(f"- {escaped(note)}" for note in one.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _verbatim(said: str) -> str:
+    """A text as Markdown shows it unchanged, and as it stands there: between backticks.
+
+    There are more of them than the text has in a row (CommonMark 0.31, section 6.1).
+    """
+    longest = max(map(len, re.findall("`+", said)), default=0)
+    fence = "`" * (longest + 1)
+    blank = " " if said.startswith("`") or said.endswith("`") else ""
+    return f"{fence}{blank}{said}{blank}{fence}"
 
 
 def overview(cards: Sequence[Card]) -> list[list[str]]:

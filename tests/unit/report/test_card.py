@@ -731,7 +731,7 @@ def test_what_is_foreign_does_no_harm() -> None:
     """Neither in Markdown, nor in a spreadsheet."""
     hostile = card.unfit("=HYPERLINK(1)", "/x", "trixie", "<img src=x> | \x1b[2J", "give `another`")
     text = card_formats.all_as_markdown([hostile])
-    assert "<img" not in text.replace("\\<img", "")
+    assert "<img" not in text.replace("`<img src=x> |", "")
     assert "\x1b" not in text
     (row,) = list(csv.DictReader(card_formats.as_csv([hostile]).splitlines()))
     assert row["module"] == "'=HYPERLINK(1)"
@@ -740,8 +740,24 @@ def test_what_is_foreign_does_no_harm() -> None:
 def test_a_terminal_needs_no_escapes() -> None:
     """What is printed is what is meant; Markdown would show it so as well."""
     one = made(case("a::test_one"), said={"a::test_one": OOPS})
-    assert "in wee_write at wee.c:31" in card_formats.markdown(one, escaped=str)
-    assert "in wee\\_write at wee.c:31" in card_formats.markdown(one)
+    assert "a::test_one" in card_formats.markdown(one, escaped=str)
+    assert "a::test\\_one" in card_formats.markdown(one)
+
+
+@pytest.mark.parametrize(
+    ("seen", "shown"),
+    [("in wee_write()", "`in wee_write()`"), ("the word `no`", "`` the word `no` ``")],
+)
+def test_what_was_seen_can_be_copied(seen: str, shown: str) -> None:
+    """Into the file of what is accepted: it stands there as it is."""
+    one = Card("a", "/a", "k", "", 1, (Finding("rule", seen, ""),))
+    assert f"- seen: {shown}" in card_formats.markdown(one)
+
+
+def test_a_green_card_has_no_failed_test() -> None:
+    """Of one about style alone it says so. Nor has it a release where none is known."""
+    one = Card("a", "/a", "k", "", 0, passed=9, failed=1, skipped=7)
+    assert "kernel k: 9 passed, 1 with a note on style, 7 skipped" in card_formats.markdown(one)
 
 
 def test_cards_survive_their_json() -> None:
@@ -769,5 +785,5 @@ def test_the_overview_has_the_kinds_that_there_are() -> None:
 def test_a_finding_without_a_place_or_tests_is_written_all_the_same() -> None:
     """Lines for what is not known are left out."""
     text = card_formats.markdown(Card("a", "/a", "k", "", 3, (Finding("unknown", "no disk", ""),)))
-    assert "- seen: no disk" in text
+    assert "- seen: `no disk`" in text
     assert "where" not in text
