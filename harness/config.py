@@ -283,6 +283,14 @@ def shown_from() -> Path:
 _shown_from = ""
 
 
+def has_short_options() -> bool:
+    """Whether pytest, where it is started now, has the short names of this project's options.
+
+    In another repository they could be those of another plugin.
+    """
+    return Path.cwd().is_relative_to(PROJECT)
+
+
 def work_in(root: Path) -> Callable[[], None]:
     """Keep results and builds below ``root``, which is another repository's, from now on.
 

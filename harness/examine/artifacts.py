@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from harness.errors import HarnessError
 from harness.host import proc
 from harness.host.proc import Deadline
 from harness.host.text import printable
+from harness.judge import phrases
 from harness.judge.verdict import Problem, Verdict
 from harness.lab import Lab
 from harness.machines import recorded, saved
@@ -69,9 +70,8 @@ def save_artifacts(
     except OSError as error:  # such as a full disk, which is not to hide why a test is red
         return f"(nothing could be kept: {error})"
     said = [f"console: {_shown(folder / CONSOLE)}"]
-    verdicts = {problem.verdict for problem in problems}
     try:
-        for line in _save_state(keeper, lab, machine, verdicts, run, folder, loaded):
+        for line in _save_state(keeper, lab, machine, problems, run, folder, loaded):
             said.append(line)  # one by one: those before an error stay  # noqa: PERF402
     except (HarnessError, OSError) as error:
         what = error.what if isinstance(error, HarnessError) else error
@@ -80,7 +80,7 @@ def save_artifacts(
 
 
 def _save_state(
-    keeper: Keeper, lab: Lab, machine: Machine, verdicts: Collection[Verdict], run: Path,
+    keeper: Keeper, lab: Lab, machine: Machine, problems: Sequence[Problem], run: Path,
     folder: Path, loaded: Mapping[str, object],
 ) -> Iterator[str]:  # fmt: skip
     """Save a machine's registers if it is stuck, and its recording or the machine itself.
@@ -89,6 +89,7 @@ def _save_state(
     """
     if not machine.running and machine.paced is None:
         return
+    verdicts = {problem.verdict for problem in problems}
     stuck = not _STUCK.isdisjoint(verdicts)
     if stuck and machine.running:
         (folder / "registers.txt").write_text(machine.registers(Deadline(DUMP_SECONDS)))
@@ -113,11 +114,11 @@ def _save_state(
         # Fixtures that clean up in the guest need it to run, also where saving has failed.
         if alive:
             machine.snapshot.resume(Deadline(DUMP_SECONDS))
-    reopen = _task("shell --resume", folder)
-    yield f"to stand in this machine: {reopen}{'' if alive else ' --debugger'}"
+    reopen = _task("shell --resume", folder, "" if alive else "--debugger")
+    yield f"to stand in this machine: {reopen}"
     yield f"to look into it with gdb: {_task('debug --test', folder)}"
-    if machine.recordable:
-        option = "--record" if config.IS_CHECKOUT else "--kernel-record"
+    if machine.recordable and not all(map(_is_found_in_memory, problems)):
+        option = "--record" if config.has_short_options() else "--kernel-record"
         yield f"to go back in time in it: run the test again with {option}"
     if keeper.hold_first and place == 0:
         pid, line = proc.leave_running(
@@ -140,8 +141,14 @@ def _want_recording(machine: Machine, folder: Path, about: Mapping[str, object])
                 "that has the results has less)"
             )
         machine.wanted = WantedRecording(folder, about)
-    again = _task("replay", machine.wanted.folder)
-    return f"to go through it again: {again}\n    with gdb, also backwards: {again} --debug"
+    again, in_gdb = (_task("replay", machine.wanted.folder, more) for more in ("", "--debug"))
+    return f"to go through it again: {again}\n    with gdb, also backwards: {in_gdb}"
+
+
+def _is_found_in_memory(problem: Problem) -> bool:
+    """Whether only a search of the memory finds a problem, which no recorded machine has."""
+    by_list = phrases.LEFT_BEHIND in problem.title
+    return problem.verdict is Verdict.LEAK or (problem.verdict is Verdict.RESIDUE and not by_list)
 
 
 def folder_name(nodeid: str) -> str:
@@ -163,14 +170,16 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path, config.shown_from())
 
 
-def _task(task: str, folder: Path) -> str:
-    """The command line of one of the project's tasks, for a folder."""
+def _task(task: str, folder: Path, more: str = "") -> str:
+    """The command line of one of the project's tasks, for a folder, with ``more`` options."""
+    after = f" {more}" if more else ""
     if config.shown_from().is_relative_to(config.PROJECT):
-        return f"invoke {task} {shlex.quote(_shown(folder))}"
-    command = f"{task} {shlex.quote(os.path.abspath(folder))}"
+        return f"invoke {task} {shlex.quote(_shown(folder))}{after}"
+    command = f"{task} {shlex.quote(os.path.abspath(folder))}{after}"
     if config.IS_CHECKOUT:
         return f"invoke -r {shlex.quote(str(config.PROJECT))} {command}"
-    return f"invoke {command} (in a checkout of the harness)"
+    # As a comment of the shell's, so that the line can be pasted.
+    return f"invoke {command}  # in a checkout of the harness"
 
 
 def make_folder(run: Path, name: str) -> Path:

@@ -25,6 +25,7 @@ from harness.config import (
     PROJECT,
     KernelSpec,
     Matrix,
+    has_short_options,
     load,
     show_from,
     work_in,
@@ -106,7 +107,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     plugin, they have their short names as well.
     """
     group = parser.getgroup("eudyptula", "Linux kernel modules in QEMU")
-    here = Path.cwd().is_relative_to(PROJECT)
+    here = has_short_options()
 
     def add(name: str, **how: Any) -> None:
         names = [f"--kernel-{name}", *([f"--{name}"] if here else [])]

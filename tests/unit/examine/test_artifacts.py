@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from harness import config
 from harness.build import symbols
 from harness.examine import artifacts
 from harness.examine.artifacts import Keeper
+from harness.judge.verdict import Problem, Verdict
 from harness.machines import recorded
 
 
@@ -52,3 +54,30 @@ def test_a_command_is_meant_for_where_somebody_types_it(
     monkeypatch.setattr(config, "_shown_from", "")
     config.show_from(here)
     assert artifacts._task("shell --resume", config.PROJECT / "results" / "it") == task
+
+
+def test_a_command_of_another_repository_can_be_pasted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Into a shell, to which what is said beside it is a comment."""
+    monkeypatch.setattr(config, "IS_CHECKOUT", False)
+    monkeypatch.setattr(config, "_shown_from", str(tmp_path))
+    task = artifacts._task("replay", tmp_path / "it", "--debug")
+    assert task.split("#")[0] == f"invoke replay {tmp_path}/it --debug  "
+    assert shlex.split(task, comments=True) == ["invoke", "replay", f"{tmp_path}/it", "--debug"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "title", "found_in_memory"),
+    [
+        (Verdict.LEAK, "8 bytes that kmalloc() allocated were never freed", True),
+        (Verdict.RESIDUE, "the module is unloaded, but timer_bases still holds wee", True),
+        (Verdict.RESIDUE, "the module is unloaded, but left behind: major 244_wee", False),
+        (Verdict.SPLAT, "WARNING in wee_write", False),
+    ],
+)
+def test_what_a_recorded_machine_can_show(
+    verdict: Verdict, title: str, found_in_memory: bool
+) -> None:
+    """Nobody searches the memory of one: the same test would be green there."""
+    assert artifacts._is_found_in_memory(Problem(verdict, title)) is found_in_memory

@@ -1505,7 +1505,7 @@ def test_dies(guest, number):
     done.stdout.fnmatch_lines([
         "registers: *0?/registers.txt", "memory, *", "to stand in this machine: *",
         "to look into it with gdb: invoke *debug --test */*0]*",
-        "to go back in time in it: run the test again with --record",
+        "to go back in time in it: run the test again with --kernel-record",
         "registers: *1?/registers.txt", "(its machine is not kept: those of 1 other red tests are)",
     ])  # fmt: skip
 
